@@ -1,0 +1,198 @@
+"""One run: EM from one start on one data set, to its end.
+
+`init`, `step` and `is_finished` say what a run is; `run` joins them in a loop of its own, and the engine joins those of
+many runs in one loop (`jaxgmm.engine.slots`). Everything here is pure: it works under `jit`, `vmap` and, for `run`,
+under `grad` and `jvp`.
+
+A step evaluates the E-step at the current parameters, whose log-likelihood is thereby known, and decides there whether
+to stop. So a finished run has made `n_iter` M-steps and one E-step more, and its log-likelihood belongs to the
+parameters it returns.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxgmm.em.covariance import Family, Ridge
+from jaxgmm.em.expectation import Data, e_step, natural_parameters
+from jaxgmm.em.maximization import m_step
+from jaxgmm.mixture import Mixture
+from jaxgmm.status import Status
+
+RUNNING = -1
+
+_MAX_SERIES = 100_000
+_Tree = TypeVar("_Tree")
+
+
+class Settings(NamedTuple):
+    """What a run is asked to do. All of it is traced: changing it compiles nothing.
+
+    Attributes:
+        ridge: added to every covariance: `(D, D)`, or `(D,)` for an axis-aligned family; standardised units.
+        tol: stop when the mean log-likelihood per sample gains less in one iteration; 0 never stops early.
+        max_iter: iterations at most.
+        variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
+    """
+
+    ridge: Ridge
+    tol: Float[Array, ""]
+    max_iter: Int[Array, ""]
+    variance_floor: Float[Array, ""]
+
+
+class RunState(NamedTuple):
+    """A run between two steps.
+
+    Attributes:
+        mixture: current parameters, always sound once the run has made a step.
+        natural: their natural parameters `(K, F)`, kept because checking a covariance already factorises it; None in
+            the record of a run that has left its slot.
+        log_likelihood: total nats; of `mixture` when the run has ended, of the parameters one iteration before while it
+            runs, -inf before the first step.
+        n_iter: iterations made.
+        status: `RUNNING`, or a `Status`.
+        history: log-likelihood of the start and after each iteration, `(max_iter + 1,)`, NaN where there was none; or
+            None when it was not asked for.
+    """
+
+    mixture: Mixture
+    natural: Float[Array, "k f"] | None
+    log_likelihood: Float[Array, ""]
+    n_iter: Int[Array, ""]
+    status: Int[Array, ""]
+    history: Float[Array, " t"] | None
+
+
+def init(
+    start: Mixture,
+    settings: Settings,
+    n_iter: Int[Array, ""] | None = None,
+    history: Float[Array, " t"] | None = None,
+) -> RunState:
+    """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
+    natural, sound = _checked(start, settings)
+    dtype = natural.dtype
+    return RunState(
+        mixture=start,
+        natural=natural,
+        log_likelihood=jnp.where(sound, -jnp.inf, jnp.nan).astype(dtype),
+        n_iter=jnp.zeros((), jnp.int32) if n_iter is None else n_iter,
+        status=jnp.where(sound, RUNNING, int(Status.DEGENERATE)).astype(jnp.int32),
+        history=history,
+    )
+
+
+def step(data: Data, state: RunState, family: Family, settings: Settings) -> RunState:
+    """One iteration: E-step, decision, M-step. A finished run stays as it is."""
+    n_features = state.mixture.n_features
+    statistics, log_likelihood = e_step(data, state.natural, n_features, diagonal=family.diagonal)
+    proposal = m_step(statistics, family, settings.ridge)
+    natural, sound = _checked(proposal, settings)
+
+    gain = (log_likelihood - state.log_likelihood) / jnp.sum(data.weights)
+    converged = (gain < settings.tol) & (settings.tol > 0)
+    status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
+    status = jnp.where(state.n_iter >= settings.max_iter, int(Status.MAX_ITER), status)
+    status = jnp.where(converged, int(Status.CONVERGED), status).astype(jnp.int32)
+
+    goes_on = status == RUNNING
+    history = state.history
+    if history is not None:
+        history = history.at[state.n_iter].set(log_likelihood)
+    advanced = RunState(
+        mixture=_select(goes_on, proposal, state.mixture),
+        natural=_select(goes_on, natural, state.natural),
+        log_likelihood=log_likelihood,
+        n_iter=state.n_iter + goes_on.astype(jnp.int32),
+        status=status,
+        history=history,
+    )
+    return _select(is_finished(state), state, advanced)
+
+
+def is_finished(state: RunState) -> Array:
+    """Whether the run has ended."""
+    return state.status != RUNNING
+
+
+def run(data: Data, start: Mixture, family: Family, settings: Settings) -> RunState:
+    """EM from a start to its end.
+
+    Derivatives are those of the fixed point θ = M(E(θ)) that a converged run has reached, by the implicit function
+    theorem, so they cost no memory per iteration and none flow to the start: converge tightly before using them.
+
+    Args:
+        data: features `(F, N)` and weights `(N,)` of a standardised data set.
+        start: mixture to begin from, in the same coordinates.
+        family: a row of `jaxgmm.em.covariance.FAMILIES`.
+        settings: ridge, tolerance and limits.
+
+    Returns:
+        The final state.
+    """
+
+    def em_map(mixture: Mixture) -> Mixture:
+        natural, _ = natural_parameters(mixture)
+        statistics, _ = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
+        return m_step(statistics, family, settings.ridge)
+
+    def residual(mixture: Mixture) -> Mixture:
+        return jax.tree.map(jnp.subtract, mixture, em_map(mixture))
+
+    def solve(_: object, start: Mixture) -> tuple[Mixture, tuple[Array, Array]]:
+        state = lax.while_loop(
+            lambda state: ~is_finished(state),
+            lambda state: step(data, state, family, settings),
+            init(start, settings),
+        )
+        # custom_root differentiates what comes along too, and integers have no tangents.
+        dtype = state.log_likelihood.dtype
+        return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype))
+
+    mixture, (n_iter, status) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
+    natural, _ = natural_parameters(mixture)
+    _, log_likelihood = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
+    return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None)
+
+
+def _checked(mixture: Mixture, settings: Settings) -> tuple[Array, Array]:
+    """Natural parameters, and whether every component keeps its support and its variance."""
+    natural, remaining = natural_parameters(mixture)
+    supported = mixture.weights > jnp.finfo(natural.dtype).eps
+    return natural, jnp.all(supported & (remaining > settings.variance_floor))
+
+
+def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
+    return lax.custom_linear_solve(matvec, rhs, solve=_neumann_series, transpose_solve=_neumann_series)
+
+
+def _neumann_series(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
+    """Solves (I - J) u = v by u ← v + J u, which converges where EM does, and as fast."""
+    eps = jnp.finfo(rhs.means.dtype).eps
+
+    def largest(tree: Mixture) -> Array:
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in tree]))
+
+    def body(carry: tuple[Mixture, Array, Array]) -> tuple[Mixture, Array, Array]:
+        solution, _, count = carry
+        residual = jax.tree.map(jnp.subtract, rhs, matvec(solution))
+        solution = jax.tree.map(jnp.add, solution, residual)
+        return solution, largest(residual) / largest(solution), count + 1
+
+    def unfinished(carry: tuple[Mixture, Array, Array]) -> Array:
+        _, change, count = carry
+        return (change > 8 * eps) & (count < _MAX_SERIES)
+
+    solution, _, _ = lax.while_loop(
+        unfinished, body, (rhs, jnp.ones_like(eps * rhs.means[0, 0]), jnp.zeros((), jnp.int32))
+    )
+    return solution

@@ -1,0 +1,58 @@
+"""Sufficient statistics of a Gaussian mixture, and the features whose sums they are.
+
+The log-density of a Gaussian is linear in φ(x) = [1, x, vech(x xᵀ)], or [1, x, x²] when components are axis-aligned. So
+φ is computed once for a data set; the E-step is then a product with the components' natural parameters, and the
+statistics are a product with the responsibilities. Samples are the last axis throughout.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class SufficientStatistics(NamedTuple):
+    """Weighted sums over samples, one for each component. Sums of two sets of samples add.
+
+    Attributes:
+        count: Σ_n r_kn, the effective number of samples.
+        first: Σ_n r_kn x_n.
+        second: Σ_n r_kn x_n x_nᵀ, or Σ_n r_kn x_n² for axis-aligned components.
+    """
+
+    count: Float[Array, " k"]
+    first: Float[Array, "k d"]
+    second: Float[Array, "k d d"] | Float[Array, "k d"]
+
+
+def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
+    """φ(x): F = 1 + D + D (D + 1) / 2 rows, or 1 + 2 D for axis-aligned components."""
+    ones = jnp.ones_like(x[:1])
+    if diagonal:
+        return jnp.concatenate([ones, x, x * x])
+    rows, columns = np.tril_indices(x.shape[0])
+    return jnp.concatenate([ones, x, x[rows] * x[columns]])
+
+
+def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
+    """Names the entries of Σ_n r_kn φ(x_n)."""
+    count, first, products = jnp.split(sums, [1, 1 + n_features], axis=-1)
+    second = products if diagonal else products[:, _vech_index(n_features)]
+    return SufficientStatistics(count[:, 0], first, second)
+
+
+def vech(matrices: Float[Array, "k d d"]) -> Float[Array, "k v"]:
+    """The lower triangle, with the off-diagonal doubled: vech(P) · vech(x xᵀ) = xᵀ P x."""
+    n_features = matrices.shape[-1]
+    rows, columns = np.tril_indices(n_features)
+    multiplicity = jnp.asarray(np.where(rows == columns, 1.0, 2.0), dtype=matrices.dtype)
+    return matrices[:, rows, columns] * multiplicity[None, :]
+
+
+def _vech_index(n_features: int) -> np.ndarray:
+    """Position in vech of every entry of a symmetric matrix."""
+    index = np.empty((n_features, n_features), dtype=int)
+    rows, columns = np.tril_indices(n_features)
+    index[rows, columns] = index[columns, rows] = np.arange(len(rows))
+    return index

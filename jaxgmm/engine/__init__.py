@@ -1,0 +1,1 @@
+"""Many runs on a machine: batches, slots and devices. Knows no statistics."""

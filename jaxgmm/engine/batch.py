@@ -1,0 +1,167 @@
+"""Data sets of many sizes, as a few padded shapes.
+
+Whatever the user passes becomes one table of samples, data set after data set, with the offsets at which they begin.
+Chunks of it are padded to a common number of samples; the rows beyond a data set's own length have weight 0 later on.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+_LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
+_SMALLEST_PADDED = 32
+
+
+class Batch(NamedTuple):
+    """Data sets, one after another.
+
+    Attributes:
+        samples: `(M, D)`, all samples of all data sets.
+        offsets: `(B + 1,)`; data set `b` is rows `offsets[b]` to `offsets[b + 1]`.
+        is_single: whether the user passed one data set without a batch axis.
+    """
+
+    samples: np.ndarray
+    offsets: np.ndarray
+    is_single: bool
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(B,)`, the number of samples of each data set."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_data_sets(self) -> int:
+        """B."""
+        return len(self.offsets) - 1
+
+
+def batch(x: Any) -> Batch:
+    """Reads `(N, D)`, `(B, N, D)` or a sequence of `(N_i, D)`.
+
+    Raises:
+        ValueError: any other shape, or entries that are not real numbers.
+    """
+    if _is_sequence(x):
+        sets = [_numeric(item, f"x[{b}]") for b, item in enumerate(x)]
+        if not sets:
+            raise ValueError(f"x holds no data sets; expected {_LAYOUTS}.")
+        for b, item in enumerate(sets):
+            if item.ndim != 2 or item.shape[1] != sets[0].shape[-1]:
+                raise ValueError(
+                    f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} and "
+                    f"x[{b}] has shape {item.shape}.{_hint(item)}"
+                )
+        offsets = np.concatenate([[0], np.cumsum([len(item) for item in sets])])
+        samples, is_single = np.concatenate(sets), False
+    else:
+        array = _numeric(x, "x")
+        if array.ndim not in (2, 3):
+            raise ValueError(f"x must be {_LAYOUTS}; it has shape {array.shape}.{_hint(array)}")
+        is_single = array.ndim == 2
+        n_data_sets, n_samples = (1, len(array)) if is_single else array.shape[:2]
+        if n_data_sets == 0:
+            raise ValueError(f"x holds no data sets: its shape is {array.shape}; expected {_LAYOUTS}.")
+        offsets = np.arange(n_data_sets + 1) * n_samples
+        samples = array.reshape(n_data_sets * n_samples, array.shape[-1])
+    if samples.shape[1] == 0:
+        raise ValueError("x has no features: its last axis is empty.")
+    return Batch(samples, offsets, is_single)
+
+
+def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] = ()) -> np.ndarray:
+    """One row for every sample of a batch, from an array or a sequence laid out as `x` was.
+
+    Args:
+        values: shaped as `x` without its last axis, then `trailing`; or without the batch axis, for all data sets alike.
+        batch: the data sets.
+        name: what to call the values in an error.
+        trailing: axes that follow the sample axis.
+
+    Returns:
+        `(M, *trailing)`.
+
+    Raises:
+        ValueError: a shape that does not fit.
+    """
+    tail = "".join(f", {size}" for size in trailing)
+    if _is_sequence(values):
+        items = [_numeric(item, f"{name}[{b}]") for b, item in enumerate(values)]
+        shapes = [item.shape for item in items]
+        expected = [(int(length), *trailing) for length in batch.lengths]
+        if shapes != expected:
+            wrong = next((b for b, pair in enumerate(zip(shapes, expected, strict=False)) if pair[0] != pair[1]), None)
+            found = f"{len(shapes)} items" if wrong is None else f"shape {shapes[wrong]} in {name}[{wrong}]"
+            wanted = f"{len(expected)} items" if wrong is None else f"{expected[wrong]}"
+            raise ValueError(
+                f"{name} must have one (N_i{tail}) array for each data set: expected {wanted}, got {found}."
+            )
+        return np.concatenate(items)
+    array = _numeric(values, name)
+    lengths = batch.lengths
+    if not np.all(lengths == lengths[0]):
+        raise ValueError(f"{name} must be a sequence of (N_i{tail}) arrays, as x is; got an array of {array.shape}.")
+    shared = (int(lengths[0]), *trailing)
+    stacked = (batch.n_data_sets, *shared)
+    if array.shape == shared:
+        array = np.broadcast_to(array, stacked)
+    if array.shape != stacked:
+        expected_shape = shared if batch.is_single else stacked
+        raise ValueError(f"{name} must have shape {expected_shape} to match x; it has shape {array.shape}.")
+    return array.reshape(len(batch.samples), *trailing)
+
+
+def shapes(batch: Batch) -> Iterator[tuple[int, np.ndarray]]:
+    """Padded numbers of samples, each with the data sets that take it.
+
+    Data sets of one length keep it. Otherwise lengths are rounded up to powers of two, so that few programs are
+    compiled whatever the lengths; how a data set is padded depends on its own length alone.
+    """
+    lengths = np.maximum(batch.lengths, 1)
+    if np.all(lengths == lengths[0]):
+        padded = lengths
+    else:
+        padded = 2 ** np.ceil(np.log2(np.maximum(lengths, _SMALLEST_PADDED))).astype(int)
+    for size in np.unique(padded):
+        yield int(size), np.flatnonzero(padded == size)
+
+
+def padded(rows: np.ndarray, batch: Batch, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+    """The rows of some data sets as `(C, n_samples, …)`; what lies beyond a data set's length is arbitrary."""
+    first = batch.offsets[data_sets]
+    whole = np.all(batch.lengths[data_sets] == n_samples)
+    if whole and np.all(np.diff(data_sets) == 1):
+        chunk = rows[first[0] : first[0] + len(data_sets) * n_samples]
+        return chunk.reshape(len(data_sets), n_samples, *rows.shape[1:])
+    if len(rows) == 0:
+        return np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
+    index = first[:, None] + np.arange(n_samples)[None, :]
+    return rows[np.minimum(index, len(rows) - 1)]
+
+
+def _is_sequence(x: Any) -> bool:
+    """A list or tuple of arrays; a list of plain numbers is one array, spelled out."""
+    if not isinstance(x, Sequence) or isinstance(x, (str, bytes)):
+        return False
+    return len(x) == 0 or any(isinstance(item, (np.ndarray, jax.Array)) for item in x)
+
+
+def _numeric(values: Any, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not an array: {error}. Pass data sets of unequal length as a list of arrays."
+        ) from None
+    # JAX's bfloat16 and float8 are of kind V.
+    if array.dtype.kind not in "biuf" and not jax.dtypes.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name} must hold real numbers; its dtype is {array.dtype}.")
+    if array.dtype.itemsize < 4 or array.dtype.kind in "biu" or array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return array
+
+
+def _hint(array: np.ndarray) -> str:
+    return " For one feature, pass x[:, None]." if array.ndim == 1 else ""

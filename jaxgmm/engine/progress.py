@@ -1,0 +1,37 @@
+"""A progress bar for long work: runs done, rate, time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(n_runs: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function to be told how many more runs are done.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+    if not shown:
+        yield lambda _: None
+        return
+    try:
+        from rich import progress
+        from rich.console import Console
+    except ImportError:
+        raise ImportError("progress=True needs rich: pip install 'jaxgmm[cli]'.") from None
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            return f"{task.finished_speed or task.speed or 0:,.0f} runs/s"
+
+    columns = (
+        progress.TextColumn("fitting"),
+        progress.BarColumn(),
+        progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} runs"),
+        Rate(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=n_runs)
+        yield lambda n_done: bar.advance(task, n_done)

@@ -1,0 +1,111 @@
+"""Runs in slots, refilled inside the compiled loop.
+
+Runs need very different numbers of steps, and a mapped `while_loop` makes all of them wait for the slowest. Here a
+queue of runs passes through a fixed number of slots: all slots step together, and every few steps the slots whose run
+has ended hand over its result and take the next run of the queue.
+
+Nothing here knows what a run is; it is given `load`, `step`, `is_finished` and `unload` for one run.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+# Steps between two looks for finished slots: a look costs a fraction of a step, a late one wastes half the stride.
+STRIDE = 4
+
+Problem = TypeVar("Problem")
+State = TypeVar("State")
+Result = TypeVar("Result")
+
+
+class _Loop(NamedTuple):
+    """What the loop carries: `S` slots, and the results of the runs that have left them."""
+
+    problems: Any
+    states: Any
+    runs: Int[Array, " s"]
+    next: Int[Array, ""]
+    results: Any
+    n_steps: Int[Array, ""]
+
+
+def run_queue(
+    queue: Int[Array, " q"],
+    n_queued: Int[Array, ""],
+    load: Callable[[Array], tuple[Problem, State]],
+    step: Callable[[Problem, State], State],
+    is_finished: Callable[[State], Bool[Array, ""]],
+    unload: Callable[[State], Result],
+    results: Result,
+    n_slots: int,
+) -> tuple[Result, Int[Array, ""]]:
+    """Takes every run of a queue to its end.
+
+    Args:
+        queue: numbers of the runs, of which the first `n_queued` count.
+        n_queued: length of the queue.
+        load: from the number of a run to what it reads and its first state.
+        step: one step of one run; leaves a finished state as it is.
+        is_finished: whether a state has ended.
+        unload: what to keep of a finished state.
+        results: rows `(Q, …)`; row `q` is replaced by what run `q` leaves, rows of runs not queued stay.
+        n_slots: S, runs that step together.
+
+    Returns:
+        the results, and how many steps all slots together have made, idle ones included.
+    """
+    n_queued = n_queued.astype(jnp.int32)
+    all_steps, all_finished = jax.vmap(step), jax.vmap(is_finished)
+
+    def occupants(first: Array) -> tuple[Array, Array]:
+        """The runs that slots would take if all were free, and whether the queue still holds them."""
+        position = first + jnp.arange(n_slots, dtype=jnp.int32)
+        return queue[jnp.minimum(position, queue.shape[0] - 1)], position < n_queued
+
+    def refill(loop: _Loop) -> _Loop:
+        free = (loop.runs < 0) | all_finished(loop.states)
+        rank = jnp.cumsum(free.astype(jnp.int32)) - 1
+        runs, queued = occupants(loop.next)
+        taken = jnp.where(free, jnp.where(queued[rank], runs[rank].astype(jnp.int32), -1), loop.runs)
+        problems, states = jax.vmap(load)(jnp.maximum(taken, 0))
+        return loop._replace(
+            problems=problems,
+            states=_where(free, states, loop.states),
+            runs=taken,
+            next=jnp.minimum(loop.next + jnp.sum(free, dtype=jnp.int32), n_queued),
+        )
+
+    def body(loop: _Loop) -> _Loop:
+        states = lax.fori_loop(0, STRIDE, lambda _, states: all_steps(loop.problems, states), loop.states)
+        finished = all_finished(states) & (loop.runs >= 0)
+        # Rows out of range are dropped: a slot without a finished run writes nothing.
+        rows = jnp.where(finished, loop.runs, jax.tree.leaves(loop.results)[0].shape[0])
+        leavings = jax.vmap(unload)(states)
+        results = jax.tree.map(lambda all, new: all.at[rows].set(new, mode="drop"), loop.results, leavings)
+        loop = loop._replace(
+            states=states,
+            runs=jnp.where(finished, -1, loop.runs),
+            results=results,
+            n_steps=loop.n_steps + STRIDE * n_slots,
+        )
+        return lax.cond(jnp.any(finished) & (loop.next < n_queued), refill, lambda loop: loop, loop)
+
+    runs, queued = occupants(jnp.zeros((), jnp.int32))
+    runs = jnp.where(queued, runs.astype(jnp.int32), -1)
+    problems, states = jax.vmap(load)(jnp.maximum(runs, 0))
+    n_first = jnp.minimum(n_queued, n_slots)
+    loop = _Loop(problems, states, runs, n_first, results, jnp.zeros((), jnp.int32))
+    loop = lax.while_loop(lambda loop: jnp.any(loop.runs >= 0), body, loop)
+    return loop.results, loop.n_steps
+
+
+def _where(condition: Bool[Array, " s"], new: Any, old: Any) -> Any:
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
