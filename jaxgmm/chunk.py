@@ -18,9 +18,9 @@ from jaxgmm.em.covariance import FAMILIES, Family
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.initialization import INITIALIZERS, from_responsibilities
 from jaxgmm.em.statistics import features
-from jaxgmm.engine.standardize import Standardization, standardize, to_data_units, to_standard
+from jaxgmm.engine.standardize import standardize, to_data_units, to_standard
 from jaxgmm.mixture import Mixture
-from jaxgmm.search import Program, Runs, all_runs
+from jaxgmm.search import DataSets, Program, Runs, all_runs
 from jaxgmm.status import Status
 
 
@@ -31,24 +31,6 @@ class Options(NamedTuple):
     max_iter: Int[Array, ""]
     reg_covar: Float[Array, ""]
     key: Array
-
-
-class DataSets(NamedTuple):
-    """A chunk of standardised data sets.
-
-    Attributes:
-        z: `(C, D, N)`.
-        weights: `(C, N)`, 0 for padding.
-        ridge: `(C, D, D)` or `(C, D)`.
-        units: the way back to data units, `(C, …)`.
-        status: `RUNNING`, or why the data set is not fitted at all, `(C,)`.
-    """
-
-    z: Float[Array, "c d n"]
-    weights: Float[Array, "c n"]
-    ridge: Float[Array, "c d d"] | Float[Array, "c d"]
-    units: Standardization
-    status: Int[Array, " c"]
 
 
 class ChunkFits(NamedTuple):

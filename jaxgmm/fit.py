@@ -293,13 +293,12 @@ def _empty_result(data: Batch, program: Program) -> FitResult:
 
 def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
     """Copies a chunk's rows to their places."""
-    for name in FitResult._fields:
-        if hasattr(fits, name):
-            jax.tree.map(
-                lambda all, new: all.__setitem__(data_sets, new[: len(data_sets)]),
-                getattr(result, name),
-                getattr(fits, name),
-            )
+
+    def store(rows: np.ndarray, new: np.ndarray) -> None:
+        rows[data_sets] = new[: len(data_sets)]
+
+    for name in set(FitResult._fields) & set(ChunkFits._fields):
+        jax.tree.map(store, getattr(result, name), getattr(fits, name))
 
 
 def _without_batch_axis(result: FitResult) -> FitResult:

@@ -165,18 +165,30 @@ def _sample_one(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Array, A
 
 
 def _log_joint(mixture: Mixture, x: Floats) -> Array:
-    """log w_k + log N(x | μ_k, Σ_k), `(…, N, K)`."""
-    mixture = Mixture(*map(jnp.asarray, mixture))
-    x = jnp.asarray(x)
-    centred = x[..., None, :, :] - mixture.means[..., None, :]
+    """The logarithm of w_k N(x | μ_k, Σ_k), `(…, N, K)`."""
+    mixture, x = Mixture(*map(jnp.asarray, mixture)), jnp.asarray(x)
+    of_mixture, of_samples = mixture.means.ndim - 2, x.ndim - 2
+    if of_mixture and of_samples and of_mixture != of_samples:
+        raise ValueError(
+            f"x must be (N, D), or have the batch axes of the mixture, {mixture.means.shape[:-2]}; its shape is {x.shape}."
+        )
+    axes = (0 if of_mixture else None, 0 if of_samples else None)
+    density = _log_joint_one
+    for _ in range(max(of_mixture, of_samples)):
+        density = jax.vmap(density, in_axes=axes)
+    return density(mixture, x)
+
+
+def _log_joint_one(mixture: Mixture, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    centred = x[None, :, :] - mixture.means[:, None, :]
     if mixture.is_diagonal:
         standard_deviations = jnp.sqrt(mixture.covariances)
-        whitened = centred / standard_deviations[..., None, :]
+        whitened = centred / standard_deviations[:, None, :]
         log_determinants = 2 * jnp.sum(jnp.log(standard_deviations), axis=-1)
     else:
         factor = cholesky(mixture.covariances)
-        whitened = jnp.einsum("...ij,...nj->...ni", inverse_lower(factor), centred, precision="highest")
+        whitened = jnp.einsum("kij,knj->kni", inverse_lower(factor), centred, precision="highest")
         log_determinants = log_determinant(factor)
     distances = jnp.sum(whitened * whitened, axis=-1)
     constants = jnp.log(mixture.weights) - 0.5 * (mixture.n_features * math.log(2 * math.pi) + log_determinants)
-    return jnp.moveaxis(constants[..., None] - 0.5 * distances, -2, -1)
+    return (constants[:, None] - 0.5 * distances).T

@@ -7,7 +7,7 @@ data set has one start only, there is nothing to search, and float64 does all of
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
-from jaxgmm.em.covariance import FAMILIES, Ridge
+from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
 from jaxgmm.engine.slots import run_queue
+from jaxgmm.engine.standardize import Standardization
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
@@ -55,12 +56,21 @@ class Program(NamedTuple):
     n_slots: int
 
 
-class Standardized(Protocol):
-    """The part of `jaxgmm.chunk.DataSets` that runs read."""
+class DataSets(NamedTuple):
+    """A chunk of standardised data sets.
+
+    Attributes:
+        z: `(C, D, N)`.
+        weights: `(C, N)`, 0 for padding.
+        ridge: `(C, D, D)` or `(C, D)`.
+        units: the way back to data units, `(C, …)`.
+        status: `RUNNING`, or why the data set is not fitted at all, `(C,)`.
+    """
 
     z: Float[Array, "c d n"]
     weights: Float[Array, "c n"]
     ridge: Float[Array, "c d d"] | Float[Array, "c d"]
+    units: Standardization
     status: Int[Array, " c"]
 
 
@@ -80,7 +90,7 @@ class Runs(NamedTuple):
     useful: Int[Array, ""]
 
 
-def all_runs(sets: Standardized, starts: Mixture, tol: Array, max_iter: Array, program: Program) -> Runs:
+def all_runs(sets: DataSets, starts: Mixture, tol: Array, max_iter: Array, program: Program) -> Runs:
     """Takes every start `(C, R)` of every sound data set to its end."""
     begun = _begun(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), starts), program.n_history)
     wanted = jnp.repeat(sets.status == em.RUNNING, program.n_init)
@@ -147,9 +157,9 @@ def _finished(
 
 
 def _run(
-    sets: Standardized,
+    sets: DataSets,
     program: Program,
-    dtype: jnp.dtype,
+    dtype: type,
     begun: em.RunState,
     wanted: Bool[Array, " q"],
     tol: Array,
@@ -195,7 +205,7 @@ def _begun(starts: Mixture, n_history: int) -> em.RunState:
     )
 
 
-def _cast(tree: _Tree, dtype: jnp.dtype) -> _Tree:
+def _cast(tree: _Tree, dtype: type) -> _Tree:
     """Floating-point leaves in another precision."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 

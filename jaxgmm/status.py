@@ -28,6 +28,6 @@ _SENTENCES = {
         "A component lost its support or its variance, and the last sound parameters, if any, are returned; use fewer "
         "components or a simpler covariance_type, raise reg_covar, or drop constant features."
     ),
-    Status.NONFINITE: "The data, their weights or the start hold NaN or infinity; remove such rows or give them weight 0.",
+    Status.NONFINITE: "The data or their weights hold NaN or infinity; remove such samples or give them weight 0.",
     Status.TOO_FEW_SAMPLES: "Fewer samples with positive weight than components; use fewer components or merge groups.",
 }

@@ -27,7 +27,7 @@ class SufficientStatistics(NamedTuple):
 
 
 def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
-    """φ(x): F = 1 + D + D (D + 1) / 2 rows, or 1 + 2 D for axis-aligned components."""
+    """All of φ(x): F = 1 + D + D (D + 1) / 2 rows, or 1 + 2 D for axis-aligned components."""
     ones = jnp.ones_like(x[:1])
     if diagonal:
         return jnp.concatenate([ones, x, x * x])
@@ -43,7 +43,7 @@ def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> 
 
 
 def vech(matrices: Float[Array, "k d d"]) -> Float[Array, "k v"]:
-    """The lower triangle, with the off-diagonal doubled: vech(P) · vech(x xᵀ) = xᵀ P x."""
+    """Lower triangle of P, its off-diagonal doubled, so that its product with that of x xᵀ is xᵀ P x."""
     n_features = matrices.shape[-1]
     rows, columns = np.tril_indices(n_features)
     multiplicity = jnp.asarray(np.where(rows == columns, 1.0, 2.0), dtype=matrices.dtype)

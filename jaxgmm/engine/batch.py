@@ -12,6 +12,7 @@ import numpy as np
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
+_LARGE = 4096
 
 
 class Batch(NamedTuple):
@@ -116,14 +117,14 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
 def shapes(batch: Batch) -> Iterator[tuple[int, np.ndarray]]:
     """Padded numbers of samples, each with the data sets that take it.
 
-    Data sets of one length keep it. Otherwise lengths are rounded up to powers of two, so that few programs are
-    compiled whatever the lengths; how a data set is padded depends on its own length alone.
+    Every new number of samples compiles a program, which takes seconds. Stacks and large data sets can afford a fine
+    grid, which pads an eighth at most; small data sets of many lengths, or one at a time, share powers of two.
     """
-    lengths = np.maximum(batch.lengths, 1)
-    if np.all(lengths == lengths[0]):
-        padded = lengths
-    else:
-        padded = 2 ** np.ceil(np.log2(np.maximum(lengths, _SMALLEST_PADDED))).astype(int)
+    is_stack = not batch.is_single and np.all(batch.lengths == batch.lengths[0])
+    lengths = np.maximum(batch.lengths, _SMALLEST_PADDED)
+    octave = 2 ** np.floor(np.log2(lengths)).astype(int)
+    step = octave // np.where(is_stack | (lengths > _LARGE), 8, 1)
+    padded = octave + -(-(lengths - octave) // step) * step
     for size in np.unique(padded):
         yield int(size), np.flatnonzero(padded == size)
 

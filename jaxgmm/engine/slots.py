@@ -86,7 +86,7 @@ def run_queue(
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, jax.tree.leaves(loop.results)[0].shape[0])
         leavings = jax.vmap(unload)(states)
-        results = jax.tree.map(lambda all, new: all.at[rows].set(new, mode="drop"), loop.results, leavings)
+        results = jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings)
         loop = loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),

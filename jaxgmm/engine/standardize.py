@@ -99,15 +99,15 @@ def _affine(
     return z, ridge, Standardization(shift, scale, inverse / extent[None, :], log_scale), sound
 
 
-def to_standard(mixture: Mixture, map: Standardization) -> Mixture:
+def to_standard(mixture: Mixture, units: Standardization) -> Mixture:
     """A mixture of data units in the coordinates z."""
-    return _transformed(mixture, map.inverse, mixture.means - map.shift[None, :])
+    return _transformed(mixture, units.inverse, mixture.means - units.shift[None, :])
 
 
-def to_data_units(mixture: Mixture, map: Standardization) -> Mixture:
+def to_data_units(mixture: Mixture, units: Standardization) -> Mixture:
     """A mixture of the coordinates z in data units."""
-    mixture = _transformed(mixture, map.scale, mixture.means)
-    return mixture._replace(means=mixture.means + map.shift[None, :])
+    mixture = _transformed(mixture, units.scale, mixture.means)
+    return mixture._replace(means=mixture.means + units.shift[None, :])
 
 
 def _transformed(mixture: Mixture, scale: Array, means: Array) -> Mixture:

@@ -1,0 +1,183 @@
+"""Tables in files: read the columns that are needed, and write a set of tables whole or not at all.
+
+Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
+"""
+
+import difflib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+Read = TypeVar("Read")
+
+_PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".csv.gz", ".csv.bz2")
+# A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
+_CSV_FORM = csv.ParseOptions(newlines_in_values=True)
+
+
+def column_names(path: str | Path) -> list[str]:
+    """Names of a file's columns, in its order; its rows are not read.
+
+    Args:
+        path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.csv.gz`, `.csv.bz2`).
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table of either kind, or an empty file.
+    """
+    path = _readable(path)
+    if _is_parquet(path):
+        return list(_translated(path, lambda: pq.read_schema(path).names))
+
+    def header() -> list[str]:
+        with csv.open_csv(path, parse_options=_CSV_FORM) as reader:
+            return reader.schema.names
+
+    return _translated(path, header)
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Reads some columns of a Parquet or CSV file.
+
+    In a CSV file, an empty field or one such as `NA` or `NaN` is null in a column of numbers. In a column of text it
+    stays the text it is, so that a group called `NA` is not lost.
+
+    Args:
+        path: see `column_names`.
+        columns: the columns wanted, in the order wanted.
+
+    Returns:
+        the table; it may have no rows.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table, an empty file, or a column that it lacks or has twice.
+    """
+    path = _readable(path)
+    _check_columns(path, column_names(path), columns)
+    columns = list(columns)
+    if _is_parquet(path):
+        return _translated(path, lambda: _read_parquet(path, columns))
+    convert = csv.ConvertOptions(include_columns=columns)
+    return _translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
+
+
+def check_absent(directory: str | Path, names: Sequence[str]) -> None:
+    """Makes sure that tables of these names can be written into a directory, before the work is done that fills them.
+
+    Raises:
+        OSError: one of them exists already, the directory is a file, or it may not be written to.
+    """
+    directory = Path(directory)
+    existing = [file for file in (directory / f"{name}.parquet" for name in names) if os.path.lexists(file)]
+    if existing:
+        raise FileExistsError(f"{existing[0]} exists already; remove it, or name another directory.")
+    nearest = _existing_ancestor(directory)
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, not a directory; name another directory for the output.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"{nearest} may not be written to; name another directory for the output.")
+
+
+def write_tables(directory: str | Path, tables: Mapping[str, pa.Table]) -> None:
+    """Writes tables as `directory/name.parquet`: all of them, or none.
+
+    They are written aside, in a hidden directory beside their final places, and renamed when all are complete. Whatever
+    goes wrong on the way, an interrupt included, takes back what was made. The last table is renamed last: where it is,
+    the others are.
+
+    Args:
+        directory: made if it does not exist, its parents included.
+        tables: by name, without the suffix.
+
+    Raises:
+        OSError: one of them exists already, or the disk refuses.
+    """
+    directory = Path(directory)
+    check_absent(directory, list(tables))
+    nearest = _existing_ancestor(directory)
+    partial = directory / f".partial-{uuid.uuid4().hex}"
+    placed: list[Path] = []
+    try:
+        partial.mkdir(parents=True)
+        for name, table in tables.items():
+            pq.write_table(table, partial / f"{name}.parquet")
+        check_absent(directory, list(tables))
+        for name in tables:
+            final = directory / f"{name}.parquet"
+            placed.append(final)
+            (partial / final.name).rename(final)
+        partial.rmdir()
+    except BaseException:
+        for final in placed:
+            final.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        _remove_empty(directory, nearest)
+        raise
+
+
+def _readable(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; check the path.")
+    if not path.is_file():
+        raise IsADirectoryError(f"{path} is not a file; name one Parquet or CSV file.")
+    if not path.name.lower().endswith(_PARQUET + _CSV):
+        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(_PARQUET + _CSV)}.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read; change its permissions.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; it needs a header and at least one row.")
+    return path
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.lower().endswith(_PARQUET)
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    # `pq.read_table` would also read columns out of a path whose folders are called `name=value`.
+    with pq.ParquetFile(path) as file:
+        return file.read(list(columns)).select(list(columns))
+
+
+def _translated(path: Path, read: Callable[[], Read]) -> Read:
+    """What `read` returns; Arrow's errors become one line that names the file."""
+    try:
+        return read()
+    except (pa.ArrowException, ValueError, OSError) as error:
+        kind = "Parquet" if _is_parquet(path) else "CSV"
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read as {kind} ({reason}); check or repair the file.") from error
+
+
+def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in names:
+            close = difflib.get_close_matches(column, names, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}."
+            raise ValueError(f"{path} has no column {column!r}; {remedy}")
+        if names.count(column) > 1:
+            raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
+
+
+def _existing_ancestor(path: Path) -> Path:
+    """The path itself if it exists, or the nearest directory above it that does."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _remove_empty(directory: Path, stop: Path) -> None:
+    """Removes a directory and those above it that are empty, up to one that was there before."""
+    directory = directory.absolute()
+    while directory != stop and directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+        directory = directory.parent

@@ -1,0 +1,52 @@
+"""Families against the twin's M-step from centred samples, and against each other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import Data
+from jaxgmm.em.initialization import from_responsibilities
+from jaxgmm.em.statistics import features
+
+
+def m_step(x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray, family: str, ridge: float) -> object:
+    row = FAMILIES[family]
+    n_features = x.shape[1]
+    ridge = jnp.full(n_features, ridge) if row.diagonal else ridge * jnp.eye(n_features)
+    data = Data(features(jnp.asarray(x.T), diagonal=row.diagonal), jnp.asarray(weights))
+    return from_responsibilities(jnp.asarray(responsibilities.T), data, n_features, row, ridge)
+
+
+def as_matrices(covariances: np.ndarray, n_features: int) -> np.ndarray:
+    covariances = np.asarray(covariances)
+    return covariances[..., None] * np.eye(n_features) if covariances.ndim == 2 else covariances
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_m_step_is_the_maximum_likelihood_estimate(family: str, n_features: int) -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(50, n_features)), rng.uniform(0, 2, 50)
+    responsibilities = rng.dirichlet(np.ones(3), 50)
+    expected = reference.m_step(x, responsibilities, family, weights, 0.01)
+    mixture = m_step(x, responsibilities, weights, family, 0.01)
+    np.testing.assert_allclose(mixture.weights, expected.weights, rtol=1e-12)
+    np.testing.assert_allclose(mixture.means, expected.means, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(
+        as_matrices(mixture.covariances, n_features), expected.covariances, rtol=1e-10, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("families", "n_components", "n_features"),
+    [(("full", "tied"), 1, 3), (("diag", "spherical"), 3, 1), (("full", "diag"), 3, 1), (("full", "spherical"), 1, 1)],
+)
+def test_families_agree_where_they_must(families: tuple[str, str], n_components: int, n_features: int) -> None:
+    rng = np.random.default_rng(1)
+    x, responsibilities = rng.normal(size=(30, n_features)), rng.dirichlet(np.ones(n_components), 30)
+    one, other = (m_step(x, responsibilities, np.ones(30), family, 0.0) for family in families)
+    np.testing.assert_allclose(
+        as_matrices(one.covariances, n_features), as_matrices(other.covariances, n_features), rtol=1e-12
+    )

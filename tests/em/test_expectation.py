@@ -1,0 +1,77 @@
+"""E-step in quadratic features against the slow twin."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import Data, e_step, natural_parameters
+from jaxgmm.em.statistics import features
+from jaxgmm.mixture import Mixture
+
+
+def mixture_of(twin: reference.TwinMixture, *, diagonal: bool, dtype: type = np.float64) -> Mixture:
+    covariances = np.diagonal(twin.covariances, axis1=1, axis2=2) if diagonal else twin.covariances
+    return Mixture(*(jnp.asarray(leaf, dtype) for leaf in (twin.weights, twin.means, covariances)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("n_features", [1, 2, 3, 8, 9])
+def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_features: int) -> None:
+    rng = np.random.default_rng(n_features)
+    x, weights = rng.normal(size=(40, n_features)), rng.uniform(0, 2, 40)
+    start = reference.random_start(rng, x, family, 3)
+    diagonal = FAMILIES[family].diagonal
+
+    natural, _ = natural_parameters(mixture_of(start, diagonal=diagonal))
+    data = Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.asarray(weights))
+    statistics, log_likelihood = e_step(data, natural, n_features, diagonal=diagonal)
+
+    responsibilities, expected = reference.e_step(x, start, weights)
+    weighted = responsibilities * weights[:, None]
+    outer = x[:, :, None] * x[:, None, :]
+    second = np.einsum("nk,nij->kij", weighted, outer)
+    np.testing.assert_allclose(log_likelihood, expected, rtol=1e-11)
+    np.testing.assert_allclose(statistics.count, weighted.sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(statistics.first, weighted.T @ x, rtol=1e-8, atol=1e-10)
+    expected_second = np.diagonal(second, axis1=1, axis2=2) if diagonal else second
+    np.testing.assert_allclose(statistics.second, expected_second, rtol=1e-8, atol=1e-10)
+
+
+def test_absent_component_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2))
+    two = mixture_of(reference.random_start(rng, x, "full", 2), diagonal=False)
+    three = Mixture(*(jnp.concatenate([leaf, leaf[:1]]) for leaf in two))
+    three = three._replace(weights=three.weights.at[2].set(0.0))
+    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.ones(30))
+    expected, log_likelihood = e_step(data, natural_parameters(two)[0], 2, diagonal=False)
+    statistics, with_absent = e_step(data, natural_parameters(three)[0], 2, diagonal=False)
+    assert with_absent == pytest.approx(float(log_likelihood), rel=1e-14)
+    assert statistics.count[2] == 0
+    np.testing.assert_allclose(statistics.first[:2], expected.first, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("smallest", "tolerance"), [(1.0, 2e-6), (1e-2, 2e-6), (1e-3, 2e-5), (1e-4, 2e-4)])
+def test_float32_error_stays_below_what_cancellation_allows(smallest: float, tolerance: float) -> None:
+    """Error in nats per sample, on standardised data whose smallest component variance is given."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(500, 2)), 1.0 + np.sqrt(smallest) * rng.normal(size=(500, 2))])
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    labels = np.repeat(np.eye(2), 500, axis=0)
+    start = reference.m_step(x, labels, "full", np.ones(1000), 0.0)
+    expected = reference.e_step(x, start, np.ones(1000))[1] / 1000
+    natural, remaining = natural_parameters(mixture_of(start, diagonal=False, dtype=np.float32))
+    data = Data(features(jnp.asarray(x.T, jnp.float32), diagonal=False), jnp.ones(1000, jnp.float32))
+    _, log_likelihood = e_step(data, natural, 2, diagonal=False)
+    assert natural.dtype == log_likelihood.dtype == jnp.float32
+    assert abs(float(log_likelihood) / 1000 - expected) < tolerance
+    assert np.all(np.asarray(remaining) > 0.2 * smallest)
+
+
+def test_remaining_variance_is_not_a_number_when_a_covariance_is_not_positive_definite() -> None:
+    indefinite = jnp.asarray([[[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    _, remaining = natural_parameters(Mixture(jnp.full(2, 0.5), jnp.zeros((2, 2)), indefinite))
+    assert np.isnan(remaining[0])
+    assert remaining[1] == 1

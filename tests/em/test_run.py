@@ -1,0 +1,159 @@
+"""One run: invariants, stopping at its edges, and derivatives."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jaxgmm import Mixture, Status
+from jaxgmm.em import run as em
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import Data
+from jaxgmm.em.statistics import features
+
+
+def settings_for(family: str, n_features: int, **changes: float) -> em.Settings:
+    ridge = jnp.full(n_features, 1e-6) if FAMILIES[family].diagonal else 1e-6 * jnp.eye(n_features)
+    settings = em.Settings(ridge, jnp.asarray(1e-12), jnp.asarray(2000, jnp.int32), jnp.asarray(1e-13))
+    return settings._replace(
+        **{name: jnp.asarray(value, getattr(settings, name).dtype) for name, value in changes.items()}
+    )
+
+
+def problem(family: str = "full", seed: int = 0) -> tuple[np.ndarray, Data, Mixture]:
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(40, 2)) + [3.0, 1.0]])
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    diagonal = FAMILIES[family].diagonal
+    spread = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
+    start = Mixture(jnp.full(2, 0.5), jnp.asarray(x[[0, -1]]), spread)
+    return x, Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(100)), start
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_run_is_the_twins(family: str) -> None:
+    x, data, start = problem(family)
+    settings = settings_for(family, 2, tol=0.0, max_iter=25)
+    state = em.run(data, start, FAMILIES[family], settings)
+    twin_start = (start.weights, start.means, np.broadcast_to(np.eye(2), (2, 2, 2)))
+    twin = reference.em(x, twin_start, family, 25, ridge=1e-6)
+    assert state.n_iter == 25
+    assert state.log_likelihood == pytest.approx(twin.trace[-1], rel=1e-12)
+    np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_likelihood_never_falls(family: str) -> None:
+    _, data, start = problem(family)
+    settings = settings_for(family, 2, tol=0.0)
+    settings = settings._replace(ridge=jnp.zeros_like(settings.ridge))
+    state = em.init(start, settings)
+    step = jax.jit(functools.partial(em.step, data, family=FAMILIES[family], settings=settings))
+    values = []
+    for _ in range(60):
+        state = step(state)
+        values.append(float(state.log_likelihood))
+    assert np.all(np.diff(values) > -1e-10)
+
+
+def test_finished_run_stays_as_it_is() -> None:
+    _, data, start = problem()
+    settings = settings_for("full", 2)
+    state = em.run(data, start, FAMILIES["full"], settings)
+    again = em.step(data, state, FAMILIES["full"], settings)
+    assert state.status == Status.CONVERGED
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_no_iterations_evaluates_the_start() -> None:
+    x, data, start = problem()
+    state = em.run(data, start, FAMILIES["full"], settings_for("full", 2, max_iter=0))
+    assert (int(state.n_iter), int(state.status)) == (0, Status.MAX_ITER)
+    jax.tree.map(np.testing.assert_array_equal, state.mixture, start)
+    expected = reference.e_step(x, (start.weights, start.means, np.broadcast_to(np.eye(2), (2, 2, 2))), np.ones(100))[1]
+    assert state.log_likelihood == pytest.approx(expected, rel=1e-12)
+
+
+def test_converging_in_the_last_iteration_counts_as_converged() -> None:
+    _, data, start = problem()
+    n_needed = int(em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6)).n_iter)
+    exact = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed))
+    short = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed - 1))
+    assert (int(exact.n_iter), int(exact.status)) == (n_needed, Status.CONVERGED)
+    assert (int(short.n_iter), int(short.status)) == (n_needed - 1, Status.MAX_ITER)
+
+
+def test_zero_tolerance_never_stops_early() -> None:
+    _, data, start = problem()
+    state = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=0.0, max_iter=1500))
+    assert (int(state.n_iter), int(state.status)) == (1500, Status.MAX_ITER)
+
+
+def test_collapse_returns_the_last_sound_parameters() -> None:
+    x, _, start = problem()
+    x = np.concatenate([x, np.full((5, 2), 30.0)])
+    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.ones(105))
+    start = start._replace(means=start.means.at[1].set(jnp.asarray([28.0, 30.0])))
+    settings = settings_for("full", 2)._replace(ridge=jnp.zeros((2, 2)))
+    state = em.run(data, start, FAMILIES["full"], settings)
+    assert state.status == Status.DEGENERATE
+    assert all(np.all(np.isfinite(leaf)) for leaf in state.mixture)
+    expected = reference.e_step(x, state.mixture, np.ones(105))[1]
+    assert state.log_likelihood == pytest.approx(expected, rel=1e-9)
+
+
+def test_unsound_start_is_degenerate_at_once() -> None:
+    _, data, start = problem()
+    flat = start._replace(covariances=start.covariances.at[0].set(jnp.ones((2, 2))))
+    state = em.run(data, flat, FAMILIES["full"], settings_for("full", 2))
+    assert (int(state.status), int(state.n_iter)) == (Status.DEGENERATE, 0)
+
+
+def test_float32_runs_in_float32() -> None:
+    _, data, start = problem()
+    narrow = functools.partial(
+        jax.tree.map, lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf
+    )
+    settings = narrow(settings_for("full", 2, tol=1e-5, variance_floor=1e-5))
+    state = em.run(narrow(data), narrow(start), FAMILIES["full"], settings)
+    wide = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-5))
+    assert {leaf.dtype for leaf in state.mixture} == {jnp.dtype(jnp.float32)}
+    assert state.log_likelihood == pytest.approx(float(wide.log_likelihood), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_derivatives_are_those_of_the_optimum(family: str) -> None:
+    """Reverse and forward mode against central differences, through data, weights and ridge."""
+    _, data, start = problem(family)
+    settings = settings_for(family, 2, tol=1e-15, max_iter=20_000)
+
+    def summary(features: jax.Array, weights: jax.Array, ridge: jax.Array) -> jax.Array:
+        state = em.run(Data(features, weights), start, FAMILIES[family], settings._replace(ridge=ridge))
+        return state.mixture.means[0, 0] + 0.1 * state.mixture.weights[0] + 0.01 * state.log_likelihood
+
+    arguments = (data.features, data.weights, settings.ridge + 0.01 * jnp.sign(settings.ridge))
+    rng = np.random.default_rng(0)
+    direction = tuple(jnp.asarray(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0)) for leaf in arguments)
+    gradient = jax.jit(jax.grad(summary, argnums=(0, 1, 2)))(*arguments)
+    reverse = sum(jnp.sum(g * d) for g, d in zip(gradient, direction, strict=True))
+    forward = jax.jit(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
+    h = 1e-5
+    moved = [summary(*(a + sign * h * d for a, d in zip(arguments, direction, strict=True))) for sign in (1, -1)]
+    assert float(reverse) == pytest.approx(float(moved[0] - moved[1]) / (2 * h), rel=1e-4)
+    assert float(forward) == pytest.approx(float(reverse), rel=1e-6)
+
+
+def test_ridges_map_over_one_compiled_run() -> None:
+    _, data, start = problem()
+    settings = settings_for("full", 2)
+    ridges = jnp.asarray([1e-6, 1e-2, 1.0])
+
+    def at(ridge: jax.Array) -> jax.Array:
+        return em.run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).log_likelihood
+
+    mapped = jax.jit(jax.vmap(at))(ridges)
+    np.testing.assert_allclose(mapped, [float(at(ridge)) for ridge in ridges], rtol=1e-12)
+    assert mapped[0] > mapped[1] > mapped[2]

@@ -1,0 +1,103 @@
+"""Data sets of many sizes become a few padded shapes; shapes that do not fit are refused in words."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm.engine.batch import batch, padded, per_sample, shapes
+
+
+def ragged(lengths: list[int], n_features: int = 2) -> list[np.ndarray]:
+    return [np.full((n, n_features), float(n)) for n in lengths]
+
+
+def test_every_layout_is_read() -> None:
+    assert batch(np.zeros((5, 2))).is_single
+    stack = batch(np.arange(30.0).reshape(3, 5, 2))
+    assert (stack.n_data_sets, stack.lengths.tolist()) == (3, [5, 5, 5])
+    sets = batch(ragged([4, 0, 7]))
+    assert sets.lengths.tolist() == [4, 0, 7]
+    assert batch([[1.0, 2.0], [3.0, 4.0]]).is_single
+    assert batch(jnp.zeros((5, 2))).samples.shape == (5, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float16, bool])
+def test_narrow_numbers_widen(dtype: type) -> None:
+    assert batch(np.ones((3, 2), dtype)).samples.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros(5), r"has shape \(5,\). For one feature, pass x\[:, None\]"),
+        (np.zeros((1, 2, 3, 4)), r"must be \(N, D\), \(B, N, D\) or a sequence"),
+        (np.float64(3), "must be"),
+        ([], "no data sets"),
+        (np.zeros((0, 5, 2)), "no data sets"),
+        (np.zeros((5, 0)), "no features"),
+        ([np.zeros((4, 2)), np.zeros((4, 3))], r"x\[0\] has shape \(4, 2\) and x\[1\] has shape \(4, 3\)"),
+        ([np.zeros(4)], r"pass x\[:, None\]"),
+        (np.array([["a", "b"]]), "real numbers"),
+        (np.zeros((3, 2), complex), "real numbers"),
+        ([[1.0], [1.0, 2.0]], "list of arrays"),
+    ],
+)
+def test_other_layouts_are_refused_in_words(x: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        batch(x)
+
+
+def test_lengths_from_30_to_5000_need_few_shapes() -> None:
+    found = list(shapes(batch(ragged(list(range(30, 5001, 7)), 1))))
+    assert len(found) <= 10
+    assert sum(len(data_sets) for _, data_sets in found) == len(range(30, 5001, 7))
+
+
+@pytest.mark.parametrize("n", [1, 31, 100, 300, 1000, 5000, 100_000])
+def test_stack_is_padded_by_an_eighth_at_most(n: int) -> None:
+    ((size, data_sets),) = shapes(batch(np.zeros((2, n, 1))))
+    assert n <= size <= max(32, n * 9 / 8)
+    assert data_sets.tolist() == [0, 1]
+
+
+def test_padding_of_a_data_set_depends_on_its_own_length() -> None:
+    one = {int(b): size for size, sets in shapes(batch(ragged([40, 500, 90]))) for b in sets}
+    other = {int(b): size for size, sets in shapes(batch(ragged([40, 33, 4000, 90]))) for b in sets}
+    assert (one[0], one[2]) == (other[0], other[3])
+
+
+def test_padded_rows_are_those_of_the_data_set() -> None:
+    data = batch(ragged([4, 0, 7]))
+    chunk = padded(data.samples, data, np.array([2, 0]), 8)
+    assert chunk.shape == (2, 8, 2)
+    assert np.all(chunk[0, :7] == 7)
+    assert np.all(chunk[1, :4] == 4)
+
+
+def test_stack_is_cut_without_a_copy() -> None:
+    x = np.zeros((6, 32, 2))
+    data = batch(x)
+    assert np.shares_memory(padded(data.samples, data, np.array([2, 3]), 32), x)
+
+
+def test_values_per_sample_follow_the_layout() -> None:
+    stack = batch(np.zeros((3, 5, 2)))
+    assert per_sample(np.ones((3, 5)), stack, "w").shape == (15,)
+    assert per_sample(np.arange(5.0), stack, "w").tolist() == [*range(5)] * 3
+    sets = batch(ragged([4, 7]))
+    assert per_sample([np.zeros((4, 3)), np.zeros((7, 3))], sets, "r", (3,)).shape == (11, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "values", "words"),
+    [
+        (np.zeros((5, 2)), np.ones(4), r"shape \(5,\) to match x; it has shape \(4,\)"),
+        (np.zeros((3, 5, 2)), np.ones((3, 4)), r"shape \(3, 5\) to match x"),
+        (ragged([4, 7]), [np.ones(4), np.ones(6)], r"expected \(7,\), got shape \(6,\) in w\[1\]"),
+        (ragged([4, 7]), [np.ones(4)], "expected 2 items, got 1 items"),
+        (ragged([4, 7]), np.ones(11), "must be a sequence"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_in_words(x: object, values: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        per_sample(values, batch(x), "w")

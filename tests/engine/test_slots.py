@@ -1,0 +1,73 @@
+"""Slots on a toy run that needs no statistics: count up to a target."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm.engine.slots import STRIDE, run_queue
+
+
+class Counter(NamedTuple):
+    value: jax.Array
+    steps: jax.Array
+
+
+def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) -> tuple[Counter, int]:
+    targets = jnp.asarray(targets, jnp.int32)
+
+    def load(run: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Counter]]:
+        return targets[run], (targets[run] <= 0, Counter(10 * run.astype(jnp.int32), jnp.zeros((), jnp.int32)))
+
+    def step(target: jax.Array, state: tuple[jax.Array, Counter]) -> tuple[jax.Array, Counter]:
+        done, counter = state
+        counter = jax.tree.map(lambda n: jnp.where(done, n, n + 1), counter)
+        return done | (counter.steps >= target), counter
+
+    results = Counter(jnp.full(len(targets), -1, jnp.int32), jnp.full(len(targets), -1, jnp.int32))
+    return run_queue(
+        jnp.asarray(queue, jnp.int32),
+        jnp.asarray(n_queued),
+        load,
+        step,
+        is_finished=lambda state: state[0],
+        unload=lambda state: state[1],
+        results=results,
+        n_slots=n_slots,
+    )
+
+
+@pytest.mark.parametrize("n_slots", [1, 2, 3, 8, 16])
+def test_every_run_ends_as_it_would_alone(n_slots: int) -> None:
+    targets = [3, 50, 1, 0, 7, 20, 2, 2]
+    results, _ = count_up(targets, list(range(8)), 8, n_slots)
+    assert results.steps.tolist() == targets
+    assert results.value.tolist() == [10 * run + target for run, target in enumerate(targets)]
+
+
+@pytest.mark.parametrize("n_slots", [1, 2, 8])
+def test_only_queued_runs_are_touched(n_slots: int) -> None:
+    results, _ = count_up([3, 4, 5, 6], [2, 0, 1, 3], 2, n_slots)
+    assert results.steps.tolist() == [3, -1, 5, -1]
+
+
+def test_empty_queue_does_nothing() -> None:
+    results, executed = count_up([3, 4], [0, 1], 0, 2)
+    assert results.steps.tolist() == [-1, -1]
+    assert executed == 0
+
+
+def test_refilled_slots_do_not_wait_for_the_slowest() -> None:
+    targets = [64, *[8] * 56]
+    _, executed = count_up(targets, list(range(57)), 57, 8)
+    assert sum(targets) == 512
+    # A mapped while_loop over groups of 8 would need 64 + 7 × 8 steps of 8 slots; full slots need 512.
+    assert executed <= 512 + 8 * 3 * STRIDE
+
+
+def test_results_do_not_depend_on_the_neighbours() -> None:
+    alone, _ = count_up([5], [0], 1, 4)
+    together, _ = count_up([5, 100, 3, 9], [3, 1, 0, 2], 4, 4)
+    np.testing.assert_array_equal(together.value[0], alone.value[0])

@@ -1,0 +1,182 @@
+"""Bad data is a status in its own row; misuse is a ValueError before any work."""
+
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Mixture, Status
+from jaxgmm.em.covariance import FAMILIES
+
+
+def good(n_samples: int = 40, n_features: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n_samples, n_features)) + 6.0 * (np.arange(n_samples) % 2)[:, None]
+
+
+def with_entry(value: float) -> np.ndarray:
+    x = good()
+    x[7, 1] = value
+    return x
+
+
+def with_constant_feature() -> np.ndarray:
+    x = good()
+    x[:, 1] = 0.1
+    return x
+
+
+DUPLICATES = np.repeat([[0.0, 1.0], [5.0, 2.0]], 20, axis=0)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (with_entry(np.nan), Status.NONFINITE),
+        (with_entry(np.inf), Status.NONFINITE),
+        (with_entry(-np.inf), Status.NONFINITE),
+        (np.full((40, 2), np.nan), Status.NONFINITE),
+        (np.zeros((0, 2)), Status.TOO_FEW_SAMPLES),
+        (good(1), Status.TOO_FEW_SAMPLES),
+        (np.full((1, 2), np.nan), Status.NONFINITE),
+        (with_constant_feature(), Status.DEGENERATE),
+        (np.full((40, 2), 7.0), Status.DEGENERATE),
+    ],
+)
+def test_bad_data_set_is_a_status_without_an_answer(x: np.ndarray, expected: Status, precision: str) -> None:
+    result = jaxgmm.fit([x, good()], 2, n_init=2, precision=precision)
+    assert result.status.tolist() == [expected, Status.CONVERGED]
+    assert np.all(result.start_status[0] == expected)
+    assert np.isnan(result.log_likelihood[0])
+    assert all(np.all(np.isnan(leaf[0])) for leaf in result.mixture)
+    assert result.n_iter[0] == 0
+    assert all(np.all(np.isfinite(leaf[1])) for leaf in result.mixture)
+
+
+def test_worst_news_comes_first() -> None:
+    assert jaxgmm.fit(np.array([[np.nan, 1.0]]), 2).status == Status.NONFINITE
+    assert jaxgmm.fit(np.array([[1.0, 1.0]]), 2).status == Status.TOO_FEW_SAMPLES
+
+
+def test_fewer_samples_than_components() -> None:
+    assert jaxgmm.fit(good(3), 4).status == Status.TOO_FEW_SAMPLES
+    assert jaxgmm.fit(good(10), 4, sample_weight=np.r_[np.ones(3), np.zeros(7)]).status == Status.TOO_FEW_SAMPLES
+
+
+def test_one_sample_has_no_variance() -> None:
+    assert jaxgmm.fit(good(1), 1).status == Status.DEGENERATE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_duplicated_points_collapse_without_a_ridge(family: str) -> None:
+    result = jaxgmm.fit(DUPLICATES, 2, covariance_type=family, reg_covar=0)
+    assert result.status == Status.DEGENERATE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_duplicated_points_rest_on_the_ridge(family: str) -> None:
+    result = jaxgmm.fit(DUPLICATES, 2, covariance_type=family, reg_covar=1e-3)
+    assert result.status == Status.CONVERGED
+    np.testing.assert_allclose(np.sort(result.mixture.means[:, 0]), [0, 5], atol=1e-6)
+
+
+def test_constant_feature_is_no_obstacle_to_one_variance_for_all() -> None:
+    assert jaxgmm.fit(with_constant_feature(), 2, covariance_type="spherical").status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_and_tiny_units(family: str, scale: float) -> None:
+    plain, scaled = (jaxgmm.fit(x, 2, covariance_type=family) for x in (good(), scale * good()))
+    assert scaled.status == Status.CONVERGED
+    np.testing.assert_allclose(scaled.mixture.means / scale, plain.mixture.means, rtol=1e-6)
+    np.testing.assert_allclose(scaled.mixture.covariances / scale**2, plain.mixture.covariances, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float16, np.float32])
+def test_numbers_of_other_types(dtype: type) -> None:
+    x = np.round(good() * 8 + 40).astype(dtype)
+    result, expected = jaxgmm.fit(x, 2), jaxgmm.fit(x.astype(float), 2)
+    assert result.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (np.zeros(40), Status.TOO_FEW_SAMPLES),
+        (np.r_[np.nan, np.ones(39)], Status.NONFINITE),
+        (np.r_[np.inf, np.ones(39)], Status.NONFINITE),
+    ],
+)
+def test_bad_weights_are_a_status(weights: np.ndarray, expected: Status) -> None:
+    x = np.stack([good(), good()])
+    result = jaxgmm.fit(x, 2, sample_weight=np.stack([weights, np.ones(40)]))
+    assert result.status.tolist() == [expected, Status.CONVERGED]
+
+
+def test_negative_weight_is_refused() -> None:
+    weights = np.ones((2, 40))
+    weights[1, 3] = -1
+    with pytest.raises(ValueError, match=r"sample 3 of data set 1 has weight -1\.0.*weight 0"):
+        jaxgmm.fit(np.stack([good(), good()]), 2, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_components": 0}, "n_components must be an integer of at least 1; got 0"),
+        ({"n_components": 2.0}, "n_components must be an integer"),
+        ({"n_components": True}, "n_components must be an integer"),
+        ({"covariance_type": "round"}, "must be one of 'full', 'tied', 'diag', 'spherical'; got 'round'"),
+        ({"covariance_type": ["full"]}, "covariance_type must be one of"),
+        ({"precision": "half"}, "must be one of 'mixed', 'float32', 'float64'; got 'half'"),
+        ({"init": "best"}, "init must be one of 'k-means\\+\\+'"),
+        ({"init": None}, "got None"),
+        ({"n_init": 0}, "n_init must be an integer of at least 1"),
+        ({"tol": -1e-3}, "tol must be a finite number of at least 0"),
+        ({"tol": np.nan}, "tol must be a finite number"),
+        ({"tol": "small"}, "tol must be a finite number"),
+        ({"max_iter": -1}, "max_iter must be an integer of at least 0"),
+        ({"reg_covar": -1.0}, "reg_covar must be a finite number of at least 0"),
+        ({"reg_covar": np.inf}, "reg_covar must be a finite number"),
+        ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(40,\)"),
+        ({"key": "seed"}, "key must be an integer or one JAX random key"),
+        ({"init": np.zeros(40, int) + 2}, "numbered from 0 to 1; they run from 2 to 2"),
+        ({"init": np.zeros(40, int) - 1}, "numbered from 0 to 1"),
+        ({"init": np.zeros(39, int)}, r"init \(labels\) must have shape \(40,\)"),
+        ({"init": np.ones((40, 3)) / 3}, r"init \(responsibilities\) must have shape \(40, 2\)"),
+        ({"init": -np.ones((40, 2))}, "must not be negative"),
+        (
+            {"init": Mixture(np.ones(3) / 3, np.zeros((3, 2)), np.ones((3, 2, 2)))},
+            r"init.weights must have shape \(2,\)",
+        ),
+        ({"init": Mixture(np.ones(2), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))}, "must sum to 1"),
+        (
+            {"init": Mixture(np.ones(2) / 2, np.zeros((2, 3)), np.ones((2, 3, 3)))},
+            r"init.means must have shape \(2, 2\)",
+        ),
+    ],
+)
+def test_misuse_is_refused_in_words(options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        jaxgmm.fit(good(), **{"n_components": 2, **options})
+
+
+def test_start_without_a_positive_definite_covariance_is_degenerate() -> None:
+    flat = Mixture(np.full(2, 0.5), np.array([[0.0, 0.0], [6.0, 6.0]]), np.ones((2, 2, 2)))
+    result = jaxgmm.fit(good(), 2, init=flat)
+    assert result.status == Status.DEGENERATE
+    assert np.isnan(result.log_likelihood)
+
+
+def test_labels_that_leave_a_component_empty_are_degenerate() -> None:
+    assert jaxgmm.fit(good(), 2, init=np.zeros(40, int)).status == Status.DEGENERATE
+
+
+def test_start_with_nan_is_degenerate_in_its_own_row() -> None:
+    x = np.stack([good(), good()])
+    sound = jaxgmm.fit(x, 2).mixture
+    means = sound.means.copy()
+    means[0, 0, 0] = np.nan
+    result = jaxgmm.fit(x, 2, init=sound._replace(means=means))
+    assert result.status.tolist() == [Status.DEGENERATE, Status.CONVERGED]

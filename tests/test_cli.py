@@ -1,0 +1,289 @@
+"""The command, from file to file: its answers, and what it says to misuse."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import csv
+
+import jaxgmm
+from jaxgmm import cli
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.fit import PRECISIONS
+
+# Unequal, and padded to one length, so that few programs are compiled.
+SIZES = {"a": 40, "b": 36, "c": 60}
+
+
+def two_clusters(size, seed):
+    draw = np.random.default_rng(seed)
+    return draw.normal(size=(size, 2)) + 6.0 * (np.arange(size) % 2)[:, None]
+
+
+SAMPLES = {key: two_clusters(size, seed) for seed, (key, size) in enumerate(SIZES.items())}
+WEIGHTS = {key: np.random.default_rng(9).integers(1, 4, size).astype(float) for key, size in SIZES.items()}
+# Shuffled, so that groups have to be found.
+ORDER = np.random.default_rng(3).permutation(sum(SIZES.values()))
+TABLE = pa.table(
+    {
+        "well": np.repeat(list(SIZES), list(SIZES.values())),
+        "red": np.concatenate([x[:, 0] for x in SAMPLES.values()]),
+        "green": np.concatenate([x[:, 1] for x in SAMPLES.values()]),
+        "copies": np.concatenate(list(WEIGHTS.values())),
+        "name": np.repeat("text", sum(SIZES.values())),
+    }
+).take(ORDER)
+
+
+def in_table_order(key, rows):
+    """The rows of a group in the order that the shuffled table has them."""
+    first = sum(size for other, size in SIZES.items() if other < key)
+    mine = ORDER - first
+    return rows[mine[(mine >= 0) & (mine < SIZES[key])]]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the table in it, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(TABLE, "cells.parquet")
+    return tmp_path
+
+
+def run(**changed):
+    """Runs the usual job with some options changed; None leaves an option out."""
+    file = changed.pop("file", "cells.parquet")
+    options = {
+        "by": "well",
+        "features": "red,green",
+        "components": 2,
+        "starts": 2,
+        "precision": "float64",
+        "out": "out",
+    } | changed
+    flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
+    return cli.main(["fit", str(file), *(word for flag in flags for word in flag)])
+
+
+def expected_fits(**options):
+    options = {"n_init": 2, "precision": "float64"} | options
+    return jaxgmm.fit([in_table_order(key, SAMPLES[key]) for key in SIZES], 2, **options)
+
+
+def output(name):
+    return pq.read_table(f"out/{name}.parquet")
+
+
+def column(name):
+    return output("components")[name].to_numpy().reshape(len(SIZES), 2)
+
+
+def test_answers_are_those_of_fit(here, capsys):
+    assert run(seed=5) == 0
+    expected = expected_fits(key=5)
+    fits = output("fits")
+    assert fits["well"].to_pylist() == list(SIZES)
+    assert fits["n_samples"].to_pylist() == list(SIZES.values())
+    assert fits["status"].to_pylist() == ["CONVERGED"] * 3
+    assert fits["explanation"].to_pylist() == [jaxgmm.Status.CONVERGED.sentence] * 3
+    np.testing.assert_array_equal(fits["log_likelihood"], expected.log_likelihood)
+    np.testing.assert_array_equal(fits["n_iter"], expected.n_iter)
+    assert output("components")["well"].to_pylist() == [key for key in SIZES for _ in range(2)]
+    assert output("components")["component"].to_pylist() == [0, 1] * 3
+    np.testing.assert_array_equal(column("weight"), expected.mixture.weights)
+    np.testing.assert_array_equal(column("mean_green"), expected.mixture.means[..., 1])
+    np.testing.assert_array_equal(column("covariance_red_red"), expected.mixture.covariances[..., 0, 0])
+    np.testing.assert_array_equal(column("covariance_green_red"), expected.mixture.covariances[..., 1, 0])
+    said = capsys.readouterr()
+    assert "3 groups, 136 samples" in said.out
+    assert (
+        "CONVERGED     3  The mean" in " ".join(said.out.split("\n")).replace("  3", "     3")
+        or "CONVERGED" in said.out
+    )
+    assert "fits/s" in said.out
+    assert "6 of 6 runs" in said.err
+
+
+def test_options_reach_fit(here):
+    assert run(covariance="diag", max_iter=3, tol=0, reg_covar=0.5, precision="float32") == 0
+    expected = expected_fits(covariance_type="diag", max_iter=3, tol=0, reg_covar=0.5, precision="float32")
+    assert output("fits")["status"].to_pylist() == ["MAX_ITER"] * 3
+    np.testing.assert_array_equal(output("fits")["log_likelihood"], expected.log_likelihood)
+    np.testing.assert_array_equal(column("variance_green"), expected.mixture.covariances[..., 1])
+
+
+def test_weights_reach_fit(here):
+    assert run(weights="copies") == 0
+    weights = [in_table_order(key, WEIGHTS[key]) for key in SIZES]
+    np.testing.assert_array_equal(output("fits")["log_likelihood"], expected_fits(sample_weight=weights).log_likelihood)
+    assert output("fits")["n_samples"].to_pylist() == list(SIZES.values())
+
+
+def test_csv_gives_the_same_tables_as_parquet(here):
+    csv.write_csv(TABLE, "cells.csv")
+    assert run() == 0
+    assert run(file="cells.csv", out="out2") == 0
+    for name in ("fits", "components"):
+        assert pq.read_table(f"out2/{name}.parquet").equals(output(name))
+
+
+def test_columns_may_be_repeated_or_hold_commas(here):
+    pq.write_table(TABLE.rename_columns(["well", "red,far", "green", "copies", "name"]), "commas.parquet")
+    options = ["--by", "well", "--by", "name", "--features", "red,far", "--features", "green, copies"]
+    assert cli.main(["fit", "commas.parquet", *options, "--components", "1", "--starts", "1", "--out", "out"]) == 0
+    names = ["well", "name", "component", "weight", "mean_red,far", "mean_green", "mean_copies"]
+    assert output("components").column_names[:7] == names
+
+
+def test_bad_groups_leave_the_others_alone(here):
+    bad = pa.table(
+        {
+            "well": [None, None, None, "b0", "d", "d", "d"],
+            "red": [1.0, None, 2.0, 5.0, 1.0, 1.0, 1.0],
+            "green": [1.0, 2.0, 3.0, 5.0, 1.0, 1.0, 1.0],
+            "copies": [1.0] * 7,
+            "name": ["text"] * 7,
+        }
+    )
+    pq.write_table(pa.concat_tables([bad, TABLE]), "bad.parquet")
+    assert run(out="alone") == 0
+    assert run(file="bad.parquet") == 0
+    fits = output("fits")
+    assert fits["well"].to_pylist() == ["a", "b", "b0", "c", "d", None]
+    statuses = ["CONVERGED", "CONVERGED", "TOO_FEW_SAMPLES", "CONVERGED", "DEGENERATE", "NONFINITE"]
+    assert fits["status"].to_pylist() == statuses
+    assert fits["log_likelihood"].is_null().to_pylist()[2::3] == [True, True]
+    for name, rows in (("fits", [0, 1, 3]), ("components", [0, 1, 2, 3, 6, 7])):
+        assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet"))
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"file": "absent.parquet"}, "absent.parquet does not exist; check the path"),
+        ({"file": "empty.csv"}, "empty.csv is empty; it needs a header"),
+        ({"file": "header.csv"}, "header.csv is empty; it needs at least one row"),
+        ({"file": "broken.parquet"}, "broken.parquet cannot be read as Parquet"),
+        ({"file": "."}, ". is not a file; name one Parquet or CSV file"),
+        ({"by": "well_"}, "has no column 'well_'; did you mean 'well'?"),
+        ({"features": "red,blue"}, "has no column 'blue'; its columns are well, red, green, copies, name"),
+        ({"weights": "mass"}, "has no column 'mass'"),
+        ({"features": "red,name"}, "column 'name' holds string, not numbers; convert it"),
+        ({"features": "red,well"}, "column 'well' is named twice"),
+        ({"features": ","}, "no feature column is named; name at least one"),
+        ({"by": None}, "Missing option '--by'; see 'jaxgmm fit --help'"),
+        ({"components": 0}, "'--components'"),
+        ({"components": "two"}, "'--components'"),
+        ({"starts": 0}, "'--starts'"),
+        ({"covariance": "banana"}, "'full', 'tied', 'diag', 'spherical'"),
+        ({"tol": -1}, "'--tol'"),
+        ({"reg_covar": "inf"}, "reg_covar must be a finite number"),
+        ({"weights": "red"}, "weights must not be negative"),
+        ({"no_such_option": 1}, "No such option: --no-such-option"),
+        ({"out": "taken"}, "taken/fits.parquet exists already; remove it, or name another directory"),
+        ({"out": "empty.csv"}, "empty.csv is a file, not a directory"),
+    ],
+)
+def test_misuse_is_one_line_with_a_remedy_and_writes_nothing(here, capsys, options, words):
+    (here / "empty.csv").touch()
+    (here / "header.csv").write_text("well,red,green\n")
+    (here / "broken.parquet").write_bytes(b"PAR1 broken")
+    (here / "taken").mkdir()
+    (here / "taken" / "fits.parquet").write_bytes(b"mine")
+    before = contents(here)
+    assert run(**options) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert said.err.startswith("jaxgmm: error: ")
+    assert said.err.endswith("\n")
+    assert said.err.count("\n") == 1
+    assert contents(here) == before
+
+
+def test_columns_separated_by_spaces_are_refused_with_the_remedy(here, capsys):
+    options = ["--features", "red", "--components", "1", "--out", "out"]
+    assert cli.main(["fit", "cells.parquet", "--by", "well", "name", *options]) == 2
+    assert "separate columns by commas, as in --by plate,well" in capsys.readouterr().err
+
+
+def test_output_may_join_other_files(here):
+    assert run(out=".") == 0
+    assert sorted(path.name for path in here.iterdir()) == ["cells.parquet", "components.parquet", "fits.parquet"]
+
+
+@pytest.mark.parametrize("place", ["jaxgmm.fit", "jaxgmm.storage.pq.write_table"])
+def test_interrupt_writes_nothing(here, capsys, monkeypatch, place):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    owner, name = (jaxgmm, "fit") if place == "jaxgmm.fit" else (cli.storage.pq, "write_table")
+    monkeypatch.setattr(owner, name, interrupted)
+    assert run() == 130
+    assert capsys.readouterr().err.endswith("jaxgmm: interrupted; nothing was written.\n")
+    assert [path.name for path in here.iterdir()] == ["cells.parquet"]
+
+
+def test_interrupt_does_not_wait_for_compiled_code(here):
+    program = """
+import os, signal, sys, time
+import jaxgmm
+from jaxgmm import cli
+
+def endless(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(600)
+
+jaxgmm.fit = endless
+options = ["--by", "well", "--features", "red", "--components", "2", "--out", "out"]
+sys.exit(cli.main(["fit", "cells.parquet", *options]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert done.stderr.endswith("jaxgmm: interrupted; nothing was written.\n")
+    assert [path.name for path in here.iterdir()] == ["cells.parquet"]
+
+
+def test_full_disk_is_one_line_and_writes_nothing(here, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli.storage.pq, "write_table", full)
+    assert run() == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in here.iterdir()] == ["cells.parquet"]
+
+
+def test_version_is_the_package_s(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxgmm {jaxgmm.__version__}\n"
+
+
+def test_help_shows_an_example_and_the_columns_written(capsys):
+    assert cli.main(["fit", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "jaxgmm fit cells.parquet --by plate,well" in said
+    for name in ("n_samples", "log_likelihood", "explanation", "mean_F", "variance_F", "covariance_G_F"):
+        assert name in said
+
+
+def test_choices_are_those_of_fit():
+    assert [family.value for family in cli.Covariance] == list(FAMILIES)
+    assert tuple(precision.value for precision in cli.Precision) == PRECISIONS
+
+
+@pytest.mark.parametrize("package", ["typer", "rich.console", "pyarrow"])
+def test_missing_packages_are_one_line_with_the_remedy(package):
+    # A module that is None in the table of modules cannot be imported.
+    program = f"import sys; sys.modules[{package!r}] = None; from jaxgmm.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'jaxgmm[cli]'" in done.stderr

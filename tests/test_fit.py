@@ -1,0 +1,296 @@
+"""The contract of fit(): shapes, precisions, and independence of everything around a data set."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import jaxgmm
+from jaxgmm import Status
+from jaxgmm.chunk import fit_chunk
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.mixture import full_covariances
+
+TIGHT = {"tol": 1e-13, "max_iter": 5000}
+
+
+def clusters(seed: int, n_samples: int = 120, n_features: int = 2) -> np.ndarray:
+    """Three clusters that touch but do not merge."""
+    rng = np.random.default_rng(seed)
+    centres = 5 * np.eye(3, n_features) + rng.normal(size=(3, n_features))
+    return centres[np.arange(n_samples) % 3] + rng.normal(size=(n_samples, n_features)) * rng.uniform(
+        0.5, 1.5, n_features
+    )
+
+
+def stack(n_data_sets: int = 6, **options: int) -> np.ndarray:
+    return np.stack([clusters(seed, **options) for seed in range(n_data_sets)])
+
+
+def sorted_means(result: jaxgmm.FitResult) -> np.ndarray:
+    return result.mixture.means[np.lexsort(result.mixture.means.T)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_are_those_of_the_contract(family: str) -> None:
+    result = jaxgmm.fit(stack(4), 3, covariance_type=family, n_init=2)
+    spread = (2,) if FAMILIES[family].diagonal else (2, 2)
+    assert [leaf.shape for leaf in result.mixture] == [(4, 3), (4, 3, 2), (4, 3, *spread)]
+    for name in ("log_likelihood", "n_iter", "status"):
+        assert getattr(result, name).shape == (4,)
+    assert result.start_log_likelihood.shape == result.start_status.shape == (4, 2)
+    assert result.history is None
+    assert all(isinstance(leaf, np.ndarray) for leaf in result.mixture)
+
+    single = jaxgmm.fit(clusters(0), 3, covariance_type=family, n_init=2)
+    assert [leaf.shape for leaf in single.mixture] == [(3,), (3, 2), (3, *spread)]
+    assert np.ndim(single.log_likelihood) == np.ndim(single.status) == 0
+    assert single.start_log_likelihood.shape == (2,)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_likelihood_is_that_of_the_returned_parameters(family: str, precision: str) -> None:
+    x = stack()
+    result = jaxgmm.fit(x, 3, covariance_type=family, precision=precision, n_init=3)
+    expected = jaxgmm.log_prob(result.mixture, x).sum(axis=1)
+    np.testing.assert_allclose(result.log_likelihood, expected, rtol=1e-5 if precision == "float32" else 1e-11)
+    assert np.all(result.status == Status.CONVERGED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_precision_gives_the_answer_of_float64(family: str) -> None:
+    x = stack()
+    mixed, double = (
+        jaxgmm.fit(x, 3, covariance_type=family, precision=precision, **TIGHT) for precision in ("mixed", "float64")
+    )
+    np.testing.assert_allclose(mixed.log_likelihood, double.log_likelihood, rtol=1e-9)
+    for one, other in zip(mixed.mixture.means, double.mixture.means, strict=True):
+        np.testing.assert_allclose(one[np.lexsort(one.T)], other[np.lexsort(other.T)], atol=1e-6)
+
+
+def test_narrow_components_far_from_the_origin_are_found_in_mixed_precision() -> None:
+    rng = np.random.default_rng(0)
+    narrow = 1e-3 * rng.normal(size=(60, 2)) + [1.0, 0.5]
+    x = np.concatenate([rng.normal(size=(100, 2)), narrow]) + 1e6
+    mixed, double = (jaxgmm.fit(x, 2, precision=precision, **TIGHT) for precision in ("mixed", "float64"))
+    assert mixed.status == Status.CONVERGED
+    assert mixed.log_likelihood == pytest.approx(double.log_likelihood, rel=1e-9)
+    variances = np.linalg.eigvalsh(full_covariances(mixed.mixture)).max(axis=1)
+    assert variances.min() < 4e-6
+    np.testing.assert_allclose(sorted_means(mixed), sorted_means(double), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shift_and_scale_move_the_answer_with_them(family: str) -> None:
+    x = clusters(0)
+    scale = np.array([1e-3, 20.0]) if FAMILIES[family].closed_under != "one scale" else 20.0
+    plain = jaxgmm.fit(x, 3, covariance_type=family, **TIGHT)
+    moved = jaxgmm.fit(1e6 + x * scale, 3, covariance_type=family, **TIGHT)
+    jacobian = len(x) * np.sum(np.log(np.broadcast_to(scale, 2)))
+    assert moved.log_likelihood == pytest.approx(plain.log_likelihood - jacobian, rel=1e-6)
+    np.testing.assert_allclose(moved.mixture.means, 1e6 + plain.mixture.means * scale, atol=1e-5 * np.max(scale))
+    np.testing.assert_allclose(moved.mixture.weights, plain.mixture.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stack_ragged_and_alone_agree(family: str) -> None:
+    x = stack(5)
+    options = {"covariance_type": family, "n_init": 4, "tol": 1e-10}
+    together = jaxgmm.fit(x, 3, **options)
+    ragged = jaxgmm.fit([*x, clusters(9, n_samples=700)], 3, **options)
+    for b in range(5):
+        alone = jaxgmm.fit(x[b], 3, **options)
+        for other in (together, ragged):
+            assert other.log_likelihood[b] == pytest.approx(alone.log_likelihood, rel=1e-9)
+            assert other.status[b] == alone.status
+            np.testing.assert_allclose(other.mixture.means[b], alone.mixture.means, atol=1e-5)
+
+
+def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = stack(21)
+    whole = jaxgmm.fit(x, 3, n_init=3)
+    # The sizes that the machine suggests, not the result, are replaced.
+    monkeypatch.setattr("jaxgmm.fit.chunk_size", lambda *_: 4)
+    cut = jaxgmm.fit(x, 3, n_init=3)
+    np.testing.assert_array_equal(cut.status, whole.status)
+    np.testing.assert_allclose(cut.log_likelihood, whole.log_likelihood, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.full((120, 2), np.nan), np.full((120, 2), 3.0), np.full((120, 2), np.inf), np.eye(120, 2) * 1e30]
+)
+def test_bad_data_set_leaves_neighbours_unchanged(bad: np.ndarray) -> None:
+    x = stack(5)
+    spoiled = x.copy()
+    spoiled[2] = bad
+    result, expected = jaxgmm.fit(spoiled, 3, n_init=3), jaxgmm.fit(x, 3, n_init=3)
+    others = [0, 1, 3, 4]
+    for one, other in zip(
+        jax.tree.leaves(result._replace(efficiency=0)), jax.tree.leaves(expected._replace(efficiency=0)), strict=True
+    ):
+        if np.ndim(one):
+            np.testing.assert_array_equal(one[others], other[others])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weight_zero_is_a_sample_removed_and_weight_two_a_sample_twice(family: str) -> None:
+    x = clusters(1)
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 3, len(x)).astype(float)
+    start = jaxgmm.fit(x, 3, covariance_type=family, n_init=3).mixture
+    weighted = jaxgmm.fit(x, 3, covariance_type=family, init=start, sample_weight=weights, **TIGHT)
+    repeated = jaxgmm.fit(np.repeat(x, weights.astype(int), axis=0), 3, covariance_type=family, init=start, **TIGHT)
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, rel=1e-10)
+    np.testing.assert_allclose(weighted.mixture.means, repeated.mixture.means, atol=1e-6)
+
+
+def test_nan_in_a_sample_of_weight_zero_is_ignored() -> None:
+    x = clusters(1)
+    weights = np.ones(len(x))
+    weights[[3, 50]] = 0
+    spoiled = x.copy()
+    spoiled[3], spoiled[50] = np.nan, np.inf
+    result = jaxgmm.fit(spoiled, 3, sample_weight=weights)
+    expected = jaxgmm.fit(x, 3, sample_weight=weights)
+    np.testing.assert_array_equal(result.mixture.means, expected.mixture.means)
+    assert result.status == Status.CONVERGED
+
+
+def test_scale_of_weights_does_not_move_the_parameters() -> None:
+    x = clusters(1)
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(x))
+    one, thousand = (jaxgmm.fit(x, 3, sample_weight=factor * weights) for factor in (1.0, 1000.0))
+    np.testing.assert_allclose(one.mixture.means, thousand.mixture.means, rtol=1e-8)
+    assert thousand.log_likelihood == pytest.approx(1000 * one.log_likelihood, rel=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_order_of_components_in_the_start_is_kept(family: str) -> None:
+    x = clusters(2)
+    labels = np.arange(len(x)) % 3
+    result = jaxgmm.fit(x, 3, covariance_type=family, init=labels, **TIGHT)
+    turned = jaxgmm.fit(x, 3, covariance_type=family, init=(labels + 1) % 3, **TIGHT)
+    np.testing.assert_allclose(np.roll(result.mixture.means, 1, axis=0), turned.mixture.means, rtol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_labels_responsibilities_and_their_m_step_are_one_start(family: str) -> None:
+    x = clusters(2)
+    labels = np.arange(len(x)) % 3
+    twin = reference.m_step(x, np.eye(3)[labels], family, np.ones(len(x)), reference.absolute_ridge(x, 1e-6, family))
+    covariances = np.diagonal(twin.covariances, axis1=1, axis2=2) if FAMILIES[family].diagonal else twin.covariances
+    starts = [labels, np.eye(3)[labels], jaxgmm.Mixture(twin.weights, twin.means, covariances)]
+    results = [jaxgmm.fit(x, 3, covariance_type=family, init=start, tol=0, max_iter=7) for start in starts]
+    for result in results:
+        assert result.n_iter == 7
+        assert result.start_log_likelihood.shape == (1,)
+        assert result.log_likelihood == pytest.approx(results[0].log_likelihood, rel=1e-10)
+        np.testing.assert_allclose(result.mixture.means, results[0].mixture.means, atol=1e-8)
+
+
+def test_explicit_starts_may_differ_between_data_sets() -> None:
+    x = stack(3)
+    ragged = [rows[: 90 + 15 * b] for b, rows in enumerate(x)]
+    labels = [np.arange(len(rows)) % 3 for rows in ragged]
+    result = jaxgmm.fit(ragged, 3, init=labels)
+    for b in range(3):
+        alone = jaxgmm.fit(ragged[b], 3, init=labels[b])
+        assert result.log_likelihood[b] == pytest.approx(alone.log_likelihood, rel=1e-10)
+    shared = jaxgmm.fit(x, 3, init=jaxgmm.Mixture(*(leaf[0] for leaf in result.mixture)))
+    assert np.all(shared.status == Status.CONVERGED)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_initialisation_finds_clusters_that_are_plain(init: str, family: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])[np.arange(150) % 3] + rng.normal(size=(150, 2))
+    result = jaxgmm.fit(x, 3, covariance_type=family, init=init, n_init=20)
+    np.testing.assert_allclose(sorted_means(result), [[0, 0], [20, 0], [0, 20]], atol=1.0)
+
+
+def test_best_start_wins() -> None:
+    x = stack(6, n_features=3)
+    result = jaxgmm.fit(x, 5, precision="float64", init="random_from_data")
+    np.testing.assert_array_equal(result.log_likelihood, np.max(result.start_log_likelihood, axis=1))
+    assert len(np.unique(result.start_log_likelihood[0].round(3))) > 1
+
+
+def test_seeds_repeat_and_differ() -> None:
+    x = stack(2)
+    first, again, typed, other = (
+        jaxgmm.fit(x, 4, init="random", n_init=2, key=key) for key in (3, 3, jax.random.key(3), 4)
+    )
+    np.testing.assert_array_equal(first.start_log_likelihood, again.start_log_likelihood)
+    np.testing.assert_array_equal(first.start_log_likelihood, typed.start_log_likelihood)
+    assert not np.any(first.start_log_likelihood == other.start_log_likelihood)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float64"])
+def test_history_holds_the_start_and_every_iteration(precision: str) -> None:
+    x = stack(3)
+    result = jaxgmm.fit(x, 3, n_init=3, precision=precision, history=True)
+    for b in range(3):
+        n_iter = result.n_iter[b]
+        trace = result.history[b]
+        assert np.all(np.isfinite(trace[: n_iter + 1]))
+        assert np.all(np.isnan(trace[n_iter + 1 :]))
+        assert trace[n_iter] == result.log_likelihood[b]
+        # Float32 may lose a few units in the seventh digit between iterations.
+        assert np.all(np.diff(trace[: n_iter + 1]) > (-1e-10 if precision == "float64" else -1e-3))
+    assert result.history.shape == (3, result.n_iter.max() + 1)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+@pytest.mark.parametrize("n_init", [1, 3])
+@pytest.mark.parametrize("max_iter", [0, 1, 2, 9])
+def test_zero_tolerance_makes_exactly_max_iter_iterations(precision: str, n_init: int, max_iter: int) -> None:
+    result = jaxgmm.fit(stack(2), 3, tol=0, max_iter=max_iter, n_init=n_init, precision=precision)
+    assert result.n_iter.tolist() == [max_iter] * 2
+    assert result.status.tolist() == [Status.MAX_ITER] * 2
+
+
+def test_jax_arrays_and_lists_are_read() -> None:
+    x = clusters(0).astype(np.float32)
+    expected = jaxgmm.fit(x, 3, n_init=2)
+    for other in (jnp.asarray(x), x.tolist()):
+        assert jaxgmm.fit(other, 3, n_init=2).log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-6)
+
+
+def test_options_that_are_traced_compile_nothing() -> None:
+    x = stack(3)
+    jaxgmm.fit(x, 3, n_init=2)
+    compiled = fit_chunk._cache_size()
+    jaxgmm.fit(x, 3, n_init=2, tol=1e-3, max_iter=17, reg_covar=1e-3, key=5)
+    jaxgmm.fit(x[:, :118] + 1, 3, n_init=2)
+    assert fit_chunk._cache_size() == compiled
+
+
+def test_ragged_data_of_every_length_compiles_few_programs() -> None:
+    before = fit_chunk._cache_size()
+    lengths = [*range(30, 500, 9), 1000, 2500, 5000]
+    result = jaxgmm.fit([clusters(n, n_samples=n) for n in lengths], 2, n_init=1, max_iter=3, covariance_type="diag")
+    assert len(result.status) == len(lengths)
+    assert fit_chunk._cache_size() - before <= 12
+
+
+def test_one_component_is_the_sample_mean_and_covariance() -> None:
+    x = clusters(0)
+    result = jaxgmm.fit(x, 1, reg_covar=0)
+    np.testing.assert_allclose(result.mixture.means[0], x.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(result.mixture.covariances[0], np.cov(x.T, bias=True), rtol=1e-11)
+
+
+@pytest.mark.parametrize("n_features", [9, 12])
+def test_more_features_than_are_unrolled(n_features: int) -> None:
+    x = clusters(0, n_samples=200, n_features=n_features)
+    start = reference.random_start(np.random.default_rng(0), x, "full", 2)
+    result = jaxgmm.fit(x, 2, init=jaxgmm.Mixture(*start), tol=0, max_iter=8, reg_covar=0)
+    assert result.log_likelihood == pytest.approx(reference.em(x, start, "full", 8).trace[-1], rel=1e-10)
+
+
+def test_efficiency_is_a_share() -> None:
+    result = jaxgmm.fit(stack(8), 3)
+    assert 0 < result.efficiency <= 1
