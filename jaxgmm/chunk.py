@@ -1,4 +1,4 @@
-"""The compiled program: a chunk of data sets, from raw samples to their chosen fits.
+"""A chunk of data sets, from raw samples to their chosen fits.
 
     standardise each data set  →  its starts  →  all runs (`jaxgmm.search`)  →  the best run of each  →  data units
 
@@ -6,79 +6,92 @@ Everything outside the runs is float64.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES, Family
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.initialization import INITIALIZERS, from_responsibilities
 from jaxgmm.em.statistics import features
-from jaxgmm.engine.standardize import standardize, to_data_units, to_standard
+from jaxgmm.engine.standardize import scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.mixture import Mixture
-from jaxgmm.search import DataSets, Program, Runs, all_runs
+from jaxgmm.search import DataSets, Options, Program, all_runs
 from jaxgmm.status import Status
-
-
-class Options(NamedTuple):
-    """What a compiled program is told: traced scalars, and the random key."""
-
-    tol: Float[Array, ""]
-    max_iter: Int[Array, ""]
-    reg_covar: Float[Array, ""]
-    key: Array
 
 
 class ChunkFits(NamedTuple):
     """Fits of a chunk, in data units; field by field those of `jaxgmm.FitResult`.
 
-    `executed` and `useful` count run-iterations: those the slots made, and those some run needed.
+    `best` is the start that won; `executed` and `useful` count run-iterations: those the slots made, and those some run
+    needed.
     """
 
     mixture: Mixture
-    log_likelihood: Float[Array, " c"]
+    best: Int[Array, " c"]
+    log_likelihood: Float[Array, " c"] | None
     n_iter: Int[Array, " c"]
     status: Int[Array, " c"]
     start_log_likelihood: Float[Array, "c r"]
     start_status: Int[Array, "c r"]
     history: Float[Array, "c t"] | None
-    executed: Int[Array, ""]
-    useful: Int[Array, ""]
+    executed: int
+    useful: int
 
 
-@functools.partial(jax.jit, static_argnames=("program",))
 def fit_chunk(
-    x: Float[Array, "c n d"],
-    lengths: Int[Array, " c"],
-    sample_weight: Float[Array, "c n"] | None,
-    start: Mixture | Array | None,
+    x: np.ndarray,
+    lengths: np.ndarray,
+    sample_weight: np.ndarray | None,
+    start: Mixture | np.ndarray | None,
     options: Options,
     program: Program,
 ) -> ChunkFits:
     """Fits every data set of a chunk. Float64 must be enabled.
 
     Args:
-        x: samples in data units, padded.
-        lengths: number of samples of each data set.
-        sample_weight: weights, or None for 1.
+        x: samples `(C, N, D)` in data units, padded.
+        lengths: number of samples of each data set `(C,)`.
+        sample_weight: weights `(C, N)`, or None for 1.
         start: explicit starts as `program.init` says: mixtures, responsibilities `(C, N, K)` or labels `(C, N)`.
         options: what may change from call to call.
-        program: what the program is compiled for.
+        program: what programs are compiled for.
 
     Returns:
         the fits.
     """
+    # What the first stage does not depend on must not compile it again.
+    plan = program._replace(precision="", n_history=0, n_slots=0)
+    sets, starts = _begin(x, lengths, sample_weight, start, options.reg_covar, options.key, program=plan)
+    runs = all_runs(sets, starts, options, program)
+    fits = _chosen(sets, runs.states, runs.judged, n_init=program.n_init)
+    fits = jax.device_get(fits)
+    best = np.take_along_axis(fits.start_log_likelihood, fits.best[:, None], axis=1)[:, 0]
+    return fits._replace(log_likelihood=best, executed=runs.executed, useful=runs.useful)
+
+
+@functools.partial(jax.jit, static_argnames=("program",))
+def _begin(
+    x: Float[Array, "c n d"],
+    lengths: Int[Array, " c"],
+    sample_weight: Float[Array, "c n"] | None,
+    start: Mixture | Array | None,
+    reg_covar: Any,
+    key: Array,
+    *,
+    program: Program,
+) -> tuple[DataSets, Mixture]:
+    """Standardised data sets, and their starts `(C R, K, …)`."""
     family = FAMILIES[program.covariance_type]
-    sets = jax.vmap(functools.partial(_prepare, program=program, family=family, reg_covar=options.reg_covar))(
-        x.astype(jnp.float64), lengths, sample_weight
-    )
-    starts = _starts(sets, start, options, program, family)
-    runs = all_runs(sets, starts, options.tol, options.max_iter, program)
-    return _chosen(sets, runs)
+    prepare = functools.partial(_prepare, program=program, family=family, reg_covar=jnp.asarray(reg_covar, jnp.float64))
+    sets = jax.vmap(prepare)(x.astype(jnp.float64), lengths, sample_weight)
+    starts = _starts(sets, start, key, program, family)
+    return sets, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), starts)
 
 
 def _prepare(
@@ -101,9 +114,7 @@ def _prepare(
     return DataSets(z, weights, ridge, units, status)
 
 
-def _starts(
-    sets: DataSets, start: Mixture | Array | None, options: Options, program: Program, family: Family
-) -> Mixture:
+def _starts(sets: DataSets, start: Mixture | Array | None, key: Array, program: Program, family: Family) -> Mixture:
     """Starts `(C, R, K, …)` in standardised coordinates."""
 
     def data_of(sets: DataSets) -> Data:
@@ -115,27 +126,30 @@ def _starts(
         responsibilities = rows.astype(sets.z.dtype).T
         return from_responsibilities(responsibilities, data_of(sets), sets.z.shape[0], family, sets.ridge)
 
-    def from_key(sets: DataSets, key: Array) -> Mixture:
-        return INITIALIZERS[program.init](key, sets.z, data_of(sets), program.n_components, family, sets.ridge)
+    def from_key(sets: DataSets, r: Array) -> Mixture:
+        # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
+        x = jnp.where(r % 2 == 0, sets.z, scaled_features(sets.z, sets.units))
+        start_key = jax.random.fold_in(key, r)
+        return INITIALIZERS[program.init](start_key, x, data_of(sets), program.n_components, family, sets.ridge)
 
     if program.init == "mixture":
         explicit = jax.vmap(to_standard)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start), sets.units)
         return jax.tree.map(lambda leaf: leaf[:, None], explicit)
     if program.init in ("labels", "responsibilities"):
         return jax.tree.map(lambda leaf: leaf[:, None], jax.vmap(from_rows)(sets, start))
-    keys = jax.vmap(lambda r: jax.random.fold_in(options.key, r))(jnp.arange(program.n_init))
     # One start of every data set after another: only then does memory not grow with R.
-    by_start = lax.map(lambda key: jax.vmap(from_key, in_axes=(0, None))(sets, key), keys)
+    by_start = lax.map(lambda r: jax.vmap(from_key, in_axes=(0, None))(sets, r), jnp.arange(program.n_init))
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_start)
 
 
-def _chosen(sets: DataSets, runs: Runs) -> ChunkFits:
+@functools.partial(jax.jit, static_argnames=("n_init",))
+def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n_init: int) -> ChunkFits:
     """The best run of each data set, in data units."""
-    states = runs.states
+    states, judged = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), (states, judged))
     log_likelihoods = states.log_likelihood - (sets.units.log_scale * jnp.sum(sets.weights, axis=1))[:, None]
     # A run that lost a component wins only where no other is sound.
-    sound = runs.judged & (states.status != Status.DEGENERATE)
-    eligible = jnp.where(jnp.any(sound, axis=1, keepdims=True), sound, runs.judged)
+    sound = judged & (states.status != Status.DEGENERATE)
+    eligible = jnp.where(jnp.any(sound, axis=1, keepdims=True), sound, judged)
     score = jnp.where(eligible & jnp.isfinite(log_likelihoods), log_likelihoods, -jnp.inf)
     best = jnp.argmax(score, axis=1)
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
@@ -146,14 +160,16 @@ def _chosen(sets: DataSets, runs: Runs) -> ChunkFits:
     offset = (sets.units.log_scale * jnp.sum(sets.weights, axis=1))[:, None]
     return ChunkFits(
         mixture=jax.tree.map(lambda leaf: _masked(has_answer, leaf, jnp.nan), mixture),
-        log_likelihood=_masked(has_answer, jnp.take_along_axis(log_likelihoods, best[:, None], axis=1)[:, 0], jnp.nan),
+        best=best,
+        # Taken from the starts' on the host: compiled twice, the same sum may round differently.
+        log_likelihood=None,
         n_iter=_masked(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, chosen.status, sets.status),
         start_log_likelihood=_masked(fitted, log_likelihoods, jnp.nan),
         start_status=jnp.where(fitted[:, None], states.status, sets.status[:, None]),
         history=None if chosen.history is None else _masked(fitted, chosen.history - offset, jnp.nan),
-        executed=runs.executed,
-        useful=runs.useful,
+        executed=0,
+        useful=0,
     )
 
 

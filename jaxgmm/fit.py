@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm.chunk import ChunkFits, Options, fit_chunk
+from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch, padded, per_sample, shapes
 from jaxgmm.engine.devices import Machine, chunk_size, machine, map_chunks, n_slots
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, full_covariances
-from jaxgmm.search import Program
+from jaxgmm.search import Options, Program
 
 Precision = Literal["mixed", "float32", "float64"]
 PRECISIONS = ("mixed", "float32", "float64")
@@ -86,7 +86,8 @@ def fit(
             explicit starts, one run for each data set: a `Mixture` with or without batch axis, responsibilities
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
-        tol: stop when the mean log-likelihood per sample gains less than this in one iteration; 0 never stops early.
+        tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
+            less); 0 never stops early.
         max_iter: iterations at most; one iteration is an E-step, then an M-step.
         reg_covar: ridge added to every component variance, as a fraction of that feature's variance in the data set
             (of their mean for `"spherical"`).
@@ -126,8 +127,7 @@ def fit(
         n_history=int(max_iter) + 1 if history else 0,
         n_slots=1,
     )
-    with jax.enable_x64(True):
-        options = Options(jnp.asarray(float(tol)), jnp.asarray(int(max_iter)), jnp.asarray(float(reg_covar)), _key(key))
+    options = Options(float(tol), int(max_iter), float(reg_covar), _key(key))
 
     result = _empty_result(data, program)
     hardware = machine()
@@ -136,12 +136,16 @@ def fit(
     def work(chunk: _Chunk) -> int:
         fits = _fit_padded(chunk, data, weights, start, options, program._replace(n_slots=chunk.n_slots))
         _store(fits, chunk.data_sets, result)
-        executed.append(int(fits.executed))
-        useful.append(int(fits.useful))
+        executed.append(fits.executed)
+        useful.append(fits.useful)
         return len(chunk.data_sets) * program.n_init
 
+    def program_of(chunk: _Chunk) -> tuple:
+        kinds = [None if rows is None else rows.dtype.str for rows in (data.samples, weights)]
+        return (program, chunk.n_slots, chunk.size, chunk.n_samples, data.samples.shape[1], *kinds)
+
     with progress_bar(data.n_data_sets * program.n_init, shown=progress) as report:
-        map_chunks(work, _chunks(data, program, hardware), hardware, report)
+        map_chunks(work, _chunks(data, program, hardware), program_of, hardware, report)
     result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
     if history:
         longest = int(np.max(result.n_iter)) + 1
@@ -184,8 +188,7 @@ def _fit_padded(
         chunk_start = Mixture(*(filled(leaf[chunk.data_sets]) for leaf in start))
     else:
         chunk_start = rows_of(start)
-    fits = fit_chunk(rows_of(data.samples), lengths, rows_of(weights), chunk_start, options, program)
-    return jax.device_get(fits)
+    return fit_chunk(rows_of(data.samples), lengths, rows_of(weights), chunk_start, options, program)
 
 
 def _check_options(

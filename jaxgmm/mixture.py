@@ -170,7 +170,8 @@ def _log_joint(mixture: Mixture, x: Floats) -> Array:
     of_mixture, of_samples = mixture.means.ndim - 2, x.ndim - 2
     if of_mixture and of_samples and of_mixture != of_samples:
         raise ValueError(
-            f"x must be (N, D), or have the batch axes of the mixture, {mixture.means.shape[:-2]}; its shape is {x.shape}."
+            f"x must be (N, D), or have the batch axes of the mixture, {mixture.means.shape[:-2]}; "
+            f"its shape is {x.shape}."
         )
     axes = (0 if of_mixture else None, 0 if of_samples else None)
     density = _log_joint_one

@@ -6,12 +6,11 @@ data set has one start only, there is nothing to search, and float64 does all of
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
@@ -25,6 +24,9 @@ from jaxgmm.status import Status
 
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
 SEARCH_TOL = 1e-6
+
+# Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
+RESERVED = 10
 
 # What must be left of a variance after cancellation, in machine epsilons. Below SOUND its digits are noise. A float32
 # search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats per sample.
@@ -74,109 +76,122 @@ class DataSets(NamedTuple):
     status: Int[Array, " c"]
 
 
-class Runs(NamedTuple):
-    """The runs of a chunk, ended.
+class Options(NamedTuple):
+    """What a compiled program is told: changing it compiles nothing.
 
     Attributes:
-        states: final states `(C, R)`, float64.
-        judged: `(C, R)`, whether a run was finished in the precision of the answer, and so may be chosen.
+        tol: smallest gain of the mean log-likelihood to go on for.
+        max_iter: iterations at most.
+        reg_covar: ridge, as a fraction of each feature's variance.
+        key: random key.
+    """
+
+    tol: float
+    max_iter: int
+    reg_covar: float
+    key: Array
+
+
+class Runs(NamedTuple):
+    """The runs of a chunk, ended; run `c R + r` is start `r` of data set `c`.
+
+    Attributes:
+        states: final states `(C R,)`, float64.
+        judged: `(C R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
         executed: run-iterations that the slots made.
         useful: those that some run needed.
     """
 
     states: em.RunState
-    judged: Bool[Array, "c r"]
-    executed: Int[Array, ""]
-    useful: Int[Array, ""]
+    judged: np.ndarray
+    executed: int
+    useful: int
 
 
-def all_runs(sets: DataSets, starts: Mixture, tol: Array, max_iter: Array, program: Program) -> Runs:
-    """Takes every start `(C, R)` of every sound data set to its end."""
-    begun = _begun(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), starts), program.n_history)
-    wanted = jnp.repeat(sets.status == em.RUNNING, program.n_init)
-    epsilon = {dtype: float(jnp.finfo(dtype).eps) for dtype in (jnp.float32, jnp.float64)}
-    run_in = functools.partial(_run, sets, program)
-    if program.precision == "float32":
-        runs = run_in(jnp.float32, begun, wanted, tol, max_iter, SOUND * epsilon[jnp.float32])
-    elif program.precision == "float64" or program.n_init == 1:
-        runs = run_in(jnp.float64, begun, wanted, tol, max_iter, ACCURATE * epsilon[jnp.float64])
-    else:
-        # The search may spend half the iterations, so that float64 has as many left to correct its rounding.
-        search_tol = jnp.maximum(tol, SEARCH_TOL)
-        found = run_in(jnp.float32, begun, wanted, search_tol, max_iter // 2, ACCURATE * epsilon[jnp.float32])
+def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program) -> Runs:
+    """Takes every start of every sound data set to its end.
 
-        def finish(begun: em.RunState, wanted: Array) -> Runs:
-            return run_in(jnp.float64, begun, wanted, tol, max_iter, ACCURATE * epsilon[jnp.float64])
+    Args:
+        sets: C standardised data sets.
+        starts: `(C R, K, …)`, in their coordinates, float64.
+        options: tolerance and limits.
+        program: precision, and what programs are compiled for.
 
-        runs = _finished(begun, found, wanted, len(sets.status), finish)
-    by_set = functools.partial(
-        jax.tree.map, lambda leaf: leaf.reshape(len(sets.status), program.n_init, *leaf.shape[1:])
-    )
-    return runs._replace(states=by_set(runs.states), judged=by_set(runs.judged))
-
-
-def _finished(
-    begun: em.RunState, found: Runs, wanted: Array, n_sets: int, finish: Callable[[em.RunState, Array], Runs]
-) -> Runs:
-    """Takes the most promising runs of a float32 search to their end in float64.
-
-    They are the best run of each data set, and every run whose components became too narrow for float32. Should none of
-    a data set's runs prove sound, the next best follow.
+    Returns:
+        the runs.
     """
-    searched = found.states
-    lost = searched.status == Status.DEGENERATE
-    # A run that never made a step goes back to its start, in full precision.
-    resumed = begun._replace(
-        mixture=_where(searched.n_iter > 0, searched.mixture, begun.mixture),
-        n_iter=searched.n_iter,
-        history=searched.history,
-    )
-    promise = jnp.where(lost, -jnp.inf, searched.log_likelihood)
-
-    def unsettled(carry: tuple[Runs, Array]) -> Array:
-        return jnp.any(carry[1])
-
-    def next_best(carry: tuple[Runs, Array]) -> tuple[Runs, Array]:
-        runs, pending = carry
-        score = jnp.where(pending, promise, -jnp.inf).reshape(n_sets, -1)
-        best = jnp.arange(score.shape[1])[None, :] == jnp.argmax(score, axis=1)[:, None]
-        candidates = pending & (best.reshape(-1) | lost)
-        finals = finish(resumed, candidates)
-        runs = Runs(
-            states=_where(candidates, finals.states, runs.states),
-            judged=runs.judged | candidates,
-            executed=runs.executed + finals.executed,
-            useful=runs.useful + finals.useful,
+    wanted = np.repeat(np.asarray(sets.status) == em.RUNNING, program.n_init)
+    begun = _begun(starts, len(wanted), program.n_history)
+    limits = (options.tol, options.max_iter)
+    search, finish = (
+        functools.partial(
+            _run,
+            sets,
+            starts,
+            covariance_type=program.covariance_type,
+            n_init=program.n_init,
+            n_slots=program.n_slots,
+            dtype=dtype,
         )
-        sound = runs.judged & (runs.states.status != Status.DEGENERATE)
-        settled = jnp.any(sound.reshape(n_sets, -1), axis=1)
-        return runs, pending & ~candidates & ~jnp.repeat(settled, score.shape[1])
+        for dtype in ("float32", "float64")
+    )
+    if program.precision == "float32":
+        states, *counts = search(begun, wanted, *limits, SOUND)
+        return Runs(states, wanted, *map(int, counts))
+    if program.precision == "float64" or program.n_init == 1:
+        states, *counts = finish(begun, wanted, *limits, ACCURATE)
+        return Runs(states, wanted, *map(int, counts))
 
-    found = found._replace(judged=jnp.zeros_like(wanted))
-    return lax.while_loop(unsettled, next_best, (found, wanted))[0]
+    limits_of_search = (max(options.tol, SEARCH_TOL), options.max_iter - min(options.max_iter // 2, RESERVED))
+    states, *counts = search(begun, wanted, *limits_of_search, ACCURATE)
+    found = Runs(states, np.zeros_like(wanted), *map(int, counts))
+    promise, lost = np.asarray(states.log_likelihood), np.asarray(states.status) == Status.DEGENERATE
+    pending = wanted
+    # The best run of each data set, and every run whose components became too narrow for float32, go on in float64.
+    # Should none of a data set's runs prove sound, the next best follow.
+    while np.any(pending):
+        score = np.where(pending & ~lost, promise, -np.inf).reshape(-1, program.n_init)
+        is_best = np.arange(program.n_init) == np.argmax(score, axis=1)[:, None]
+        candidates = pending & (is_best.ravel() | lost)
+        states, *counts = finish(found.states, candidates, *limits, ACCURATE)
+        found = Runs(states, found.judged | candidates, found.executed + int(counts[0]), found.useful + int(counts[1]))
+        sound = found.judged & (np.asarray(states.status) != Status.DEGENERATE)
+        settled = np.any(sound.reshape(-1, program.n_init), axis=1)
+        pending = pending & ~candidates & ~np.repeat(settled, program.n_init)
+    return found
 
 
+@functools.partial(jax.jit, static_argnames=("covariance_type", "n_init", "n_slots", "dtype"))
 def _run(
     sets: DataSets,
-    program: Program,
-    dtype: type,
-    begun: em.RunState,
+    starts: Mixture,
+    before: em.RunState,
     wanted: Bool[Array, " q"],
-    tol: Array,
-    max_iter: Array,
-    variance_floor: float,
-) -> Runs:
-    """Takes the wanted runs to their ends in one precision; float64 in and out. Other runs keep the state they have."""
-    family = FAMILIES[program.covariance_type]
-    z, weights, ridge, records = _cast((sets.z, sets.weights, sets.ridge, begun), dtype)
-    tol, max_iter = tol.astype(dtype), max_iter.astype(jnp.int32)
+    tol: Any,
+    max_iter: Any,
+    variance_floor: Any,
+    *,
+    covariance_type: str,
+    n_init: int,
+    n_slots: int,
+    dtype: str,
+) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
+
+    A run goes on from where it was `before`, or from its start if it has made no step.
+    """
+    family = FAMILIES[covariance_type]
+    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
+    floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
+    tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
 
     def load(run: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
-        data_set = run // program.n_init
+        data_set = run // n_init
         data = Data(features(z[data_set], diagonal=family.diagonal), weights[data_set])
-        settings = em.Settings(ridge[data_set], tol, max_iter, jnp.asarray(variance_floor, dtype))
-        record = jax.tree.map(lambda leaf: leaf[run], records)
-        return (data, settings), em.init(record.mixture, settings, record.n_iter, record.history)
+        settings = em.Settings(ridge[data_set], tol, max_iter, floor)
+        record, start = jax.tree.map(lambda leaf: leaf[run], (records, starts))
+        begins = jax.tree.map(lambda s, m: jnp.where(record.n_iter > 0, m, s), start, record.mixture)
+        return (data, settings), em.init(begins, settings, record.n_iter, record.history)
 
     def step(problem: tuple[Data, em.Settings], state: em.RunState) -> em.RunState:
         data, settings = problem
@@ -186,29 +201,30 @@ def _run(
         return state._replace(natural=None)
 
     queue = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
-    ended, executed = run_queue(queue, jnp.sum(wanted), load, step, em.is_finished, unload, records, program.n_slots)
+    ended, executed = run_queue(queue, jnp.sum(wanted), load, step, em.is_finished, unload, records, n_slots)
     # Every run also makes an E-step after its last M-step.
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
-    return Runs(_cast(ended, jnp.float64), wanted, executed, useful)
+    # Rows that were not run must not lose digits on their way through a narrower type.
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(wanted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+        _cast(ended, "float64"),
+        before,
+    )
+    return kept, executed, useful
 
 
-def _begun(starts: Mixture, n_history: int) -> em.RunState:
+def _begun(starts: Mixture, n_runs: int, n_history: int) -> em.RunState:
     """Records of runs `(Q, …)` that have made no step yet."""
-    n_runs, dtype = len(starts.weights), starts.means.dtype
     return em.RunState(
         mixture=starts,
         natural=None,
-        log_likelihood=jnp.full((n_runs,), jnp.nan, dtype),
-        n_iter=jnp.zeros((n_runs,), jnp.int32),
-        status=jnp.full((n_runs,), em.RUNNING, jnp.int32),
-        history=jnp.full((n_runs, n_history), jnp.nan, dtype) if n_history else None,
+        log_likelihood=np.full(n_runs, np.nan),
+        n_iter=np.zeros(n_runs, np.int32),
+        status=np.full(n_runs, em.RUNNING, np.int32),
+        history=np.full((n_runs, n_history), np.nan) if n_history else None,
     )
 
 
-def _cast(tree: _Tree, dtype: type) -> _Tree:
+def _cast(tree: _Tree, dtype: str) -> _Tree:
     """Floating-point leaves in another precision."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
-
-
-def _where(condition: Bool[Array, " q"], new: _Tree, old: _Tree) -> _Tree:
-    return jax.tree.map(lambda a, b: jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)

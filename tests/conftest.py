@@ -1,5 +1,7 @@
 """Strictness for the whole suite: shapes are checked, and no rank or dtype is promoted silently."""
 
+from pathlib import Path
+
 import jax
 from jaxtyping import install_import_hook
 
@@ -9,3 +11,7 @@ install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pe
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Most of the suite's time is compilation: workers share what they compile, and a second run finds it again.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

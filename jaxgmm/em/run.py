@@ -34,7 +34,7 @@ class Settings(NamedTuple):
 
     Attributes:
         ridge: added to every covariance: `(D, D)`, or `(D,)` for an axis-aligned family; standardised units.
-        tol: stop when the mean log-likelihood per sample gains less in one iteration; 0 never stops early.
+        tol: stop when the mean log-likelihood per sample changes by less in one iteration; 0 never stops early.
         max_iter: iterations at most.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
     """
@@ -94,8 +94,9 @@ def step(data: Data, state: RunState, family: Family, settings: Settings) -> Run
     proposal = m_step(statistics, family, settings.ridge)
     natural, sound = _checked(proposal, settings)
 
-    gain = (log_likelihood - state.log_likelihood) / jnp.sum(data.weights)
-    converged = (gain < settings.tol) & (settings.tol > 0)
+    # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
+    change = jnp.abs(log_likelihood - state.log_likelihood) / jnp.sum(data.weights)
+    converged = (change < settings.tol) & (settings.tol > 0)
     status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
     status = jnp.where(state.n_iter >= settings.max_iter, int(Status.MAX_ITER), status)
     status = jnp.where(converged, int(Status.CONVERGED), status).astype(jnp.int32)

@@ -52,8 +52,8 @@ def batch(x: Any) -> Batch:
         for b, item in enumerate(sets):
             if item.ndim != 2 or item.shape[1] != sets[0].shape[-1]:
                 raise ValueError(
-                    f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} and "
-                    f"x[{b}] has shape {item.shape}.{_hint(item)}"
+                    f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} "
+                    f"and x[{b}] has shape {item.shape}.{_hint(item)}"
                 )
         offsets = np.concatenate([[0], np.cumsum([len(item) for item in sets])])
         samples, is_single = np.concatenate(sets), False
@@ -76,7 +76,7 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
     """One row for every sample of a batch, from an array or a sequence laid out as `x` was.
 
     Args:
-        values: shaped as `x` without its last axis, then `trailing`; or without the batch axis, for all data sets alike.
+        values: shaped as `x` without its last axis, then `trailing`; without the batch axis, for all data sets alike.
         batch: the data sets.
         name: what to call the values in an error.
         trailing: axes that follow the sample axis.

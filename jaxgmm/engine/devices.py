@@ -7,14 +7,18 @@ All sizes that depend on the machine are chosen here.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import cycle
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import jax
 
 Chunk = TypeVar("Chunk")
+
+# Programs, each with its device, that this process has compiled.
+_COMPILED: set[tuple[Hashable, jax.Device]] = set()
 
 
 class Machine(NamedTuple):
@@ -56,31 +60,51 @@ def chunk_size(n_data_sets: int, data_set_bytes: int, machine: Machine) -> int:
 
 
 def map_chunks(
-    work: Callable[[Chunk], int], chunks: Iterable[Chunk], machine: Machine, report: Callable[[int], None]
+    work: Callable[[Chunk], int],
+    chunks: Iterable[Chunk],
+    program_of: Callable[[Chunk], Hashable],
+    machine: Machine,
+    report: Callable[[int], None],
 ) -> None:
-    """Does `work` on every chunk, on all devices; `report` is told what each call returned.
+    """Does `work` on every chunk, on all devices, with float64 enabled.
 
-    `work` runs with float64 enabled. An exception, the user's interrupt included, stops the chunks not yet begun.
+    An exception, the user's interrupt included, stops the chunks not yet begun.
+
+    Args:
+        work: what to do; returns how many runs it has done.
+        chunks: the chunks.
+        program_of: what is compiled for a chunk. Of the chunks that need a program not met before, one goes ahead, and
+            the others find it compiled.
+        machine: the devices to work on.
+        report: is told what each call of `work` returned.
     """
     chunks = list(chunks)
-    jobs = zip(chunks, cycle(range(len(machine.devices))), strict=False)
+    devices = cycle(machine.devices)
+    compiling = {(program_of(chunk), device): Lock() for chunk in chunks for device in set(machine.devices)}
 
-    def on_device(chunk: Chunk, worker: int) -> int:
+    def on_device(chunk: Chunk, device: jax.Device) -> int:
+        program = (program_of(chunk), device)
         # Both settings are local to a thread.
-        with jax.enable_x64(True), jax.default_device(machine.devices[worker]):
+        with jax.enable_x64(True), jax.default_device(device):
+            if program in _COMPILED:
+                return work(chunk)
+            with compiling[program]:
+                if program not in _COMPILED:
+                    n_done = work(chunk)
+                    _COMPILED.add(program)
+                    return n_done
             return work(chunk)
 
     if len(chunks) == 1:
-        report(on_device(chunks[0], 0))
+        report(on_device(chunks[0], machine.devices[0]))
         return
-    with ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm") as pool:
-        futures = [pool.submit(on_device, chunk, worker) for chunk, worker in jobs]
-        try:
-            for future in as_completed(futures):
-                report(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm")
+    try:
+        for future in as_completed([pool.submit(on_device, *job) for job in zip(chunks, devices, strict=False)]):
+            report(future.result())
+    finally:
+        # Chunks that are under way cannot be stopped, but need not be waited for.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _power_of_two_below(n: int) -> int:

@@ -21,8 +21,9 @@ def progress_bar(n_runs: int, *, shown: bool) -> Iterator[Callable[[int], None]]
         raise ImportError("progress=True needs rich: pip install 'jaxgmm[cli]'.") from None
 
     class Rate(progress.ProgressColumn):
+        # Over all of the time: rich's own rate looks at the last moments only.
         def render(self, task: progress.Task) -> str:
-            return f"{task.finished_speed or task.speed or 0:,.0f} runs/s"
+            return f"{task.completed / task.elapsed if task.elapsed else 0:,.0f} runs/s"
 
     columns = (
         progress.TextColumn("fitting"),

@@ -62,45 +62,42 @@ def run_queue(
     n_queued = n_queued.astype(jnp.int32)
     all_steps, all_finished = jax.vmap(step), jax.vmap(is_finished)
 
-    def occupants(first: Array) -> tuple[Array, Array]:
-        """The runs that slots would take if all were free, and whether the queue still holds them."""
-        position = first + jnp.arange(n_slots, dtype=jnp.int32)
-        return queue[jnp.minimum(position, queue.shape[0] - 1)], position < n_queued
-
     def refill(loop: _Loop) -> _Loop:
-        free = (loop.runs < 0) | all_finished(loop.states)
-        rank = jnp.cumsum(free.astype(jnp.int32)) - 1
-        runs, queued = occupants(loop.next)
-        taken = jnp.where(free, jnp.where(queued[rank], runs[rank].astype(jnp.int32), -1), loop.runs)
-        problems, states = jax.vmap(load)(jnp.maximum(taken, 0))
+        free = loop.runs < 0
+        position = loop.next + jnp.cumsum(free.astype(jnp.int32)) - 1
+        waiting = queue[jnp.clip(position, 0, queue.shape[0] - 1)].astype(jnp.int32)
+        runs = jnp.where(free, jnp.where(position < n_queued, waiting, -1), loop.runs)
+        problems, states = jax.vmap(load)(jnp.maximum(runs, 0))
         return loop._replace(
             problems=problems,
             states=_where(free, states, loop.states),
-            runs=taken,
+            runs=runs,
             next=jnp.minimum(loop.next + jnp.sum(free, dtype=jnp.int32), n_queued),
         )
 
     def body(loop: _Loop) -> _Loop:
+        wanting = jnp.any(loop.runs < 0) & (loop.next < n_queued)
+        loop = lax.cond(wanting, refill, lambda loop: loop, loop)
         states = lax.fori_loop(0, STRIDE, lambda _, states: all_steps(loop.problems, states), loop.states)
         finished = all_finished(states) & (loop.runs >= 0)
         # Rows out of range are dropped: a slot without a finished run writes nothing.
-        rows = jnp.where(finished, loop.runs, jax.tree.leaves(loop.results)[0].shape[0])
+        rows = jnp.where(finished, loop.runs, n_rows)
         leavings = jax.vmap(unload)(states)
-        results = jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings)
-        loop = loop._replace(
+        return loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
-            results=results,
+            results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
             n_steps=loop.n_steps + STRIDE * n_slots,
         )
-        return lax.cond(jnp.any(finished) & (loop.next < n_queued), refill, lambda loop: loop, loop)
 
-    runs, queued = occupants(jnp.zeros((), jnp.int32))
-    runs = jnp.where(queued, runs.astype(jnp.int32), -1)
-    problems, states = jax.vmap(load)(jnp.maximum(runs, 0))
-    n_first = jnp.minimum(n_queued, n_slots)
-    loop = _Loop(problems, states, runs, n_first, results, jnp.zeros((), jnp.int32))
-    loop = lax.while_loop(lambda loop: jnp.any(loop.runs >= 0), body, loop)
+    n_rows = jax.tree.leaves(results)[0].shape[0]
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype),
+        jax.eval_shape(load, jax.ShapeDtypeStruct((), jnp.int32)),
+    )
+    zero = jnp.zeros((), jnp.int32)
+    loop = _Loop(*empty, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
+    loop = lax.while_loop(lambda loop: jnp.any(loop.runs >= 0) | (loop.next < n_queued), body, loop)
     return loop.results, loop.n_steps
 
 

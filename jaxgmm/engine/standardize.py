@@ -110,6 +110,14 @@ def to_data_units(mixture: Mixture, units: Standardization) -> Mixture:
     return mixture._replace(means=mixture.means + units.shift[None, :])
 
 
+def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Array, "d n"]:
+    """The same samples with every feature scaled to unit variance, and their correlation left in place."""
+    if units.scale.ndim == 1:
+        return z
+    correlation_factor = units.scale / jnp.linalg.norm(units.scale, axis=1, keepdims=True)
+    return jnp.matmul(correlation_factor, z, precision=lax.Precision.HIGHEST)
+
+
 def _transformed(mixture: Mixture, scale: Array, means: Array) -> Mixture:
     if scale.ndim == 1:
         return Mixture(mixture.weights, means * scale[None, :], mixture.covariances * (scale**2)[None, :])

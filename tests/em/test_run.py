@@ -25,7 +25,7 @@ def settings_for(family: str, n_features: int, **changes: float) -> em.Settings:
 
 def problem(family: str = "full", seed: int = 0) -> tuple[np.ndarray, Data, Mixture]:
     rng = np.random.default_rng(seed)
-    x = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(40, 2)) + [3.0, 1.0]])
+    x = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(40, 2)) + np.array([3.0, 1.0])])
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     diagonal = FAMILIES[family].diagonal
     spread = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))

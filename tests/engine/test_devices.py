@@ -1,6 +1,7 @@
 """Chunks over workers: sizes, order of results, and what an error does."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def test_every_chunk_is_done_in_float64_and_reported() -> None:
         seen.append((chunk, jnp.ones(()).dtype))
         return chunk
 
-    map_chunks(work, range(10), CPU, reported.append)
+    map_chunks(work, range(10), lambda _: "ten", CPU, reported.append)
     assert sorted(seen) == [(chunk, jnp.dtype(jnp.float64)) for chunk in range(10)]
     assert sorted(reported) == [*range(10)]
     assert jnp.ones(()).dtype == jnp.float32
@@ -54,8 +55,23 @@ def test_an_error_stops_the_chunks_not_yet_begun() -> None:
         return 1
 
     with pytest.raises(RuntimeError, match="first"):
-        map_chunks(work, range(1000), CPU, lambda _: None)
+        map_chunks(work, range(1000), lambda chunk: chunk, CPU, lambda _: None)
     assert len(done) < 100
+
+
+def test_of_chunks_that_share_a_program_one_goes_ahead() -> None:
+    running, most = [], []
+
+    def work(chunk: int) -> int:
+        running.append(chunk)
+        most.append((len(most), len(running)))
+        time.sleep(0.02)
+        running.remove(chunk)
+        return 1
+
+    map_chunks(work, range(12), lambda _: "a program of this test", CPU, lambda _: None)
+    assert most[0][1] == most[1][1] == 1
+    assert max(n for _, n in most) == 2
 
 
 def test_all_cores_work() -> None:

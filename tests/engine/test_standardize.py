@@ -108,7 +108,7 @@ def test_sample_of_weight_zero_is_not_there(family: str) -> None:
     weights = jnp.asarray(np.arange(80) < 60, jnp.float64)
     outlying = x.copy()
     outlying[60:] = 1e9
-    z, ridge, units, _ = standardize(jnp.asarray(outlying.T), weights, FAMILIES[family], jnp.asarray(1e-6))
+    z, ridge, _, _ = standardize(jnp.asarray(outlying.T), weights, FAMILIES[family], jnp.asarray(1e-6))
     expected = standardize(jnp.asarray(x[:60].T), jnp.ones(60), FAMILIES[family], jnp.asarray(1e-6))
     np.testing.assert_allclose(z[:, :60], expected[0], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(ridge, expected[1], rtol=1e-9, atol=1e-18)
