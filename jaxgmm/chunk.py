@@ -136,7 +136,7 @@ def _starts(sets: DataSets, start: Mixture | Array | None, key: Array, program: 
         explicit = jax.vmap(to_standard)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start), sets.units)
         return jax.tree.map(lambda leaf: leaf[:, None], explicit)
     if program.init in ("labels", "responsibilities"):
-        return jax.tree.map(lambda leaf: leaf[:, None], jax.vmap(from_rows)(sets, start))
+        return jax.tree.map(lambda leaf: leaf[:, None], jax.vmap(from_rows)(sets, jnp.asarray(start)))
     # One start of every data set after another: only then does memory not grow with R.
     by_start = lax.map(lambda r: jax.vmap(from_key, in_axes=(0, None))(sets, r), jnp.arange(program.n_init))
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_start)

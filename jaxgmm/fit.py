@@ -147,7 +147,7 @@ def fit(
     with progress_bar(data.n_data_sets * program.n_init, shown=progress) as report:
         map_chunks(work, _chunks(data, program, hardware), program_of, hardware, report)
     result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
-    if history:
+    if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
         result = result._replace(history=result.history[:, :longest].copy())
     return _without_batch_axis(result) if data.is_single else result
@@ -180,15 +180,16 @@ def _fit_padded(
     def filled(rows: np.ndarray) -> np.ndarray:
         return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else rows
 
-    def rows_of(table: np.ndarray | None) -> np.ndarray | None:
-        return None if table is None else filled(padded(table, data, chunk.data_sets, chunk.n_samples))
+    def rows_of(table: np.ndarray) -> np.ndarray:
+        return filled(padded(table, data, chunk.data_sets, chunk.n_samples))
 
     lengths = np.concatenate([data.lengths[chunk.data_sets], np.zeros(missing, int)])
     if isinstance(start, Mixture):
         chunk_start = Mixture(*(filled(leaf[chunk.data_sets]) for leaf in start))
     else:
-        chunk_start = rows_of(start)
-    return fit_chunk(rows_of(data.samples), lengths, rows_of(weights), chunk_start, options, program)
+        chunk_start = None if start is None else rows_of(start)
+    chunk_weights = None if weights is None else rows_of(weights)
+    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, options, program)
 
 
 def _check_options(
@@ -198,7 +199,7 @@ def _check_options(
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
     for name, value in (("tol", tol), ("reg_covar", reg_covar)):
-        if not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):
+        if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
     for name, value, known in (
         ("covariance_type", covariance_type, FAMILIES),
@@ -254,7 +255,7 @@ def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_
     if not FAMILIES[covariance_type].diagonal and init.covariances.shape == init.means.shape:
         init = init._replace(covariances=full_covariances(init))
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
-    trailing = Mixture((n_components,), (n_components, n_features), (n_components, *spread))
+    trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
     for name, leaf, shape in zip(Mixture._fields, init, trailing, strict=True):
         if leaf.shape not in (shape, (data.n_data_sets, *shape)):
             raise ValueError(

@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
 
-Floats = Float[Array | np.ndarray, "..."]
+if TYPE_CHECKING:
+    # NumPy and JAX arrays mix freely here, which their type stubs do not.
+    Floats = Any
+else:
+    Floats = Float[Array | np.ndarray, "..."]
 
 
 class Mixture(NamedTuple):

@@ -218,10 +218,10 @@ def _begun(starts: Mixture, n_runs: int, n_history: int) -> em.RunState:
     return em.RunState(
         mixture=starts,
         natural=None,
-        log_likelihood=np.full(n_runs, np.nan),
-        n_iter=np.zeros(n_runs, np.int32),
-        status=np.full(n_runs, em.RUNNING, np.int32),
-        history=np.full((n_runs, n_history), np.nan) if n_history else None,
+        log_likelihood=jnp.asarray(np.full(n_runs, np.nan)),
+        n_iter=jnp.asarray(np.zeros(n_runs, np.int32)),
+        status=jnp.asarray(np.full(n_runs, em.RUNNING, np.int32)),
+        history=jnp.asarray(np.full((n_runs, n_history), np.nan)) if n_history else None,
     )
 
 

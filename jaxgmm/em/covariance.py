@@ -40,7 +40,7 @@ def _full(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 
 def _tied(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
     """All components share one covariance (EEE)."""
-    share = statistics.count / jnp.sum(statistics.count)
+    share = statistics.counts / jnp.sum(statistics.counts)
     shared = jnp.sum(share[:, None, None] * _second_central_moment(statistics), axis=0) + ridge
     return jnp.broadcast_to(shared[None], statistics.second.shape)
 
@@ -59,10 +59,10 @@ def _spherical(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
     """Σ_n r_kn (x_n - m_k)(x_n - m_k)ᵀ / Σ_n r_kn, or its diagonal."""
     if statistics.second.ndim == 2:
-        count = statistics.count[:, None]
+        count = statistics.counts[:, None]
         return statistics.second / count - (statistics.first / count) ** 2
-    means = statistics.first / statistics.count[:, None]
-    return statistics.second / statistics.count[:, None, None] - means[:, :, None] * means[:, None, :]
+    means = statistics.first / statistics.counts[:, None]
+    return statistics.second / statistics.counts[:, None, None] - means[:, :, None] * means[:, None, :]
 
 
 FAMILIES: dict[str, Family] = {

@@ -140,17 +140,17 @@ def _from_labels(
     """The M-step of hard assignments, shrunk towards the pooled covariance."""
     membership = jax.nn.one_hot(labels, n_components, axis=0, dtype=x.dtype) * data.weights[None, :]
     statistics = collect(data, membership, x.shape[0], diagonal=family.diagonal)
-    extra = SHRINKAGE * jnp.mean(statistics.count)
-    means = statistics.first / statistics.count[:, None]
+    extra = SHRINKAGE * jnp.mean(statistics.counts)
+    means = statistics.first / statistics.counts[:, None]
     if family.diagonal:
         squares = means**2
-        scatter = jnp.sum(statistics.second - statistics.count[:, None] * squares, axis=0)
+        scatter = jnp.sum(statistics.second - statistics.counts[:, None] * squares, axis=0)
     else:
         squares = means[:, :, None] * means[:, None, :]
-        scatter = jnp.sum(statistics.second - statistics.count[:, None, None] * squares, axis=0)
-    pooled = scatter / jnp.sum(statistics.count)
+        scatter = jnp.sum(statistics.second - statistics.counts[:, None, None] * squares, axis=0)
+    pooled = scatter / jnp.sum(statistics.counts)
     shrunk = SufficientStatistics(
-        count=statistics.count + extra,
+        counts=statistics.counts + extra,
         first=statistics.first + extra * means,
         second=statistics.second + extra * (pooled[None] + squares),
     )

@@ -10,7 +10,7 @@ from jaxgmm.mixture import Mixture
 def m_step(statistics: SufficientStatistics, family: Family, ridge: Ridge) -> Mixture:
     """Weights n_k / n, means Σ r x / n_k, and the family's covariances. A component without support becomes NaN."""
     return Mixture(
-        weights=statistics.count / jnp.sum(statistics.count),
-        means=statistics.first / statistics.count[:, None],
+        weights=statistics.counts / jnp.sum(statistics.counts),
+        means=statistics.first / statistics.counts[:, None],
         covariances=family.covariances(statistics, ridge),
     )

@@ -10,7 +10,7 @@ parameters it returns.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class RunState(NamedTuple):
     """
 
     mixture: Mixture
-    natural: Float[Array, "k f"] | None
+    natural: Any
     log_likelihood: Float[Array, ""]
     n_iter: Int[Array, ""]
     status: Int[Array, ""]

@@ -16,12 +16,12 @@ class SufficientStatistics(NamedTuple):
     """Weighted sums over samples, one for each component. Sums of two sets of samples add.
 
     Attributes:
-        count: Σ_n r_kn, the effective number of samples.
+        counts: Σ_n r_kn, the effective number of samples.
         first: Σ_n r_kn x_n.
         second: Σ_n r_kn x_n x_nᵀ, or Σ_n r_kn x_n² for axis-aligned components.
     """
 
-    count: Float[Array, " k"]
+    counts: Float[Array, " k"]
     first: Float[Array, "k d"]
     second: Float[Array, "k d d"] | Float[Array, "k d"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
@@ -156,8 +157,10 @@ def _numeric(values: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} is not an array: {error}. Pass data sets of unequal length as a list of arrays."
         ) from None
-    # JAX's bfloat16 and float8 are of kind V.
-    if array.dtype.kind not in "biuf" and not jax.dtypes.issubdtype(array.dtype, np.floating):
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        # JAX's bfloat16 is unknown to NumPy.
+        array = array if array.dtype.kind == "f" else array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers; its dtype is {array.dtype}.")
     if array.dtype.itemsize < 4 or array.dtype.kind in "biu" or array.dtype.itemsize > 8:
         array = array.astype(np.float64)

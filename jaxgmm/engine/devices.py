@@ -11,14 +11,15 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import cycle
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+Device = Any  # a jax.Device, whose type its stubs do not export
 Chunk = TypeVar("Chunk")
 
 # Programs, each with its device, that this process has compiled.
-_COMPILED: set[tuple[Hashable, jax.Device]] = set()
+_COMPILED: set[tuple[Hashable, Device]] = set()
 
 
 class Machine(NamedTuple):
@@ -30,7 +31,7 @@ class Machine(NamedTuple):
         chunk_budget: bytes that a worker's chunk may take in all.
     """
 
-    devices: list[jax.Device]
+    devices: list[Device]
     working_set: int
     chunk_budget: int
 
@@ -82,7 +83,7 @@ def map_chunks(
     devices = cycle(machine.devices)
     compiling = {(program_of(chunk), device): Lock() for chunk in chunks for device in set(machine.devices)}
 
-    def on_device(chunk: Chunk, device: jax.Device) -> int:
+    def on_device(chunk: Chunk, device: Device) -> int:
         program = (program_of(chunk), device)
         # Both settings are local to a thread.
         with jax.enable_x64(True), jax.default_device(device):

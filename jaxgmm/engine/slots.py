@@ -96,7 +96,8 @@ def run_queue(
         jax.eval_shape(load, jax.ShapeDtypeStruct((), jnp.int32)),
     )
     zero = jnp.zeros((), jnp.int32)
-    loop = _Loop(*empty, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
+    problems, states = empty
+    loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
     loop = lax.while_loop(lambda loop: jnp.any(loop.runs >= 0) | (loop.next < n_queued), body, loop)
     return loop.results, loop.n_steps
 

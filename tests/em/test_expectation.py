@@ -33,7 +33,7 @@ def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_feature
     outer = x[:, :, None] * x[:, None, :]
     second = np.einsum("nk,nij->kij", weighted, outer)
     np.testing.assert_allclose(log_likelihood, expected, rtol=1e-11)
-    np.testing.assert_allclose(statistics.count, weighted.sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(statistics.counts, weighted.sum(axis=0), rtol=1e-9)
     np.testing.assert_allclose(statistics.first, weighted.T @ x, rtol=1e-8, atol=1e-10)
     expected_second = np.diagonal(second, axis1=1, axis2=2) if diagonal else second
     np.testing.assert_allclose(statistics.second, expected_second, rtol=1e-8, atol=1e-10)
@@ -49,7 +49,7 @@ def test_absent_component_changes_nothing() -> None:
     expected, log_likelihood = e_step(data, natural_parameters(two)[0], 2, diagonal=False)
     statistics, with_absent = e_step(data, natural_parameters(three)[0], 2, diagonal=False)
     assert with_absent == pytest.approx(float(log_likelihood), rel=1e-14)
-    assert statistics.count[2] == 0
+    assert statistics.counts[2] == 0
     np.testing.assert_allclose(statistics.first[:2], expected.first, rtol=1e-12)
 
 
