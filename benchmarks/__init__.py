@@ -1,0 +1,1 @@
+"""What jaxgmm is measured against, and how."""

@@ -1,0 +1,42 @@
+"""The examples in docstrings print what they show."""
+
+import doctest
+
+import pytest
+
+import jaxgmm
+
+FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
+WITH_EXAMPLE = ["fit", "log_prob"]
+
+
+def doctests_of(function) -> list[doctest.DocTest]:
+    return [test for test in doctest.DocTestFinder(recurse=False).find(function, function.__name__) if test.examples]
+
+
+def failures(test: doctest.DocTest) -> str:
+    """What a doctest prints when it fails; nothing when it holds."""
+    report: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    return "".join(report)
+
+
+def test_the_examples_are_found() -> None:
+    assert set(WITH_EXAMPLE) <= {function.__name__ for function in FUNCTIONS if doctests_of(function)}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_examples_print_what_they_show(function) -> None:
+    assert "".join(map(failures, doctests_of(function))) == ""
+
+
+def test_other_output_than_shown_is_noticed() -> None:
+    def one() -> None:
+        """Example: one and one.
+
+        >>> 1 + 1
+        3
+        """
+
+    (test,) = doctests_of(one)
+    assert "Expected:\n    3\nGot:\n    2\n" in failures(test)

@@ -1,0 +1,99 @@
+"""The README says what is so: its examples print what it shows, and what it lists and names is there."""
+
+import contextlib
+import importlib
+import io
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxgmm import FitResult, Status, __version__
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def examples(markdown: str) -> list[tuple[str, str]]:
+    """Every Python block, each with the block after it if that is text, or nothing."""
+    blocks = [*FENCE.findall(markdown), ("", "")]
+    return [
+        (source, shown if kind == "text" else "")
+        for (language, source), (kind, shown) in itertools.pairwise(blocks)
+        if language == "python"
+    ]
+
+
+def run_examples(markdown: str) -> None:
+    """Runs the Python blocks in one namespace, in order.
+
+    Raises:
+        AssertionError: a block does not print what the README shows below it.
+    """
+    namespace: dict[str, object] = {}
+    for source, shown in examples(markdown):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(source, "README.md", "exec"), namespace)
+        assert printed.getvalue() == shown, f"README.md shows other output than this prints:\n{source}"
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its own heading."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows[2:]]
+
+
+def test_examples_print_what_the_readme_shows() -> None:
+    assert [bool(shown) for _, shown in examples(README)] == [True, True]
+    run_examples(README)
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "```python\nprint(1)\n```\n```text\n2\n```\n",
+        "```python\nprint(1)\n```\n",
+        "```python\npass\n```\n\n```text\n1\n```\n",
+        "```python\na = 1\n```\n```python\nprint(a)\n```\n```text\n2\n```\n",
+    ],
+    ids=["other output", "output not shown", "output not printed", "second block"],
+)
+def test_other_output_than_shown_is_noticed(markdown: str) -> None:
+    with pytest.raises(AssertionError, match="other output"):
+        run_examples(markdown)
+
+
+def test_every_status_stands_in_the_table_with_its_sentence() -> None:
+    assert table_under("Statuses") == [[str(int(status)), status.name, status.sentence] for status in Status]
+
+
+def test_every_field_of_the_result_stands_in_the_table() -> None:
+    assert [row[0] for row in table_under("What comes back")] == list(FitResult._fields)
+
+
+def test_benchmarks_have_their_place() -> None:
+    section = README.partition("\n## How fast\n")[2].partition("\n## ")[0].strip()
+    assert section.startswith("<!-- benchmarks: begin -->\n")
+    assert section.endswith("\n<!-- benchmarks: end -->")
+
+
+def test_everything_linked_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert "docs/tiles.png" in targets
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
+
+
+def test_every_module_of_the_walk_is_there() -> None:
+    section = README.partition("\n## Where to read the code\n")[2].partition("\n## ")[0]
+    names = re.findall(r"`((?:\w+\.)+\w+)`", section)
+    assert len(names) >= 5
+    for name in names:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(f"jaxgmm.{module}"), function)), name
+
+
+def test_citation_names_the_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
