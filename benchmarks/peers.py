@@ -74,7 +74,10 @@ def _gmm_gpu(problem: Problem) -> Callable[[], Outcome]:
     def run() -> Outcome:
         model = gmm.GMM(problem.scenario.models[0].n_components, **options)
         model.fit(x)
-        raise NotImplementedError
+        weights, means, covariances = (
+            np.stack([leaf.numpy() for leaf in leaves], axis=1) for leaves in (model._pi, model.means, model.covs)
+        )
+        return _outcome(problem, weights, means, covariances)
 
     return run
 

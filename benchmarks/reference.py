@@ -94,8 +94,8 @@ def _e_step(phi: np.ndarray, weights: np.ndarray, mixture: Start) -> tuple[np.nd
     joint -= shift
     np.exp(joint, out=joint)
     density = joint.sum(axis=2, keepdims=True)
-    log_likelihood = np.sum((shift + np.log(density)) * weights[:, None], axis=(2, 3), dtype=np.float64)
-    joint *= weights[:, None] / density
+    log_likelihood = np.sum((shift + np.log(density)) * weights, axis=(2, 3), dtype=np.float64)
+    joint *= weights / density
     sums = joint.reshape(n_data_sets, n_init * n_components, -1) @ phi.swapaxes(1, 2)
     return sums.reshape(natural.shape), log_likelihood
 

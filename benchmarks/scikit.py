@@ -15,6 +15,9 @@ from benchmarks.scenarios import REG_COVAR, Model, Problem, Scenario, Start, sta
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+# Entries of a data set below which threads within one fit only make it slower, by tens of times on a busy machine.
+SMALL = 200_000
+
 # Blocks of data sets that each core is given: the later ones even out how long the earlier ones took.
 BLOCKS_PER_CORE = 4
 
@@ -32,9 +35,11 @@ def _handles(_: Scenario) -> bool:
 
 def _looped(problem: Problem) -> Callable[[], Outcome]:
     jobs = _jobs(problem)
+    threads = 1 if problem.lengths.max() * problem.scenario.n_features < SMALL else CORES
 
     def run() -> Outcome:
-        return Outcome([_fits([fit_one(*job) for job in model_jobs], problem.scenario) for model_jobs in jobs])
+        with threadpool_limits(threads):
+            return Outcome([_fits([fit_one(*job) for job in model_jobs], problem.scenario) for model_jobs in jobs])
 
     return run
 

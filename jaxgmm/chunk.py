@@ -130,7 +130,7 @@ def _starts(sets: DataSets, start: Mixture | Array | None, key: Array, program: 
         # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
         x = jnp.where(r % 2 == 0, sets.z, scaled_features(sets.z, sets.units))
         start_key = jax.random.fold_in(key, r)
-        return INITIALIZERS[program.init](start_key, x, data_of(sets), program.n_components, family, sets.ridge)
+        return INITIALIZERS[program.init](start_key, r, x, data_of(sets), program.n_components, family, sets.ridge)
 
     if program.init == "mixture":
         explicit = jax.vmap(to_standard)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start), sets.units)

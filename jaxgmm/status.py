@@ -22,7 +22,7 @@ class Status(IntEnum):
 
 
 _SENTENCES = {
-    Status.CONVERGED: "The mean log-likelihood per sample gained less than tol in the last iteration.",
+    Status.CONVERGED: "The mean log-likelihood per sample changed by less than tol in the last iteration.",
     Status.MAX_ITER: "max_iter iterations were made before the gain fell below tol; raise max_iter or tol.",
     Status.DEGENERATE: (
         "A component lost its support or its variance, and the last sound parameters, if any, are returned; use fewer "

@@ -20,11 +20,16 @@ from jaxgmm.mixture import Mixture
 
 MAX_LLOYD = 100
 
+# Iterations of Lloyd's algorithm that every other pair of k-means++ starts makes. On some data sets seeds alone lead to
+# the best optimum ten times more often than clusters do, on others it is the reverse, so ten starts need both.
+POLISH = 10
+
 # A cluster of one sample has no covariance, and EM seldom leaves the spike that it makes. So the first covariances are
 # drawn towards the pooled one, with this share of a component's fair number of samples as weight.
 SHRINKAGE = 0.1
 
-Initializer = Callable[[Array, Array, Data, int, Family, Ridge], Mixture]
+# The random key, the number of the start, samples `(D, N)`, their features, K, family and ridge; and where they begin.
+Initializer = Callable[[Array, Array, Array, Data, int, Family, Ridge], Mixture]
 
 
 def from_responsibilities(
@@ -36,21 +41,25 @@ def from_responsibilities(
 
 
 def k_means_plus_plus(
-    key: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array, start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
 ) -> Mixture:
-    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007)."""
-    return _from_labels(_seeded_labels(key, x, data.weights, n_components), x, data, n_components, family, ridge)
+    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), every other pair of starts polished."""
+    labels = _seeded_labels(key, x, data.weights, n_components)
+    labels = _lloyd(labels, x, data.weights, n_components, jnp.where(start % 4 < 2, 0, POLISH))
+    return _from_labels(labels, x, data, n_components, family, ridge)
 
 
-def k_means(key: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge) -> Mixture:
+def k_means(
+    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+) -> Mixture:
     """Clusters of Lloyd's algorithm, begun from greedy k-means++ seeds."""
     labels = _seeded_labels(key, x, data.weights, n_components)
-    labels = _lloyd(labels, x, data.weights, n_components)
+    labels = _lloyd(labels, x, data.weights, n_components, MAX_LLOYD)
     return _from_labels(labels, x, data, n_components, family, ridge)
 
 
 def random_responsibilities(
-    key: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
 ) -> Mixture:
     """Responsibilities drawn uniformly and normalised."""
     # One key for each sample: the draws of a sample then do not depend on how many follow it.
@@ -61,7 +70,7 @@ def random_responsibilities(
 
 
 def random_samples(
-    key: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
 ) -> Mixture:
     """Distinct samples as means, equal weights, and the covariance of all samples in every component."""
 
@@ -112,7 +121,11 @@ def _seeded_labels(
 
 
 def _lloyd(
-    labels: Int[Array, " n"], x: Float[Array, "d n"], weights: Float[Array, " n"], n_components: int
+    labels: Int[Array, " n"],
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    n_components: int,
+    max_iter: Int[Array, ""] | int,
 ) -> Int[Array, " n"]:
     """Lloyd's algorithm until no label changes. A cluster that loses its last sample keeps its place."""
 
@@ -127,7 +140,7 @@ def _lloyd(
 
     def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
         _, _, changed, count = carry
-        return changed & (count < MAX_LLOYD)
+        return changed & (count < max_iter)
 
     centres = jnp.zeros((x.shape[0], n_components), dtype=x.dtype)
     start = (labels, centres, jnp.ones((), bool), jnp.zeros((), jnp.int32))
