@@ -20,7 +20,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.first_house
+	$(BIN)/python -m benchmarks.run --quick
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.environment import CORES
 from benchmarks.outcome import Outcome, System, mean_log_likelihoods
 from benchmarks.scenarios import Problem
 
@@ -68,12 +68,12 @@ def _ready(system: System, problem: Problem, plan: Plan) -> Contender:
     """Lays out the problem, makes the first call, and, if it was quick, one for the memory."""
     measured = _affordable(system, problem, plan)
     job = system.prepare(measured)
-    if plan.repeats == 0:
-        raise ValueError("nothing is measured in 0 repeats")
     peak, (first_seconds, outcome) = _with_peak(lambda: _timed(job))
     if first_seconds < plan.seconds / 3:
         peak, _ = _with_peak(job)
-    return Contender(system, measured, job, outcome, first_seconds, peak, [])
+    # Where nothing is compiled, a call longer than the time for all of them stands for itself.
+    times = [first_seconds] if system.sample and first_seconds > plan.seconds > 0 else []
+    return Contender(system, measured, job, outcome, first_seconds, peak, times)
 
 
 def _affordable(system: System, problem: Problem, plan: Plan) -> Problem:
@@ -82,8 +82,9 @@ def _affordable(system: System, problem: Problem, plan: Plan) -> Problem:
     if not system.sample or system.sample >= n_data_sets:
         return problem
     trial = system.prepare(problem.first(system.sample))
-    trial()
     seconds, _ = _timed(trial)
+    if seconds < 10 * plan.sample_seconds:
+        seconds, _ = _timed(trial)
     fitting = int(system.sample * plan.sample_seconds / seconds)
     return problem.first(min(n_data_sets, max(system.sample, fitting)))
 
@@ -101,8 +102,8 @@ def _with_peak(job: Callable) -> tuple[int | None, object]:
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        before = _memory("VmRSS")
-    except (OSError, AttributeError):
+        before, _ = _memory("VmRSS"), _memory("VmHWM")
+    except (OSError, AttributeError, StopIteration):
         return None, job()
     returned = job()
     return _memory("VmHWM") - before, returned
@@ -147,13 +148,14 @@ def _about(problem: Problem, system: System) -> dict:
         "n_features": scenario.n_features,
         "n_components": [model.n_components for model in scenario.models],
         "covariance_type": [model.covariance_type for model in scenario.models],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": CORES,
     }
 
 
 def _row(problem: Problem, contender: Contender, scores: dict) -> dict:
     middle, n_measured = median(contender.times), len(contender.problem.data)
     statuses: Counter[str] = sum((fits.statuses for fits in contender.outcome.fits), Counter())
+    only_first = contender.times == [contender.first_seconds]
     efficiencies = [fits.efficiency for fits in contender.outcome.fits if fits.efficiency is not None]
     return {
         **_about(problem, contender.system),
@@ -162,7 +164,7 @@ def _row(problem: Problem, contender: Contender, scores: dict) -> dict:
         "repeats": len(contender.times),
         "seconds": {"median": middle, "min": min(contender.times), "max": max(contender.times)},
         "seconds_for_all": middle * len(problem.data) / n_measured,
-        "compile_seconds": max(0.0, contender.first_seconds - middle),
+        "compile_seconds": None if only_first else max(0.0, contender.first_seconds - middle),
         **_speed(contender, middle),
         "statuses": dict(statuses),
         "failures": sum(count for status, count in statuses.items() if status not in SOUND),
@@ -203,6 +205,7 @@ def _quality(problem: Problem, system: System, scores: dict) -> dict:
         **quality,
         "reference": name,
         "max_difference": float(np.max(np.abs(known))) if len(known) else None,
+        "mean_difference": float(np.mean(known)) if len(known) else None,
         "median_difference": float(np.median(np.abs(known))) if len(known) else None,
         "share_worse": float(np.mean(known < -NOTICEABLE)) if len(known) else None,
         "share_better": float(np.mean(known > NOTICEABLE)) if len(known) else None,

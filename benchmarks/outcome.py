@@ -62,7 +62,9 @@ class System(NamedTuple):
 def mean_log_likelihoods(problem: Problem, fits: Fits, n_data_sets: int) -> np.ndarray:
     """Mean log-likelihood per sample of the first data sets `(n,)`, in float64, sample by centred sample."""
     parameters = zip(fits.weights, fits.means, fits.covariances, strict=True)
-    return np.array([_mean_log_likelihood(x, *own) for x, own, _ in zip(problem.data, parameters, range(n_data_sets), strict=False)])
+    return np.array(
+        [_mean_log_likelihood(x, *own) for x, own, _ in zip(problem.data, parameters, range(n_data_sets), strict=False)]
+    )
 
 
 def _mean_log_likelihood(x: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> float:
@@ -77,5 +79,7 @@ def _mean_log_likelihood(x: np.ndarray, weights: np.ndarray, means: np.ndarray, 
     for first in range(0, len(x), TILE):
         tile = x[first : first + TILE].astype(np.float64)
         whitened = [(tile - mean) @ inverse.T for mean, inverse in zip(means, inverses, strict=True)]
-        total += np.logaddexp.reduce([c - 0.5 * np.sum(z**2, axis=1) for c, z in zip(constant, whitened, strict=True)]).sum()
+        total += np.logaddexp.reduce(
+            [c - 0.5 * np.sum(z**2, axis=1) for c, z in zip(constant, whitened, strict=True)]
+        ).sum()
     return total / len(x)

@@ -13,9 +13,9 @@ from benchmarks.scenarios import REG_COVAR, Problem, Scenario, starts
 
 def systems() -> list[System]:
     return [
-        System("gmmx, loop", "cpu", "float32", _handles, _gmmx_loop, sample=8),
-        System("gmmx, vmap", "cpu", "float32", _handles, _gmmx_vmap, sample=32),
-        System("gmm-gpu", "cpu", "float32", _handles, _gmm_gpu, sample=32),
+        System("gmmx, loop", "cpu", "float32", _handles, _gmmx_loop, sample=32),
+        System("gmmx, vmap", "cpu", "float32", _handles, _gmmx_vmap, sample=256),
+        System("gmm-gpu", "cpu", "float32", _handles, _gmm_gpu, sample=256),
         System("pomegranate", "cpu", "float32", _handles, _pomegranate, sample=2),
     ]
 

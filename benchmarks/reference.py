@@ -5,14 +5,18 @@ with φ, and the statistics are a product of the responsibilities with φ. Data 
 second moments would cancel. Families: full and tied.
 """
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.environment import CORES
 from benchmarks.scenarios import Model, Start
 
-# A chunk whose features and responsibilities fill this many bytes stays in a core's cache.
-CHUNK_BYTES = 2**20
+# Bytes that a chunk's features and responsibilities fill: more leave the cache, fewer wait for the interpreter.
+CHUNK_BYTES = 2**22
 
 
 class ReferenceFit(NamedTuple):
@@ -35,19 +39,24 @@ def em(
     reg_covar: float,
     dtype: str,
 ) -> ReferenceFit:
-    """EM on data sets `(B, N, D)` from starts `(B, R, K, …)`, in chunks that fit the cache.
+    """EM on data sets `(B, N, D)` from starts `(B, R, K, …)`, in chunks that fit the cache, one thread for each core.
 
     Samples that are not `present` count nothing. `reg_covar` is a fraction of each feature's variance; `tol` is for the
     mean log-likelihood per sample, and 0 makes exactly `max_iter` iterations.
     """
     n_samples, n_features = x.shape[1:]
     n_rows = 1 + n_features + n_features * (n_features + 1) // 2 + 2 * start.weights.shape[1] * model.n_components
-    size = max(1, CHUNK_BYTES // (np.dtype(dtype).itemsize * n_samples * n_rows))
-    chunks = []
-    for first in range(0, len(x), size):
+    fitting = CHUNK_BYTES // (np.dtype(dtype).itemsize * n_samples * n_rows)
+    size = max(1, min(fitting, -(-len(x) // (2 * CORES))))
+
+    def fit(first: int) -> tuple:
         rows = slice(first, first + size)
         begin = Start(*(leaf[rows] for leaf in start))
-        chunks.append(_chunk(x[rows], present[rows], begin, model.covariance_type, tol, max_iter, reg_covar, dtype))
+        return _chunk(x[rows], present[rows], begin, model.covariance_type, tol, max_iter, reg_covar, dtype)
+
+    # A single chunk leaves the cores to the matrix products.
+    with threadpool_limits(CORES if len(x) <= size else 1), ThreadPoolExecutor(CORES) as pool:
+        chunks = list(pool.map(fit, range(0, len(x), size)))
     parameters = Start(*map(np.concatenate, zip(*(chunk[0] for chunk in chunks), strict=True)))
     return ReferenceFit(parameters, *map(np.concatenate, zip(*(chunk[1:] for chunk in chunks), strict=True)))
 
@@ -62,14 +71,16 @@ def _chunk(x, present, start, family, tol, max_iter, reg_covar, dtype) -> tuple:
     current = Start(*(leaf.astype(dtype) for leaf in _to_standard(start, factor, shift)))
     log_likelihood, n_iter = np.full(start.weights.shape[:2], -np.inf), np.zeros(start.weights.shape[:2], int)
     status = np.full(n_iter.shape, "RUNNING", object)
+    natural = _natural(current)
     for iteration in range(max_iter + 1):
-        sums, new = _e_step(phi, weights, current)
+        sums, new = _e_step(phi, weights, natural)
         running = status == "RUNNING"
         converged = running & (np.abs(new - log_likelihood) < tol * totals) & (tol > 0)
         log_likelihood = np.where(running, new, log_likelihood)
         status[converged] = "CONVERGED"
         proposal = _m_step(sums, z.shape[-2], family, ridge)
-        sound = np.all(np.isfinite(_natural(proposal)), axis=(-2, -1))
+        next_natural = _natural(proposal)
+        sound = np.all(np.isfinite(next_natural), axis=(-2, -1))
         running &= ~converged
         if iteration == max_iter:
             status[running] = "MAX_ITER"
@@ -79,14 +90,14 @@ def _chunk(x, present, start, family, tol, max_iter, reg_covar, dtype) -> tuple:
         if not running.any():
             break
         current = Start(*(_where(running, a, b) for a, b in zip(proposal, current, strict=True)))
+        natural = _where(running, next_natural, natural)
         n_iter += running
     log_likelihood = log_likelihood - totals * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)[:, None]
     return _to_data(current, factor, shift), log_likelihood, n_iter, status
 
 
-def _e_step(phi: np.ndarray, weights: np.ndarray, mixture: Start) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of responsibilities times φ `(B, R, K, F)`, and log-likelihoods `(B, R)`. Starts are stacked to one product."""
-    natural = _natural(mixture)
+def _e_step(phi: np.ndarray, weights: np.ndarray, natural: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of responsibilities times φ `(B, R, K, F)`, and log-likelihoods `(B, R)`; starts share one product."""
     n_data_sets, n_init, n_components, n_rows = natural.shape
     joint = natural.reshape(n_data_sets, -1, n_rows) @ phi
     joint = joint.reshape(n_data_sets, n_init, n_components, -1)
@@ -132,20 +143,16 @@ def _natural(mixture: Start) -> np.ndarray:
 
 
 def _inverse_cholesky(a: np.ndarray) -> np.ndarray:
-    """Inverse of the Cholesky factor, entry by entry over all matrices; `numpy.linalg` would raise for one bad one."""
-    size = a.shape[-1]
-    factor, inverse = np.zeros_like(a), np.zeros_like(a)
-    for j in range(size):
-        factor[..., j, j] = np.sqrt(a[..., j, j] - np.sum(factor[..., j, :j] ** 2, axis=-1))
-        for i in range(j + 1, size):
-            rest = a[..., i, j] - np.sum(factor[..., i, :j] * factor[..., j, :j], axis=-1)
-            factor[..., i, j] = rest / factor[..., j, j]
-    for i in range(size):
-        inverse[..., i, i] = 1 / factor[..., i, i]
-        for j in range(i):
-            rest = np.sum(factor[..., i, j:i] * inverse[..., j:i, j], axis=-1)
-            inverse[..., i, j] = -rest / factor[..., i, i]
-    return inverse
+    """Inverses of Cholesky factors; NaN where a matrix is not positive definite."""
+    try:
+        factor = np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        # One bad matrix fails them all, so each is asked alone.
+        factor = np.full_like(a, np.nan)
+        for index in np.ndindex(a.shape[:-2]):
+            with contextlib.suppress(np.linalg.LinAlgError):
+                factor[index] = np.linalg.cholesky(a[index])
+    return np.linalg.inv(factor)
 
 
 def _features(z: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """scikit-learn, one fit after another, and on all cores through joblib."""
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -10,13 +9,12 @@ from joblib import Parallel, delayed
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from benchmarks.environment import CORES
 from benchmarks.outcome import Fits, Outcome, System
 from benchmarks.scenarios import REG_COVAR, Model, Problem, Scenario, Start, starts
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 # Entries of a data set below which threads within one fit only make it slower, by tens of times on a busy machine.
-SMALL = 200_000
+SMALL = 2_000_000
 
 # Blocks of data sets that each core is given: the later ones even out how long the earlier ones took.
 BLOCKS_PER_CORE = 4
@@ -24,8 +22,8 @@ BLOCKS_PER_CORE = 4
 
 def systems() -> list[System]:
     return [
-        System("scikit-learn", "cpu, one process", "float64", _handles, _looped, sample=4),
-        System("scikit-learn, joblib", f"cpu, {CORES} processes", "float64", _handles, _on_all_cores, sample=4 * CORES),
+        System("scikit-learn", "cpu, one process", "float64", _handles, _looped, sample=2),
+        System("scikit-learn, joblib", f"cpu, {CORES} processes", "float64", _handles, _on_all_cores, sample=2 * CORES),
     ]
 
 

@@ -1,6 +1,5 @@
 """jaxgmm, the NumPy reference, and the machine's limit. scikit-learn and the peers have files of their own."""
 
-import os
 import re
 import subprocess
 import tempfile
@@ -13,12 +12,12 @@ import numpy as np
 
 import jaxgmm
 from benchmarks import reference
+from benchmarks.environment import CORES
 from benchmarks.outcome import Fits, Outcome, System
 from benchmarks.scenarios import REG_COVAR, Problem, Scenario, padded, starts
 
 LIMIT = Path(__file__).with_name("fused_em_limit.c")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-FLAGS = "-O3 -march=native -ffast-math -fopenmp".split()
+FLAGS = ["-O3", "-march=native", "-ffast-math", "-fopenmp"]
 WIDE_VECTORS = "-mprefer-vector-width=512"
 
 
@@ -146,5 +145,3 @@ def _compile(program: Path, sizes: list[str]) -> None:
         if built.returncode == 0:
             return
     raise RuntimeError(f"cc failed: {built.stderr.strip()[:300]}")
-
-

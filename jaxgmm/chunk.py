@@ -66,12 +66,13 @@ def fit_chunk(
         the fits.
     """
     # What the first stage does not depend on must not compile it again.
-    plan = program._replace(precision="", n_history=0, n_slots=0)
+    plan = program._replace(precision="", n_history=0, n_slots=0, n_stacked_slots=0)
     sets, starts = _begin(x, lengths, sample_weight, start, options.reg_covar, options.key, program=plan)
     runs = all_runs(sets, starts, options, program)
     fits = _chosen(sets, runs.states, runs.judged, n_init=program.n_init)
     fits = jax.device_get(fits)
     best = np.take_along_axis(fits.start_log_likelihood, fits.best[:, None], axis=1)[:, 0]
+    best = np.where(np.isnan(fits.mixture.weights[:, 0]), np.nan, best)
     return fits._replace(log_likelihood=best, executed=runs.executed, useful=runs.useful)
 
 
@@ -105,13 +106,17 @@ def _prepare(
     usable = jnp.isfinite(weights)
     finite = jnp.all(usable) & jnp.all(jnp.isfinite(x) | ~(usable & (weights > 0))[:, None])
     weights = jnp.where(usable, weights, 0.0)
+    # Only their ratios matter to EM, and these must fit a narrower type.
+    weight_scale = jnp.max(weights, initial=0.0)
+    weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
+    weights = weights / weight_scale
     x = jnp.where(jnp.isfinite(x), x, 0.0)
     enough = jnp.sum(weights > 0) >= program.n_components
     z, ridge, units, varies = standardize(x.T, weights, family, reg_covar)
     status = jnp.where(varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(enough, status, int(Status.TOO_FEW_SAMPLES))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
-    return DataSets(z, weights, ridge, units, status)
+    return DataSets(z, weights, weight_scale, ridge, units, status)
 
 
 def _starts(sets: DataSets, start: Mixture | Array | None, key: Array, program: Program, family: Family) -> Mixture:
@@ -146,7 +151,8 @@ def _starts(sets: DataSets, start: Mixture | Array | None, key: Array, program: 
 def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n_init: int) -> ChunkFits:
     """The best run of each data set, in data units."""
     states, judged = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), (states, judged))
-    log_likelihoods = states.log_likelihood - (sets.units.log_scale * jnp.sum(sets.weights, axis=1))[:, None]
+    offset = (sets.units.log_scale * jnp.sum(sets.weights, axis=1))[:, None]
+    log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
     # A run that lost a component wins only where no other is sound.
     sound = judged & (states.status != Status.DEGENERATE)
     eligible = jnp.where(jnp.any(sound, axis=1, keepdims=True), sound, judged)
@@ -155,19 +161,23 @@ def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 
     fitted = sets.status == em.RUNNING
-    has_answer = fitted & jnp.isfinite(chosen.log_likelihood)
     mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)
-    offset = (sets.units.log_scale * jnp.sum(sets.weights, axis=1))[:, None]
+    # Squared data units may leave what float64 can represent, though the data do not.
+    variances = mixture.covariances if mixture.is_diagonal else jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
+    representable = jnp.all(jnp.isfinite(variances) & (variances > 0), axis=(-2, -1))
+    has_answer = fitted & jnp.isfinite(chosen.log_likelihood) & representable
     return ChunkFits(
         mixture=jax.tree.map(lambda leaf: _masked(has_answer, leaf, jnp.nan), mixture),
         best=best,
         # Taken from the starts' on the host: compiled twice, the same sum may round differently.
         log_likelihood=None,
         n_iter=_masked(fitted, chosen.n_iter, 0),
-        status=jnp.where(fitted, chosen.status, sets.status),
+        status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), sets.status),
         start_log_likelihood=_masked(fitted, log_likelihoods, jnp.nan),
         start_status=jnp.where(fitted[:, None], states.status, sets.status[:, None]),
-        history=None if chosen.history is None else _masked(fitted, chosen.history - offset, jnp.nan),
+        history=None
+        if chosen.history is None
+        else _masked(fitted, sets.weight_scale[:, None] * (chosen.history - offset), jnp.nan),
         executed=0,
         useful=0,
     )

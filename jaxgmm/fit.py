@@ -54,6 +54,7 @@ class _Chunk(NamedTuple):
     size: int
     n_samples: int
     n_slots: int
+    n_stacked_slots: int
 
 
 def fit(
@@ -126,6 +127,7 @@ def fit(
         precision=precision,
         n_history=int(max_iter) + 1 if history else 0,
         n_slots=1,
+        n_stacked_slots=0,
     )
     options = Options(float(tol), int(max_iter), float(reg_covar), _key(key))
 
@@ -134,7 +136,14 @@ def fit(
     executed, useful = [], []
 
     def work(chunk: _Chunk) -> int:
-        fits = _fit_padded(chunk, data, weights, start, options, program._replace(n_slots=chunk.n_slots))
+        fits = _fit_padded(
+            chunk,
+            data,
+            weights,
+            start,
+            options,
+            program._replace(n_slots=chunk.n_slots, n_stacked_slots=chunk.n_stacked_slots),
+        )
         _store(fits, chunk.data_sets, result)
         executed.append(fits.executed)
         useful.append(fits.useful)
@@ -142,10 +151,18 @@ def fit(
 
     def program_of(chunk: _Chunk) -> tuple:
         kinds = [None if rows is None else rows.dtype.str for rows in (data.samples, weights)]
-        return (program, chunk.n_slots, chunk.size, chunk.n_samples, data.samples.shape[1], *kinds)
+        return (
+            program,
+            chunk.n_slots,
+            chunk.n_stacked_slots,
+            chunk.size,
+            chunk.n_samples,
+            data.samples.shape[1],
+            *kinds,
+        )
 
     with progress_bar(data.n_data_sets * program.n_init, shown=progress) as report:
-        map_chunks(work, _chunks(data, program, hardware), program_of, hardware, report)
+        map_chunks(work, _chunks(data, program, options.tol, hardware), program_of, hardware, report)
     result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
@@ -153,22 +170,25 @@ def fit(
     return _without_batch_axis(result) if data.is_single else result
 
 
-def _chunks(data: Batch, program: Program, hardware: Machine) -> Iterator[_Chunk]:
+def _chunks(data: Batch, program: Program, tol: float, hardware: Machine) -> Iterator[_Chunk]:
     """Chunks of data sets of one padded length, sized for the machine."""
     n_features, n_components = data.samples.shape[1], program.n_components
     diagonal = FAMILIES[program.covariance_type].diagonal
     n_feature_rows = 1 + 2 * n_features if diagonal else 1 + n_features + n_features * (n_features + 1) // 2
     for n_samples, data_sets in shapes(data):
-        # A run reads its features and writes logits and responsibilities; in mixed precision most are float32.
-        itemsize = 8 if program.precision == "float64" else 4
-        run_bytes = itemsize * n_samples * (n_feature_rows + 2 * n_components)
-        slots = n_slots(run_bytes, hardware)
+        # A run reads its features and writes logits and responsibilities, in the main in float32.
+        slots = n_slots(4 * n_samples * (n_feature_rows + 2 * n_components), hardware)
+        # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
+        stacked = 0
+        if program.n_init > 1 and tol == 0:
+            stacked = n_slots(4 * n_samples * (n_feature_rows + 2 * n_components * program.n_init), hardware)
         # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
         data_set_bytes = 8 * n_samples * (3 * n_features + n_feature_rows + 3 * n_components + 8)
         data_set_bytes += 8 * program.n_init * (program.n_history + 3 * n_components * n_feature_rows)
         size = chunk_size(len(data_sets), data_set_bytes, hardware)
         for first in range(0, len(data_sets), size):
-            yield _Chunk(data_sets[first : first + size], size, n_samples, min(slots, size * program.n_init))
+            chosen = data_sets[first : first + size]
+            yield _Chunk(chosen, size, n_samples, slots, stacked)
 
 
 def _fit_padded(
@@ -196,8 +216,8 @@ def _check_options(
     n_components: Any, covariance_type: Any, n_init: Any, tol: Any, max_iter: Any, reg_covar: Any, precision: Any
 ) -> None:
     for name, value, least in (("n_components", n_components, 1), ("n_init", n_init, 1), ("max_iter", max_iter, 0)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) < 2**31:
+            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
     for name, value in (("tol", tol), ("reg_covar", reg_covar)):
         if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
@@ -235,7 +255,7 @@ def _start(init: Any, data: Batch, n_components: int, covariance_type: str) -> t
     if init is None:
         raise ValueError("init must be a name, a Mixture, responsibilities or labels; got None.")
     first = np.asarray(init[0]) if isinstance(init, (list, tuple)) and len(init) else np.asarray(init)
-    if first.dtype.kind in "iu":
+    if first.dtype.kind in "iub":
         labels = per_sample(init, data, "init (labels)").astype(np.int32)
         if labels.size and (labels.min() < 0 or labels.max() >= n_components):
             raise ValueError(
@@ -252,10 +272,11 @@ def _start(init: Any, data: Batch, n_components: int, covariance_type: str) -> t
 def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
     n_features = data.samples.shape[1]
     init = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in init))
-    if not FAMILIES[covariance_type].diagonal and init.covariances.shape == init.means.shape:
-        init = init._replace(covariances=full_covariances(init))
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
     trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
+    is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
+    if not FAMILIES[covariance_type].diagonal and not is_full and init.is_diagonal:
+        init = init._replace(covariances=full_covariances(init))
     for name, leaf, shape in zip(Mixture._fields, init, trailing, strict=True):
         if leaf.shape not in (shape, (data.n_data_sets, *shape)):
             raise ValueError(
@@ -264,19 +285,23 @@ def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_
             )
     if np.any(init.weights < 0) or np.any(np.abs(init.weights.sum(axis=-1) - 1) > 1e-6):
         raise ValueError("init.weights must not be negative and must sum to 1 over the components.")
+    if init.covariances.shape[-2:] == (n_features, n_features) and spread != (n_features,):
+        flipped = np.swapaxes(init.covariances, -1, -2)
+        if np.any(np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)):
+            raise ValueError("init.covariances must be symmetric.")
     return Mixture(
         *(np.broadcast_to(leaf, (data.n_data_sets, *shape)) for leaf, shape in zip(init, trailing, strict=True))
     )
 
 
 def _key(key: Any) -> jax.Array:
-    if isinstance(key, numbers.Integral):
+    if isinstance(key, numbers.Integral) and not isinstance(key, bool) and -(2**63) <= int(key) < 2**63:
         return jax.random.key(int(key))
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key
     if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(key)
-    raise ValueError(f"key must be an integer or one JAX random key; got {key!r}.")
+    raise ValueError(f"key must be an integer of 64 bits or one JAX random key; got {key!r}.")
 
 
 def _empty_result(data: Batch, program: Program) -> FitResult:

@@ -145,6 +145,10 @@ def sample(key: Any, mixture: Mixture, n_samples: int) -> tuple[Floats, Int[Arra
     """
     if isinstance(key, (int, np.integer)):
         key = jax.random.key(int(key))
+    if not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
+        raise ValueError(f"n_samples must be an integer of at least 0; got {n_samples!r}.")
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"key must be an integer or one JAX random key; got {key!r}.")
     return _sample(key, mixture, n_samples=n_samples)
 
 
@@ -172,6 +176,8 @@ def _log_joint(mixture: Mixture, x: Floats) -> Array:
     """The logarithm of w_k N(x | μ_k, Σ_k), `(…, N, K)`."""
     mixture, x = Mixture(*map(jnp.asarray, mixture)), jnp.asarray(x)
     of_mixture, of_samples = mixture.means.ndim - 2, x.ndim - 2
+    if x.ndim < 2 or x.shape[-1] != mixture.n_features:
+        raise ValueError(f"x must be (N, {mixture.n_features}), with as many features as the mixture; it is {x.shape}.")
     if of_mixture and of_samples and of_mixture != of_samples:
         raise ValueError(
             f"x must be (N, D), or have the batch axes of the mixture, {mixture.means.shape[:-2]}; "

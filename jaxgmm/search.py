@@ -46,7 +46,8 @@ class Program(NamedTuple):
         n_init: R; 1 for explicit starts.
         precision: `"mixed"`, `"float32"` or `"float64"`.
         n_history: length of the recorded history; 0 when none is asked for.
-        n_slots: runs that step together.
+        n_slots: slots for single runs.
+        n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
     """
 
     n_components: int
@@ -56,6 +57,7 @@ class Program(NamedTuple):
     precision: str
     n_history: int
     n_slots: int
+    n_stacked_slots: int
 
 
 class DataSets(NamedTuple):
@@ -63,7 +65,8 @@ class DataSets(NamedTuple):
 
     Attributes:
         z: `(C, D, N)`.
-        weights: `(C, N)`, 0 for padding.
+        weights: `(C, N)`, 0 for padding; the largest of a data set is 1.
+        weight_scale: `(C,)`, what they were divided by.
         ridge: `(C, D, D)` or `(C, D)`.
         units: the way back to data units, `(C, …)`.
         status: `RUNNING`, or why the data set is not fitted at all, `(C,)`.
@@ -71,6 +74,7 @@ class DataSets(NamedTuple):
 
     z: Float[Array, "c d n"]
     weights: Float[Array, "c n"]
+    weight_scale: Float[Array, " c"]
     ridge: Float[Array, "c d d"] | Float[Array, "c d"]
     units: Standardization
     status: Int[Array, " c"]
@@ -123,35 +127,32 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
     wanted = np.repeat(np.asarray(sets.status) == em.RUNNING, program.n_init)
     begun = _begun(starts, len(wanted), program.n_history)
     limits = (options.tol, options.max_iter)
-    search, finish = (
-        functools.partial(
-            _run,
-            sets,
-            starts,
-            covariance_type=program.covariance_type,
-            n_init=program.n_init,
-            n_slots=program.n_slots,
-            dtype=dtype,
-        )
-        for dtype in ("float32", "float64")
-    )
+    stacked = program.n_stacked_slots > 0
+    run = functools.partial(_run, sets, starts, covariance_type=program.covariance_type, n_init=program.n_init)
+    singly = functools.partial(run, n_slots=program.n_slots, stacked=False)
+    all_starts = functools.partial(run, n_slots=program.n_stacked_slots, stacked=True) if stacked else singly
+    search, finish = functools.partial(all_starts, dtype="float32"), functools.partial(singly, dtype="float64")
     if program.precision == "float32":
         states, *counts = search(begun, wanted, *limits, SOUND)
         return Runs(states, wanted, *map(int, counts))
-    if program.precision == "float64" or program.n_init == 1:
-        states, *counts = finish(begun, wanted, *limits, ACCURATE)
+    if program.precision == "float64" or program.n_init == 1 or options.max_iter <= 2 * RESERVED:
+        states, *counts = all_starts(begun, wanted, *limits, ACCURATE, dtype="float64")
         return Runs(states, wanted, *map(int, counts))
 
-    limits_of_search = (max(options.tol, SEARCH_TOL), options.max_iter - min(options.max_iter // 2, RESERVED))
+    limits_of_search = (max(options.tol, SEARCH_TOL), options.max_iter - RESERVED)
     states, *counts = search(begun, wanted, *limits_of_search, ACCURATE)
     found = Runs(states, np.zeros_like(wanted), *map(int, counts))
-    promise, lost = np.asarray(states.log_likelihood), np.asarray(states.status) == Status.DEGENERATE
+    lost = np.asarray(states.status) == Status.DEGENERATE
+    promise = np.asarray(states.log_likelihood)
+    margin = limits_of_search[0] * np.asarray(jnp.sum(sets.weights, axis=1))[:, None]
     pending = wanted
     # The best run of each data set, and every run whose components became too narrow for float32, go on in float64.
     # Should none of a data set's runs prove sound, the next best follow.
     while np.any(pending):
         score = np.where(pending & ~lost, promise, -np.inf).reshape(-1, program.n_init)
-        is_best = np.arange(program.n_init) == np.argmax(score, axis=1)[:, None]
+        # Starts that tol cannot tell apart are equal, and the first of them goes on: rounding must not choose.
+        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin, axis=1)
+        is_best = np.arange(program.n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         states, *counts = finish(found.states, candidates, *limits, ACCURATE)
         found = Runs(states, found.judged | candidates, found.executed + int(counts[0]), found.useful + int(counts[1]))
@@ -161,7 +162,7 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("covariance_type", "n_init", "n_slots", "dtype"))
+@functools.partial(jax.jit, static_argnames=("covariance_type", "n_init", "n_slots", "stacked", "dtype"))
 def _run(
     sets: DataSets,
     starts: Mixture,
@@ -174,34 +175,55 @@ def _run(
     covariance_type: str,
     n_init: int,
     n_slots: int,
+    stacked: bool,
     dtype: str,
 ) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
 
-    A run goes on from where it was `before`, or from its start if it has made no step.
+    A run goes on from where it was `before`, or from its start if it has made no step. Stacked, a slot holds all starts
+    of one data set: their E-steps are one larger matrix product, but the slot waits for the slowest.
     """
     family = FAMILIES[covariance_type]
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
 
-    def load(run: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
-        data_set = run // n_init
+    def problem(data_set: Array) -> tuple[Data, em.Settings]:
         data = Data(features(z[data_set], diagonal=family.diagonal), weights[data_set])
-        settings = em.Settings(ridge[data_set], tol, max_iter, floor)
+        return data, em.Settings(ridge[data_set], tol, max_iter, floor)
+
+    def begin(run: Array, settings: em.Settings) -> em.RunState:
         record, start = jax.tree.map(lambda leaf: leaf[run], (records, starts))
         begins = jax.tree.map(lambda s, m: jnp.where(record.n_iter > 0, m, s), start, record.mixture)
-        return (data, settings), em.init(begins, settings, record.n_iter, record.history)
+        return em.init(begins, settings, record.n_iter, record.history)
 
     def step(problem: tuple[Data, em.Settings], state: em.RunState) -> em.RunState:
         data, settings = problem
         return em.step(data, state, family, settings)
 
+    def load(run: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
+        loaded = problem(run // n_init)
+        return loaded, begin(run, loaded[1])
+
+    def load_stack(data_set: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
+        loaded = problem(data_set)
+        runs = n_init * data_set + jnp.arange(n_init, dtype=data_set.dtype)
+        return loaded, jax.vmap(begin, in_axes=(0, None))(runs, loaded[1])
+
     def unload(state: em.RunState) -> em.RunState:
         return state._replace(natural=None)
 
-    queue = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
-    ended, executed = run_queue(queue, jnp.sum(wanted), load, step, em.is_finished, unload, records, n_slots)
+    if stacked:
+        step_stack = jax.vmap(step, in_axes=(None, 0))
+        rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records)
+        waiting = jnp.any(wanted.reshape(-1, n_init), axis=1)
+        parts = (load_stack, step_stack, lambda states: jnp.all(em.is_finished(states)), unload, rows)
+    else:
+        waiting, parts = wanted, (load, step, em.is_finished, unload, records)
+    queue = jnp.argsort(~waiting, stable=True).astype(jnp.int32)
+    ended, executed = run_queue(queue, jnp.sum(waiting), *parts, n_slots)
+    if stacked:
+        ended, executed = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), ended), executed * n_init
     # Every run also makes an E-step after its last M-step.
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
     # Rows that were not run must not lose digits on their way through a narrower type.

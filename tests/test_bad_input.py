@@ -93,8 +93,15 @@ def test_huge_and_tiny_units(family: str, scale: float) -> None:
     np.testing.assert_allclose(scaled.mixture.covariances / scale**2, plain.mixture.covariances, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float16, np.float32])
-def test_numbers_of_other_types(dtype: type) -> None:
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_units_whose_square_no_number_holds_have_no_answer(scale: float) -> None:
+    result = jaxgmm.fit(scale * good(), 2)
+    assert result.status == Status.DEGENERATE
+    assert np.isnan(result.log_likelihood)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float16, np.float32, ">f8", ">f4", ">i2"])
+def test_numbers_of_other_types(dtype: type | str) -> None:
     x = np.round(good() * 8 + 40).astype(dtype)
     result, expected = jaxgmm.fit(x, 2), jaxgmm.fit(x.astype(float), 2)
     assert result.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-9)
@@ -137,10 +144,15 @@ def test_negative_weight_is_refused() -> None:
         ({"tol": np.nan}, "tol must be a finite number"),
         ({"tol": "small"}, "tol must be a finite number"),
         ({"max_iter": -1}, "max_iter must be an integer of at least 0"),
+        ({"max_iter": 2**31}, "less than 2\\*\\*31"),
+        ({"key": 2**63}, "key must be an integer of 64 bits"),
+        ({"key": True}, "key must be an integer"),
+        ({"sample_weight": np.ma.masked_equal(np.arange(40), 3)}, "masked entries"),
+        ({"init": Mixture(np.ones(2) / 2, np.zeros((2, 2)), np.array([[[1, 0.9], [0, 1]]] * 2))}, "must be symmetric"),
         ({"reg_covar": -1.0}, "reg_covar must be a finite number of at least 0"),
         ({"reg_covar": np.inf}, "reg_covar must be a finite number"),
         ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(40,\)"),
-        ({"key": "seed"}, "key must be an integer or one JAX random key"),
+        ({"key": "seed"}, "key must be an integer of 64 bits or one JAX random key"),
         ({"init": np.zeros(40, int) + 2}, "numbered from 0 to 1; they run from 2 to 2"),
         ({"init": np.zeros(40, int) - 1}, "numbered from 0 to 1"),
         ({"init": np.zeros(39, int)}, r"init \(labels\) must have shape \(40,\)"),

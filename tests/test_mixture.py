@@ -127,3 +127,17 @@ def test_sampling_repeats_with_its_key_and_differs_between_mixtures() -> None:
     np.testing.assert_array_equal(x, again)
     assert x.shape == (2, 10, 2)
     assert not np.any(x[0] == x[1])
+
+
+@pytest.mark.parametrize("x", [np.zeros((5, 1)), np.zeros((5, 3)), np.zeros(2)])
+def test_samples_of_other_dimension_are_refused(x: np.ndarray) -> None:
+    for function in (jaxgmm.log_prob, jaxgmm.responsibilities, jaxgmm.predict):
+        with pytest.raises(ValueError, match="as many features as the mixture"):
+            function(random_mixture(0, 2, 2), x)
+
+
+def test_sampling_refuses_what_it_cannot_read() -> None:
+    with pytest.raises(ValueError, match="n_samples must be"):
+        jaxgmm.sample(0, random_mixture(0, 2, 2), -2)
+    with pytest.raises(ValueError, match="key must be"):
+        jaxgmm.sample(np.array([0, 1], np.uint32), random_mixture(0, 2, 2), 3)

@@ -134,7 +134,7 @@ def _lloyd(
         membership = jax.nn.one_hot(labels, n_components, axis=0, dtype=x.dtype) * weights[None, :]
         sizes = jnp.sum(membership, axis=1)
         sums = jnp.matmul(x, membership.T, precision=lax.Precision.HIGHEST)
-        centres = jnp.where((sizes > 0)[None, :], sums / jnp.maximum(sizes, 1e-30)[None, :], centres)
+        centres = jnp.where((sizes > 0)[None, :], sums / jnp.where(sizes > 0, sizes, 1.0)[None, :], centres)
         closest = jnp.argmin(_squared_distances(x, centres), axis=0).astype(jnp.int32)
         return closest, centres, jnp.any((closest != labels) & (weights > 0)), count + 1
 

@@ -99,7 +99,8 @@ def step(data: Data, state: RunState, family: Family, settings: Settings) -> Run
     converged = (change < settings.tol) & (settings.tol > 0)
     status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
     status = jnp.where(state.n_iter >= settings.max_iter, int(Status.MAX_ITER), status)
-    status = jnp.where(converged, int(Status.CONVERGED), status).astype(jnp.int32)
+    status = jnp.where(converged, int(Status.CONVERGED), status)
+    status = jnp.where(jnp.isnan(log_likelihood), int(Status.DEGENERATE), status).astype(jnp.int32)
 
     goes_on = status == RUNNING
     history = state.history

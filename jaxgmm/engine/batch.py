@@ -157,6 +157,10 @@ def _numeric(values: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} is not an array: {error}. Pass data sets of unequal length as a list of arrays."
         ) from None
+    if isinstance(values, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(values)):
+        raise ValueError(f"{name} has masked entries; give their samples weight 0, or remove them.")
+    # Compiled programs read the machine's own byte order, whatever the dtype says.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if jnp.issubdtype(array.dtype, jnp.floating):
         # JAX's bfloat16 is unknown to NumPy.
         array = array if array.dtype.kind == "f" else array.astype(np.float32)

@@ -37,16 +37,20 @@ class Machine(NamedTuple):
 
 
 def machine() -> Machine:
-    """The devices that JAX would use by default."""
+    """All local devices of the platform that JAX uses by default."""
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Machine(devices[:1] * cores, working_set=512 * 1024, chunk_budget=192 * 2**20)
+        return Machine(devices[:1] * cores, working_set=2**20, chunk_budget=192 * 2**20)
     return Machine(devices, working_set=256 * 2**20, chunk_budget=4 * 2**30)
 
 
 def n_slots(run_bytes: int, machine: Machine) -> int:
-    """How many runs step together: a power of two whose working set fits, 64 at most on a CPU."""
+    """How many runs step together: a power of two whose working set fits, 64 at most on a CPU.
+
+    At 64, arithmetic over slots fills whole vector registers on any CPU. Fewer leave a remainder that compilers round
+    differently, and a run's last bits may then depend on the slot it sat in.
+    """
     most = 64 if machine.devices[0].platform == "cpu" else 2**16
     return _power_of_two_below(min(most, max(1, machine.working_set // run_bytes)))
 
@@ -85,8 +89,8 @@ def map_chunks(
 
     def on_device(chunk: Chunk, device: Device) -> int:
         program = (program_of(chunk), device)
-        # Both settings are local to a thread.
-        with jax.enable_x64(True), jax.default_device(device):
+        # All settings are local to a thread. NaN is an answer here, and no cause to stop the other data sets.
+        with jax.enable_x64(True), jax.default_device(device), jax.debug_nans(False), jax.debug_infs(False):
             if program in _COMPILED:
                 return work(chunk)
             with compiling[program]:

@@ -60,14 +60,17 @@ def run_queue(
         the results, and how many steps all slots together have made, idle ones included.
     """
     n_queued = n_queued.astype(jnp.int32)
-    all_steps, all_finished = jax.vmap(step), jax.vmap(is_finished)
+    # States are small and of one shape: with slots as their last axis, arithmetic on them is vectorised over slots.
+    load_all = jax.vmap(load, out_axes=(0, -1))
+    step_all = jax.vmap(step, in_axes=(0, -1), out_axes=-1)
+    are_finished, unload_all = jax.vmap(is_finished, in_axes=-1), jax.vmap(unload, in_axes=-1)
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
         position = loop.next + jnp.cumsum(free.astype(jnp.int32)) - 1
         waiting = queue[jnp.clip(position, 0, queue.shape[0] - 1)].astype(jnp.int32)
         runs = jnp.where(free, jnp.where(position < n_queued, waiting, -1), loop.runs)
-        problems, states = jax.vmap(load)(jnp.maximum(runs, 0))
+        problems, states = load_all(jnp.maximum(runs, 0))
         return loop._replace(
             problems=problems,
             states=_where(free, states, loop.states),
@@ -78,11 +81,11 @@ def run_queue(
     def body(loop: _Loop) -> _Loop:
         wanting = jnp.any(loop.runs < 0) & (loop.next < n_queued)
         loop = lax.cond(wanting, refill, lambda loop: loop, loop)
-        states = lax.fori_loop(0, STRIDE, lambda _, states: all_steps(loop.problems, states), loop.states)
-        finished = all_finished(states) & (loop.runs >= 0)
+        states = lax.fori_loop(0, STRIDE, lambda _, states: step_all(loop.problems, states), loop.states)
+        finished = are_finished(states) & (loop.runs >= 0)
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
-        leavings = jax.vmap(unload)(states)
+        leavings = unload_all(states)
         return loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
@@ -91,10 +94,8 @@ def run_queue(
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]
-    empty = jax.tree.map(
-        lambda leaf: jnp.zeros((n_slots, *leaf.shape), leaf.dtype),
-        jax.eval_shape(load, jax.ShapeDtypeStruct((), jnp.int32)),
-    )
+    slots = jax.ShapeDtypeStruct((n_slots,), jnp.int32)
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(load_all, slots))
     zero = jnp.zeros((), jnp.int32)
     problems, states = empty
     loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
@@ -104,6 +105,6 @@ def run_queue(
 
 def _where(condition: Bool[Array, " s"], new: Any, old: Any) -> Any:
     def choose(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return jnp.where(condition.reshape(*[1] * (a.ndim - 1), -1), a, b)
 
     return jax.tree.map(choose, new, old)

@@ -1,0 +1,141 @@
+"""The benchmark suite, in the smallest sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import em
+
+import jaxgmm
+from benchmarks import outcome, reference, report, run, targets
+from benchmarks.environment import environment
+from benchmarks.measure import Plan, measure
+from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
+
+ROOT = Path(__file__).parents[1]
+FAST = Plan(repeats=2, seconds=0.1, sample_seconds=0.01)
+TIMED = {"seconds", "seconds_for_all", "compile_seconds", "repeats", "n_measured", "run_iterations_per_second"}
+QUALITY = {"failures", "statuses", "mean_log_likelihood", "max_difference", "reference", "efficiency", "peak_bytes"}
+
+
+def tiny(name, n_data_sets=6):
+    return SCENARIOS[name].shrunk()._replace(n_data_sets=n_data_sets)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    wanted = ["jaxgmm float32", "NumPy float64", "C limit"]
+    return measure(problem(tiny("steps-2d")), run.chosen([*wanted, "scikit-learn"])[:4], FAST)
+
+
+@pytest.mark.parametrize("family", ["full", "tied"])
+def test_numpy_reference_makes_the_textbooks_iterations(family):
+    work = problem(tiny("tiles", 3)._replace(models=(Model(3, family),), n_init=2, tol=0.0))
+    begin = starts(work, 3)
+    fit = reference.em(*padded(work.data), begin, Model(3, family), tol=0, max_iter=5, reg_covar=0, dtype="float64")
+    for b, r in np.ndindex(3, 2):
+        twin = em(work.data[b], [leaf[b, r] for leaf in begin], family, 5)
+        np.testing.assert_allclose(fit.log_likelihood[b, r], twin.log_likelihood, rtol=1e-9)
+        np.testing.assert_allclose(fit.start.means[b, r], twin.mixture.means, rtol=1e-6)
+
+
+def test_numpy_reference_equals_jaxgmm_on_ragged_data():
+    work = problem(tiny("gene-pairs")._replace(start="given", tol=0.0))
+    begin, options = starts(work, 2), {"tol": 0.0, "max_iter": 7, "reg_covar": REG_COVAR}
+    numpy = reference.em(*padded(work.data), begin, Model(2, "full"), dtype="float64", **options)
+    init = jaxgmm.Mixture(*(leaf[:, 0] for leaf in begin))
+    own = jaxgmm.fit(work.data, 2, init=init, precision="float64", **options)
+    np.testing.assert_allclose(own.log_likelihood, numpy.log_likelihood[:, 0], rtol=1e-9)
+
+
+def test_score_is_the_log_likelihood():
+    work = problem(tiny("gene-pairs", 3))
+    fit = jaxgmm.fit(work.data, 2, n_init=1, precision="float64")
+    fits = outcome.Fits(*fit.mixture, {}, None)
+    scores = outcome.mean_log_likelihoods(work, fits, 10)
+    np.testing.assert_allclose(scores * work.lengths, fit.log_likelihood, rtol=1e-9)
+
+
+def test_rows_are_complete(rows):
+    assert [row["system"] for row in rows if "error" not in row][:2] == ["jaxgmm float32", "NumPy float64"]
+    for row in rows:
+        if row["system"] != "C limit":
+            assert row.keys() >= TIMED | QUALITY, row.get("error")
+            assert row["run_iterations"] == 6 * 50 * row["n_measured"] // row["n_data_sets"]
+            assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
+            assert row["max_difference"] < 1e-3
+
+
+def test_system_that_fails_is_a_row_with_its_error():
+    def prepare(_):
+        raise ImportError("no such package")
+
+    broken = outcome.System("peer", "cpu", "float32", lambda _: True, prepare)
+    (row,) = measure(problem(tiny("steps-1d", 2)), [broken], FAST)
+    assert row["error"] == "ImportError: no such package"
+
+
+def test_first_data_sets_are_the_same_however_many_there_are():
+    scenario = SCENARIOS["steps-1d"]
+    np.testing.assert_array_equal(
+        problem(scenario._replace(n_data_sets=3)).data, problem(scenario._replace(n_data_sets=4)).data[:3]
+    )
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenarios_can_be_run(name):
+    scenario = SCENARIOS[name]
+    assert name == scenario.name
+    assert not (scenario.start == "given" and scenario.n_init > 1)
+    assert name in NOT_QUICK or scenario.shrunk().n_data_sets <= 100_000
+    data = problem(tiny(name, 2)).data
+    assert all(np.isfinite(x).all() and x.shape[1] == scenario.n_features for x in data)
+
+
+def test_report_puts_tables_between_the_markers(rows, tmp_path):
+    file, readme = tmp_path / "rows.json", tmp_path / "README.md"
+    file.write_text(json.dumps({"environment": {**environment(), "size": "quick"}, "rows": rows}))
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    results = report.Results([file])
+    for _ in range(2):
+        report.insert(readme, report.tables(results))
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("`steps-2d`: 6 × 300 × 2, K = 3") == 1
+
+
+def test_figure_is_drawn(rows, tmp_path):
+    scaling = [
+        {**row, "scenario": f"scaling-{n}", "n_data_sets": n} for row in rows if "error" not in row for n in (10, 99)
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps({"environment": {}, "rows": scaling}))
+    report.draw(report.Results([file]), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_targets_are_judged():
+    rates = {"jaxgmm float32": 400.0, "scikit-learn": 1.0, "C limit": 2000.0}
+    lines = targets.judge(
+        [{"scenario": "steps-2d", "system": name, "run_iterations_per_second": rate} for name, rate in rates.items()]
+    )
+    assert lines[0].split()[-4:] == ["400", "≥", "330", "met"]
+    assert lines[1].split()[-1] == "MISSED"
+    assert all(line.endswith("not measured") for line in lines[2:])
+
+
+def test_gpu_command_passes_in_small(tmp_path):
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(out)]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=os.environ | cache)
+    results = json.loads(out.read_text())
+    assert results["environment"]["gpu"]["float32_flops"] > 0
+    assert [row["scenario"] for row in results["rows"]] == ["steps-1d"]
+    assert results["environment"]["gpu"]["checks"][0]["max_difference"] < 1e-3
