@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test bench bench-full bench-targets bench-gpu bench-peers lint clean
 
 setup: $(READY)
 
@@ -21,6 +21,27 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run --quick
+
+bench-full: $(READY)
+	$(BIN)/python -m benchmarks.run --full
+
+bench-targets: $(READY)
+	$(BIN)/python -m benchmarks.targets
+
+# For a machine with a GPU, whose own Python has JAX for it.
+bench-gpu:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu
+
+# Peers have an environment of their own, since some pin an old NumPy.
+bench-peers: .venv-peers/.ready
+	PYTHONPATH=. .venv-peers/bin/python -m benchmarks.run --peers --only steps-2d steps-1d steps-8d \
+	  --systems "jaxgmm float32" "NumPy float64" gmmx gmm-gpu pomegranate --out benchmarks/results/peers.json
+
+.venv-peers/.ready: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	-.venv-peers/bin/python -m pip install -q -r $<
+	-.venv-peers/bin/python -m pip install -q --no-deps gmm-gpu==0.2.8
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

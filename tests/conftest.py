@@ -1,8 +1,10 @@
 """Strictness for the whole suite: shapes are checked, and no rank or dtype is promoted silently."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # The faces check what users pass by themselves, and answer in words; everything under them is held to its annotations.
@@ -15,3 +17,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the suite's time is compilation: workers share what they compile, and a second run finds it again.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_released() -> Iterator[None]:
+    """Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more."""
+    yield
+    jax.clear_caches()
