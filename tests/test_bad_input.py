@@ -131,7 +131,7 @@ def test_negative_weight_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_components": 0}, "n_components must be an integer of at least 1; got 0"),
+        ({"n_components": 0}, "n_components must be an integer of at least 1, and less than 2.*; got 0"),
         ({"n_components": 2.0}, "n_components must be an integer"),
         ({"n_components": True}, "n_components must be an integer"),
         ({"covariance_type": "round"}, "must be one of 'full', 'tied', 'diag', 'spherical'; got 'round'"),
