@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-gpu bench-peers lint clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-gpu bench-peers lint clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ bench-full: $(READY)
 
 bench-targets: $(READY)
 	$(BIN)/python -m benchmarks.targets
+
+bench-compilation: $(READY)
+	$(BIN)/python -m benchmarks.compilation
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

@@ -1,5 +1,6 @@
-"""What figures depend on beside the code: the machine, versions and the commit."""
+"""What figures depend on beside the code, and the files that both are written to."""
 
+import json
 import os
 import platform
 import subprocess
@@ -8,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "joblib", "gmmx", "gmm-gpu", "pomegranate", "torch")
+RESULTS = Path(__file__).with_name("results")
+PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "scipy", "scikit-learn", "joblib")
+PACKAGES += ("gmmx", "gmm-gpu", "pomegranate", "torch")
 
 
 def environment() -> dict:
@@ -28,6 +31,19 @@ def environment() -> dict:
         "load_before": os.getloadavg()[0],
         "versions": versions,
     }
+
+
+def write(path: Path, results: dict) -> None:
+    """Replaces a file of results whole: who watches it, or stops the program, never finds half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1) + "\n")
+    part.replace(path)
+
+
+def error_of(error: Exception) -> str:
+    """An error as results tell it."""
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 def _git(*arguments: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.environment import CORES
+from benchmarks.environment import CORES, error_of
 from benchmarks.outcome import Outcome, System, mean_log_likelihoods
 from benchmarks.scenarios import Problem
 
@@ -55,11 +55,15 @@ def measure(problem: Problem, systems: list[System], plan: Plan) -> list[dict]:
             try:
                 contenders.append(_ready(system, problem, plan))
             except Exception as error:
-                rows.append({**_about(problem, system), "error": f"{type(error).__name__}: {error}"[:500]})
+                rows.append({**_about(problem, system), "error": error_of(error)})
     for _ in range(plan.repeats):
-        for contender in contenders:
+        for contender in tuple(contenders):
             if contender.first_seconds + sum(contender.times) < plan.seconds or not contender.times:
-                contender.times.append(_timed(contender.job)[0])
+                try:
+                    contender.times.append(_timed(contender.job)[0])
+                except Exception as error:
+                    contenders = [other for other in contenders if other is not contender]
+                    rows.append({**_about(problem, contender.system), "error": error_of(error)})
     scores = _scores(contenders)
     return [*(_row(problem, contender, scores) for contender in contenders), *rows]
 

@@ -10,10 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from benchmarks.environment import CORES
 from benchmarks.scenarios import Model, Start
+
+try:
+    from threadpoolctl import threadpool_limits
+except ImportError:
+    # The threads of matrix products then get in each other's way: slower, but the answers stand as a reference.
+    threadpool_limits = contextlib.nullcontext
 
 # Bytes that a chunk's features and responsibilities fill: more leave the cache, fewer wait for the interpreter.
 CHUNK_BYTES = 2**22

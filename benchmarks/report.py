@@ -12,6 +12,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.environment import RESULTS
+
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ROOT = Path(__file__).parents[1]
 PEERS = ("gmmx, loop", "gmmx, vmap", "gmm-gpu", "pomegranate")
@@ -220,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
     parser.add_argument("files", nargs="+", type=Path, help="results, the latest last")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file whose tables are replaced")
-    parser.add_argument("--figure", type=Path, default=Path(__file__).with_name("results") / "scaling.png")
+    parser.add_argument("--figure", type=Path, default=RESULTS / "scaling.png")
     options = parser.parse_args()
     results = Results(options.files)
     insert(options.readme, tables(results))

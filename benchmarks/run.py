@@ -6,17 +6,15 @@ Usage:
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 from benchmarks import peers, scikit, systems
-from benchmarks.environment import environment
+from benchmarks.environment import RESULTS, environment, error_of, write
 from benchmarks.measure import Plan, measure
 from benchmarks.outcome import System
 from benchmarks.scenarios import NOT_QUICK, SCENARIOS, Scenario, problem
 
-RESULTS = Path(__file__).with_name("results")
 QUICK = Plan(repeats=5, seconds=2.5, sample_seconds=0.3)
 FULL = Plan(repeats=5, seconds=60.0, sample_seconds=6.0)
 
@@ -46,14 +44,13 @@ def run(
             new = [{"scenario": scenario.name, "system": None, "error": f"skipped: {minutes:g} minutes had passed"}]
         else:
             print(f"{time.monotonic() - began:6.0f} s  {scenario.name}", flush=True)
-            new = measure(problem(scenario), contenders, plan)
+            try:
+                new = measure(problem(scenario), contenders, plan)
+            except Exception as error:
+                new = [{"scenario": scenario.name, "system": None, "error": error_of(error)}]
             print("\n".join(f"{'':10}{summary(row)}" for row in new), flush=True)
         rows += new
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Replaced whole: who watches the file never reads half of it.
-        part = out.with_suffix(".part")
-        part.write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
-        part.replace(out)
+        write(out, {"environment": about, "rows": rows})
     return rows
 
 

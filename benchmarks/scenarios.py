@@ -174,18 +174,33 @@ def pixels(rng: np.random.Generator, n_data_sets: int, n_samples: int, n_feature
     return np.clip(np.round(surfaces + light + rng.normal(0, 2, surfaces.shape)), 0, 255)
 
 
-def _steps(name: str, n: int, shape: tuple[int, int], k: int, n_init: int = 1, n_quick: int | None = None) -> Scenario:
+class Shape(NamedTuple):
+    """N, D and K of the targets."""
+
+    n_samples: int
+    n_features: int
+    n_components: int
+
+
+ONE_D, TWO_D, EIGHT_D = Shape(100, 1, 2), Shape(300, 2, 3), Shape(2_000, 8, 8)
+
+
+def _steps(name: str, n: int, shape: Shape, n_init: int = 1, n_quick: int | None = None) -> Scenario:
     """Exactly 50 iterations; several starts of one data set are each system's own random samples."""
     start = "given" if n_init == 1 else "random_from_data"
     text = "arithmetic alone: exactly 50 iterations" + (f" from {n_init} starts" if n_init > 1 else "")
     settings = {"n_init": n_init, "start": start, "tol": 0.0, "max_iter": 50}
-    quick = {"n_data_sets": n_quick or n}
-    return Scenario(name, text, n, *shape, (Model(k, "full"),), clusters(k), quick, **settings)
+    return Scenario(name, text, n, *_work_of(shape), {"n_data_sets": n_quick or n}, **settings)
 
 
-def _converge(name: str, n: int, shape: tuple[int, int], k: int, n_quick: int) -> Scenario:
-    quick = {"n_data_sets": n_quick}
-    return Scenario(name, "10 starts to convergence", n, *shape, (Model(k, "full"),), clusters(k), quick, n_init=10)
+def _converge(name: str, n: int, shape: Shape, n_quick: int) -> Scenario:
+    return Scenario(name, "10 starts to convergence", n, *_work_of(shape), {"n_data_sets": n_quick}, n_init=10)
+
+
+def _work_of(shape: Shape) -> tuple:
+    """A scenario's fields from `n_samples` to `draw`: as many clusters as components, each with its own covariance."""
+    k = shape.n_components
+    return shape.n_samples, shape.n_features, (Model(k, "full"),), clusters(k)
 
 
 _WORK = [
@@ -277,15 +292,15 @@ _WORK = [
     ),
 ]
 TARGETS = [
-    _steps("steps-2d", 1_000, (300, 2), 3),
-    _steps("steps-1d", 8_192, (100, 1), 2),
-    _steps("steps-8d", 64, (2_000, 8), 8, n_quick=16),
-    _steps("steps-2d-starts", 128, (300, 2), 3, n_init=10),
-    _steps("steps-8d-starts", 16, (2_000, 8), 8, n_init=10, n_quick=4),
-    _converge("converge-2d", 1_000, (300, 2), 3, n_quick=200),
-    _converge("converge-8d", 64, (2_000, 8), 8, n_quick=4),
+    _steps("steps-2d", 1_000, TWO_D),
+    _steps("steps-1d", 8_192, ONE_D),
+    _steps("steps-8d", 64, EIGHT_D, n_quick=16),
+    _steps("steps-2d-starts", 128, TWO_D, n_init=10),
+    _steps("steps-8d-starts", 16, EIGHT_D, n_init=10, n_quick=4),
+    _converge("converge-2d", 1_000, TWO_D, n_quick=200),
+    _converge("converge-8d", 64, EIGHT_D, n_quick=4),
 ]
-SCALING = [_steps(f"scaling-{n}", n, (100, 1), 2) for n in (100, 1_000, 10_000, 100_000, 1_000_000)]
-FOR_A_GPU = [_steps("steps-2d-many", 100_000, (300, 2), 3), _steps("steps-8d-many", 2_048, (2_000, 8), 8)]
+SCALING = [_steps(f"scaling-{n}", n, ONE_D) for n in (100, 1_000, 10_000, 100_000, 1_000_000)]
+FOR_A_GPU = [_steps("steps-2d-many", 100_000, TWO_D), _steps("steps-8d-many", 2_048, EIGHT_D)]
 SCENARIOS = {scenario.name: scenario for scenario in [*TARGETS, *_WORK, *SCALING, *FOR_A_GPU]}
 NOT_QUICK = {"scaling-1000000", *(scenario.name for scenario in FOR_A_GPU)}

@@ -5,13 +5,19 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from benchmarks.environment import CORES
 from benchmarks.outcome import Fits, Outcome, System
 from benchmarks.scenarios import REG_COVAR, Model, Problem, Scenario, Start, starts
+
+# Without it the other systems are measured, and its rows say what is missing.
+MISSING = None
+try:
+    from joblib import Parallel, delayed
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
+except ImportError as error:
+    MISSING = error
 
 # Entries of a data set below which threads within one fit only make it slower, by tens of times on a busy machine.
 SMALL = 2_000_000
@@ -56,6 +62,8 @@ def _on_all_cores(problem: Problem) -> Callable[[], Outcome]:
 
 def _jobs(problem: Problem) -> list[list[tuple]]:
     """Arguments of `fit_one` for every model and data set."""
+    if MISSING:
+        raise MISSING
     data = [np.asarray(x, np.float64) for x in problem.data]
     jobs = []
     for model in problem.scenario.models:

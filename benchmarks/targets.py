@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.environment import RESULTS
 from benchmarks.measure import NOTICEABLE, Plan
 from benchmarks.scenarios import SCALING, SCENARIOS, TARGETS
 
@@ -115,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets")
     parser.add_argument("file", nargs="?", type=Path, help="results to judge, instead of measuring")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help="measure these scenarios")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "targets.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "targets.json")
     options = parser.parse_args()
     if options.file:
         results = json.loads(options.file.read_text())

@@ -2,7 +2,6 @@
 
 import math
 import numbers
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,10 +11,11 @@ import numpy as np
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.engine.batch import Batch, batch, padded, per_sample, shapes
-from jaxgmm.engine.devices import Machine, chunk_size, machine, map_chunks, n_slots
+from jaxgmm.engine.batch import Batch, batch, padded, per_sample
+from jaxgmm.engine.devices import machine, map_chunks
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, full_covariances
+from jaxgmm.plan import Chunk, chunks
 from jaxgmm.search import Options, Program
 
 Precision = Literal["mixed", "float32", "float64"]
@@ -49,14 +49,6 @@ class FitResult(NamedTuple):
     efficiency: float
 
 
-class _Chunk(NamedTuple):
-    data_sets: np.ndarray
-    size: int
-    n_samples: int
-    n_slots: int
-    n_stacked_slots: int
-
-
 def fit(
     x: Any,
     n_components: int,
@@ -64,6 +56,7 @@ def fit(
     covariance_type: str = "full",
     init: Any = "k-means++",
     n_init: int = 10,
+    n_finalists: int | None = None,
     tol: float = 1e-5,
     max_iter: int = 1000,
     reg_covar: float = 1e-6,
@@ -87,6 +80,9 @@ def fit(
             explicit starts, one run for each data set: a `Mixture` with or without batch axis, responsibilities
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
+        n_finalists: take only the best so many starts of each data set to their ends, judged after 16 iterations; the
+            others end there as `MAX_ITER`. None takes all. (Biernacki, Celeux and Govaert, 2003, "Choosing starting
+            values for the EM algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
             less); 0 never stops early.
         max_iter: iterations at most; one iteration is an E-step, then an M-step.
@@ -115,54 +111,44 @@ def fit(
         >>> jaxgmm.Status(result.status).name
         'CONVERGED'
     """
-    _check_options(n_components, covariance_type, n_init, tol, max_iter, reg_covar, precision)
+    _check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision)
     data = batch(x)
     weights = None if sample_weight is None else _weights(sample_weight, data)
     init_name, start = _start(init, data, n_components, covariance_type)
+    n_init = int(n_init) if start is None else 1
     program = Program(
         n_components=int(n_components),
+        has_absent=False,
         covariance_type=covariance_type,
         init=init_name,
-        n_init=int(n_init) if start is None else 1,
+        n_init=n_init,
+        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
         precision=precision,
+        search_dtype="float32",
         n_history=int(max_iter) + 1 if history else 0,
         n_slots=1,
         n_stacked_slots=0,
+        tile=0,
     )
-    options = Options(float(tol), int(max_iter), float(reg_covar), _key(key))
-
-    result = _empty_result(data, program)
+    options = Options(float(tol), int(max_iter), float(reg_covar), _key(key), int(n_components))
     hardware = machine()
+    planned = chunks(data, program, options, hardware)
+    result = _empty_result(data, program)
     executed, useful = [], []
 
-    def work(chunk: _Chunk) -> int:
-        fits = _fit_padded(
-            chunk,
-            data,
-            weights,
-            start,
-            options,
-            program._replace(n_slots=chunk.n_slots, n_stacked_slots=chunk.n_stacked_slots),
-        )
+    def work(chunk: Chunk) -> int:
+        fits = _fit_padded(chunk, data, weights, start, options)
         _store(fits, chunk.data_sets, result)
         executed.append(fits.executed)
         useful.append(fits.useful)
-        return len(chunk.data_sets) * program.n_init
+        return len(chunk.data_sets) * n_init
 
-    def program_of(chunk: _Chunk) -> tuple:
-        kinds = [None if rows is None else rows.dtype.str for rows in (data.samples, weights)]
-        return (
-            program,
-            chunk.n_slots,
-            chunk.n_stacked_slots,
-            chunk.size,
-            chunk.n_samples,
-            data.samples.shape[1],
-            *kinds,
-        )
+    def program_of(chunk: Chunk) -> tuple:
+        dtypes = [None if rows is None else rows.dtype.str for rows in (data.samples, weights)]
+        return (chunk.program, chunk.size, chunk.n_samples, data.samples.shape[1], *dtypes)
 
-    with progress_bar(data.n_data_sets * program.n_init, shown=progress) as report:
-        map_chunks(work, _chunks(data, program, options.tol, hardware), program_of, hardware, report)
+    with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
+        map_chunks(work, planned, program_of, Chunk.halves, hardware, report)
     result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
@@ -170,52 +156,38 @@ def fit(
     return _without_batch_axis(result) if data.is_single else result
 
 
-def _chunks(data: Batch, program: Program, tol: float, hardware: Machine) -> Iterator[_Chunk]:
-    """Chunks of data sets of one padded length, sized for the machine."""
-    n_features, n_components = data.samples.shape[1], program.n_components
-    diagonal = FAMILIES[program.covariance_type].diagonal
-    n_feature_rows = 1 + 2 * n_features if diagonal else 1 + n_features + n_features * (n_features + 1) // 2
-    for n_samples, data_sets in shapes(data):
-        # A run reads its features and writes logits and responsibilities, in the main in float32.
-        slots = n_slots(4 * n_samples * (n_feature_rows + 2 * n_components), hardware)
-        # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
-        stacked = 0
-        if program.n_init > 1 and tol == 0:
-            stacked = n_slots(4 * n_samples * (n_feature_rows + 2 * n_components * program.n_init), hardware)
-        # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
-        data_set_bytes = 8 * n_samples * (3 * n_features + n_feature_rows + 3 * n_components + 8)
-        data_set_bytes += 8 * program.n_init * (program.n_history + 3 * n_components * n_feature_rows)
-        size = chunk_size(len(data_sets), data_set_bytes, hardware)
-        for first in range(0, len(data_sets), size):
-            chosen = data_sets[first : first + size]
-            yield _Chunk(chosen, size, n_samples, slots, stacked)
-
-
-def _fit_padded(
-    chunk: _Chunk, data: Batch, weights: np.ndarray | None, start: Any, options: Options, program: Program
-) -> ChunkFits:
-    """Runs the compiled program on a chunk, filled up with empty data sets to its size."""
+def _fit_padded(chunk: Chunk, data: Batch, weights: np.ndarray | None, start: Any, options: Options) -> ChunkFits:
+    """Runs the compiled programs on a chunk, filled up by repeating a data set."""
     missing = chunk.size - len(chunk.data_sets)
+    rows = np.concatenate([chunk.data_sets, np.repeat(chunk.data_sets[:1], missing)])
 
-    def filled(rows: np.ndarray) -> np.ndarray:
-        return np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)]) if missing else rows
+    def rows_of(table: Any) -> Any:
+        return padded(table, data, rows, chunk.n_samples)
 
-    def rows_of(table: np.ndarray) -> np.ndarray:
-        return filled(padded(table, data, chunk.data_sets, chunk.n_samples))
-
-    lengths = np.concatenate([data.lengths[chunk.data_sets], np.zeros(missing, int)])
+    # What fills up is empty, and so not fitted.
+    lengths = np.where(np.arange(chunk.size) < len(chunk.data_sets), data.lengths[rows], 0)
     if isinstance(start, Mixture):
-        chunk_start = Mixture(*(filled(leaf[chunk.data_sets]) for leaf in start))
+        chunk_start = Mixture(*(leaf[rows] for leaf in start))
     else:
         chunk_start = None if start is None else rows_of(start)
     chunk_weights = None if weights is None else rows_of(weights)
-    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, options, program)
+    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, options, chunk.program)
 
 
 def _check_options(
-    n_components: Any, covariance_type: Any, n_init: Any, tol: Any, max_iter: Any, reg_covar: Any, precision: Any
+    n_components: Any,
+    covariance_type: Any,
+    n_init: Any,
+    n_finalists: Any,
+    tol: Any,
+    max_iter: Any,
+    reg_covar: Any,
+    precision: Any,
 ) -> None:
-    for name, value, least in (("n_components", n_components, 1), ("n_init", n_init, 1), ("max_iter", max_iter, 0)):
+    at_least_one = {"n_components": n_components, "n_init": n_init}
+    if n_finalists is not None:
+        at_least_one["n_finalists"] = n_finalists
+    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) < 2**31:
             raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
     for name, value in (("tol", tol), ("reg_covar", reg_covar)):
@@ -294,9 +266,9 @@ def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_
     )
 
 
-def _key(key: Any) -> jax.Array:
+def _key(key: Any) -> jax.Array | np.int64:
     if isinstance(key, numbers.Integral) and not isinstance(key, bool) and -(2**63) <= int(key) < 2**63:
-        return jax.random.key(int(key))
+        return np.int64(key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key
     if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.shape == (2,):
@@ -326,6 +298,9 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
     def store(rows: np.ndarray, new: np.ndarray) -> None:
         rows[data_sets] = new[: len(data_sets)]
 
+    # A program may have had room for more components.
+    n_components = result.mixture.weights.shape[1]
+    fits = fits._replace(mixture=Mixture(*(leaf[:, :n_components] for leaf in fits.mixture)))
     for name in set(FitResult._fields) & set(ChunkFits._fields):
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
 

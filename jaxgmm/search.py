@@ -15,15 +15,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.expectation import Data
-from jaxgmm.em.statistics import features
-from jaxgmm.engine.slots import run_queue
+from jaxgmm.em.expectation import Data, Tiles, as_data
+from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.engine.slots import Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
 SEARCH_TOL = 1e-6
+
+# Iterations after which the finalists among the starts are chosen.
+SHORT = 16
 
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10
@@ -37,43 +40,53 @@ _Tree = TypeVar("_Tree")
 
 
 class Program(NamedTuple):
-    """What a program is compiled for.
+    """What programs are compiled for.
 
     Attributes:
-        n_components: K.
+        n_components: K that arrays have room for.
+        has_absent: whether fewer components may be present (`Options.n_components`), so that several K share programs.
         covariance_type: name of the family.
         init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
         n_init: R; 1 for explicit starts.
+        n_finalists: starts of each data set that are taken to their ends; the others end after `SHORT` iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
+        search_dtype: type of the search among starts in mixed precision.
         n_history: length of the recorded history; 0 when none is asked for.
         n_slots: slots for single runs.
         n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
+        tile: samples that an E-step reads at a time, or 0 for all.
     """
 
     n_components: int
+    has_absent: bool
     covariance_type: str
     init: str
     n_init: int
+    n_finalists: int
     precision: str
+    search_dtype: str
     n_history: int
     n_slots: int
     n_stacked_slots: int
+    tile: int
 
 
 class DataSets(NamedTuple):
     """A chunk of standardised data sets.
 
     Attributes:
-        z: `(C, D, N)`.
-        weights: `(C, N)`, 0 for padding; the largest of a data set is 1.
+        z: `(C, D, N)`; None where only what describes the data sets is needed.
+        weights: `(C, N)`, 0 for padding; the largest of a data set is 1. None likewise.
+        n_effective: `(C,)`, their sum.
         weight_scale: `(C,)`, what they were divided by.
         ridge: `(C, D, D)` or `(C, D)`.
         units: the way back to data units, `(C, …)`.
         status: `RUNNING`, or why the data set is not fitted at all, `(C,)`.
     """
 
-    z: Float[Array, "c d n"]
-    weights: Float[Array, "c n"]
+    z: Any
+    weights: Any
+    n_effective: Float[Array, " c"]
     weight_scale: Float[Array, " c"]
     ridge: Float[Array, "c d d"] | Float[Array, "c d"]
     units: Standardization
@@ -87,13 +100,15 @@ class Options(NamedTuple):
         tol: smallest gain of the mean log-likelihood to go on for.
         max_iter: iterations at most.
         reg_covar: ridge, as a fraction of each feature's variance.
-        key: random key.
+        key: random key, or seed.
+        n_components: components that are present.
     """
 
     tol: float
     max_iter: int
     reg_covar: float
-    key: Array
+    key: Array | np.int64
+    n_components: int
 
 
 class Runs(NamedTuple):
@@ -112,8 +127,16 @@ class Runs(NamedTuple):
     useful: int
 
 
+class _Slot(NamedTuple):
+    """What a slot holds beside the data: a run, or all runs of a data set in a leading axis."""
+
+    state: em.RunState
+    settings: em.Settings
+    total_weight: Float[Array, ""]
+
+
 def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program) -> Runs:
-    """Takes every start of every sound data set to its end.
+    """Takes every start of every sound data set to its end, or to the place where it falls behind.
 
     Args:
         sets: C standardised data sets.
@@ -125,44 +148,101 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
         the runs.
     """
     wanted = np.repeat(np.asarray(sets.status) == em.RUNNING, program.n_init)
-    begun = _begun(starts, len(wanted), program.n_history)
-    limits = (options.tol, options.max_iter)
-    stacked = program.n_stacked_slots > 0
-    run = functools.partial(_run, sets, starts, covariance_type=program.covariance_type, n_init=program.n_init)
-    singly = functools.partial(run, n_slots=program.n_slots, stacked=False)
-    all_starts = functools.partial(run, n_slots=program.n_stacked_slots, stacked=True) if stacked else singly
-    search, finish = functools.partial(all_starts, dtype="float32"), functools.partial(singly, dtype="float64")
-    if program.precision == "float32":
-        states, *counts = search(begun, wanted, *limits, SOUND)
-        return Runs(states, wanted, *map(int, counts))
-    if program.precision == "float64" or program.n_init == 1 or options.max_iter <= 2 * RESERVED:
-        states, *counts = all_starts(begun, wanted, *limits, ACCURATE, dtype="float64")
-        return Runs(states, wanted, *map(int, counts))
+    in_one_precision = program.precision != "mixed" or program.n_init == 1 or options.max_iter <= 2 * RESERVED
+    if in_one_precision:
+        dtype = "float32" if program.precision == "float32" else "float64"
+        tol, max_iter = options.tol, options.max_iter
+    else:
+        dtype = program.search_dtype
+        tol, max_iter = max(options.tol, SEARCH_TOL), options.max_iter - RESERVED
+    # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
+    floor = SOUND if program.precision == "float32" else ACCURATE
+    work = _Work(sets, starts, options, program)
+    # What an iteration at this tolerance can change; starts that differ by less are equal.
+    margin = tol * np.asarray(sets.n_effective)
 
-    limits_of_search = (max(options.tol, SEARCH_TOL), options.max_iter - RESERVED)
-    states, *counts = search(begun, wanted, *limits_of_search, ACCURATE)
-    found = Runs(states, np.zeros_like(wanted), *map(int, counts))
-    lost = np.asarray(states.status) == Status.DEGENERATE
-    promise = np.asarray(states.log_likelihood)
-    margin = limits_of_search[0] * np.asarray(jnp.sum(sets.weights, axis=1))[:, None]
+    found = _begun(starts, program.n_history)
+    if program.n_finalists < program.n_init and max_iter > SHORT:
+        found = work.run(found, wanted, tol, SHORT, floor, dtype)
+        wanted = _among_best(found.states, wanted, margin, program)
+    found = work.run(found, wanted, tol, max_iter, floor, dtype, stacked=program.n_stacked_slots > 0)
+    if in_one_precision:
+        return found._replace(judged=wanted)
+    return _finished(work, found, wanted, margin)
+
+
+def _among_best(states: em.RunState, wanted: np.ndarray, margin: np.ndarray, program: Program) -> np.ndarray:
+    """Which of the wanted runs are the finalists of their data set. Of runs that are equal, the first go on."""
+    score = np.asarray(states.log_likelihood).reshape(-1, program.n_init)
+    score = np.where(np.isnan(score), -np.inf, score)
+    unit = np.maximum(margin, np.finfo(np.float64).tiny)[:, None]
+    order = np.argsort(-np.round(score / unit), axis=1, kind="stable")
+    is_finalist = np.zeros_like(order, bool)
+    np.put_along_axis(is_finalist, order[:, : program.n_finalists], True, axis=1)
+    return wanted & is_finalist.ravel()
+
+
+def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: np.ndarray) -> Runs:
+    """Takes the best run of each data set to its end in float64, and every run that became too narrow for a search.
+
+    Should none of a data set's runs prove sound, the next best follow.
+    """
+    options, n_init = work.options, work.program.n_init
+    lost = np.asarray(found.states.status) == Status.DEGENERATE
+    promise = np.asarray(found.states.log_likelihood)
     pending = wanted
-    # The best run of each data set, and every run whose components became too narrow for float32, go on in float64.
-    # Should none of a data set's runs prove sound, the next best follow.
     while np.any(pending):
-        score = np.where(pending & ~lost, promise, -np.inf).reshape(-1, program.n_init)
-        # Starts that tol cannot tell apart are equal, and the first of them goes on: rounding must not choose.
-        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin, axis=1)
-        is_best = np.arange(program.n_init) == first[:, None]
+        score = np.where(pending & ~lost, promise, -np.inf).reshape(-1, n_init)
+        # Rounding must not choose.
+        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin[:, None], axis=1)
+        is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
-        states, *counts = finish(found.states, candidates, *limits, ACCURATE)
-        found = Runs(states, found.judged | candidates, found.executed + int(counts[0]), found.useful + int(counts[1]))
-        sound = found.judged & (np.asarray(states.status) != Status.DEGENERATE)
-        settled = np.any(sound.reshape(-1, program.n_init), axis=1)
-        pending = pending & ~candidates & ~np.repeat(settled, program.n_init)
+        found = work.run(found, candidates, options.tol, options.max_iter, ACCURATE, "float64")
+        found = found._replace(judged=found.judged | candidates)
+        sound = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
+        settled = np.any(sound.reshape(-1, n_init), axis=1)
+        pending = pending & ~candidates & ~np.repeat(settled, n_init)
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("covariance_type", "n_init", "n_slots", "stacked", "dtype"))
+class _Work(NamedTuple):
+    """What all passes over the runs of a chunk have in common."""
+
+    sets: DataSets
+    starts: Mixture
+    options: Options
+    program: Program
+
+    def run(
+        self,
+        found: Runs,
+        wanted: np.ndarray,
+        tol: float,
+        max_iter: int,
+        floor: int,
+        dtype: str,
+        *,
+        stacked: bool = False,
+    ) -> Runs:
+        """Takes the wanted runs on from where they were `found`; others keep what they have."""
+        program = self.program
+        states, executed, useful = _run(
+            *(self.sets, self.starts, found.states, wanted, tol, max_iter, floor, self.options.n_components),
+            covariance_type=program.covariance_type,
+            n_init=program.n_init,
+            n_slots=program.n_stacked_slots if stacked else program.n_slots,
+            stacked=stacked,
+            has_absent=program.has_absent,
+            tile=program.tile,
+            dtype=dtype,
+        )
+        return Runs(states, found.judged, found.executed + int(executed), found.useful + int(useful))
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("covariance_type", "n_init", "n_slots", "stacked", "has_absent", "tile", "dtype"),
+)
 def _run(
     sets: DataSets,
     starts: Mixture,
@@ -171,11 +251,14 @@ def _run(
     tol: Any,
     max_iter: Any,
     variance_floor: Any,
+    n_components: Any,
     *,
     covariance_type: str,
     n_init: int,
     n_slots: int,
     stacked: bool,
+    has_absent: bool,
+    tile: int,
     dtype: str,
 ) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
@@ -187,64 +270,70 @@ def _run(
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
+    present = jnp.arange(starts.weights.shape[-1]) < n_components if has_absent else None
 
-    def problem(data_set: Array) -> tuple[Data, em.Settings]:
-        data = Data(features(z[data_set], diagonal=family.diagonal), weights[data_set])
-        return data, em.Settings(ridge[data_set], tol, max_iter, floor)
+    # A slot holds one run, or all runs of a data set in a leading axis.
+    def load(item: Array) -> tuple[Data | Tiles, _Slot]:
+        data_set = item if stacked else item // n_init
+        runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
+        record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
+        begun = record.n_iter > 0
+        mixture = where_leading(begun, record.mixture, start) if stacked else _select(begun, record.mixture, start)
+        data = as_data(z[data_set], weights[data_set], tile, diagonal=family.diagonal)
+        settings = em.Settings(ridge[data_set], tol, max_iter, floor, present)
+        return data, _Slot(record._replace(mixture=mixture), settings, jnp.sum(weights[data_set]))
 
-    def begin(run: Array, settings: em.Settings) -> em.RunState:
-        record, start = jax.tree.map(lambda leaf: leaf[run], (records, starts))
-        begins = jax.tree.map(lambda s, m: jnp.where(record.n_iter > 0, m, s), start, record.mixture)
-        return em.init(begins, settings, record.n_iter, record.history)
+    def begin(slot: _Slot) -> _Slot:
+        def one(record: em.RunState) -> em.RunState:
+            return em.init(record.mixture, slot.settings, record.n_iter, record.history)
 
-    def step(problem: tuple[Data, em.Settings], state: em.RunState) -> em.RunState:
-        data, settings = problem
-        return em.step(data, state, family, settings)
+        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
-    def load(run: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
-        loaded = problem(run // n_init)
-        return loaded, begin(run, loaded[1])
+    def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
+        return em.read(data, slot.state, family)
 
-    def load_stack(data_set: Array) -> tuple[tuple[Data, em.Settings], em.RunState]:
-        loaded = problem(data_set)
-        runs = n_init * data_set + jnp.arange(n_init, dtype=data_set.dtype)
-        return loaded, jax.vmap(begin, in_axes=(0, None))(runs, loaded[1])
+    def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
+        def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
+            return em.advance(state, *sums, slot.total_weight, family, slot.settings)
 
-    def unload(state: em.RunState) -> em.RunState:
-        return state._replace(natural=None)
+        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
 
-    if stacked:
-        step_stack = jax.vmap(step, in_axes=(None, 0))
-        rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records)
-        waiting = jnp.any(wanted.reshape(-1, n_init), axis=1)
-        parts = (load_stack, step_stack, lambda states: jnp.all(em.is_finished(states)), unload, rows)
-    else:
-        waiting, parts = wanted, (load, step, em.is_finished, unload, records)
+    def is_finished(slot: _Slot) -> Array:
+        return jnp.all(em.is_finished(slot.state))
+
+    def unload(slot: _Slot) -> em.RunState:
+        return slot.state._replace(natural=None)
+
+    runs_per_slot = n_init if stacked else 1
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records) if stacked else records
+    waiting = jnp.any(wanted.reshape(-1, runs_per_slot), axis=1)
     queue = jnp.argsort(~waiting, stable=True).astype(jnp.int32)
-    ended, executed = run_queue(queue, jnp.sum(waiting), *parts, n_slots)
-    if stacked:
-        ended, executed = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), ended), executed * n_init
+    kind = Kind(load, begin, read, advance, is_finished, unload)
+    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, n_slots)
+    ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
     # Every run also makes an E-step after its last M-step.
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
     # Rows that were not run must not lose digits on their way through a narrower type.
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(wanted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-        _cast(ended, "float64"),
-        before,
-    )
-    return kept, executed, useful
+    kept = where_leading(wanted, _cast(ended, "float64"), before)
+    return kept, executed * runs_per_slot, useful
 
 
-def _begun(starts: Mixture, n_runs: int, n_history: int) -> em.RunState:
-    """Records of runs `(Q, …)` that have made no step yet."""
-    return em.RunState(
+def _begun(starts: Mixture, n_history: int) -> Runs:
+    """Runs `(Q,)` that have made no step yet."""
+    n_runs = len(starts.weights)
+    states = em.RunState(
         mixture=starts,
         natural=None,
-        log_likelihood=jnp.asarray(np.full(n_runs, np.nan)),
-        n_iter=jnp.asarray(np.zeros(n_runs, np.int32)),
-        status=jnp.asarray(np.full(n_runs, em.RUNNING, np.int32)),
-        history=jnp.asarray(np.full((n_runs, n_history), np.nan)) if n_history else None,
+        log_likelihood=np.full(n_runs, np.nan),
+        n_iter=np.zeros(n_runs, np.int32),
+        status=np.full(n_runs, em.RUNNING, np.int32),
+        history=np.full((n_runs, n_history), np.nan) if n_history else None,
     )
+    return Runs(states, np.zeros(n_runs, bool), 0, 0)
+
+
+def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _cast(tree: _Tree, dtype: str) -> _Tree:

@@ -14,7 +14,7 @@ FLOORS = [
     {"em"},
     {"engine"},
     {"search"},
-    {"chunk"},
+    {"chunk", "plan"},
     {"fit"},
     {"sweep"},
     {"sklearn", "frames", "storage", "plot", "cli", "__main__"},

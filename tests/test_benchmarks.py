@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from reference import em
 
 import jaxgmm
-from benchmarks import outcome, reference, report, run, targets
+from benchmarks import compilation, gpu, outcome, reference, report, run, scikit, targets
 from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
@@ -79,6 +80,33 @@ def test_system_that_fails_is_a_row_with_its_error():
     assert row["error"] == "ImportError: no such package"
 
 
+def test_system_that_fails_while_it_is_timed_leaves_the_others_rows():
+    steady = run.chosen(["NumPy float64"])[0]
+    calls = iter([steady.prepare(problem(tiny("steps-1d", 2)))()])
+    broken = outcome.System("twice", "cpu", "float32", lambda _: True, lambda _: lambda: next(calls))
+    first, second = measure(problem(tiny("steps-1d", 2)), [broken, steady], FAST._replace(seconds=0.0))
+    assert first["system"] == "NumPy float64"
+    assert first["failures"] == 0
+    assert second["error"].startswith("StopIteration")
+
+
+def test_missing_scikit_learn_is_a_row_with_its_error(monkeypatch):
+    monkeypatch.setattr(scikit, "MISSING", ImportError("no sklearn"))
+    rows = measure(problem(tiny("steps-1d", 2)), scikit.systems(), FAST)
+    assert [row["error"] for row in rows] == ["ImportError: no sklearn"] * 2
+
+
+def test_scenario_that_raises_leaves_the_rest(tmp_path):
+    def draw(*_):
+        raise MemoryError("too large")
+
+    scenarios = [tiny("steps-1d", 2)._replace(draw=draw), tiny("steps-1d", 2)]
+    rows = run.run(scenarios, run.chosen(["NumPy float64"]), FAST, "quick", tmp_path / "rows.json", minutes=1)
+    assert rows[0]["error"] == "MemoryError: too large"
+    assert rows[1]["failures"] == 0
+    assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
+
+
 def test_first_data_sets_are_the_same_however_many_there_are():
     scenario = SCENARIOS["steps-1d"]
     np.testing.assert_array_equal(
@@ -130,6 +158,46 @@ def test_targets_are_judged():
     assert all(line.endswith("not measured") for line in lines[2:])
 
 
+# Stands in for `benchmarks.run`: what a scenario does is its name.
+STAND_IN = """
+import json, os, sys, time
+out, names = sys.argv[sys.argv.index("--out") + 1], sys.argv[sys.argv.index("--only") + 1:]
+rows = []
+for name in names:
+    if name == "hangs":
+        time.sleep(60)
+    if name == "ends":
+        sys.exit("no memory")
+    rows.append({"scenario": name, "system": "jaxgmm float32"} | ({"error": "lost"} if name == "loses" else {}))
+    with open(out + "x", "w") as file:
+        json.dump({"rows": rows}, file)
+    os.replace(out + "x", out)
+    time.sleep(1.0 if name == "loses" else 0.0)
+"""
+
+
+def test_scenario_that_hangs_or_ends_its_process_leaves_the_rest(tmp_path, monkeypatch):
+    package = tmp_path / "benchmarks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "run.py").write_text(STAND_IN)
+    monkeypatch.setattr(gpu, "GUARD", 3.0)
+    monkeypatch.chdir(tmp_path)
+    part, variables = tmp_path / "part.json", os.environ | {"PYTHONPATH": str(tmp_path)}
+    names = ["fine", "ends", "hangs", "loses", "last"]
+    rows = gpu.supervise(names, ["--out", str(part)], variables, time.monotonic() + 50, part, lambda _: None)
+    assert [row["scenario"] for row in rows] == names
+    errors = ["its process ended with 1: no memory", "took too long", "lost"]
+    assert [row.get("error") for row in rows] == [None, *errors, None]
+
+
+def test_gpu_command_knows_its_scenarios_and_systems():
+    known = [system.name for system in run.chosen(None)]
+    for stage in gpu.STAGES:
+        assert SCENARIOS.keys() >= set(stage.names)
+        assert all(any(name.startswith(wanted) for name in known) for wanted in stage.systems)
+
+
 def test_gpu_command_passes_in_small(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(out)]
@@ -139,3 +207,9 @@ def test_gpu_command_passes_in_small(tmp_path):
     assert results["environment"]["gpu"]["float32_flops"] > 0
     assert [row["scenario"] for row in results["rows"]] == ["steps-1d"]
     assert results["environment"]["gpu"]["checks"][0]["max_difference"] < 1e-3
+
+
+def test_first_fit_is_timed():
+    found = compilation.measured(compilation.FIRST_FIT, ROOT / ".pytest_cache" / "jax")
+    assert found["status"] == "CONVERGED"
+    assert found["total"] == pytest.approx(found["import_jax"] + found["import_jaxgmm"] + found["first_fit"])

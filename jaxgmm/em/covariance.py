@@ -57,12 +57,12 @@ def _spherical(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 
 
 def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
-    """Σ_n r_kn (x_n - m_k)(x_n - m_k)ᵀ / Σ_n r_kn, or its diagonal."""
+    """Σ_n r_kn (x_n - m_k)(x_n - m_k)ᵀ / Σ_n r_kn, or its diagonal; zeros for a component without samples."""
+    counts = jnp.where(statistics.counts > 0, statistics.counts, 1)
+    means = statistics.first / counts[:, None]
     if statistics.second.ndim == 2:
-        count = statistics.counts[:, None]
-        return statistics.second / count - (statistics.first / count) ** 2
-    means = statistics.first / statistics.counts[:, None]
-    return statistics.second / statistics.counts[:, None, None] - means[:, :, None] * means[:, None, :]
+        return statistics.second / counts[:, None] - means**2
+    return statistics.second / counts[:, None, None] - means[:, :, None] * means[:, None, :]
 
 
 FAMILIES: dict[str, Family] = {

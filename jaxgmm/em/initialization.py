@@ -10,10 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em.covariance import Family, Ridge
-from jaxgmm.em.expectation import Data, collect
+from jaxgmm.em.expectation import Data, Tiles, collect, over_tiles
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
@@ -28,63 +28,105 @@ POLISH = 10
 # drawn towards the pooled one, with this share of a component's fair number of samples as weight.
 SHRINKAGE = 0.1
 
-# The random key, the number of the start, samples `(D, N)`, their features, K, family and ridge; and where they begin.
-Initializer = Callable[[Array, Array, Array, Data, int, Family, Ridge], Mixture]
+# Most candidates that a greedy seed is chosen from. Their number grows with log K, but as many are drawn for every K:
+# the draws must not depend on how many components are absent.
+MOST_CANDIDATES = 8
+
+# The random key, the number of the start, samples `(D, N)`, the same as the E-step reads them, which components are
+# present, family and ridge; and where they begin.
+Initializer = Callable[[Array, Array, Array, Data | Tiles, Array, Family, Ridge], Mixture]
 
 
 def from_responsibilities(
-    responsibilities: Float[Array, "k n"], data: Data, n_features: int, family: Family, ridge: Ridge
+    responsibilities: Float[Array, "k n"],
+    data: Data | Tiles,
+    n_features: int,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """The M-step of given responsibilities, with nothing added."""
-    weighted = responsibilities * data.weights[None, :]
-    return m_step(collect(data, weighted, n_features, diagonal=family.diagonal), family, ridge)
+
+    def sums(data: Data, responsibilities: Array) -> SufficientStatistics:
+        return collect(data, responsibilities * data.weights[None, :], n_features, diagonal=family.diagonal)
+
+    statistics = over_tiles(data, responsibilities, sums, diagonal=family.diagonal)
+    return m_step(statistics, family, ridge, present)
 
 
 def k_means_plus_plus(
-    key: Array, start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array,
+    start: Array,
+    x: Float[Array, "d n"],
+    data: Data | Tiles,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), every other pair of starts polished."""
-    labels = _seeded_labels(key, x, data.weights, n_components)
-    labels = _lloyd(labels, x, data.weights, n_components, jnp.where(start % 4 < 2, 0, POLISH))
-    return _from_labels(labels, x, data, n_components, family, ridge)
+    weights = data.weights.ravel()
+    labels = _seeded_labels(key, x, weights, present)
+    labels = _lloyd(labels, x, weights, present, jnp.where(start % 4 < 2, 0, POLISH))
+    return _from_labels(labels, data, x.shape[0], present, family, ridge)
 
 
 def k_means(
-    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array,
+    _start: Array,
+    x: Float[Array, "d n"],
+    data: Data | Tiles,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """Clusters of Lloyd's algorithm, begun from greedy k-means++ seeds."""
-    labels = _seeded_labels(key, x, data.weights, n_components)
-    labels = _lloyd(labels, x, data.weights, n_components, MAX_LLOYD)
-    return _from_labels(labels, x, data, n_components, family, ridge)
+    weights = data.weights.ravel()
+    labels = _seeded_labels(key, x, weights, present)
+    labels = _lloyd(labels, x, weights, present, MAX_LLOYD)
+    return _from_labels(labels, data, x.shape[0], present, family, ridge)
 
 
 def random_responsibilities(
-    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array,
+    _start: Array,
+    x: Float[Array, "d n"],
+    data: Data | Tiles,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """Responsibilities drawn uniformly and normalised."""
     # One key for each sample: the draws of a sample then do not depend on how many follow it.
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(x.shape[1]))
-    uniform = jax.vmap(lambda k: jax.random.uniform(k, (n_components,), dtype=x.dtype), out_axes=1)(keys)
+    uniform = jax.vmap(lambda k: jax.random.uniform(k, present.shape, dtype=x.dtype), out_axes=1)(keys)
+    uniform = jnp.where(present[:, None], uniform, 0.0)
     responsibilities = uniform / jnp.sum(uniform, axis=0, keepdims=True)
-    return from_responsibilities(responsibilities, data, x.shape[0], family, ridge)
+    return from_responsibilities(responsibilities, data, x.shape[0], present, family, ridge)
 
 
 def random_samples(
-    key: Array, _start: Array, x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    key: Array,
+    _start: Array,
+    x: Float[Array, "d n"],
+    data: Data | Tiles,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """Distinct samples as means, equal weights, and the covariance of all samples in every component."""
+    weights = data.weights.ravel()
 
     def draw(remaining: Array, u: Array) -> tuple[Array, Array]:
-        index = _inverse_cdf(remaining, data.weights, u[None])[0]
+        index = _inverse_cdf(remaining, weights, u[None])[0]
         return remaining.at[index].set(0.0), index
 
-    _, indices = lax.scan(draw, data.weights, jax.random.uniform(key, (n_components,), dtype=x.dtype))
+    _, indices = lax.scan(draw, weights, jax.random.uniform(key, present.shape, dtype=x.dtype))
     one_component = jnp.ones((1, x.shape[1]), dtype=x.dtype)
-    everything = from_responsibilities(one_component, data, x.shape[0], family, ridge)
+    everything = from_responsibilities(one_component, data, x.shape[0], jnp.ones(1, bool), family, ridge)
     return Mixture(
-        weights=jnp.full((n_components,), 1 / n_components, dtype=x.dtype),
+        weights=jnp.where(present, 1 / jnp.sum(present, dtype=x.dtype), 0.0),
         means=x[:, indices].T,
-        covariances=jnp.broadcast_to(everything.covariances, (n_components, *everything.covariances.shape[1:])),
+        covariances=jnp.broadcast_to(everything.covariances, (len(present), *everything.covariances.shape[1:])),
     )
 
 
@@ -97,26 +139,28 @@ INITIALIZERS: dict[str, Initializer] = {
 
 
 def _seeded_labels(
-    key: Array, x: Float[Array, "d n"], weights: Float[Array, " n"], n_components: int
+    key: Array, x: Float[Array, "d n"], weights: Float[Array, " n"], present: Bool[Array, " k"]
 ) -> Int[Array, " n"]:
     """Index of the nearest greedy k-means++ seed: of several candidates, the one that leaves the least inertia."""
-    n_candidates = 2 + int(math.log(n_components))
-    uniforms = jax.random.uniform(key, (n_components, n_candidates), dtype=x.dtype)
+    n_candidates = min(2 + int(math.log(len(present))), MOST_CANDIDATES)
+    uniforms = jax.random.uniform(key, (len(present), MOST_CANDIDATES), dtype=x.dtype)[:, :n_candidates]
+    considered = jnp.arange(n_candidates, dtype=x.dtype) < 2 + jnp.floor(jnp.log(jnp.sum(present, dtype=x.dtype)))
     first = _inverse_cdf(weights, weights, uniforms[0, :1])[0]
 
-    def add_seed(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def add_seed(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
         nearest, labels = carry
-        component, u = inputs
+        component, is_present, u = inputs
         candidates = _inverse_cdf(weights * nearest, weights, u)
         distances = jnp.minimum(nearest[None, :], _squared_distances(x, x[:, candidates]))
-        best = jnp.argmin(jnp.sum(weights[None, :] * distances, axis=1))
-        closer = distances[best] < nearest
-        return (distances[best], jnp.where(closer, component, labels)), None
+        inertia = jnp.where(considered, jnp.sum(weights[None, :] * distances, axis=1), jnp.inf)
+        best = jnp.argmin(inertia)
+        closer = (distances[best] < nearest) & is_present
+        return (jnp.where(closer, distances[best], nearest), jnp.where(closer, component, labels)), None
 
     nearest = _squared_distances(x, x[:, first[None]])[0]
     labels = jnp.zeros(x.shape[1], jnp.int32)
-    others = jnp.arange(1, n_components, dtype=jnp.int32)
-    (_, labels), _ = lax.scan(add_seed, (nearest, labels), (others, uniforms[1:]))
+    others = jnp.arange(1, len(present), dtype=jnp.int32)
+    (_, labels), _ = lax.scan(add_seed, (nearest, labels), (others, present[1:], uniforms[1:]))
     return labels
 
 
@@ -124,50 +168,62 @@ def _lloyd(
     labels: Int[Array, " n"],
     x: Float[Array, "d n"],
     weights: Float[Array, " n"],
-    n_components: int,
+    present: Bool[Array, " k"],
     max_iter: Int[Array, ""] | int,
 ) -> Int[Array, " n"]:
     """Lloyd's algorithm until no label changes. A cluster that loses its last sample keeps its place."""
 
     def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         labels, centres, _, count = carry
-        membership = jax.nn.one_hot(labels, n_components, axis=0, dtype=x.dtype) * weights[None, :]
+        membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=x.dtype) * weights[None, :]
         sizes = jnp.sum(membership, axis=1)
         sums = jnp.matmul(x, membership.T, precision=lax.Precision.HIGHEST)
         centres = jnp.where((sizes > 0)[None, :], sums / jnp.where(sizes > 0, sizes, 1.0)[None, :], centres)
-        closest = jnp.argmin(_squared_distances(x, centres), axis=0).astype(jnp.int32)
+        distances = jnp.where(present[:, None], _squared_distances(x, centres), jnp.inf)
+        closest = jnp.argmin(distances, axis=0).astype(jnp.int32)
         return closest, centres, jnp.any((closest != labels) & (weights > 0)), count + 1
 
     def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
         _, _, changed, count = carry
         return changed & (count < max_iter)
 
-    centres = jnp.zeros((x.shape[0], n_components), dtype=x.dtype)
+    centres = jnp.zeros((x.shape[0], len(present)), dtype=x.dtype)
     start = (labels, centres, jnp.ones((), bool), jnp.zeros((), jnp.int32))
     return lax.while_loop(unfinished, body, start)[0]
 
 
 def _from_labels(
-    labels: Int[Array, " n"], x: Float[Array, "d n"], data: Data, n_components: int, family: Family, ridge: Ridge
+    labels: Int[Array, " n"],
+    data: Data | Tiles,
+    n_features: int,
+    present: Bool[Array, " k"],
+    family: Family,
+    ridge: Ridge,
 ) -> Mixture:
     """The M-step of hard assignments, shrunk towards the pooled covariance."""
-    membership = jax.nn.one_hot(labels, n_components, axis=0, dtype=x.dtype) * data.weights[None, :]
-    statistics = collect(data, membership, x.shape[0], diagonal=family.diagonal)
-    extra = SHRINKAGE * jnp.mean(statistics.counts)
-    means = statistics.first / statistics.counts[:, None]
+
+    def sums(data: Data, labels: Array) -> SufficientStatistics:
+        membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=data.weights.dtype) * data.weights[None, :]
+        return collect(data, membership, n_features, diagonal=family.diagonal)
+
+    statistics = over_tiles(data, labels, sums, diagonal=family.diagonal)
+    total = jnp.sum(statistics.counts)
+    extra = jnp.where(present, SHRINKAGE * total / jnp.sum(present, dtype=total.dtype), 0.0)
+    means = jnp.where(present[:, None], statistics.first / statistics.counts[:, None], 0.0)
     if family.diagonal:
         squares = means**2
         scatter = jnp.sum(statistics.second - statistics.counts[:, None] * squares, axis=0)
+        added = extra[:, None] * ((scatter / total)[None] + squares)
     else:
         squares = means[:, :, None] * means[:, None, :]
         scatter = jnp.sum(statistics.second - statistics.counts[:, None, None] * squares, axis=0)
-    pooled = scatter / jnp.sum(statistics.counts)
+        added = extra[:, None, None] * ((scatter / total)[None] + squares)
     shrunk = SufficientStatistics(
         counts=statistics.counts + extra,
-        first=statistics.first + extra * means,
-        second=statistics.second + extra * (pooled[None] + squares),
+        first=statistics.first + extra[:, None] * means,
+        second=statistics.second + added,
     )
-    return m_step(shrunk, family, ridge)
+    return m_step(shrunk, family, ridge, present)
 
 
 def _squared_distances(x: Float[Array, "d n"], centres: Float[Array, "d k"]) -> Float[Array, "k n"]:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em.covariance import Family, Ridge
-from jaxgmm.em.expectation import Data, e_step, natural_parameters
+from jaxgmm.em.expectation import Data, Tiles, e_step, natural_parameters
 from jaxgmm.em.maximization import m_step
+from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
@@ -37,12 +38,14 @@ class Settings(NamedTuple):
         tol: stop when the mean log-likelihood per sample changes by less in one iteration; 0 never stops early.
         max_iter: iterations at most.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
+        present: which components there are, `(K,)`; None for all. The others keep weight 0.
     """
 
     ridge: Ridge
     tol: Float[Array, ""]
     max_iter: Int[Array, ""]
     variance_floor: Float[Array, ""]
+    present: Bool[Array, " k"] | None = None
 
 
 class RunState(NamedTuple):
@@ -87,15 +90,31 @@ def init(
     )
 
 
-def step(data: Data, state: RunState, family: Family, settings: Settings) -> RunState:
+def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings) -> RunState:
     """One iteration: E-step, decision, M-step. A finished run stays as it is."""
-    n_features = state.mixture.n_features
-    statistics, log_likelihood = e_step(data, state.natural, n_features, diagonal=family.diagonal)
-    proposal = m_step(statistics, family, settings.ridge)
+    total = jnp.sum(data.weights)
+    return advance(state, *read(data, state, family), total, family, settings)
+
+
+def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[SufficientStatistics, Float[Array, "*r"]]:
+    """The part of a step that reads samples: the E-step at the current parameters of one run, or of a stack of runs."""
+    return e_step(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
+
+
+def advance(
+    state: RunState,
+    statistics: SufficientStatistics,
+    log_likelihood: Float[Array, ""],
+    total_weight: Float[Array, ""],
+    family: Family,
+    settings: Settings,
+) -> RunState:
+    """The rest of a step: decision and M-step, from what the E-step found."""
+    proposal = m_step(statistics, family, settings.ridge, settings.present)
     natural, sound = _checked(proposal, settings)
 
     # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
-    change = jnp.abs(log_likelihood - state.log_likelihood) / jnp.sum(data.weights)
+    change = jnp.abs(log_likelihood - state.log_likelihood) / total_weight
     converged = (change < settings.tol) & (settings.tol > 0)
     status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
     status = jnp.where(state.n_iter >= settings.max_iter, int(Status.MAX_ITER), status)
@@ -122,7 +141,7 @@ def is_finished(state: RunState) -> Array:
     return state.status != RUNNING
 
 
-def run(data: Data, start: Mixture, family: Family, settings: Settings) -> RunState:
+def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) -> RunState:
     """EM from a start to its end.
 
     Derivatives are those of the fixed point θ = M(E(θ)) that a converged run has reached, by the implicit function
@@ -141,7 +160,7 @@ def run(data: Data, start: Mixture, family: Family, settings: Settings) -> RunSt
     def em_map(mixture: Mixture) -> Mixture:
         natural, _ = natural_parameters(mixture)
         statistics, _ = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
-        return m_step(statistics, family, settings.ridge)
+        return m_step(statistics, family, settings.ridge, settings.present)
 
     def residual(mixture: Mixture) -> Mixture:
         return jax.tree.map(jnp.subtract, mixture, em_map(mixture))
@@ -165,8 +184,8 @@ def run(data: Data, start: Mixture, family: Family, settings: Settings) -> RunSt
 def _checked(mixture: Mixture, settings: Settings) -> tuple[Array, Array]:
     """Natural parameters, and whether every component keeps its support and its variance."""
     natural, remaining = natural_parameters(mixture)
-    supported = mixture.weights > jnp.finfo(natural.dtype).eps
-    return natural, jnp.all(supported & (remaining > settings.variance_floor))
+    sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > settings.variance_floor)
+    return natural, jnp.all(sound if settings.present is None else sound | ~settings.present)
 
 
 def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:

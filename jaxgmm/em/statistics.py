@@ -21,9 +21,9 @@ class SufficientStatistics(NamedTuple):
         second: Σ_n r_kn x_n x_nᵀ, or Σ_n r_kn x_n² for axis-aligned components.
     """
 
-    counts: Float[Array, " k"]
-    first: Float[Array, "k d"]
-    second: Float[Array, "k d d"] | Float[Array, "k d"]
+    counts: Float[Array, "*r k"]
+    first: Float[Array, "*r k d"]
+    second: Float[Array, "*r k d d"] | Float[Array, "*r k d"]
 
 
 def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
@@ -35,11 +35,11 @@ def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
     return jnp.concatenate([ones, x, x[rows] * x[columns]])
 
 
-def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
+def from_sums(sums: Float[Array, "*r k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
     """Names the entries of Σ_n r_kn φ(x_n)."""
     count, first, products = jnp.split(sums, [1, 1 + n_features], axis=-1)
-    second = products if diagonal else products[:, _vech_index(n_features)]
-    return SufficientStatistics(count[:, 0], first, second)
+    second = products if diagonal else products[..., _vech_index(n_features)]
+    return SufficientStatistics(count[..., 0], first, second)
 
 
 def vech(matrices: Float[Array, "k d d"]) -> Float[Array, "k v"]:

@@ -4,7 +4,9 @@ Whatever the user passes becomes one table of samples, data set after data set, 
 Chunks of it are padded to a common number of samples; the rows beyond a data set's own length have weight 0 later on.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -15,17 +17,19 @@ _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
 _LARGE = 4096
 
+Rows = np.ndarray | jax.Array
+
 
 class Batch(NamedTuple):
     """Data sets, one after another.
 
     Attributes:
-        samples: `(M, D)`, all samples of all data sets.
+        samples: `(M, D)`, all samples of all data sets; a JAX array where they already are on an accelerator.
         offsets: `(B + 1,)`; data set `b` is rows `offsets[b]` to `offsets[b + 1]`.
         is_single: whether the user passed one data set without a batch axis.
     """
 
-    samples: np.ndarray
+    samples: Rows
     offsets: np.ndarray
     is_single: bool
 
@@ -33,6 +37,11 @@ class Batch(NamedTuple):
     def lengths(self) -> np.ndarray:
         """`(B,)`, the number of samples of each data set."""
         return np.diff(self.offsets)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the data sets differ in length."""
+        return not np.all(self.lengths == self.lengths[0])
 
     @property
     def n_data_sets(self) -> int:
@@ -59,7 +68,7 @@ def batch(x: Any) -> Batch:
         offsets = np.concatenate([[0], np.cumsum([len(item) for item in sets])])
         samples, is_single = np.concatenate(sets), False
     else:
-        array = _numeric(x, "x")
+        array = x if _is_on_accelerator(x) else _numeric(x, "x")
         if array.ndim not in (2, 3):
             raise ValueError(f"x must be {_LAYOUTS}; it has shape {array.shape}.{_hint(array)}")
         is_single = array.ndim == 2
@@ -115,32 +124,43 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
     return array.reshape(len(batch.samples), *trailing)
 
 
-def shapes(batch: Batch) -> Iterator[tuple[int, np.ndarray]]:
-    """Padded numbers of samples, each with the data sets that take it.
+def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
+    """The number of samples `(B,)` that each data set is padded to.
 
-    Every new number of samples compiles a program, which takes seconds. Stacks and large data sets can afford a fine
-    grid, which pads an eighth at most; small data sets of many lengths, or one at a time, share powers of two.
+    Every new length compiles a program. Stacks have a fine grid, which pads a sixteenth at most. Other data sets take
+    powers of two, and those of one power join the next larger as long as that pads them, all together, by no more than
+    `tolerated` samples.
     """
-    is_stack = not batch.is_single and np.all(batch.lengths == batch.lengths[0])
     lengths = np.maximum(batch.lengths, _SMALLEST_PADDED)
     octave = 2 ** np.floor(np.log2(lengths)).astype(int)
-    step = octave // np.where(is_stack | (lengths > _LARGE), 8, 1)
+    step = octave // np.where(batch.is_ragged | (batch.is_single & (lengths <= _LARGE)), 1, 16)
     padded = octave + -(-(lengths - octave) // step) * step
-    for size in np.unique(padded):
-        yield int(size), np.flatnonzero(padded == size)
+    sizes = np.unique(padded)
+    for size, next_larger in pairwise(sizes):
+        joining = padded == size
+        if int(np.sum(joining)) * int(next_larger - size) <= tolerated:
+            padded = np.where(joining, next_larger, padded)
+    return padded
 
 
-def padded(rows: np.ndarray, batch: Batch, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> Rows:
     """The rows of some data sets as `(C, n_samples, …)`; what lies beyond a data set's length is arbitrary."""
-    first = batch.offsets[data_sets]
+    first, last = batch.offsets[data_sets], len(rows) - 1
     whole = np.all(batch.lengths[data_sets] == n_samples)
-    if whole and np.all(np.diff(data_sets) == 1):
+    if whole and np.all(np.diff(data_sets) == 1) and isinstance(rows, np.ndarray):
         chunk = rows[first[0] : first[0] + len(data_sets) * n_samples]
         return chunk.reshape(len(data_sets), n_samples, *rows.shape[1:])
-    if len(rows) == 0:
+    if last < 0:
         return np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
-    index = first[:, None] + np.arange(n_samples)[None, :]
-    return rows[np.minimum(index, len(rows) - 1)]
+    if isinstance(rows, jax.Array):
+        return _gathered(rows, first, n_samples)
+    return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
+
+
+@functools.partial(jax.jit, static_argnames=("n_samples",))
+def _gathered(rows: jax.Array, first: jax.Array, n_samples: int) -> jax.Array:
+    index = first[:, None] + jnp.arange(n_samples)[None, :]
+    return rows[jnp.minimum(index, len(rows) - 1)]
 
 
 def _is_sequence(x: Any) -> bool:
@@ -148,6 +168,12 @@ def _is_sequence(x: Any) -> bool:
     if not isinstance(x, Sequence) or isinstance(x, (str, bytes)):
         return False
     return len(x) == 0 or any(isinstance(item, (np.ndarray, jax.Array)) for item in x)
+
+
+def _is_on_accelerator(x: Any) -> bool:
+    """Whether samples can be used where they are."""
+    usable = isinstance(x, jax.Array) and x.dtype in (jnp.float32, jnp.float64) and len(x.devices()) == 1
+    return usable and next(iter(x.devices())).platform != "cpu"
 
 
 def _numeric(values: Any, name: str) -> np.ndarray:

@@ -1,16 +1,16 @@
 """Chunks of data sets over devices and cores, within a memory budget.
 
 XLA works through small batched operations on one core, so on a CPU one Python thread per core each runs a chunk of its
-own; JAX releases the interpreter lock meanwhile. On GPUs a thread per device does.
+own; JAX releases the interpreter lock meanwhile. A GPU has two: one's chunk is copied while the other's is computed.
 
 All sizes that depend on the machine are chosen here.
 """
 
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import cycle
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -26,7 +26,7 @@ class Machine(NamedTuple):
     """What sizes are chosen from.
 
     Attributes:
-        devices: the device of each worker; a CPU device appears once for every core.
+        devices: the device of each worker; one appears as often as it has workers.
         working_set: bytes that the slots of one worker may fill, so that they stay in its cache, or fill a GPU.
         chunk_budget: bytes that a worker's chunk may take in all.
     """
@@ -35,6 +35,20 @@ class Machine(NamedTuple):
     working_set: int
     chunk_budget: int
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether workers are cores."""
+        return self.devices[0].platform == "cpu"
+
+    @property
+    def n_cores(self) -> int:
+        """Cores that the devices are worth, to judge how long work will take."""
+        return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * len(set(self.devices))
+
+
+# A guess that only has to tell work for seconds from work for minutes.
+_CORES_OF_A_GPU = 64
+
 
 def machine() -> Machine:
     """All local devices of the platform that JAX uses by default."""
@@ -42,7 +56,9 @@ def machine() -> Machine:
     if devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return Machine(devices[:1] * cores, working_set=2**20, chunk_budget=192 * 2**20)
-    return Machine(devices, working_set=256 * 2**20, chunk_budget=4 * 2**30)
+    # The larger a chunk the better a GPU is used, as long as two fit beside what the user keeps there.
+    memory = min((device.memory_stats() or {}).get("bytes_limit", 2**35) for device in devices)
+    return Machine(devices * 2, working_set=256 * 2**20, chunk_budget=min(4 * 2**30, memory // 8))
 
 
 def n_slots(run_bytes: int, machine: Machine) -> int:
@@ -51,27 +67,41 @@ def n_slots(run_bytes: int, machine: Machine) -> int:
     At 64, arithmetic over slots fills whole vector registers on any CPU. Fewer leave a remainder that compilers round
     differently, and a run's last bits may then depend on the slot it sat in.
     """
-    most = 64 if machine.devices[0].platform == "cpu" else 2**16
-    return _power_of_two_below(min(most, max(1, machine.working_set // run_bytes)))
+    most = 64 if machine.is_cpu else 2**16
+    return power_of_two_below(min(most, max(1, machine.working_set // run_bytes)))
 
 
-def chunk_size(n_data_sets: int, data_set_bytes: int, machine: Machine) -> int:
-    """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy."""
-    within_budget = _power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
+def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine) -> int:
+    """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy.
+
+    Fewer than `least` leave slots empty.
+    """
+    within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
     n_workers = len(machine.devices)
     # Several chunks for each worker even out their different lengths.
     shared_out = -(-n_data_sets // (4 * n_workers if n_workers > 1 else 1))
-    return min(within_budget, 1 << max(0, shared_out - 1).bit_length())
+    return min(within_budget, power_of_two_above(max(shared_out, min(least, n_data_sets))))
+
+
+def power_of_two_below(n: int) -> int:
+    """The largest power of two that is not above n."""
+    return 1 << (n.bit_length() - 1)
+
+
+def power_of_two_above(n: int) -> int:
+    """The smallest power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
 
 
 def map_chunks(
     work: Callable[[Chunk], int],
-    chunks: Iterable[Chunk],
+    chunks: Sequence[Chunk],
     program_of: Callable[[Chunk], Hashable],
+    halves: Callable[[Chunk], list[Chunk]],
     machine: Machine,
     report: Callable[[int], None],
 ) -> None:
-    """Does `work` on every chunk, on all devices, with float64 enabled.
+    """Does `work` on every chunk, on whichever device is free, with float64 enabled.
 
     An exception, the user's interrupt included, stops the chunks not yet begun.
 
@@ -80,37 +110,59 @@ def map_chunks(
         chunks: the chunks.
         program_of: what is compiled for a chunk. Of the chunks that need a program not met before, one goes ahead, and
             the others find it compiled.
+        halves: a chunk in two parts, which take its place when the device's memory does not suffice; none where it
+            cannot be cut.
         machine: the devices to work on.
         report: is told what each call of `work` returned.
     """
-    chunks = list(chunks)
-    devices = cycle(machine.devices)
-    compiling = {(program_of(chunk), device): Lock() for chunk in chunks for device in set(machine.devices)}
+    waiting, stopped, reporting = deque(chunks), Event(), Lock()
+    compiling: dict[tuple[Hashable, Device], Lock] = {}
 
-    def on_device(chunk: Chunk, device: Device) -> int:
+    def compiled_once(chunk: Chunk, device: Device) -> int:
         program = (program_of(chunk), device)
+        if program in _COMPILED:
+            return work(chunk)
+        with compiling.setdefault(program, Lock()):
+            if program not in _COMPILED:
+                n_done = work(chunk)
+                _COMPILED.add(program)
+                return n_done
+        return work(chunk)
+
+    def on_device(chunk: Chunk, device: Device) -> None:
         # All settings are local to a thread. NaN is an answer here, and no cause to stop the other data sets.
         with jax.enable_x64(True), jax.default_device(device), jax.debug_nans(False), jax.debug_infs(False):
-            if program in _COMPILED:
-                return work(chunk)
-            with compiling[program]:
-                if program not in _COMPILED:
-                    n_done = work(chunk)
-                    _COMPILED.add(program)
-                    return n_done
-            return work(chunk)
+            try:
+                n_done = compiled_once(chunk, device)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                parts = halves(chunk) if _is_out_of_memory(error) else []
+                if not parts:
+                    raise
+                waiting.extendleft(parts)
+                return
+        with reporting:
+            report(n_done)
+
+    def drain(device: Device) -> None:
+        while not stopped.is_set():
+            try:
+                chunk = waiting.popleft()
+            except IndexError:
+                return
+            on_device(chunk, device)
 
     if len(chunks) == 1:
-        report(on_device(chunks[0], machine.devices[0]))
+        drain(machine.devices[0])
         return
     pool = ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm")
     try:
-        for future in as_completed([pool.submit(on_device, *job) for job in zip(chunks, devices, strict=False)]):
-            report(future.result())
+        for future in as_completed([pool.submit(drain, device) for device in machine.devices]):
+            future.result()
     finally:
         # Chunks that are under way cannot be stopped, but need not be waited for.
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _power_of_two_below(n: int) -> int:
-    return 1 << (n.bit_length() - 1)
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

@@ -4,7 +4,7 @@ Runs need very different numbers of steps, and a mapped `while_loop` makes all o
 queue of runs passes through a fixed number of slots: all slots step together, and every few steps the slots whose run
 has ended hand over its result and take the next run of the queue.
 
-Nothing here knows what a run is; it is given `load`, `step`, `is_finished` and `unload` for one run.
+Nothing here knows what a run is; a `Kind` says it.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,28 @@ from jaxtyping import Array, Bool, Int
 # Steps between two looks for finished slots: a look costs a fraction of a step, a late one wastes half the stride.
 STRIDE = 4
 
-Problem = TypeVar("Problem")
-State = TypeVar("State")
 Result = TypeVar("Result")
+Tree = TypeVar("Tree")
+
+
+class Kind(NamedTuple):
+    """What a run is: functions of one run.
+
+    Attributes:
+        load: from the number of a run to what it reads, and where it starts.
+        begin: from there to its first state.
+        read: the part of a step that reads the problem: what it sums up for the state.
+        advance: the rest of the step; leaves a finished state as it is.
+        is_finished: whether a state has ended.
+        unload: what to keep of a finished state.
+    """
+
+    load: Callable[[Array], tuple[Any, Any]]
+    begin: Callable[[Any], Any]
+    read: Callable[[Any, Any], Any]
+    advance: Callable[[Any, Any], Any]
+    is_finished: Callable[[Any], Bool[Array, ""]]
+    unload: Callable[[Any], Any]
 
 
 class _Loop(NamedTuple):
@@ -37,10 +56,7 @@ class _Loop(NamedTuple):
 def run_queue(
     queue: Int[Array, " q"],
     n_queued: Int[Array, ""],
-    load: Callable[[Array], tuple[Problem, State]],
-    step: Callable[[Problem, State], State],
-    is_finished: Callable[[State], Bool[Array, ""]],
-    unload: Callable[[State], Result],
+    kind: Kind,
     results: Result,
     n_slots: int,
 ) -> tuple[Result, Int[Array, ""]]:
@@ -49,10 +65,7 @@ def run_queue(
     Args:
         queue: numbers of the runs, of which the first `n_queued` count.
         n_queued: length of the queue.
-        load: from the number of a run to what it reads and its first state.
-        step: one step of one run; leaves a finished state as it is.
-        is_finished: whether a state has ended.
-        unload: what to keep of a finished state.
+        kind: what a run is.
         results: rows `(Q, …)`; row `q` is replaced by what run `q` leaves, rows of runs not queued stay.
         n_slots: S, runs that step together.
 
@@ -61,19 +74,28 @@ def run_queue(
     """
     n_queued = n_queued.astype(jnp.int32)
     # States are small and of one shape: with slots as their last axis, arithmetic on them is vectorised over slots.
-    load_all = jax.vmap(load, out_axes=(0, -1))
-    step_all = jax.vmap(step, in_axes=(0, -1), out_axes=-1)
-    are_finished, unload_all = jax.vmap(is_finished, in_axes=-1), jax.vmap(unload, in_axes=-1)
+    load_all, read_all = jax.vmap(kind.load, out_axes=(0, -1)), jax.vmap(kind.read, in_axes=(0, -1), out_axes=-1)
+    begin_all, advance_all = jax.vmap(kind.begin, -1, -1), jax.vmap(kind.advance, -1, -1)
+    are_finished, unload_all = jax.vmap(kind.is_finished, -1), jax.vmap(kind.unload, -1)
+
+    # The barriers keep the transposition to slots-last apart from arithmetic. Fused with it, compilers treat the last
+    # slots differently, and a run's last bits would depend on the slot it sits in.
+    def loaded(runs: Array) -> tuple[Any, Any]:
+        problems, starts = load_all(runs)
+        return problems, begin_all(lax.optimization_barrier(starts))
+
+    def step(problems: Any, states: Any) -> Any:
+        return advance_all(states, lax.optimization_barrier(read_all(problems, states)))
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
         position = loop.next + jnp.cumsum(free.astype(jnp.int32)) - 1
         waiting = queue[jnp.clip(position, 0, queue.shape[0] - 1)].astype(jnp.int32)
         runs = jnp.where(free, jnp.where(position < n_queued, waiting, -1), loop.runs)
-        problems, states = load_all(jnp.maximum(runs, 0))
+        problems, states = loaded(jnp.maximum(runs, 0))
         return loop._replace(
             problems=problems,
-            states=_where(free, states, loop.states),
+            states=_where_trailing(free, states, loop.states),
             runs=runs,
             next=jnp.minimum(loop.next + jnp.sum(free, dtype=jnp.int32), n_queued),
         )
@@ -81,7 +103,7 @@ def run_queue(
     def body(loop: _Loop) -> _Loop:
         wanting = jnp.any(loop.runs < 0) & (loop.next < n_queued)
         loop = lax.cond(wanting, refill, lambda loop: loop, loop)
-        states = lax.fori_loop(0, STRIDE, lambda _, states: step_all(loop.problems, states), loop.states)
+        states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states), loop.states)
         finished = are_finished(states) & (loop.runs >= 0)
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
@@ -95,7 +117,7 @@ def run_queue(
 
     n_rows = jax.tree.leaves(results)[0].shape[0]
     slots = jax.ShapeDtypeStruct((n_slots,), jnp.int32)
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(load_all, slots))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(loaded, slots))
     zero = jnp.zeros((), jnp.int32)
     problems, states = empty
     loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
@@ -103,8 +125,14 @@ def run_queue(
     return loop.results, loop.n_steps
 
 
-def _where(condition: Bool[Array, " s"], new: Any, old: Any) -> Any:
+def where_leading(condition: Bool[Array, " s"], new: Tree, old: Tree) -> Tree:
+    """`jnp.where` for every leaf of two trees, by the leading axis."""
+
     def choose(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape(*[1] * (a.ndim - 1), -1), a, b)
+        return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(choose, new, old)
+
+
+def _where_trailing(condition: Bool[Array, " s"], new: Tree, old: Tree) -> Tree:
+    return jax.tree.map(lambda a, b: jnp.where(condition.reshape(*[1] * (a.ndim - 1), -1), a, b), new, old)

@@ -16,7 +16,8 @@ def m_step(x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray, fam
     n_features = x.shape[1]
     ridge = jnp.full(n_features, ridge) if row.diagonal else ridge * jnp.eye(n_features)
     data = Data(features(jnp.asarray(x.T), diagonal=row.diagonal), jnp.asarray(weights))
-    return from_responsibilities(jnp.asarray(responsibilities.T), data, n_features, row, ridge)
+    present = jnp.ones(responsibilities.shape[1], bool)
+    return from_responsibilities(jnp.asarray(responsibilities.T), data, n_features, present, row, ridge)
 
 
 def as_matrices(covariances: np.ndarray, n_features: int) -> np.ndarray:

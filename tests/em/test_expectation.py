@@ -6,7 +6,7 @@ import pytest
 import reference
 
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.expectation import Data, e_step, natural_parameters
+from jaxgmm.em.expectation import Data, as_data, collect, e_step, natural_parameters, over_tiles
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
 
@@ -37,6 +37,41 @@ def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_feature
     np.testing.assert_allclose(statistics.first, weighted.T @ x, rtol=1e-8, atol=1e-10)
     expected_second = np.diagonal(second, axis1=1, axis2=2) if diagonal else second
     np.testing.assert_allclose(statistics.second, expected_second, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tiles_add_up_to_the_whole(family: str) -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(48, 3)), rng.uniform(0, 2, 48)
+    diagonal = FAMILIES[family].diagonal
+    natural, _ = natural_parameters(mixture_of(reference.random_start(rng, x, family, 4), diagonal=diagonal))
+    labels = jnp.asarray(rng.integers(0, 4, 48))
+
+    def by_label(data: Data, labels: jnp.ndarray) -> object:
+        return collect(
+            data, jnp.where(labels[None] == jnp.arange(4)[:, None], data.weights[None], 0.0), 3, diagonal=diagonal
+        )
+
+    whole, tiled = (as_data(jnp.asarray(x.T), jnp.asarray(weights), tile, diagonal=diagonal) for tile in (0, 16))
+    expected, found = (e_step(data, natural, 3, diagonal=diagonal) for data in (whole, tiled))
+    assert found[1] == pytest.approx(float(expected[1]), rel=1e-13)
+    expected_sums, found_sums = (over_tiles(data, labels, by_label, diagonal=diagonal) for data in (whole, tiled))
+    for a, b in zip((*found[0], *found_sums), (*expected[0], *expected_sums), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_stacked_runs_are_runs_on_the_same_data() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2))
+    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.asarray(rng.uniform(0, 2, 40)))
+    starts = [mixture_of(reference.random_start(rng, x, "full", 3), diagonal=False) for _ in range(5)]
+    naturals = [natural_parameters(start)[0] for start in starts]
+    stacked, log_likelihoods = e_step(data, jnp.stack(naturals), 2, diagonal=False)
+    for r, natural in enumerate(naturals):
+        single, log_likelihood = e_step(data, natural, 2, diagonal=False)
+        assert log_likelihoods[r] == pytest.approx(float(log_likelihood), rel=1e-13)
+        for a, b in zip(stacked, single, strict=True):
+            np.testing.assert_allclose(a[r], b, rtol=1e-12, atol=1e-13)
 
 
 def test_absent_component_changes_nothing() -> None:

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.engine.batch import batch, padded, per_sample, shapes
+from jaxgmm.engine import batch as batch_module
+from jaxgmm.engine.batch import batch, padded, padded_lengths, per_sample
 
 
 def ragged(lengths: list[int], n_features: int = 2) -> list[np.ndarray]:
@@ -48,22 +49,33 @@ def test_other_layouts_are_refused_in_words(x: object, words: str) -> None:
 
 
 def test_lengths_from_30_to_5000_need_few_shapes() -> None:
-    found = list(shapes(batch(ragged(list(range(30, 5001, 7)), 1))))
-    assert len(found) <= 10
-    assert sum(len(data_sets) for _, data_sets in found) == len(range(30, 5001, 7))
+    data = batch(ragged(list(range(30, 5001, 7)), 1))
+    lengths = padded_lengths(data, 0)
+    assert np.all(lengths >= data.lengths)
+    assert np.all(lengths <= np.maximum(32, 2 * data.lengths))
+    assert len(np.unique(lengths)) <= 9
+
+
+@pytest.mark.parametrize("tolerated", [0, 300, 10**5, 10**12])
+def test_lengths_join_the_next_larger_as_far_as_tolerated(tolerated: int) -> None:
+    data = batch(ragged(list(range(30, 5001, 7)), 1))
+    separate, joined = padded_lengths(data, 0), padded_lengths(data, tolerated)
+    added = joined - separate
+    assert np.all(added >= 0)
+    for size in np.unique(joined):
+        assert np.sum(added[joined == size]) <= tolerated * len(np.unique(separate))
+    assert len(np.unique(padded_lengths(data, 10**12))) == 1
 
 
 @pytest.mark.parametrize("n", [1, 31, 100, 300, 1000, 5000, 100_000])
-def test_stack_is_padded_by_an_eighth_at_most(n: int) -> None:
-    ((size, data_sets),) = shapes(batch(np.zeros((2, n, 1))))
-    assert n <= size <= max(32, n * 9 / 8)
-    assert data_sets.tolist() == [0, 1]
+def test_stack_is_padded_by_a_sixteenth_at_most(n: int) -> None:
+    first, second = padded_lengths(batch(np.zeros((2, n, 1))), 10**12)
+    assert first == second
+    assert n <= first <= max(32, n * 17 / 16)
 
 
-def test_padding_of_a_data_set_depends_on_its_own_length() -> None:
-    one = {int(b): size for size, sets in shapes(batch(ragged([40, 500, 90]))) for b in sets}
-    other = {int(b): size for size, sets in shapes(batch(ragged([40, 33, 4000, 90]))) for b in sets}
-    assert (one[0], one[2]) == (other[0], other[3])
+def test_one_data_set_is_padded_to_a_power_of_two() -> None:
+    assert padded_lengths(batch(np.zeros((300, 1))), 0).tolist() == [512]
 
 
 def test_padded_rows_are_those_of_the_data_set() -> None:
@@ -78,6 +90,18 @@ def test_stack_is_cut_without_a_copy() -> None:
     x = np.zeros((6, 32, 2))
     data = batch(x)
     assert np.shares_memory(padded(data.samples, data, np.array([2, 3]), 32), x)
+
+
+def test_samples_on_an_accelerator_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The CPU stands in for one.
+    monkeypatch.setattr(batch_module, "_is_on_accelerator", lambda x: isinstance(x, jnp.ndarray))
+    x = np.arange(60, dtype=np.float32).reshape(3, 10, 2)
+    data = batch(jnp.asarray(x))
+    chunk = padded(data.samples, data, np.array([2, 0]), 10)
+    assert isinstance(data.samples, jnp.ndarray)
+    assert isinstance(chunk, jnp.ndarray)
+    np.testing.assert_array_equal(chunk, x[[2, 0]])
+    np.testing.assert_array_equal(padded(data.samples, data, np.array([1]), 16)[:, :10], x[[1]])
 
 
 def test_values_per_sample_follow_the_layout() -> None:

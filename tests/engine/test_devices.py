@@ -9,13 +9,18 @@ import pytest
 
 from jaxgmm.engine.devices import Machine, chunk_size, machine, map_chunks, n_slots
 
+
+def no_halves(_: object) -> list:
+    return []
+
+
 CPU = Machine(jax.local_devices()[:1] * 2, working_set=512 * 1024, chunk_budget=64 * 2**20)
 
 
 @pytest.mark.parametrize("n_data_sets", [1, 7, 1000, 10**6])
 @pytest.mark.parametrize("data_set_bytes", [100, 10**6, 10**9])
 def test_chunks_keep_to_the_budget(n_data_sets: int, data_set_bytes: int) -> None:
-    size = chunk_size(n_data_sets, data_set_bytes, CPU)
+    size = chunk_size(n_data_sets, data_set_bytes, 1, CPU)
     assert size == 1 or size * data_set_bytes <= CPU.chunk_budget
     assert size & (size - 1) == 0
 
@@ -26,8 +31,14 @@ def test_slots_fit_the_working_set() -> None:
     assert n_slots(10**9, CPU) == 1
 
 
+def test_chunks_fill_the_slots_where_data_sets_suffice() -> None:
+    assert chunk_size(64, 100, 64, CPU) == 64
+    assert chunk_size(5, 100, 64, CPU) == 8
+    assert chunk_size(10**6, 10**7, 64, CPU) * 10**7 <= CPU.chunk_budget
+
+
 def test_chunk_size_does_not_follow_every_number_of_data_sets() -> None:
-    assert len({chunk_size(n, 1000, CPU) for n in range(1, 10_000)}) < 16
+    assert len({chunk_size(n, 1000, 1, CPU) for n in range(1, 10_000)}) < 16
 
 
 def test_every_chunk_is_done_in_float64_and_reported() -> None:
@@ -37,7 +48,7 @@ def test_every_chunk_is_done_in_float64_and_reported() -> None:
         seen.append((chunk, jnp.ones(()).dtype))
         return chunk
 
-    map_chunks(work, range(10), lambda _: "ten", CPU, reported.append)
+    map_chunks(work, range(10), lambda _: "ten", no_halves, CPU, reported.append)
     assert sorted(seen) == [(chunk, jnp.dtype(jnp.float64)) for chunk in range(10)]
     assert sorted(reported) == [*range(10)]
     assert jnp.ones(()).dtype == jnp.float32
@@ -55,7 +66,7 @@ def test_an_error_stops_the_chunks_not_yet_begun() -> None:
         return 1
 
     with pytest.raises(RuntimeError, match="first"):
-        map_chunks(work, range(1000), lambda chunk: chunk, CPU, lambda _: None)
+        map_chunks(work, range(1000), lambda chunk: chunk, no_halves, CPU, lambda _: None)
     assert len(done) < 100
 
 
@@ -69,9 +80,43 @@ def test_of_chunks_that_share_a_program_one_goes_ahead() -> None:
         running.remove(chunk)
         return 1
 
-    map_chunks(work, range(12), lambda _: "a program of this test", CPU, lambda _: None)
+    map_chunks(work, range(12), lambda _: "a program of this test", no_halves, CPU, lambda _: None)
     assert most[0][1] == most[1][1] == 1
     assert max(n for _, n in most) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+def test_chunks_too_large_for_the_memory_are_halved(error: Exception) -> None:
+    done, reported = [], []
+
+    def work(chunk: tuple[int, ...]) -> int:
+        if len(chunk) > 2:
+            raise error
+        done.extend(chunk)
+        return len(chunk)
+
+    def halves(chunk: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]] if len(chunk) > 1 else []
+
+    map_chunks(work, [tuple(range(8)), tuple(range(8, 13))], len, halves, CPU, reported.append)
+    assert sorted(done) == [*range(13)]
+    assert sum(reported) == 13
+
+
+def test_a_chunk_that_cannot_be_cut_ends_in_the_error() -> None:
+    def work(_: int) -> int:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        map_chunks(work, [1, 2], lambda _: "no memory", no_halves, CPU, lambda _: None)
+
+
+def test_other_errors_are_no_reason_to_cut() -> None:
+    def work(_: int) -> int:
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        map_chunks(work, [1, 2], lambda _: "internal", lambda chunk: [chunk, chunk], CPU, lambda _: None)
 
 
 def test_all_cores_work() -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.engine.slots import STRIDE, run_queue
+from jaxgmm.engine.slots import STRIDE, Kind, run_queue
 
 
 class Counter(NamedTuple):
@@ -15,28 +15,29 @@ class Counter(NamedTuple):
     steps: jax.Array
 
 
+State = tuple[jax.Array, Counter, jax.Array]
+
+
 def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) -> tuple[Counter, int]:
     targets = jnp.asarray(targets, jnp.int32)
 
-    def load(run: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Counter]]:
-        return targets[run], (targets[run] <= 0, Counter(10 * run.astype(jnp.int32), jnp.zeros((), jnp.int32)))
+    def load(run: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return targets[run], run.astype(jnp.int32)
 
-    def step(target: jax.Array, state: tuple[jax.Array, Counter]) -> tuple[jax.Array, Counter]:
-        done, counter = state
+    def begin(run: jax.Array) -> State:
+        return targets[run] <= 0, Counter(10 * run, jnp.zeros((), jnp.int32)), targets[run]
+
+    def read(target: jax.Array, state: State) -> jax.Array:
+        return state[1].steps + 1 >= target
+
+    def advance(state: State, reaches: jax.Array) -> State:
+        done, counter, target = state
         counter = jax.tree.map(lambda n: jnp.where(done, n, n + 1), counter)
-        return done | (counter.steps >= target), counter
+        return done | reaches, counter, target
 
     results = Counter(jnp.full(len(targets), -1, jnp.int32), jnp.full(len(targets), -1, jnp.int32))
-    return run_queue(
-        jnp.asarray(queue, jnp.int32),
-        jnp.asarray(n_queued),
-        load,
-        step,
-        is_finished=lambda state: state[0],
-        unload=lambda state: state[1],
-        results=results,
-        n_slots=n_slots,
-    )
+    kind = Kind(load, begin, read, advance, is_finished=lambda state: state[0], unload=lambda state: state[1])
+    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), kind, results, n_slots)
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 3, 8, 16])
