@@ -80,7 +80,7 @@ def fit(
             explicit starts, one run for each data set: a `Mixture` with or without batch axis, responsibilities
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
-        n_finalists: take only the best so many starts of each data set to their ends, judged after 16 iterations; the
+        n_finalists: take only the best so many starts of each data set to their ends, judged after 12 iterations; the
             others end there as `MAX_ITER`. None takes all. (Biernacki, Celeux and Govaert, 2003, "Choosing starting
             values for the EM algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses

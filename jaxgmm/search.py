@@ -26,7 +26,7 @@ from jaxgmm.status import Status
 SEARCH_TOL = 1e-6
 
 # Iterations after which the finalists among the starts are chosen.
-SHORT = 16
+SHORT = 12
 
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10

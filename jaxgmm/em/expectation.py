@@ -14,13 +14,13 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
 from jaxgmm.mixture import Mixture
+from jaxgmm.reductions import max_over, sum_over
 
 # exp(_ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
 _ABSENT = -1e30
@@ -100,9 +100,9 @@ def _e_step(data: Data, natural: Array, n_features: int, *, diagonal: bool) -> t
     log_joint = jnp.matmul(rows, data.features, precision=lax.Precision.HIGHEST)
     log_joint = log_joint.reshape(*natural.shape[:-1], -1)
     # The shift cancels from the result, so no derivative needs to pass through the maximum.
-    shift = _max_over_components(lax.stop_gradient(log_joint))
+    shift = max_over(lax.stop_gradient(log_joint), axis=-2)
     joint = jnp.exp(log_joint - jnp.expand_dims(shift, -2))
-    density = _sum_over_components(joint)
+    density = sum_over(joint, axis=-2)
     weights = jnp.broadcast_to(data.weights, density.shape)
     log_likelihood = jnp.sum(weights * (shift + jnp.log(density)), axis=-1)
     weighted_responsibilities = joint * jnp.expand_dims(weights / density, -2)
@@ -122,29 +122,6 @@ def collect(
     else:
         sums = jnp.matmul(rows, data.features.T, precision=precision)
     return from_sums(sums.reshape(*runs, -1), n_features, diagonal=diagonal)
-
-
-def _max_over_components(log_joint: Float[Array, "*r k n"]) -> Float[Array, "*r n"]:
-    """The maximum over K, as a loop that the CPU's compiler vectorises over N.
-
-    Named reductions go to a library there, which takes five times as long for so few components.
-    """
-    least = np.array(-np.inf, log_joint.dtype)
-    return lax.reduce(log_joint, least, lambda a, b: lax.select(lax.gt(a, b), a, b), (log_joint.ndim - 2,))
-
-
-@jax.custom_jvp
-def _sum_over_components(joint: Float[Array, "*r k n"]) -> Float[Array, "*r n"]:
-    """The sum over K, written as a difference for the same reason."""
-    zero = np.array(0, joint.dtype)
-    return lax.reduce(joint, zero, lambda a, b: lax.sub(a, lax.neg(b)), (joint.ndim - 2,))
-
-
-@_sum_over_components.defjvp
-def _sum_over_components_jvp(
-    primals: tuple[Float[Array, "*r k n"]], tangents: tuple[Float[Array, "*r k n"]]
-) -> tuple[Float[Array, "*r n"], Float[Array, "*r n"]]:
-    return _sum_over_components(*primals), jnp.sum(*tangents, axis=-2)
 
 
 def natural_parameters(mixture: Mixture) -> tuple[Float[Array, "k f"], Float[Array, " k"]]:

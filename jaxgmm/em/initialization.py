@@ -17,6 +17,7 @@ from jaxgmm.em.expectation import Data, Tiles, collect, over_tiles
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
+from jaxgmm.reductions import sum_over
 
 MAX_LLOYD = 100
 
@@ -227,7 +228,7 @@ def _from_labels(
 
 
 def _squared_distances(x: Float[Array, "d n"], centres: Float[Array, "d k"]) -> Float[Array, "k n"]:
-    return jnp.sum((x[:, None, :] - centres[:, :, None]) ** 2, axis=0)
+    return sum_over((x[:, None, :] - centres[:, :, None]) ** 2, axis=0)
 
 
 def _inverse_cdf(mass: Float[Array, " n"], weights: Float[Array, " n"], u: Float[Array, " t"]) -> Int[Array, " t"]:
