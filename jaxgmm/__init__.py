@@ -1,8 +1,19 @@
 """Gaussian mixtures in bulk: thousands to millions of fits in one call, on a CPU or a GPU."""
 
+from jaxgmm.engine.programs import keep_programs
 from jaxgmm.fit import FitResult, fit
 from jaxgmm.mixture import Mixture, log_prob, predict, responsibilities, sample
 from jaxgmm.status import Status
 
 __version__ = "0.1.0"
-__all__ = ["FitResult", "Mixture", "Status", "fit", "log_prob", "predict", "responsibilities", "sample"]
+__all__ = [
+    "FitResult",
+    "Mixture",
+    "Status",
+    "fit",
+    "keep_programs",
+    "log_prob",
+    "predict",
+    "responsibilities",
+    "sample",
+]

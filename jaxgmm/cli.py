@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import jax
 import numpy as np
 
 import jaxgmm
@@ -136,6 +137,9 @@ def fit_file(
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
     covariance matrix (families full and tied): covariance_F_F, and covariance_G_F where --features names F before G.
 
+    Compiled programs are kept for the next time, in the user's application directory, or where
+    JAX_COMPILATION_CACHE_DIR says.
+
     A fit without an answer has nulls, and its status says why. Both tables are written when all is done, or neither;
     one that exists already is left alone.
     """
@@ -148,6 +152,8 @@ def fit_file(
         raise ValueError(f"{file} is empty; it needs at least one row below its header.")
     groups = frames.group(table, by, features, weights)
     del table
+    if jax.config.jax_compilation_cache_dir is None:
+        jaxgmm.keep_programs(Path(typer.get_app_dir("jaxgmm")) / "programs")
 
     began = time.perf_counter()
     result = _interruptible(

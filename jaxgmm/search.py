@@ -3,6 +3,8 @@
 In mixed precision float32 searches and float64 finishes. Float32 runs find out which start of a data set is best, and
 float64 takes that run to its end. Runs that leave what float32 can represent are judged by float64 as well. Where a
 data set has one start only, there is nothing to search, and float64 does all of it.
+
+Where only some starts are to be finalists, all make a few iterations first, and the best go on from there.
 """
 
 import functools
@@ -159,7 +161,7 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
     floor = SOUND if program.precision == "float32" else ACCURATE
     work = _Work(sets, starts, options, program)
     # What an iteration at this tolerance can change; starts that differ by less are equal.
-    margin = tol * np.asarray(sets.n_effective)
+    margin = tol * np.maximum(np.asarray(sets.n_effective), 1.0)
 
     found = _begun(starts, program.n_history)
     if program.n_finalists < program.n_init and max_iter > SHORT:
@@ -175,8 +177,9 @@ def _among_best(states: em.RunState, wanted: np.ndarray, margin: np.ndarray, pro
     """Which of the wanted runs are the finalists of their data set. Of runs that are equal, the first go on."""
     score = np.asarray(states.log_likelihood).reshape(-1, program.n_init)
     score = np.where(np.isnan(score), -np.inf, score)
-    unit = np.maximum(margin, np.finfo(np.float64).tiny)[:, None]
-    order = np.argsort(-np.round(score / unit), axis=1, kind="stable")
+    if np.all(margin > 0):
+        score = np.round(score / margin[:, None])
+    order = np.argsort(-score, axis=1, kind="stable")
     is_finalist = np.zeros_like(order, bool)
     np.put_along_axis(is_finalist, order[:, : program.n_finalists], True, axis=1)
     return wanted & is_finalist.ravel()

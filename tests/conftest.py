@@ -8,7 +8,10 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The faces check what users pass by themselves, and answer in words; everything under them is held to its annotations.
-CHECKED = [f"jaxgmm.{room}" for room in ("cholesky", "reductions", "mixture", "em", "engine", "search", "chunk", "frames", "storage")]
+CHECKED = [
+    f"jaxgmm.{room}"
+    for room in ("cholesky", "reductions", "mixture", "em", "engine", "search", "chunk", "frames", "storage")
+]
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
