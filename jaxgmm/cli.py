@@ -152,7 +152,7 @@ def fit_file(
         raise ValueError(f"{file} is empty; it needs at least one row below its header.")
     groups = frames.group(table, by, features, weights)
     del table
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jaxgmm.keep_programs(Path(typer.get_app_dir("jaxgmm")) / "programs")
 
     began = time.perf_counter()

@@ -46,6 +46,9 @@ class Machine(NamedTuple):
         return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * len(set(self.devices))
 
 
+_TOLERATED_IMBALANCE = 1.15
+_MOST_HALVINGS = 4
+
 # A guess that only has to tell work for seconds from work for minutes.
 _CORES_OF_A_GPU = 64
 
@@ -78,9 +81,16 @@ def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machi
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
     n_workers = len(machine.devices)
-    # Two chunks for each worker even out their different lengths; each costs a millisecond or two beside its runs.
-    shared_out = -(-n_data_sets // (2 * n_workers if n_workers > 1 else 1))
-    return min(within_budget, power_of_two_above(max(shared_out, min(least, n_data_sets))))
+    # A chunk ends in a few slow runs among empty slots, so one for each worker is best, unless that is rounded to a
+    # power of two so much that some workers would be idle.
+    share = -(-n_data_sets // n_workers)
+    for _ in range(_MOST_HALVINGS):
+        size = power_of_two_above(share)
+        busiest = size * -(-n_data_sets // (size * n_workers))
+        if busiest * n_workers <= _TOLERATED_IMBALANCE * n_data_sets:
+            break
+        share = -(-share // 2)
+    return min(within_budget, power_of_two_above(max(share, min(least, n_data_sets))))
 
 
 def power_of_two_below(n: int) -> int:

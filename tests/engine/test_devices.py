@@ -37,6 +37,14 @@ def test_chunks_fill_the_slots_where_data_sets_suffice() -> None:
     assert chunk_size(10**6, 10**7, 64, CPU) * 10**7 <= CPU.chunk_budget
 
 
+@pytest.mark.parametrize("n_data_sets", [100, 1000, 1025, 1100, 1500, 5000])
+def test_chunks_keep_all_workers_busy(n_data_sets: int) -> None:
+    size = chunk_size(n_data_sets, 100, 1, CPU)
+    n_chunks = -(-n_data_sets // size)
+    busiest = size * -(-n_chunks // len(CPU.devices))
+    assert busiest <= 1.3 * n_data_sets / len(CPU.devices)
+
+
 def test_chunk_size_does_not_follow_every_number_of_data_sets() -> None:
     assert len({chunk_size(n, 1000, 1, CPU) for n in range(1, 10_000)}) < 16
 
