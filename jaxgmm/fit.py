@@ -91,8 +91,8 @@ def fit(
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
-        precision: `"mixed"` searches among starts in float32 and finishes in float64; `"float32"` and `"float64"` do
-            all iterations in one precision. Preparation and results are float64 always.
+        precision: `"mixed"` searches among starts in float32, unless there is little to do, and finishes in float64;
+            `"float32"` and `"float64"` do all iterations in one precision. Preparation and results are float64 always.
         history: record the log-likelihood of every iteration.
         progress: show a progress bar (needs rich).
 
