@@ -189,7 +189,7 @@ def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n
     representable = jnp.all(jnp.isfinite(variances) & (variances > 0), axis=(-2, -1))
     has_answer = fitted & jnp.isfinite(chosen.log_likelihood) & representable
     return ChunkFits(
-        mixture=where_leading(has_answer, mixture, _filled(mixture, jnp.nan)),
+        mixture=where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture)),
         best=best,
         # Taken from the starts' on the host: compiled twice, the same sum may round differently.
         log_likelihood=None,
@@ -203,7 +203,3 @@ def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n
         executed=0,
         useful=0,
     )
-
-
-def _filled(tree: Mixture, value: float) -> Mixture:
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), tree)

@@ -280,8 +280,7 @@ def _run(
         data_set = item if stacked else item // n_init
         runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
         record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
-        begun = record.n_iter > 0
-        mixture = where_leading(begun, record.mixture, start) if stacked else _select(begun, record.mixture, start)
+        mixture = where_leading(record.n_iter > 0, record.mixture, start)
         data = as_data(z[data_set], weights[data_set], tile, diagonal=family.diagonal)
         settings = em.Settings(ridge[data_set], tol, max_iter, floor, present)
         return data, _Slot(record._replace(mixture=mixture), settings, jnp.sum(weights[data_set]))
@@ -337,10 +336,6 @@ def _begun(starts: Mixture, n_history: int) -> Runs:
         history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,
     )
     return Runs(states, np.zeros(n_runs, bool), 0, 0)
-
-
-def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _cast(tree: _Tree, dtype: str) -> _Tree:

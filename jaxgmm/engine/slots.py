@@ -125,8 +125,8 @@ def run_queue(
     return loop.results, loop.n_steps
 
 
-def where_leading(condition: Bool[Array, " s"], new: Tree, old: Tree) -> Tree:
-    """`jnp.where` for every leaf of two trees, by the leading axis."""
+def where_leading(condition: Bool[Array, "*s"], new: Tree, old: Tree) -> Tree:
+    """`jnp.where` for every leaf of two trees, by the leading axis; or for the whole of them, given a scalar."""
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
