@@ -146,6 +146,20 @@ def test_bad_data_sets_leave_neighbours_unchanged_bit_for_bit(bad: np.ndarray, p
         np.testing.assert_array_equal(leaf[others], expected_leaf[others])
 
 
+@pytest.mark.parametrize(("n_samples", "n_components"), [(3000, 3), (20_000, 2)])
+def test_neighbours_change_no_bit_of_large_data_sets(n_samples: int, n_components: int) -> None:
+    # So large that few of them, or tiles of one, fill the slots.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(10, n_samples, 3)) + 3 * rng.integers(0, 3, size=(10, n_samples, 1))
+    spoiled, places = x.copy(), [0, 4]
+    spoiled[places] = np.nan
+    options = {"n_init": 3, "max_iter": 30}
+    result, expected = (jaxgmm.fit(data, n_components, **options) for data in (spoiled, x))
+    others = np.setdiff1d(np.arange(10), places)
+    np.testing.assert_array_equal(result.start_log_likelihood[others], expected.start_log_likelihood[others])
+    np.testing.assert_array_equal(result.mixture.covariances[others], expected.mixture.covariances[others])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weight_zero_is_a_sample_removed_and_weight_two_a_sample_twice(family: str) -> None:
     x = clusters(1)

@@ -46,6 +46,8 @@ class Machine(NamedTuple):
         return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * len(set(self.devices))
 
 
+_FEWEST_SLOTS, _MOST_SLOTS = 2, 64
+_MOST_SLOTS_OF_A_GPU = 2**16
 _TOLERATED_IMBALANCE = 1.15
 _MOST_HALVINGS = 4
 
@@ -65,13 +67,16 @@ def machine() -> Machine:
 
 
 def n_slots(run_bytes: int, machine: Machine) -> int:
-    """How many runs step together: a power of two whose working set fits, 64 at most on a CPU.
+    """How many runs step together, a power of two.
 
-    At 64, arithmetic over slots fills whole vector registers on any CPU. Fewer leave a remainder that compilers round
-    differently, and a run's last bits may then depend on the slot it sat in.
+    On a CPU enough to fill half the working set, as the last runs of a chunk have the other slots idle beside them;
+    but `_FEWEST_SLOTS`, since products of a single run do not use a core as well.
     """
-    most = 64 if machine.is_cpu else 2**16
-    return power_of_two_below(min(most, max(1, machine.working_set // run_bytes)))
+    if machine.is_cpu:
+        wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, machine.working_set // (2 * run_bytes)))
+    else:
+        wanted = min(_MOST_SLOTS_OF_A_GPU, max(1, machine.working_set // run_bytes))
+    return power_of_two_below(wanted)
 
 
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine) -> int:
