@@ -15,31 +15,33 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
-from jaxgmm.em.covariance import FAMILIES, Family
-from jaxgmm.em.expectation import Data, Tiles, as_data
-from jaxgmm.em.initialization import INITIALIZERS, from_responsibilities
+from jaxgmm.em.covariance import one_of
+from jaxgmm.em.expectation import as_data
+from jaxgmm.em.initialization import INITIALIZERS, Task, from_responsibilities
 from jaxgmm.engine.slots import where_leading
-from jaxgmm.engine.standardize import scaled_features, standardize, to_data_units, to_standard
+from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.mixture import Mixture
-from jaxgmm.search import DataSets, Options, Program, all_runs
+from jaxgmm.search import DataSets, Layout, Models, Options, Program, all_runs, form_of
 from jaxgmm.status import Status
 
 
 class ChunkFits(NamedTuple):
-    """Fits of a chunk, in data units; field by field those of `jaxgmm.FitResult`.
+    """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
 
     `best` is the start that won; `executed` and `useful` count run-iterations: those the slots made, and those some run
     needed.
     """
 
     mixture: Mixture
-    best: Int[Array, " c"]
-    log_likelihood: Float[Array, " c"] | None
-    n_iter: Int[Array, " c"]
-    status: Int[Array, " c"]
-    start_log_likelihood: Float[Array, "c r"]
-    start_status: Int[Array, "c r"]
-    history: Float[Array, "c t"] | None
+    best: Int[Array, " g"]
+    log_likelihood: Float[Array, " g"] | None
+    n_iter: Int[Array, " g"]
+    status: Int[Array, " g"]
+    spurious: Int[Array, " g"] | None
+    start_log_likelihood: Float[Array, "g r"]
+    start_status: Int[Array, "g r"]
+    start_spurious: Int[Array, "g r"]
+    history: Float[Array, "g t"] | None
     executed: int
     useful: int
 
@@ -52,65 +54,71 @@ def fit_chunk(
     options: Options,
     program: Program,
 ) -> ChunkFits:
-    """Fits every data set of a chunk. Float64 must be enabled.
+    """Fits every model to every data set of a chunk. Float64 must be enabled.
 
     Args:
         x: samples `(C, N, D)` in data units, padded.
         lengths: number of samples of each data set `(C,)`.
         sample_weight: weights `(C, N)`, or None for 1.
-        start: explicit starts as `program.init` says: mixtures, responsibilities `(C, N, K)` or labels `(C, N)`.
+        start: explicit starts of one model, as `program.init` says: mixtures, responsibilities `(C, N, K)` or labels
+            `(C, N)`. Where it names an initialiser, mixtures `(C M, K, …)` that replace the last start of each fit, but
+            for those that are NaN.
         options: what may change from call to call.
         program: what programs are compiled for.
 
     Returns:
         the fits.
     """
-    sets, starts = _begin(
-        *(x, lengths, sample_weight, start, options.reg_covar, options.key, options.n_components),
-        covariance_type=program.covariance_type,
-        init=program.init,
-        n_init=program.n_init,
-        room=program.n_components,
-        tile=program.tile,
-    )
-    runs = all_runs(sets, starts, options, program)
+    sets, starts, status = _begin(x, lengths, sample_weight, start, options, layout=program.layout, init=program.init)
+    runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    fits = jax.device_get(_chosen(described, runs.states, runs.judged, n_init=program.n_init))
-    best = np.take_along_axis(fits.start_log_likelihood, fits.best[:, None], axis=1)[:, 0]
-    best = np.where(np.isnan(fits.mixture.weights[:, 0]), np.nan, best)
-    return fits._replace(log_likelihood=best, executed=runs.executed, useful=runs.useful)
+    fits = jax.device_get(_chosen(described, status, runs.states, runs.spikes, runs.judged, options.models))
+
+    def of_best(rows: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(rows, fits.best[:, None], axis=1)[:, 0]
+
+    log_likelihood = np.where(np.isnan(fits.mixture.weights[:, 0]), np.nan, of_best(fits.start_log_likelihood))
+    spurious = of_best(fits.start_spurious)
+    return fits._replace(log_likelihood=log_likelihood, spurious=spurious, executed=runs.executed, useful=runs.useful)
 
 
-@functools.partial(jax.jit, static_argnames=("covariance_type", "init", "n_init", "room", "tile"))
+@functools.partial(jax.jit, static_argnames=("layout", "init"))
 def _begin(
     x: Float[Array, "c n d"],
     lengths: Int[Array, " c"],
     sample_weight: Float[Array, "c n"] | None,
     start: Mixture | Array | None,
-    reg_covar: Any,
-    key: Any,
-    n_components: Any,
+    options: Options,
     *,
-    covariance_type: str,
+    layout: Layout,
     init: str,
-    n_init: int,
-    room: int,
-    tile: int,
-) -> tuple[DataSets, Mixture]:
-    """Standardised data sets, and their starts `(C R, K, …)`, where `room` is K and may exceed `n_components`."""
-    family = FAMILIES[covariance_type]
-    ridge = jnp.asarray(reg_covar, jnp.float64)
-    prepare = functools.partial(_prepare, n_components=n_components, family=family, reg_covar=ridge)
-    sets = jax.vmap(prepare)(x.astype(jnp.float64), lengths, sample_weight)
-    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key)
-    present = jnp.arange(room) < n_components
-    starts = _starts(sets, start, key, present, family, init, n_init, tile)
-    return sets, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), starts)
+) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
+    """Standardised data sets, starts `(C M R, K, …)`, and for every fit `RUNNING` or why it cannot be made."""
+    ridges = jnp.asarray(options.reg_covar, jnp.float64)
+
+    def all_forms(x: Array, length: Array, sample_weight: Array | None) -> tuple[DataSets, Array]:
+        of_kinds = [
+            jax.vmap(lambda ridge, kind=kind: _prepare(x, length, sample_weight, kind, ridge))(ridges)
+            for kind in layout.kinds
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_kinds)
+
+    sets, status = jax.vmap(all_forms)(x.astype(jnp.float64), lengths, sample_weight)
+    models = jax.tree.map(jnp.asarray, options.models)
+    n_positive = jnp.sum(sets.weights[:, 0] > 0, axis=-1, dtype=jnp.int32)
+    too_few = n_positive[:, None] < models.n_components[None, :]
+    # Bad numbers are said before too few of them, and these before numbers that do not vary.
+    status = status[:, models.form]
+    status = jnp.where(too_few & (status != int(Status.NONFINITE)), int(Status.TOO_FEW_SAMPLES), status)
+    key = options.key if jnp.issubdtype(options.key.dtype, jax.dtypes.prng_key) else jax.random.key(options.key)
+    starts = _starts(sets, start, key, models, init, layout)
+    starts = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), starts)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
 
 
 def _prepare(
-    x: Array, length: Array, sample_weight: Array | None, n_components: Array, family: Family, reg_covar: Array
-) -> DataSets:
+    x: Array, length: Array, sample_weight: Array | None, closed_under: str, reg_covar: Array
+) -> tuple[DataSets, Array]:
     """Standardises one data set, or says why it cannot be fitted."""
     inside = jnp.arange(x.shape[0]) < length
     weights = inside.astype(x.dtype)
@@ -124,65 +132,97 @@ def _prepare(
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
     weights = weights / weight_scale
     x = jnp.where(jnp.isfinite(x), x, 0.0)
-    enough = jnp.sum(weights > 0) >= n_components
-    z, ridge, units, varies = standardize(x.T, weights, family, reg_covar)
+    z, ridge, units, varies = standardize(x.T, weights, closed_under, reg_covar)
     status = jnp.where(varies, em.RUNNING, int(Status.DEGENERATE))
-    status = jnp.where(enough, status, int(Status.TOO_FEW_SAMPLES))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
-    return DataSets(z, weights, jnp.sum(weights), weight_scale, ridge, units, status)
+    return DataSets(z, weights, jnp.sum(weights), weight_scale, ridge, units), status
 
 
 def _starts(
-    sets: DataSets,
-    start: Mixture | Array | None,
-    key: Array,
-    present: Bool[Array, " k"],
-    family: Family,
-    init: str,
-    n_init: int,
-    tile: int,
+    sets: DataSets, start: Mixture | Array | None, key: Array, models: Models, init: str, layout: Layout
 ) -> Mixture:
-    """Starts `(C, R, K, …)` in standardised coordinates."""
+    """Starts `(C, M, R, K, …)` in standardised coordinates, of data sets `(C, P, …)`."""
 
-    def data_of(sets: DataSets) -> Data | Tiles:
-        return as_data(sets.z, sets.weights, tile, diagonal=family.diagonal)
+    def form(p: Any) -> DataSets:
+        return jax.tree.map(lambda leaf: leaf[:, p], sets)
+
+    def task(sets: DataSets, x: Array, m: Array | int) -> Task:
+        present = jnp.arange(layout.n_components, dtype=jnp.int32) < models.n_components[m]
+        data = as_data(sets.z, sets.weights, layout.tile, diagonal=layout.diagonal)
+        return Task(x, data, present, one_of(layout.families, models.family[m]), sets.ridge)
 
     def from_rows(sets: DataSets, rows: Array) -> Mixture:
         if init == "labels":
-            rows = jax.nn.one_hot(rows, len(present), dtype=sets.z.dtype)
-        responsibilities = rows.astype(sets.z.dtype).T
-        return from_responsibilities(responsibilities, data_of(sets), sets.z.shape[0], present, family, sets.ridge)
+            rows = jax.nn.one_hot(rows, layout.n_components, dtype=sets.z.dtype)
+        return from_responsibilities(rows.astype(sets.z.dtype).T, task(sets, sets.z, 0))
 
-    def from_key(sets: DataSets, r: Array) -> Mixture:
+    def from_key(sets: DataSets, m: Array, r: Array) -> Mixture:
         # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
         x = jnp.where(r % 2 == 0, sets.z, scaled_features(sets.z, sets.units))
-        start_key = jax.random.fold_in(key, r)
-        return INITIALIZERS[init](start_key, r, x, data_of(sets), present, family, sets.ridge)
+        return INITIALIZERS[init](jax.random.fold_in(key, r), r, task(sets, x, m))
 
     if init == "mixture":
-        explicit = jax.vmap(to_standard)(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start), sets.units)
-        return jax.tree.map(lambda leaf: leaf[:, None], explicit)
+        explicit = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
+        return jax.tree.map(lambda leaf: leaf[:, None, None], jax.vmap(to_standard)(explicit, form(0).units))
     if init in ("labels", "responsibilities"):
-        return jax.tree.map(lambda leaf: leaf[:, None], jax.vmap(from_rows)(sets, jnp.asarray(start)))
-    # One start of every data set after another: only then does memory not grow with R.
-    by_start = lax.map(lambda r: jax.vmap(from_key, in_axes=(0, None))(sets, r), jnp.arange(n_init))
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_start)
+        explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
+        return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
+
+    # One start of every data set after another: only then does memory not grow with their number.
+    def of_all(numbers: tuple[Array, Array]) -> Mixture:
+        m, r = numbers
+        return jax.vmap(from_key, in_axes=(0, None, None))(form(models.form[m]), m, r)
+
+    n_models = len(models.form)
+    m, r = jnp.divmod(jnp.arange(n_models * layout.n_init), layout.n_init)
+    one_by_one = lax.map(of_all, (m, r))
+    shape = (n_models, layout.n_init)
+    starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), one_by_one)
+    return starts if start is None else _with_last(starts, start, form(models.form).units)
 
 
-@functools.partial(jax.jit, static_argnames=("n_init",))
-def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n_init: int) -> ChunkFits:
-    """The best run of each data set, in data units."""
-    states, judged = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), (states, judged))
+def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixture:
+    """Starts `(C, M, R, K, …)`, the last of each fit replaced by a mixture in data units unless that is NaN."""
+    last = jax.tree.map(lambda leaf, own: leaf.reshape(own[:, :, 0].shape), last, starts)
+    is_given = jnp.all(jnp.isfinite(last.weights), axis=-1)
+    last = jax.vmap(jax.vmap(to_standard))(last, units)
+
+    def replaced(own: Array, new: Array) -> Array:
+        given = is_given.reshape(*is_given.shape, *[1] * (own.ndim - 3))
+        return own.at[:, :, -1].set(jnp.where(given, new, own[:, :, -1]))
+
+    return jax.tree.map(replaced, starts, last)
+
+
+@jax.jit
+def _chosen(
+    sets: DataSets,
+    status: Int[Array, " g"],
+    states: em.RunState,
+    spikes: Int[Array, " q"],
+    judged: Bool[Array, " q"],
+    models: Models,
+) -> ChunkFits:
+    """The best run of each fit, in data units."""
+    n_fits, n_rows = len(status), len(sets.n_effective)
+    sets = jax.tree.map(lambda leaf: leaf[form_of(jnp.arange(n_fits), n_fits, n_rows, models)], sets)
+    by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, spikes, judged))
+    states, spikes, judged = by_start
     offset = (sets.units.log_scale * sets.n_effective)[:, None]
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
-    # A run that lost a component wins only where no other is sound.
-    sound = judged & (states.status != Status.DEGENERATE)
-    eligible = jnp.where(jnp.any(sound, axis=1, keepdims=True), sound, judged)
-    score = jnp.where(eligible & jnp.isfinite(log_likelihoods), log_likelihoods, -jnp.inf)
-    best = jnp.argmax(score, axis=1)
+    # A run with spikes wins only where there is no sound one, and a degenerate one only where all are.
+    usable = judged & jnp.isfinite(log_likelihoods)
+    grades = (
+        usable & (states.status != Status.DEGENERATE) & (spikes == 0),
+        usable & (states.status != Status.DEGENERATE),
+    )
+    eligible = usable
+    for grade in reversed(grades):
+        eligible = jnp.where(jnp.any(grade, axis=1, keepdims=True), grade, eligible)
+    best = jnp.argmax(jnp.where(eligible, log_likelihoods, -jnp.inf), axis=1)
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 
-    fitted = sets.status == em.RUNNING
+    fitted = status == em.RUNNING
     mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)
     # Squared data units may leave what float64 can represent, though the data do not.
     variances = mixture.covariances if mixture.is_diagonal else jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
@@ -194,9 +234,11 @@ def _chosen(sets: DataSets, states: em.RunState, judged: Bool[Array, " q"], *, n
         # Taken from the starts' on the host: compiled twice, the same sum may round differently.
         log_likelihood=None,
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
-        status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), sets.status),
+        status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
+        spurious=None,
         start_log_likelihood=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
-        start_status=jnp.where(fitted[:, None], states.status, sets.status[:, None]),
+        start_status=jnp.where(fitted[:, None], states.status, status[:, None]),
+        start_spurious=jnp.where(fitted[:, None], spikes, 0),
         history=None
         if chosen.history is None
         else jnp.where(fitted[:, None], sets.weight_scale[:, None] * (chosen.history - offset), jnp.nan),

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import jaxgmm
+from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.status import Status
 
 try:
@@ -34,7 +35,7 @@ except ImportError as missing:
 
 Answer = TypeVar("Answer")
 
-_OUTPUTS = ("components", "fits")
+_OUTPUTS = ("components", "fits", "models")
 _INTERRUPTED = 130
 _MISUSE = 2
 # Click's, or that of the copy which newer typers carry.
@@ -43,13 +44,14 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # pyright: ignor
 app = typer.Typer(name="jaxgmm", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
-class Covariance(StrEnum):
-    """What the covariances of a mixture's components may share."""
+class Criterion(StrEnum):
+    """What models are chosen by; lower is better."""
 
-    full = "full"
-    tied = "tied"
-    diag = "diag"
-    spherical = "spherical"
+    bic = "bic"
+    aic = "aic"
+    aicc = "aicc"
+    icl = "icl"
+    cv = "cv"
 
 
 class Precision(StrEnum):
@@ -104,9 +106,14 @@ def fit_file(
     file: Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.")],
     by: Annotated[list[str], typer.Option(help="Columns that say which group a row belongs to.", metavar="COLUMNS")],
     features: Annotated[list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS")],
-    components: Annotated[int, typer.Option(help="Number of components of every mixture.", min=1, metavar="K")],
-    out: Annotated[Path, typer.Option(help="Directory for the two output tables.", metavar="DIR")],
-    covariance: Annotated[Covariance, typer.Option(help="Family of covariances.")] = Covariance.full,
+    components: Annotated[
+        str, typer.Option(help="Numbers of components to choose from, such as 3, or 1-6, or 2,4,8.", metavar="K")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR")],
+    covariance: Annotated[
+        str, typer.Option(help=f"Families of covariances to choose from: {', '.join(FAMILIES)}.", metavar="FAMILIES")
+    ] = "full",
+    criterion: Annotated[Criterion, typer.Option(help="What to choose by, of several models.")] = Criterion.bic,
     starts: Annotated[int, typer.Option(help="Starts for every group; the best run is kept.", min=1, metavar="R")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the starts.", min=0, max=2**32 - 1, metavar="SEED")] = 0,
     tol: Annotated[
@@ -124,29 +131,40 @@ def fit_file(
         Precision, typer.Option(help="mixed: search in float32, finish in float64.")
     ] = Precision.mixed,
 ) -> None:
-    """Fit a mixture to every group of a table.
+    """Fit a mixture to every group of a table, and choose its number of components.
 
     Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
 
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
 
-    `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
-    n_iter, status, and explanation, a sentence that says what the status means.
+    Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 1-6 --covariance full,diag
+    --criterion bic --out fits`
+
+    `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, then what was chosen, if
+    there was a choice (n_components, covariance_type and the criterion), log_likelihood (nats), n_iter, status, and
+    explanation, a sentence that says what the status means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
-    mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
-    covariance matrix (families full and tied): covariance_F_F, and covariance_G_F where --features names F before G.
+    mean_F for every feature F, and then variance_F (families diag and spherical only) or the lower triangle of the
+    covariance matrix: covariance_F_F, and covariance_G_F where --features names F before G.
+
+    `DIR/models.parquet`, if there was a choice, has a row for every model fitted to every group: the key columns,
+    n_components, covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status,
+    spurious (components that are spikes), n_agreeing (starts that led to the same optimum), start_passed_over and
+    passed_over (whether a start, or this model, would have won but for its spikes), and chosen.
 
     Compiled programs are kept for the next time, in the user's application directory, or where
     JAX_COMPILATION_CACHE_DIR says.
 
-    A fit without an answer has nulls, and its status says why. Both tables are written when all is done, or neither;
-    one that exists already is left alone.
+    A fit without an answer has nulls, and its status says why. All tables are written when all is done, or none; one
+    that exists already is left alone.
     """
-    storage.check_absent(out, _OUTPUTS)
+    ks, families = _numbers(components), [piece.strip() for piece in covariance.split(",") if piece.strip()]
+    is_choice = len(ks) * len(families) > 1
+    storage.check_absent(out, _OUTPUTS if is_choice else _OUTPUTS[:2])
     names = storage.column_names(file)
     by, features = _columns(by, names), _columns(features, names)
-    frames.check_output_columns(by, features, covariance.value)
+    frames.check_output_columns(by, features, families, criterion.value if is_choice else None)
     table = storage.read_table(file, list(dict.fromkeys([*by, *features, *([weights] if weights else [])])))
     if table.num_rows == 0:
         raise ValueError(f"{file} is empty; it needs at least one row below its header.")
@@ -156,28 +174,47 @@ def fit_file(
         jaxgmm.keep_programs(Path(typer.get_app_dir("jaxgmm")) / "programs")
 
     began = time.perf_counter()
-    result = _interruptible(
-        lambda: jaxgmm.fit(
-            groups.x,
-            components,
-            covariance_type=covariance.value,
-            n_init=starts,
-            tol=tol,
-            max_iter=max_iter,
-            reg_covar=reg_covar,
-            sample_weight=groups.sample_weight,
-            key=seed,
-            precision=precision.value,
-            progress=True,
-        )
-    )
-    seconds = time.perf_counter() - began
-    tables = {
-        "components": frames.components_table(groups.keys, result, features),
-        "fits": frames.fits_table(groups.keys, groups.n_samples, result),
+    options = {
+        "n_init": starts,
+        "tol": tol,
+        "max_iter": max_iter,
+        "sample_weight": groups.sample_weight,
+        "key": seed,
+        "precision": precision.value,
+        "progress": True,
     }
+    if is_choice:
+        models = {"covariance_type": families, "reg_covar": reg_covar, "criterion": criterion.value}
+        sweep = _interruptible(lambda: jaxgmm.sweep(groups.x, ks, **models, **options))
+        result, n_groups = sweep.best, groups.keys.num_rows
+        chosen = frames.chosen_columns(sweep.table, n_groups, criterion.value)
+        tables = {"models": frames.models_table(groups.keys, sweep.table)}
+    else:
+        model = {"covariance_type": families[0], "reg_covar": reg_covar}
+        result = _interruptible(lambda: jaxgmm.fit(groups.x, ks[0], **model, **options))
+        chosen, tables = None, {}
+    seconds = time.perf_counter() - began
+    tables["components"] = frames.components_table(groups.keys, result, features)
+    tables["fits"] = frames.fits_table(groups.keys, groups.n_samples, result, chosen)
     storage.write_tables(out, tables)
-    _summarise(result.status, len(groups.samples), seconds, out)
+    _summarise(result.status, len(groups.samples), seconds, [out / f"{name}.parquet" for name in reversed(tables)])
+    if is_choice:
+        _summarise_choice(sweep.chosen)
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers of components from a text such as 1-4,8."""
+    numbers: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.partition("-")
+        try:
+            numbers += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            numbers = []
+            break
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"--components must be numbers from 1, such as 3, or 1-6, or 2,4,8; got {text!r}.")
+    return sorted(set(numbers))
 
 
 def _columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -214,7 +251,7 @@ def _say_interrupted() -> None:
     typer.echo("\njaxgmm: interrupted; nothing was written.", err=True)
 
 
-def _summarise(status: np.ndarray, n_samples: int, seconds: float, out: Path) -> None:
+def _summarise(status: np.ndarray, n_samples: int, seconds: float, files: Sequence[Path]) -> None:
     """Prints how the fits ended, and how long they took."""
     n_groups = len(status)
     table = Table("status", "fits", "meaning", box=None, pad_edge=False, header_style="bold")
@@ -227,7 +264,21 @@ def _summarise(status: np.ndarray, n_samples: int, seconds: float, out: Path) ->
     console.print(f"\n{n_groups:,} groups, {n_samples:,} samples", style="bold", highlight=False)
     console.print(table)
     console.print(f"fitted in {seconds:.1f} s, {n_groups / seconds:,.0f} fits/s", highlight=False)
-    console.print(Text("wrote " + " and ".join(str(out / f"{name}.parquet") for name in ("fits", "components"))))
+    console.print(Text("wrote " + " and ".join(map(str, files))))
+
+
+def _summarise_choice(chosen: dict[str, np.ndarray]) -> None:
+    """Prints how often which model was chosen: K down, families across."""
+    families = list(dict.fromkeys(chosen["covariance_type"].tolist()))
+    table = Table("components", *families, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.justify = "right"
+    for k in np.unique(chosen["n_components"]).tolist():
+        of_k = chosen["covariance_type"][chosen["n_components"] == k]
+        table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
+    console = Console()
+    console.print("\ngroups by the model chosen", style="bold", highlight=False)
+    console.print(table)
 
 
 def _usage(error: Exception) -> str:

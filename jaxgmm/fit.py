@@ -1,25 +1,23 @@
 """fit(): thousands of data sets, one number of components, one covariance family."""
 
 import math
-import numbers
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxgmm.arguments import check_options, checked_key, checked_start, checked_weights
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.engine.batch import Batch, batch, padded, per_sample
+from jaxgmm.engine.batch import Batch, batch, padded
 from jaxgmm.engine.devices import machine, map_chunks
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.mixture import Mixture, full_covariances
-from jaxgmm.plan import Chunk, chunks
-from jaxgmm.search import Options, Program
+from jaxgmm.mixture import Mixture
+from jaxgmm.plan import Chunk, Job, chunks
+from jaxgmm.search import Combination, Layout, Models, Options, Program
 
 Precision = Literal["mixed", "float32", "float64"]
-PRECISIONS = ("mixed", "float32", "float64")
 
 
 class FitResult(NamedTuple):
@@ -31,9 +29,13 @@ class FitResult(NamedTuple):
         log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
+        spurious: `(B,)`, how many components of the chosen run are spikes: in some direction narrower than a hundredth
+            of the data's standard deviation, or supported by fewer than D + 1 effective samples.
         start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
             float32, as the search left them.
         start_status: `(B, R)`, how each start's run ended.
+        start_spurious: `(B, R)`, how many components of each start's run are spikes. A run with spikes is chosen only
+            where there is no sound one.
         history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
             end; None unless asked for.
         efficiency: of all run-iterations executed, the share that some run still needed.
@@ -43,8 +45,10 @@ class FitResult(NamedTuple):
     log_likelihood: np.ndarray
     n_iter: np.ndarray
     status: np.ndarray
+    spurious: np.ndarray
     start_log_likelihood: np.ndarray
     start_status: np.ndarray
+    start_spurious: np.ndarray
     history: np.ndarray | None
     efficiency: float
 
@@ -111,44 +115,38 @@ def fit(
         >>> jaxgmm.Status(result.status).name
         'CONVERGED'
     """
-    _check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision)
+    check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision)
     data = batch(x)
-    weights = None if sample_weight is None else _weights(sample_weight, data)
-    init_name, start = _start(init, data, n_components, covariance_type)
-    n_init = int(n_init) if start is None else 1
-    program = Program(
-        n_components=int(n_components),
-        has_absent=False,
-        covariance_type=covariance_type,
-        init=init_name,
-        n_init=n_init,
-        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
-        precision=precision,
-        search_dtype="float32",
-        n_history=int(max_iter) + 1 if history else 0,
-        n_slots=1,
-        n_stacked_slots=0,
-        tile=0,
-    )
-    options = Options(float(tol), int(max_iter), float(reg_covar), _key(key), int(n_components))
-    hardware = machine()
-    planned = chunks(data, program, options, hardware)
-    result = _empty_result(data, program)
+    weights_of = read_weights(sample_weight, data)
+    init_name, start = checked_start(init, data, n_components, covariance_type)
+    n_init, n_history = int(n_init) if start is None else 1, int(max_iter) + 1 if history else 0
+    program, options = what_to_run(init_name, n_init, n_finalists, precision, n_history, tol, max_iter, key)
+    model = (int(n_components), covariance_type, float(reg_covar))
+    with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
+        return fit_batch(data, weights_of, start, model, program, options, report)
+
+
+def fit_batch(
+    data: Batch,
+    weights_of: "WeightsOf | None",
+    start: Any,
+    model: Combination,
+    program: Program,
+    options: Options,
+    report: Callable[[int], None],
+) -> FitResult:
+    """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
+    result = _empty_result(data, model, program)
     executed, useful = [], []
 
     def work(chunk: Chunk) -> int:
-        fits = _fit_padded(chunk, data, weights, start, options)
+        fits = fit_job(chunk, chunk.jobs[0], data, weights_of, start)
         _store(fits, chunk.data_sets, result)
         executed.append(fits.executed)
         useful.append(fits.useful)
-        return len(chunk.data_sets) * n_init
+        return len(chunk.data_sets) * program.layout.n_init
 
-    def program_of(chunk: Chunk) -> tuple:
-        dtypes = [None if rows is None else rows.dtype.str for rows in (data.samples, weights)]
-        return (chunk.program, chunk.size, chunk.n_samples, data.samples.shape[1], *dtypes)
-
-    with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        map_chunks(work, planned, program_of, Chunk.halves, hardware, report)
+    on_chunks(work, data, weights_of, [model], program, options, report)
     result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
@@ -156,137 +154,108 @@ def fit(
     return _without_batch_axis(result) if data.is_single else result
 
 
-def _fit_padded(chunk: Chunk, data: Batch, weights: np.ndarray | None, start: Any, options: Options) -> ChunkFits:
-    """Runs the compiled programs on a chunk, filled up by repeating a data set."""
+def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
+    """Sample weights as chunks ask for them, or None for 1."""
+    if sample_weight is None:
+        return None
+    table = checked_weights(sample_weight, data)
+    return lambda data_sets, n_samples: padded(table, data, data_sets, n_samples)
+
+
+def what_to_run(
+    init: str, n_init: int, n_finalists: int | None, precision: str, n_history: int, tol: Any, max_iter: Any, key: Any
+) -> tuple[Program, Options]:
+    """Programs and options, as far as they do not depend on shapes and models: `jaxgmm.plan` decides those."""
+    layout = Layout(families=(), n_components=0, has_absent=False, n_init=n_init, tile=0)
+    program = Program(
+        layout=layout,
+        init=init,
+        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
+        precision=precision,
+        search_dtype="float32",
+        n_history=n_history,
+        n_slots=1,
+        n_stacked_slots=0,
+    )
+    no_models = Models(*np.empty((3, 0), np.int32))
+    return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models)
+
+
+# From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`.
+WeightsOf = Callable[[np.ndarray, int], Any]
+
+
+def on_chunks(
+    do: Callable[[Chunk], int],
+    data: Batch,
+    weights_of: WeightsOf | None,
+    models: Sequence[Combination],
+    program: Program,
+    options: Options,
+    report: Callable[[int], None],
+    *,
+    by_components: bool = False,
+) -> None:
+    """Cuts data sets into chunks and does something on each, on all devices; it returns how many runs it has done."""
+    hardware = machine()
+    planned = chunks(data, models, program, options, hardware, by_components=by_components)
+    weights_type = None if weights_of is None else weights_of(np.zeros(1, int), 1).dtype.str
+
+    def program_of(chunk: Chunk) -> tuple:
+        shapes = [
+            (job.program, job.n_samples, len(job.options.models.form), len(job.options.reg_covar)) for job in chunk.jobs
+        ]
+        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_type, *shapes)
+
+    map_chunks(do, planned, program_of, Chunk.halves, hardware, report)
+
+
+def fit_job(
+    chunk: Chunk,
+    job: Job,
+    data: Batch,
+    weights_of: WeightsOf | None,
+    start: Any = None,
+    active: np.ndarray | None = None,
+    last_start: Mixture | None = None,
+) -> ChunkFits:
+    """Runs compiled programs on a chunk, filled up by repeating a data set; all of its rows come back.
+
+    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit; see `fit_chunk`.
+    """
     missing = chunk.size - len(chunk.data_sets)
     rows = np.concatenate([chunk.data_sets, np.repeat(chunk.data_sets[:1], missing)])
 
     def rows_of(table: Any) -> Any:
-        return padded(table, data, rows, chunk.n_samples)
+        return padded(table, data, rows, job.n_samples)
 
     # What fills up is empty, and so not fitted.
-    lengths = np.where(np.arange(chunk.size) < len(chunk.data_sets), data.lengths[rows], 0)
+    is_wanted = np.arange(chunk.size) < len(chunk.data_sets)
+    if active is not None:
+        is_wanted[: len(active)] &= active
+    lengths = np.where(is_wanted, data.lengths[rows], 0)
     if isinstance(start, Mixture):
         chunk_start = Mixture(*(leaf[rows] for leaf in start))
     else:
-        chunk_start = None if start is None else rows_of(start)
-    chunk_weights = None if weights is None else rows_of(weights)
-    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, options, chunk.program)
+        chunk_start = last_start if start is None else rows_of(start)
+    chunk_weights = None if weights_of is None else weights_of(rows, job.n_samples)
+    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, job.options, job.program)
 
 
-def _check_options(
-    n_components: Any,
-    covariance_type: Any,
-    n_init: Any,
-    n_finalists: Any,
-    tol: Any,
-    max_iter: Any,
-    reg_covar: Any,
-    precision: Any,
-) -> None:
-    at_least_one = {"n_components": n_components, "n_init": n_init}
-    if n_finalists is not None:
-        at_least_one["n_finalists"] = n_finalists
-    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) < 2**31:
-            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
-    for name, value in (("tol", tol), ("reg_covar", reg_covar)):
-        if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
-    for name, value, known in (
-        ("covariance_type", covariance_type, FAMILIES),
-        ("precision", precision, PRECISIONS),
-    ):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
-
-
-def _weights(sample_weight: Any, data: Batch) -> np.ndarray:
-    weights = per_sample(sample_weight, data, "sample_weight")
-    negative = np.flatnonzero(weights < 0)
-    if len(negative):
-        b = int(np.searchsorted(data.offsets, negative[0], side="right")) - 1
-        raise ValueError(
-            f"sample_weight must not be negative; sample {negative[0] - data.offsets[b]} of data set {b} has weight "
-            f"{weights[negative[0]]}. Give samples to be left out weight 0."
-        )
-    return weights
-
-
-def _start(init: Any, data: Batch, n_components: int, covariance_type: str) -> tuple[str, Any]:
-    """What kind of start `init` is, and explicit starts laid out as the batch is."""
-    if isinstance(init, str):
-        if init not in INITIALIZERS:
-            raise ValueError(
-                f"init must be one of {', '.join(map(repr, INITIALIZERS))}, a Mixture, responsibilities or labels; "
-                f"got {init!r}."
-            )
-        return init, None
-    if isinstance(init, Mixture):
-        return "mixture", _explicit_mixture(init, data, n_components, covariance_type)
-    if init is None:
-        raise ValueError("init must be a name, a Mixture, responsibilities or labels; got None.")
-    first = np.asarray(init[0]) if isinstance(init, (list, tuple)) and len(init) else np.asarray(init)
-    if first.dtype.kind in "iub":
-        labels = per_sample(init, data, "init (labels)").astype(np.int32)
-        if labels.size and (labels.min() < 0 or labels.max() >= n_components):
-            raise ValueError(
-                f"init (labels) must be numbered from 0 to {n_components - 1}; they run from {labels.min()} to "
-                f"{labels.max()}."
-            )
-        return "labels", labels
-    rows = per_sample(init, data, "init (responsibilities)", (int(n_components),))
-    if np.any(rows < 0):
-        raise ValueError(f"init (responsibilities) must not be negative; the least is {np.nanmin(rows)}.")
-    return "responsibilities", rows
-
-
-def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
-    n_features = data.samples.shape[1]
-    init = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in init))
-    spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
-    trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
-    is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
-    if not FAMILIES[covariance_type].diagonal and not is_full and init.is_diagonal:
-        init = init._replace(covariances=full_covariances(init))
-    for name, leaf, shape in zip(Mixture._fields, init, trailing, strict=True):
-        if leaf.shape not in (shape, (data.n_data_sets, *shape)):
-            raise ValueError(
-                f"init.{name} must have shape {shape}, or {(data.n_data_sets, *shape)} for a start of each data set, "
-                f"with covariance_type={covariance_type!r}; it has shape {leaf.shape}."
-            )
-    if np.any(init.weights < 0) or np.any(np.abs(init.weights.sum(axis=-1) - 1) > 1e-6):
-        raise ValueError("init.weights must not be negative and must sum to 1 over the components.")
-    if init.covariances.shape[-2:] == (n_features, n_features) and spread != (n_features,):
-        flipped = np.swapaxes(init.covariances, -1, -2)
-        if np.any(np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)):
-            raise ValueError("init.covariances must be symmetric.")
-    return Mixture(
-        *(np.broadcast_to(leaf, (data.n_data_sets, *shape)) for leaf, shape in zip(init, trailing, strict=True))
-    )
-
-
-def _key(key: Any) -> jax.Array | np.int64:
-    if isinstance(key, numbers.Integral) and not isinstance(key, bool) and -(2**63) <= int(key) < 2**63:
-        return np.int64(key)
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
-    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.shape == (2,):
-        return jax.random.wrap_key_data(key)
-    raise ValueError(f"key must be an integer of 64 bits or one JAX random key; got {key!r}.")
-
-
-def _empty_result(data: Batch, program: Program) -> FitResult:
+def _empty_result(data: Batch, model: Combination, program: Program) -> FitResult:
     """Arrays to be filled chunk by chunk."""
-    b, k, d, r = data.n_data_sets, program.n_components, data.samples.shape[1], program.n_init
-    spread = (d,) if FAMILIES[program.covariance_type].diagonal else (d, d)
+    k, family, _ = model
+    b, d, r = data.n_data_sets, data.samples.shape[1], program.layout.n_init
+    spread = (d,) if FAMILIES[family].diagonal else (d, d)
     return FitResult(
         mixture=Mixture(np.empty((b, k)), np.empty((b, k, d)), np.empty((b, k, *spread))),
         log_likelihood=np.empty(b),
         n_iter=np.empty(b, np.int32),
         status=np.empty(b, np.int32),
+        spurious=np.empty(b, np.int32),
         start_log_likelihood=np.empty((b, r)),
         start_status=np.empty((b, r), np.int32),
+        start_spurious=np.empty((b, r), np.int32),
         history=np.empty((b, program.n_history)) if program.n_history else None,
         efficiency=math.nan,
     )

@@ -18,6 +18,9 @@ from jaxgmm.fit import FitResult
 from jaxgmm.status import Status
 
 _FITS = ("n_samples", "log_likelihood", "n_iter", "status", "explanation")
+_CHOSEN = ("n_components", "covariance_type")
+_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", "spurious", "n_agreeing")
+_MODELS += ("start_passed_over", "passed_over", "chosen")
 
 
 class Groups(NamedTuple):
@@ -93,35 +96,39 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
     )
 
 
-def fits_table(keys: pa.Table, n_samples: Int[np.ndarray, " b"], result: FitResult) -> pa.Table:
+def fits_table(
+    keys: pa.Table, n_samples: Int[np.ndarray, " b"], result: FitResult, chosen: dict[str, pa.Array] | None = None
+) -> pa.Table:
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
 
     Args:
         keys: one row for each of B groups.
         n_samples: `(B,)`, the groups' sizes.
         result: fits of the same groups, in the same order.
+        chosen: columns that say what was chosen for each group.
 
     Returns:
-        the key columns, then `n_samples`, `log_likelihood` (null where there is no answer), `n_iter`, `status` (a name)
-        and `explanation` (its sentence).
+        the key columns, then `n_samples`, what was `chosen`, `log_likelihood` (null where there is no answer),
+        `n_iter`, `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
-    columns = (
-        pa.array(n_samples.astype(np.int64)),
-        pa.array(result.log_likelihood, from_pandas=True),
-        pa.array(result.n_iter.astype(np.int32)),
-        _named(status, [code.name for code in Status]),
-        _named(status, [code.sentence for code in Status]),
-    )
-    return _beside(keys, dict(zip(_FITS, columns, strict=True)))
+    columns = {
+        "n_samples": pa.array(n_samples.astype(np.int64)),
+        **(chosen or {}),
+        "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
+        "n_iter": pa.array(result.n_iter.astype(np.int32)),
+        "status": _named(status, [code.name for code in Status]),
+        "explanation": _named(status, [code.sentence for code in Status]),
+    }
+    return _beside(keys, columns)
 
 
 def components_table(keys: pa.Table, result: FitResult, features: Sequence[str]) -> pa.Table:
-    """One row for every component of every group, K rows for each group.
+    """One row for every component of every group that is not absent.
 
     Args:
         keys: one row for each of B groups.
-        result: fits of the same groups, in the same order.
+        result: fits of the same groups, in the same order; components of weight 0 are absent.
         features: names of the D features.
 
     Returns:
@@ -133,12 +140,38 @@ def components_table(keys: pa.Table, result: FitResult, features: Sequence[str])
     if not result.mixture.is_diagonal:
         rows, columns = np.tril_indices(len(features))
         covariances = covariances[:, :, rows, columns]
+    present = np.flatnonzero(result.mixture.weights != 0)
     numbers = [result.mixture.weights[..., None], means, covariances]
-    values = np.concatenate([np.asarray(part).reshape(n_groups * n_components, -1) for part in numbers], axis=1)
+    values = [np.asarray(part).reshape(n_groups * n_components, -1)[present] for part in numbers]
     names = _parameter_columns(features, diagonal=result.mixture.is_diagonal)
-    table = {"component": pa.array(np.tile(np.arange(n_components, dtype=np.int32), n_groups))}
-    table |= {name: pa.array(values[:, i], from_pandas=True) for i, name in enumerate(names)}
-    return _beside(keys.take(np.repeat(np.arange(n_groups), n_components)), table)
+    group, component = np.divmod(present, n_components)
+    table = {"component": pa.array(component.astype(np.int32))}
+    columns = np.concatenate(values, axis=1)
+    table |= {name: pa.array(columns[:, i], from_pandas=True) for i, name in enumerate(names)}
+    return _beside(keys.take(group), table)
+
+
+def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
+    """One row for every model fitted to every group: the table of a sweep, with the groups' keys.
+
+    Args:
+        keys: one row for each of B groups.
+        table: `jaxgmm.Sweep.table` of the same groups.
+
+    Returns:
+        the key columns, then those of the table but for `data_set`; null for NaN.
+    """
+    columns = {name: pa.array(values, from_pandas=True) for name, values in table.items() if name != "data_set"}
+    return _beside(keys.take(table["data_set"]), columns)
+
+
+def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) -> dict[str, pa.Array]:
+    """What was chosen for each group: K, family, and the criterion; null where nothing was."""
+    rows = np.full(n_groups, -1)
+    chosen = np.flatnonzero(table["chosen"])
+    rows[table["data_set"][chosen]] = chosen
+    index = pa.array(rows, mask=rows < 0)
+    return {name: pa.array(table[name]).take(index) for name in (*_CHOSEN, criterion)}
 
 
 def component_columns(features: Sequence[str], covariance_type: str) -> list[str]:
@@ -155,14 +188,20 @@ def component_columns(features: Sequence[str], covariance_type: str) -> list[str
     return _parameter_columns(features, diagonal=FAMILIES[covariance_type].diagonal)
 
 
-def check_output_columns(by: Sequence[str], features: Sequence[str], covariance_type: str) -> None:
-    """Makes sure that no two columns of the `fits` or `components` table would have one name.
+def check_output_columns(
+    by: Sequence[str], features: Sequence[str], families: Sequence[str], criterion: str | None = None
+) -> None:
+    """Makes sure that no two columns of an output table would have one name; `criterion` where models are chosen.
 
     Raises:
         ValueError: two would.
     """
-    for names in ((*by, *_FITS), (*by, "component", *component_columns(features, covariance_type))):
-        twice = [name for name, count in Counter(names).items() if count > 1]
+    diagonal = all(FAMILIES[family].diagonal for family in families if family in FAMILIES)
+    tables = [_FITS, ("component", *_parameter_columns(features, diagonal=diagonal))]
+    if criterion is not None:
+        tables = [(*_FITS, *_CHOSEN, criterion), tables[1], (*_MODELS, *_CHOSEN, criterion)]
+    for names in tables:
+        twice = [name for name, count in Counter([*by, *names]).items() if count > 1]
         if twice:
             raise ValueError(f"two columns of the output would be called {twice[0]!r}; rename a column of the input.")
 

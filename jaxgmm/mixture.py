@@ -156,13 +156,14 @@ def sample(key: Any, mixture: Mixture, n_samples: int) -> tuple[Floats, Int[Arra
 def _sample(key: Array, mixture: Mixture, *, n_samples: int) -> tuple[Array, Array]:
     batch = mixture.means.shape[:-2]
     keys = jax.random.split(key, (*batch, 2)) if batch else jax.random.split(key, 2)
-    draw = functools.partial(_sample_one, n_samples=n_samples)
+    draw_all = functools.partial(draw, n_samples=n_samples)
     for _ in batch:
-        draw = jax.vmap(draw)
-    return draw(keys, Mixture(*map(jnp.asarray, mixture)))
+        draw_all = jax.vmap(draw_all)
+    return draw_all(keys, Mixture(*map(jnp.asarray, mixture)))
 
 
-def _sample_one(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
+def draw(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
+    """Samples of one mixture, and their components, from two random keys."""
     component = jax.random.categorical(keys[0], jnp.log(mixture.weights), shape=(n_samples,))
     noise = jax.random.normal(keys[1], (n_samples, mixture.n_features), dtype=mixture.means.dtype)
     if mixture.is_diagonal:
@@ -184,13 +185,14 @@ def _log_joint(mixture: Mixture, x: Floats) -> Array:
             f"its shape is {x.shape}."
         )
     axes = (0 if of_mixture else None, 0 if of_samples else None)
-    density = _log_joint_one
+    density = log_joint
     for _ in range(max(of_mixture, of_samples)):
         density = jax.vmap(density, in_axes=axes)
     return density(mixture, x)
 
 
-def _log_joint_one(mixture: Mixture, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+def log_joint(mixture: Mixture, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    """The same for one mixture and one data set."""
     centred = x[None, :, :] - mixture.means[:, None, :]
     if mixture.is_diagonal:
         standard_deviations = jnp.sqrt(mixture.covariances)

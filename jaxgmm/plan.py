@@ -5,6 +5,8 @@ since one stack is seldom alone. Data sets of many lengths share a few programs 
 by costs less than another program would. The constants come from `benchmarks/NOTES.md`.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import Machine, chunk_size, n_slots, power_of_two_above, power_of_two_below
-from jaxgmm.search import Options, Program
+from jaxgmm.search import Combination, Layout, Options, Program, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -32,20 +34,34 @@ ROOMS = (5, 10, 20)
 FEW_ROWS = 64
 
 
+class Job(NamedTuple):
+    """Models that share programs.
+
+    Attributes:
+        models: their numbers.
+        program: what is compiled.
+        options: what the programs are told, the models among it.
+        n_samples: the padded length of data sets.
+    """
+
+    models: np.ndarray
+    program: Program
+    options: Options
+    n_samples: int
+
+
 class Chunk(NamedTuple):
     """Data sets that are fitted together.
 
     Attributes:
         data_sets: their numbers.
-        size: as many as the program is compiled for; what is missing is filled up.
-        n_samples: their padded length.
-        program: what is compiled.
+        size: as many as the programs are compiled for; what is missing is filled up.
+        jobs: what is fitted to each.
     """
 
     data_sets: np.ndarray
     size: int
-    n_samples: int
-    program: Program
+    jobs: tuple[Job, ...]
 
     def halves(self) -> "list[Chunk]":
         """The same work in two chunks of half the size; none where it cannot be cut."""
@@ -54,40 +70,98 @@ class Chunk(NamedTuple):
         return [self._replace(data_sets=part, size=size) for part in parts if len(part)]
 
 
-def chunks(data: Batch, wanted: Program, options: Options, machine: Machine) -> list[Chunk]:
+def chunks(
+    data: Batch,
+    models: Sequence[Combination],
+    wanted: Program,
+    options: Options,
+    machine: Machine,
+    *,
+    by_components: bool = False,
+) -> list[Chunk]:
     """Chunks of data sets of one padded length, sized for the machine.
 
     Args:
         data: the data sets.
-        wanted: what to compile; what depends on shapes (`n_components` upward of the K present, `has_absent`,
-            `search_dtype`, `n_slots`, `n_stacked_slots`, `tile`) is decided here.
-        options: tolerance and limits.
+        models: what is fitted to each.
+        wanted: what to compile; what depends on shapes (`layout` but for `n_init`, `search_dtype`, `n_slots`,
+            `n_stacked_slots`) is decided here.
+        options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
+        by_components: whether models of different K are jobs of their own, fewest components first.
     """
-    n_present = options.n_components
-    iterations = wanted.n_init * min(options.max_iter, ITERATIONS)
+    iterations = wanted.layout.n_init * min(options.max_iter, ITERATIONS)
     seconds = SECONDS * iterations / machine.n_cores  # for one sample and component
-    program = wanted._replace(n_components=n_present, has_absent=False)
-    if data.is_ragged and wanted.init in INITIALIZERS:
-        room = _room(n_present)
-        if seconds * (room - n_present) * len(data.samples) < COMPILATION:
-            program = program._replace(n_components=room, has_absent=True)
-    tolerated = int(COMPILATION / (seconds * n_present)) if seconds > 0 else np.iinfo(np.int64).max
+    n_components = sum(k for k, _, _ in models)
+    tolerated = int(COMPILATION / (seconds * n_components)) if seconds > 0 else np.iinfo(np.int64).max
     lengths = padded_lengths(data, tolerated)
-    work = seconds * program.n_components * float(np.sum(lengths))
-    program = program._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32")
+    work = seconds * n_components * float(np.sum(lengths))
+    wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32")
+    jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
     planned = []
     for length in np.unique(lengths):
-        planned += _of_one_length(np.flatnonzero(lengths == length), int(length), data, program, options, machine)
+        planned += _of_one_length(np.flatnonzero(lengths == length), int(length), data, jobs, machine)
     return planned
 
 
+def _jobs(
+    data: Batch,
+    models: Sequence[Combination],
+    wanted: Program,
+    options: Options,
+    seconds: float,
+    by_components: bool,
+) -> list[tuple[np.ndarray, Program, Options]]:
+    """Models in groups that share programs, given what a component of all data sets costs."""
+    rooms = np.array([k for k, _, _ in models])
+    for size, next_larger in pairwise(np.unique(rooms)):
+        joining = rooms == size
+        if seconds * int(np.sum(joining)) * int(next_larger - size) <= COMPILATION:
+            rooms = np.where(joining, next_larger, rooms)
+    if data.is_ragged and wanted.init in INITIALIZERS:
+        # Who calls once with ragged data calls again, with another K.
+        shared = np.array([_room(int(room)) for room in rooms])
+        rooms = np.where(seconds * (shared - rooms) < COMPILATION, shared, rooms)
+    rooms = rooms.tolist()
+    with_absent = {room for (k, _, _), room in zip(models, rooms, strict=True) if k < room}
+    groups: dict[tuple, list[int]] = {}
+    for number, ((k, family, _), room) in enumerate(zip(models, rooms, strict=True)):
+        groups.setdefault((k if by_components else 0, FAMILIES[family].diagonal, room), []).append(number)
+    jobs = []
+    for (_, _, room), numbers in sorted(groups.items()):
+        families, ridges, traced = models_of([models[number] for number in numbers])
+        layout = Layout(families, room, room in with_absent, wanted.layout.n_init, tile=0)
+        jobs.append(
+            (np.array(numbers), wanted._replace(layout=layout), options._replace(reg_covar=ridges, models=traced))
+        )
+    return jobs
+
+
 def _of_one_length(
-    data_sets: np.ndarray, n_samples: int, data: Batch, program: Program, options: Options, machine: Machine
+    data_sets: np.ndarray,
+    length: int,
+    data: Batch,
+    jobs: list[tuple[np.ndarray, Program, Options]],
+    machine: Machine,
 ) -> list[Chunk]:
-    n_features, n_components, n_init = data.samples.shape[1], program.n_components, program.n_init
-    diagonal = FAMILIES[program.covariance_type].diagonal
-    n_rows = 1 + 2 * n_features if diagonal else 1 + n_features + n_features * (n_features + 1) // 2
+    sized, sizes = [], []
+    for models, wanted, options in jobs:
+        program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
+        sized.append(Job(models, program, options, n_samples))
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine))
+    size = min(sizes)
+    parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
+    return [Chunk(part, size, tuple(sized)) for part in parts]
+
+
+def _sized(
+    n_samples: int, data: Batch, program: Program, options: Options, machine: Machine
+) -> tuple[Program, int, int, int]:
+    """Tiles and slots of a program, the length it pads to, bytes for a data set, and how many fill the slots."""
+    layout, n_features = program.layout, data.samples.shape[1]
+    n_components, n_models = layout.n_components, len(options.models.form)
+    n_runs, n_forms = n_models * layout.n_init, len(layout.kinds) * len(options.reg_covar)
+    n_rows = 1 + 2 * n_features if layout.diagonal else 1 + n_features + n_features * (n_features + 1) // 2
     # A run reads its features and writes logits and responsibilities, in the main in float32.
     sample_bytes = 4 * (n_rows + 2 * n_components)
     tile, n_held = 0, n_rows
@@ -95,21 +169,19 @@ def _of_one_length(
         tile = power_of_two_below(max(1, machine.working_set // sample_bytes))
         n_samples, n_held = -(-n_samples // tile) * tile, n_features
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
-    data_set_bytes = 8 * n_samples * (3 * n_features + n_held + 3 * n_components + 8)
-    data_set_bytes += 8 * n_init * (program.n_history + 3 * n_components * n_rows)
+    data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
+    data_set_bytes += 8 * n_runs * (program.n_history + 3 * n_components * n_rows)
     slots, stacked = 1, 0
     if tile == 0:
         slots = n_slots(n_samples * sample_bytes, machine)
-        # One data set has no neighbours, and needs no more slots than it has starts.
-        slots = min(slots, power_of_two_above(n_init)) if data.n_data_sets == 1 else slots
+        # One data set has no neighbours, and needs no more slots than it has runs.
+        slots = min(slots, power_of_two_above(n_runs)) if data.n_data_sets == 1 else slots
         # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
-        together = options.tol == 0 and program.precision != "mixed" and program.n_finalists == n_init
-        if together and n_init > 1 and n_components * n_rows <= FEW_ROWS:
-            stacked = n_slots(4 * n_samples * (n_rows + 2 * n_components * n_init), machine)
-    size = chunk_size(len(data_sets), data_set_bytes, stacked or -(-slots // n_init), machine)
-    program = program._replace(n_slots=slots, n_stacked_slots=stacked, tile=tile)
-    parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
-    return [Chunk(part, size, n_samples, program) for part in parts]
+        together = options.tol == 0 and program.precision != "mixed" and program.n_finalists == layout.n_init
+        if together and layout.n_init > 1 and n_models == 1 and n_components * n_rows <= FEW_ROWS:
+            stacked = n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine)
+    program = program._replace(layout=layout._replace(tile=tile), n_slots=slots, n_stacked_slots=stacked)
+    return program, n_samples, data_set_bytes, stacked or -(-slots // n_runs)
 
 
 def _room(n_components: int) -> int:

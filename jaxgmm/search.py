@@ -8,6 +8,7 @@ Where only some starts are to be finalists, all make a few iterations first, and
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -16,8 +17,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data, Tiles, as_data
+from jaxgmm.em.spurious import n_spikes
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.slots import Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
@@ -38,61 +40,76 @@ RESERVED = 10
 SOUND = 64
 ACCURATE = 1024
 
+# Number of components, name of the family, and ridge: a model as users say it.
+Combination = tuple[int, str, float]
+
 _Tree = TypeVar("_Tree")
 
 
-class Program(NamedTuple):
-    """What programs are compiled for.
+class Layout(NamedTuple):
+    """What all programs of a chunk are compiled for.
 
     Attributes:
+        families: names of the families; they agree in `diagonal`, so that their runs share programs.
         n_components: K that arrays have room for.
-        has_absent: whether fewer components may be present (`Options.n_components`), so that several K share programs.
-        covariance_type: name of the family.
-        init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
+        has_absent: whether models may have fewer components.
         n_init: R; 1 for explicit starts.
-        n_finalists: starts of each data set that are taken to their ends; the others end after `SHORT` iterations.
+        tile: samples that an E-step reads at a time, or 0 for all.
+    """
+
+    families: tuple[str, ...]
+    n_components: int
+    has_absent: bool
+    n_init: int
+    tile: int
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether components are axis-aligned."""
+        return FAMILIES[self.families[0]].diagonal
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The ways in which the families want data sets standardised."""
+        return tuple(dict.fromkeys(FAMILIES[name].closed_under for name in self.families))
+
+
+class Program(NamedTuple):
+    """What programs are compiled for, and which of them are run.
+
+    Attributes:
+        layout: what they have in common.
+        init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
+        n_finalists: starts of each fit that are taken to their ends; the others end after `SHORT` iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
         search_dtype: type of the search among starts in mixed precision.
         n_history: length of the recorded history; 0 when none is asked for.
         n_slots: slots for single runs.
         n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
-        tile: samples that an E-step reads at a time, or 0 for all.
     """
 
-    n_components: int
-    has_absent: bool
-    covariance_type: str
+    layout: Layout
     init: str
-    n_init: int
     n_finalists: int
     precision: str
     search_dtype: str
     n_history: int
     n_slots: int
     n_stacked_slots: int
-    tile: int
 
 
-class DataSets(NamedTuple):
-    """A chunk of standardised data sets.
+class Models(NamedTuple):
+    """The M models that are fitted to every data set.
 
     Attributes:
-        z: `(C, D, N)`; None where only what describes the data sets is needed.
-        weights: `(C, N)`, 0 for padding; the largest of a data set is 1. None likewise.
-        n_effective: `(C,)`, their sum.
-        weight_scale: `(C,)`, what they were divided by.
-        ridge: `(C, D, D)` or `(C, D)`.
-        units: the way back to data units, `(C, …)`.
-        status: `RUNNING`, or why the data set is not fitted at all, `(C,)`.
+        n_components: K of each.
+        family: its number among `Layout.families`.
+        form: its number among the P forms in which a data set is standardised; see `models_of`.
     """
 
-    z: Any
-    weights: Any
-    n_effective: Float[Array, " c"]
-    weight_scale: Float[Array, " c"]
-    ridge: Float[Array, "c d d"] | Float[Array, "c d"]
-    units: Standardization
-    status: Int[Array, " c"]
+    n_components: Int[Array | np.ndarray, " m"]
+    family: Int[Array | np.ndarray, " m"]
+    form: Int[Array | np.ndarray, " m"]
 
 
 class Options(NamedTuple):
@@ -101,29 +118,66 @@ class Options(NamedTuple):
     Attributes:
         tol: smallest gain of the mean log-likelihood to go on for.
         max_iter: iterations at most.
-        reg_covar: ridge, as a fraction of each feature's variance.
+        reg_covar: the ridges, as fractions of each feature's variance.
         key: random key, or seed.
-        n_components: components that are present.
+        models: what is fitted.
     """
 
     tol: float
     max_iter: int
-    reg_covar: float
+    reg_covar: Float[Array | np.ndarray, " i"]
     key: Array | np.int64
-    n_components: int
+    models: Models
+
+
+def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
+    """Families, ridges and models of some combinations of K, family and ridge.
+
+    A data set has a form for each way in which the families want it standardised, and of that one for each ridge.
+    """
+    families = tuple(dict.fromkeys(family for _, family, _ in combinations))
+    kinds = list(dict.fromkeys(FAMILIES[family].closed_under for family in families))
+    ridges = list(dict.fromkeys(ridge for _, _, ridge in combinations))
+    rows = [
+        (k, families.index(family), kinds.index(FAMILIES[family].closed_under) * len(ridges) + ridges.index(ridge))
+        for k, family, ridge in combinations
+    ]
+    return families, np.array(ridges, np.float64), Models(*np.array(rows, np.int32).T)
+
+
+class DataSets(NamedTuple):
+    """A chunk of data sets in all their forms; row `c P + p` is form `p` of data set `c`.
+
+    Attributes:
+        z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
+        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
+        n_effective: `(C P,)`, their sum.
+        weight_scale: `(C P,)`, what they were divided by.
+        ridge: `(C P, D, D)` or `(C P, D)`.
+        units: the way back to data units, `(C P, …)`.
+    """
+
+    z: Any
+    weights: Any
+    n_effective: Float[Array, " s"]
+    weight_scale: Float[Array, " s"]
+    ridge: Float[Array, "s d d"] | Float[Array, "s d"]
+    units: Standardization
 
 
 class Runs(NamedTuple):
-    """The runs of a chunk, ended; run `c R + r` is start `r` of data set `c`.
+    """The runs of a chunk, ended; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
 
     Attributes:
-        states: final states `(C R,)`, float64.
-        judged: `(C R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
+        states: final states `(C M R,)`, float64.
+        spikes: `(C M R,)`, how many of a run's components are spikes.
+        judged: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
         executed: run-iterations that the slots made.
         useful: those that some run needed.
     """
 
     states: em.RunState
+    spikes: Int[Array, " q"] | np.ndarray
     judged: np.ndarray
     executed: int
     useful: int
@@ -134,23 +188,35 @@ class _Slot(NamedTuple):
 
     state: em.RunState
     settings: em.Settings
+    family: Int[Array, ""]
     total_weight: Float[Array, ""]
 
 
-def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program) -> Runs:
-    """Takes every start of every sound data set to its end, or to the place where it falls behind.
+def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
+    """The row of `DataSets`, which has `n_rows`, that the fit `c M + m`, one of `n_fits`, reads."""
+    n_models = len(models.form)
+    n_forms = n_rows * n_models // n_fits
+    return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
+
+
+def all_runs(
+    sets: DataSets, starts: Mixture, sound: Bool[np.ndarray, " g"], options: Options, program: Program
+) -> Runs:
+    """Takes every start of every fit that is to be made to its end, or to the place where it falls behind.
 
     Args:
         sets: C standardised data sets.
-        starts: `(C R, K, …)`, in their coordinates, float64.
-        options: tolerance and limits.
+        starts: `(C M R, K, …)`, in their coordinates, float64.
+        sound: `(C M,)`, which models can be fitted to which data sets.
+        options: tolerance, limits and models.
         program: precision, and what programs are compiled for.
 
     Returns:
         the runs.
     """
-    wanted = np.repeat(np.asarray(sets.status) == em.RUNNING, program.n_init)
-    in_one_precision = program.precision != "mixed" or program.n_init == 1 or options.max_iter <= 2 * RESERVED
+    n_init = program.layout.n_init
+    wanted = np.repeat(sound, n_init)
+    in_one_precision = program.precision != "mixed" or n_init == 1 or options.max_iter <= 2 * RESERVED
     if in_one_precision:
         dtype = "float32" if program.precision == "float32" else "float64"
         tol, max_iter = options.tol, options.max_iter
@@ -161,10 +227,13 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
     floor = SOUND if program.precision == "float32" else ACCURATE
     work = _Work(sets, starts, options, program)
     # What an iteration at this tolerance can change; starts that differ by less are equal.
-    margin = tol * np.maximum(np.asarray(sets.n_effective), 1.0)
+    n_effective = np.asarray(sets.n_effective).reshape(
+        -1, len(sets.n_effective) * len(options.models.form) // len(sound)
+    )
+    margin = tol * np.maximum(n_effective[:, options.models.form].ravel(), 1.0)
 
     found = _begun(starts, program.n_history)
-    if program.n_finalists < program.n_init and max_iter > SHORT:
+    if program.n_finalists < n_init and max_iter > SHORT:
         found = work.run(found, wanted, tol, SHORT, floor, dtype)
         wanted = _among_best(found.states, wanted, margin, program)
     found = work.run(found, wanted, tol, max_iter, floor, dtype, stacked=program.n_stacked_slots > 0)
@@ -174,8 +243,8 @@ def all_runs(sets: DataSets, starts: Mixture, options: Options, program: Program
 
 
 def _among_best(states: em.RunState, wanted: np.ndarray, margin: np.ndarray, program: Program) -> np.ndarray:
-    """Which of the wanted runs are the finalists of their data set. Of runs that are equal, the first go on."""
-    score = np.asarray(states.log_likelihood).reshape(-1, program.n_init)
+    """Which of the wanted runs are the finalists of their fit. Of runs that are equal, the first go on."""
+    score = np.asarray(states.log_likelihood).reshape(-1, program.layout.n_init)
     score = np.where(np.isnan(score), -np.inf, score)
     if np.all(margin > 0):
         score = np.round(score / margin[:, None])
@@ -186,24 +255,33 @@ def _among_best(states: em.RunState, wanted: np.ndarray, margin: np.ndarray, pro
 
 
 def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: np.ndarray) -> Runs:
-    """Takes the best run of each data set to its end in float64, and every run that became too narrow for a search.
+    """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
-    Should none of a data set's runs prove sound, the next best follow.
+    Should that be degenerate or have spikes, the next best follow. Runs that the search found spikes in are asked only
+    where there is no other.
     """
-    options, n_init = work.options, work.program.n_init
+    options, n_init = work.options, work.program.layout.n_init
     lost = np.asarray(found.states.status) == Status.DEGENERATE
+    spiky = np.asarray(found.spikes) > 0
     promise = np.asarray(found.states.log_likelihood)
     pending = wanted
+
+    def of_fit(flags: np.ndarray) -> np.ndarray:
+        return np.any(flags.reshape(-1, n_init), axis=1)
+
     while np.any(pending):
-        score = np.where(pending & ~lost, promise, -np.inf).reshape(-1, n_init)
+        promising = pending & ~lost & ~spiky
+        eligible = np.where(np.repeat(of_fit(promising), n_init), promising, pending & ~lost)
+        score = np.where(eligible, promise, -np.inf).reshape(-1, n_init)
         # Rounding must not choose.
         first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin[:, None], axis=1)
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         found = work.run(found, candidates, options.tol, options.max_iter, ACCURATE, "float64")
         found = found._replace(judged=found.judged | candidates)
-        sound = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
-        settled = np.any(sound.reshape(-1, n_init), axis=1)
+        acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
+        sound = acceptable & (np.asarray(found.spikes) == 0)
+        settled = of_fit(sound) | (of_fit(acceptable) & ~of_fit(promising & ~candidates))
         pending = pending & ~candidates & ~np.repeat(settled, n_init)
     return found
 
@@ -229,61 +307,54 @@ class _Work(NamedTuple):
     ) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
         program = self.program
-        states, executed, useful = _run(
-            *(self.sets, self.starts, found.states, wanted, tol, max_iter, floor, self.options.n_components),
-            covariance_type=program.covariance_type,
-            n_init=program.n_init,
+        states, spikes, executed, useful = _run(
+            *(self.sets, self.starts, found.states, wanted, self.options.models, tol, max_iter, floor),
+            layout=program.layout,
             n_slots=program.n_stacked_slots if stacked else program.n_slots,
             stacked=stacked,
-            has_absent=program.has_absent,
-            tile=program.tile,
             dtype=dtype,
         )
-        return Runs(states, found.judged, found.executed + int(executed), found.useful + int(useful))
+        return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("covariance_type", "n_init", "n_slots", "stacked", "has_absent", "tile", "dtype"),
-)
+@functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "dtype"))
 def _run(
     sets: DataSets,
     starts: Mixture,
     before: em.RunState,
     wanted: Bool[Array, " q"],
+    models: Models,
     tol: Any,
     max_iter: Any,
     variance_floor: Any,
-    n_components: Any,
     *,
-    covariance_type: str,
-    n_init: int,
+    layout: Layout,
     n_slots: int,
     stacked: bool,
-    has_absent: bool,
-    tile: int,
     dtype: str,
-) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+) -> tuple[em.RunState, Int[Array, " q"], Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
 
     A run goes on from where it was `before`, or from its start if it has made no step. Stacked, a slot holds all starts
     of one data set: their E-steps are one larger matrix product, but the slot waits for the slowest.
     """
-    family = FAMILIES[covariance_type]
+    n_init, n_fits, n_rows = layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
+    models = jax.tree.map(jnp.asarray, models)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
-    present = jnp.arange(starts.weights.shape[-1]) < n_components if has_absent else None
 
-    # A slot holds one run, or all runs of a data set in a leading axis.
+    # A slot holds one run, or all runs of a fit in a leading axis.
     def load(item: Array) -> tuple[Data | Tiles, _Slot]:
-        data_set = item if stacked else item // n_init
+        fit = item if stacked else item // n_init
         runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
         record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
-        data = as_data(z[data_set], weights[data_set], tile, diagonal=family.diagonal)
-        settings = em.Settings(ridge[data_set], tol, max_iter, floor, present)
-        return data, _Slot(record._replace(mixture=mixture), settings, jnp.sum(weights[data_set]))
+        row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+        data = as_data(z[row], weights[row], layout.tile, diagonal=layout.diagonal)
+        present = jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components if layout.has_absent else None
+        settings = em.Settings(ridge[row], tol, max_iter, floor, present)
+        return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
 
     def begin(slot: _Slot) -> _Slot:
         def one(record: em.RunState) -> em.RunState:
@@ -292,9 +363,11 @@ def _run(
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
     def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
-        return em.read(data, slot.state, family)
+        return em.read(data, slot.state, FAMILIES[layout.families[0]])
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
+        family = one_of(layout.families, slot.family)
+
         def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
             return em.advance(state, *sums, slot.total_weight, family, slot.settings)
 
@@ -309,7 +382,9 @@ def _run(
     runs_per_slot = n_init if stacked else 1
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records) if stacked else records
     waiting = jnp.any(wanted.reshape(-1, runs_per_slot), axis=1)
-    queue = jnp.argsort(~waiting, stable=True).astype(jnp.int32)
+    # Runs of many components take the most iterations, and the last of a queue should not be the longest.
+    size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
+    queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
     kind = Kind(load, begin, read, advance, is_finished, unload)
     ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, n_slots)
     ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
@@ -317,7 +392,9 @@ def _run(
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
-    return kept, executed * runs_per_slot, useful
+    n_effective = sets.n_effective[form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)]
+    spikes = jax.vmap(n_spikes)(kept.mixture, n_effective)
+    return kept, spikes, executed * runs_per_slot, useful
 
 
 def _begun(starts: Mixture, n_history: int) -> Runs:
@@ -335,7 +412,7 @@ def _begun(starts: Mixture, n_history: int) -> Runs:
         status=full(em.RUNNING, np.int32, n_runs),
         history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,
     )
-    return Runs(states, np.zeros(n_runs, bool), 0, 0)
+    return Runs(states, np.zeros(n_runs, np.int32), np.zeros(n_runs, bool), 0, 0)
 
 
 def _cast(tree: _Tree, dtype: str) -> _Tree:

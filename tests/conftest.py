@@ -10,7 +10,19 @@ from jaxtyping import install_import_hook
 # The faces check what users pass by themselves, and answer in words; everything under them is held to its annotations.
 CHECKED = [
     f"jaxgmm.{room}"
-    for room in ("cholesky", "reductions", "mixture", "em", "engine", "search", "chunk", "frames", "storage")
+    for room in (
+        "cholesky",
+        "reductions",
+        "mixture",
+        "em",
+        "engine",
+        "search",
+        "chunk",
+        "plan",
+        "criteria",
+        "frames",
+        "storage",
+    )
 ]
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -191,8 +191,8 @@ def test_component_columns_are_those_of_the_table(family):
 )
 def test_names_that_collide_in_the_output_are_refused(by, features, name):
     with pytest.raises(ValueError, match=f"would be called '{name}'; rename a column"):
-        frames.check_output_columns(by, features, "full")
+        frames.check_output_columns(by, features, ["full"])
 
 
 def test_names_that_do_not_collide_are_accepted():
-    frames.check_output_columns(["plate", "well"], ["red", "green"], "full")
+    frames.check_output_columns(["plate", "well"], ["red", "green"], ["full"])

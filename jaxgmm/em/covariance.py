@@ -6,11 +6,12 @@ standardised coordinates it may be a matrix (`jaxgmm.engine.standardize`).
 The maximum-likelihood estimates are those of Celeux and Govaert (1995), "Gaussian parsimonious clustering models".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, Int
 
 from jaxgmm.em.statistics import SufficientStatistics
 
@@ -26,11 +27,13 @@ class Family(NamedTuple):
             the ridge added.
         diagonal: whether components are axis-aligned: their second moments and ridge are then vectors.
         closed_under: the widest map of the data that takes the family into itself.
+        n_parameters: how many free parameters the covariances of K components in D dimensions have.
     """
 
     covariances: Callable[[SufficientStatistics, Ridge], Covariances]
     diagonal: bool
     closed_under: Literal["affine", "scale per feature", "one scale"]
+    n_parameters: Callable[[int, int], int]
 
 
 def _full(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
@@ -66,8 +69,24 @@ def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
 
 
 FAMILIES: dict[str, Family] = {
-    "full": Family(_full, diagonal=False, closed_under="affine"),
-    "tied": Family(_tied, diagonal=False, closed_under="affine"),
-    "diag": Family(_diag, diagonal=True, closed_under="scale per feature"),
-    "spherical": Family(_spherical, diagonal=True, closed_under="one scale"),
+    "full": Family(_full, diagonal=False, closed_under="affine", n_parameters=lambda k, d: k * d * (d + 1) // 2),
+    "tied": Family(_tied, diagonal=False, closed_under="affine", n_parameters=lambda _, d: d * (d + 1) // 2),
+    "diag": Family(_diag, diagonal=True, closed_under="scale per feature", n_parameters=lambda k, d: k * d),
+    "spherical": Family(_spherical, diagonal=True, closed_under="one scale", n_parameters=lambda k, _: k),
 }
+
+
+def one_of(names: Sequence[str], index: Int[Array, ""]) -> Family:
+    """The family of a number that programs do not know when they are compiled.
+
+    Families differ in the M-step only, so runs of several can share the E-step, and a program, as long as they agree in
+    `diagonal`. `closed_under` and `n_parameters` of what is returned are those of the first.
+    """
+    families = [FAMILIES[name] for name in names]
+    if len(families) == 1:
+        return families[0]
+
+    def covariances(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
+        return lax.select_n(index, *(family.covariances(statistics, ridge) for family in families))
+
+    return families[0]._replace(covariances=covariances)

@@ -6,6 +6,7 @@ N. So a sample of weight 0 can never be drawn, and padding a data set changes no
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,89 +34,62 @@ SHRINKAGE = 0.1
 # the draws must not depend on how many components are absent.
 MOST_CANDIDATES = 8
 
-# The random key, the number of the start, samples `(D, N)`, the same as the E-step reads them, which components are
-# present, family and ridge; and where they begin.
-Initializer = Callable[[Array, Array, Array, Data | Tiles, Array, Family, Ridge], Mixture]
+
+class Task(NamedTuple):
+    """What a start is made for.
+
+    Attributes:
+        x: samples in the coordinates whose distances count.
+        data: the same samples as the E-step reads them.
+        present: which components there are; arrays may have room for more.
+        family: the covariance family.
+        ridge: added to every covariance.
+    """
+
+    x: Float[Array, "d n"]
+    data: Data | Tiles
+    present: Bool[Array, " k"]
+    family: Family
+    ridge: Ridge
+
+    @property
+    def weights(self) -> Float[Array, " n"]:
+        """Sample weights."""
+        return self.data.weights.ravel()
 
 
-def from_responsibilities(
-    responsibilities: Float[Array, "k n"],
-    data: Data | Tiles,
-    n_features: int,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+# A random key, the number of the start, and what it is for; and where EM begins.
+Initializer = Callable[[Array, Array, Task], Mixture]
+
+
+def from_responsibilities(responsibilities: Float[Array, "k n"], task: Task) -> Mixture:
     """The M-step of given responsibilities, with nothing added."""
-
-    def sums(data: Data, responsibilities: Array) -> SufficientStatistics:
-        return collect(data, responsibilities * data.weights[None, :], n_features, diagonal=family.diagonal)
-
-    statistics = over_tiles(data, responsibilities, sums, diagonal=family.diagonal)
-    return m_step(statistics, family, ridge, present)
+    return m_step(_sums(responsibilities, task), task.family, task.ridge, task.present)
 
 
-def k_means_plus_plus(
-    key: Array,
-    start: Array,
-    x: Float[Array, "d n"],
-    data: Data | Tiles,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
     """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), every other pair of starts polished."""
-    weights = data.weights.ravel()
-    labels = _seeded_labels(key, x, weights, present)
-    labels = _lloyd(labels, x, weights, present, jnp.where(start % 4 < 2, 0, POLISH))
-    return _from_labels(labels, data, x.shape[0], present, family, ridge)
+    return _clusters(key, task, jnp.where(start % 4 < 2, 0, POLISH))
 
 
-def k_means(
-    key: Array,
-    _start: Array,
-    x: Float[Array, "d n"],
-    data: Data | Tiles,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+def k_means(key: Array, _start: Array, task: Task) -> Mixture:
     """Clusters of Lloyd's algorithm, begun from greedy k-means++ seeds."""
-    weights = data.weights.ravel()
-    labels = _seeded_labels(key, x, weights, present)
-    labels = _lloyd(labels, x, weights, present, MAX_LLOYD)
-    return _from_labels(labels, data, x.shape[0], present, family, ridge)
+    return _clusters(key, task, MAX_LLOYD)
 
 
-def random_responsibilities(
-    key: Array,
-    _start: Array,
-    x: Float[Array, "d n"],
-    data: Data | Tiles,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+def random_responsibilities(key: Array, _start: Array, task: Task) -> Mixture:
     """Responsibilities drawn uniformly and normalised."""
+    x, present = task.x, task.present
     # One key for each sample: the draws of a sample then do not depend on how many follow it.
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(x.shape[1]))
     uniform = jax.vmap(lambda k: jax.random.uniform(k, present.shape, dtype=x.dtype), out_axes=1)(keys)
     uniform = jnp.where(present[:, None], uniform, 0.0)
-    responsibilities = uniform / jnp.sum(uniform, axis=0, keepdims=True)
-    return from_responsibilities(responsibilities, data, x.shape[0], present, family, ridge)
+    return from_responsibilities(uniform / jnp.sum(uniform, axis=0, keepdims=True), task)
 
 
-def random_samples(
-    key: Array,
-    _start: Array,
-    x: Float[Array, "d n"],
-    data: Data | Tiles,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+def random_samples(key: Array, _start: Array, task: Task) -> Mixture:
     """Distinct samples as means, equal weights, and the covariance of all samples in every component."""
-    weights = data.weights.ravel()
+    x, weights, present = task.x, task.weights, task.present
 
     def draw(remaining: Array, u: Array) -> tuple[Array, Array]:
         index = _inverse_cdf(remaining, weights, u[None])[0]
@@ -123,7 +97,7 @@ def random_samples(
 
     _, indices = lax.scan(draw, weights, jax.random.uniform(key, present.shape, dtype=x.dtype))
     one_component = jnp.ones((1, x.shape[1]), dtype=x.dtype)
-    everything = from_responsibilities(one_component, data, x.shape[0], jnp.ones(1, bool), family, ridge)
+    everything = from_responsibilities(one_component, task._replace(present=jnp.ones(1, bool)))
     return Mixture(
         weights=jnp.where(present, 1 / jnp.sum(present, dtype=x.dtype), 0.0),
         means=x[:, indices].T,
@@ -137,6 +111,12 @@ INITIALIZERS: dict[str, Initializer] = {
     "random": random_responsibilities,
     "random_from_data": random_samples,
 }
+
+
+def _clusters(key: Array, task: Task, max_iter: Int[Array, ""] | int) -> Mixture:
+    """The M-step of clusters: greedy seeds, then so many iterations of Lloyd's algorithm."""
+    labels = _seeded_labels(key, task.x, task.weights, task.present)
+    return _from_labels(_lloyd(labels, task.x, task.weights, task.present, max_iter), task)
 
 
 def _seeded_labels(
@@ -193,21 +173,10 @@ def _lloyd(
     return lax.while_loop(unfinished, body, start)[0]
 
 
-def _from_labels(
-    labels: Int[Array, " n"],
-    data: Data | Tiles,
-    n_features: int,
-    present: Bool[Array, " k"],
-    family: Family,
-    ridge: Ridge,
-) -> Mixture:
+def _from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
     """The M-step of hard assignments, shrunk towards the pooled covariance."""
-
-    def sums(data: Data, labels: Array) -> SufficientStatistics:
-        membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=data.weights.dtype) * data.weights[None, :]
-        return collect(data, membership, n_features, diagonal=family.diagonal)
-
-    statistics = over_tiles(data, labels, sums, diagonal=family.diagonal)
+    present, family = task.present, task.family
+    statistics = _sums(labels, task)
     total = jnp.sum(statistics.counts)
     extra = jnp.where(present, SHRINKAGE * total / jnp.sum(present, dtype=total.dtype), 0.0)
     means = jnp.where(present[:, None], statistics.first / statistics.counts[:, None], 0.0)
@@ -224,7 +193,19 @@ def _from_labels(
         first=statistics.first + extra[:, None] * means,
         second=statistics.second + added,
     )
-    return m_step(shrunk, family, ridge, present)
+    return m_step(shrunk, family, task.ridge, present)
+
+
+def _sums(assignment: Float[Array, "k n"] | Int[Array, " n"], task: Task) -> SufficientStatistics:
+    """Sufficient statistics of responsibilities or of labels."""
+    diagonal, n_components = task.family.diagonal, len(task.present)
+
+    def sums(data: Data, rows: Array) -> SufficientStatistics:
+        if rows.ndim == 1:
+            rows = jax.nn.one_hot(rows, n_components, axis=0, dtype=data.weights.dtype)
+        return collect(data, rows * data.weights[None, :], task.x.shape[0], diagonal=diagonal)
+
+    return over_tiles(task.data, assignment, sums, diagonal=diagonal)
 
 
 def _squared_distances(x: Float[Array, "d n"], centres: Float[Array, "d k"]) -> Float[Array, "k n"]:

@@ -1,6 +1,6 @@
 """Data sets of many sizes, as a few padded shapes.
 
-Whatever the user passes becomes one table of samples, data set after data set, with the offsets at which they begin.
+Whatever the user passes becomes one table of samples, data set after data set, with the rows at which they begin.
 Chunks of it are padded to a common number of samples; the rows beyond a data set's own length have weight 0 later on.
 """
 
@@ -21,22 +21,19 @@ Rows = np.ndarray | jax.Array
 
 
 class Batch(NamedTuple):
-    """Data sets, one after another.
+    """Data sets, each some successive rows of one table.
 
     Attributes:
         samples: `(M, D)`, all samples of all data sets; a JAX array where they already are on an accelerator.
-        offsets: `(B + 1,)`; data set `b` is rows `offsets[b]` to `offsets[b + 1]`.
+        first: `(B,)`, the row with which each data set begins.
+        lengths: `(B,)`, the number of samples of each data set.
         is_single: whether the user passed one data set without a batch axis.
     """
 
     samples: Rows
-    offsets: np.ndarray
+    first: np.ndarray
+    lengths: np.ndarray
     is_single: bool
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """`(B,)`, the number of samples of each data set."""
-        return np.diff(self.offsets)
 
     @property
     def is_ragged(self) -> bool:
@@ -46,7 +43,11 @@ class Batch(NamedTuple):
     @property
     def n_data_sets(self) -> int:
         """B."""
-        return len(self.offsets) - 1
+        return len(self.lengths)
+
+    def repeated(self, n: int) -> "Batch":
+        """Every data set `n` times, one after the other, as the same rows: no sample is copied."""
+        return self._replace(first=np.repeat(self.first, n), lengths=np.repeat(self.lengths, n), is_single=False)
 
 
 def batch(x: Any) -> Batch:
@@ -65,7 +66,7 @@ def batch(x: Any) -> Batch:
                     f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} "
                     f"and x[{b}] has shape {item.shape}.{_hint(item)}"
                 )
-        offsets = np.concatenate([[0], np.cumsum([len(item) for item in sets])])
+        lengths = np.array([len(item) for item in sets])
         samples, is_single = np.concatenate(sets), False
     else:
         array = x if _is_on_accelerator(x) else _numeric(x, "x")
@@ -75,11 +76,11 @@ def batch(x: Any) -> Batch:
         n_data_sets, n_samples = (1, len(array)) if is_single else array.shape[:2]
         if n_data_sets == 0:
             raise ValueError(f"x holds no data sets: its shape is {array.shape}; expected {_LAYOUTS}.")
-        offsets = np.arange(n_data_sets + 1) * n_samples
+        lengths = np.full(n_data_sets, n_samples)
         samples = array.reshape(n_data_sets * n_samples, array.shape[-1])
     if samples.shape[1] == 0:
         raise ValueError("x has no features: its last axis is empty.")
-    return Batch(samples, offsets, is_single)
+    return Batch(samples, np.cumsum(lengths) - lengths, lengths, is_single)
 
 
 def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] = ()) -> np.ndarray:
@@ -145,9 +146,9 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
 
 def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> Rows:
     """The rows of some data sets as `(C, n_samples, …)`; what lies beyond a data set's length is arbitrary."""
-    first, last = batch.offsets[data_sets], len(rows) - 1
+    first, last = batch.first[data_sets], len(rows) - 1
     whole = np.all(batch.lengths[data_sets] == n_samples)
-    if whole and np.all(np.diff(data_sets) == 1) and isinstance(rows, np.ndarray):
+    if whole and np.all(np.diff(first) == n_samples) and isinstance(rows, np.ndarray):
         chunk = rows[first[0] : first[0] + len(data_sets) * n_samples]
         return chunk.reshape(len(data_sets), n_samples, *rows.shape[1:])
     if last < 0:

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxgmm.cholesky import cholesky, inverse_lower
-from jaxgmm.em.covariance import Family, Ridge
+from jaxgmm.em.covariance import Ridge
 from jaxgmm.mixture import Mixture
 
 
@@ -37,14 +37,14 @@ class Standardization(NamedTuple):
 
 
 def standardize(
-    x: Float[Array, "d n"], weights: Float[Array, " n"], family: Family, reg_covar: Float[Array, ""]
+    x: Float[Array, "d n"], weights: Float[Array, " n"], closed_under: str, reg_covar: Float[Array, ""]
 ) -> tuple[Float[Array, "d n"], Ridge, Standardization, Bool[Array, ""]]:
     """Standardises one data set.
 
     Args:
         x: samples, finite.
         weights: sample weights; samples of weight 0 come out as zeros.
-        family: the covariance family that is to be fitted.
+        closed_under: what kind of map the families that are to be fitted are closed under.
         reg_covar: ridge, as a fraction of each feature's variance.
 
     Returns:
@@ -62,10 +62,10 @@ def standardize(
     varies = extent > 8 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=1)
     extent = jnp.where(varies, extent, 1.0)
     centred = jnp.where(varies[:, None], centred / extent[:, None], 0.0)
-    if family.closed_under == "affine":
+    if closed_under == "affine":
         return _affine(centred, weights, total, shift, extent, varies, reg_covar)
     variances = jnp.sum(centred**2 * weights[None, :], axis=1) / total
-    if family.closed_under == "one scale":
+    if closed_under == "one scale":
         largest = jnp.max(jnp.where(varies, extent, 0.0))
         largest = jnp.where(largest > 0, largest, 1.0)
         common = largest * jnp.sqrt(jnp.mean(variances * (extent / largest) ** 2))

@@ -1,0 +1,121 @@
+"""What users pass to `fit` and `sweep`, checked before any work."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.initialization import INITIALIZERS
+from jaxgmm.engine.batch import Batch, per_sample
+from jaxgmm.mixture import Mixture, full_covariances
+
+PRECISIONS = ("mixed", "float32", "float64")
+
+
+def check_options(
+    n_components: Any,
+    covariance_type: Any,
+    n_init: Any,
+    n_finalists: Any,
+    tol: Any,
+    max_iter: Any,
+    reg_covar: Any,
+    precision: Any,
+) -> None:
+    """Raises ValueError where an option is not what it must be."""
+    at_least_one = {"n_components": n_components, "n_init": n_init}
+    if n_finalists is not None:
+        at_least_one["n_finalists"] = n_finalists
+    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) < 2**31:
+            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
+    for name, value in (("tol", tol), ("reg_covar", reg_covar)):
+        if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
+    for name, value, known in (
+        ("covariance_type", covariance_type, FAMILIES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+
+
+def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:
+    """Sample weights, one for each row of a batch."""
+    weights = per_sample(sample_weight, data, "sample_weight")
+    negative = np.flatnonzero(weights < 0)
+    if len(negative):
+        b = int(np.searchsorted(data.first, negative[0], side="right")) - 1
+        raise ValueError(
+            f"sample_weight must not be negative; sample {negative[0] - data.first[b]} of data set {b} has weight "
+            f"{weights[negative[0]]}. Give samples to be left out weight 0."
+        )
+    return weights
+
+
+def checked_start(init: Any, data: Batch, n_components: int, covariance_type: str) -> tuple[str, Any]:
+    """What kind of start `init` is, and explicit starts laid out as the batch is."""
+    if isinstance(init, str):
+        if init not in INITIALIZERS:
+            raise ValueError(
+                f"init must be one of {', '.join(map(repr, INITIALIZERS))}, a Mixture, responsibilities or labels; "
+                f"got {init!r}."
+            )
+        return init, None
+    if isinstance(init, Mixture):
+        return "mixture", _explicit_mixture(init, data, n_components, covariance_type)
+    if init is None:
+        raise ValueError("init must be a name, a Mixture, responsibilities or labels; got None.")
+    first = np.asarray(init[0]) if isinstance(init, (list, tuple)) and len(init) else np.asarray(init)
+    if first.dtype.kind in "iub":
+        labels = per_sample(init, data, "init (labels)").astype(np.int32)
+        if labels.size and (labels.min() < 0 or labels.max() >= n_components):
+            raise ValueError(
+                f"init (labels) must be numbered from 0 to {n_components - 1}; they run from {labels.min()} to "
+                f"{labels.max()}."
+            )
+        return "labels", labels
+    rows = per_sample(init, data, "init (responsibilities)", (int(n_components),))
+    if np.any(rows < 0):
+        raise ValueError(f"init (responsibilities) must not be negative; the least is {np.nanmin(rows)}.")
+    return "responsibilities", rows
+
+
+def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
+    n_features = data.samples.shape[1]
+    init = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in init))
+    spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
+    trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
+    is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
+    if not FAMILIES[covariance_type].diagonal and not is_full and init.is_diagonal:
+        init = init._replace(covariances=full_covariances(init))
+    for name, leaf, shape in zip(Mixture._fields, init, trailing, strict=True):
+        if leaf.shape not in (shape, (data.n_data_sets, *shape)):
+            raise ValueError(
+                f"init.{name} must have shape {shape}, or {(data.n_data_sets, *shape)} for a start of each data set, "
+                f"with covariance_type={covariance_type!r}; it has shape {leaf.shape}."
+            )
+    if np.any(init.weights < 0) or np.any(np.abs(init.weights.sum(axis=-1) - 1) > 1e-6):
+        raise ValueError("init.weights must not be negative and must sum to 1 over the components.")
+    if init.covariances.shape[-2:] == (n_features, n_features) and spread != (n_features,):
+        flipped = np.swapaxes(init.covariances, -1, -2)
+        if np.any(np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)):
+            raise ValueError("init.covariances must be symmetric.")
+    return Mixture(
+        *(np.broadcast_to(leaf, (data.n_data_sets, *shape)) for leaf, shape in zip(init, trailing, strict=True))
+    )
+
+
+def checked_key(key: Any) -> jax.Array | np.int64:
+    """A random key, or a seed that becomes one on the device."""
+    if isinstance(key, numbers.Integral) and not isinstance(key, bool) and -(2**63) <= int(key) < 2**63:
+        return np.int64(key)
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(key)
+    raise ValueError(f"key must be an integer of 64 bits or one JAX random key; got {key!r}.")

@@ -1,0 +1,277 @@
+"""The bootstrap: how far the parameters of a fit would vary, and whether a component more is worth having.
+
+A replicate is one more run of the engine: the same samples under other weights, or samples drawn from the fit.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy.optimize import linear_sum_assignment
+
+from jaxgmm.arguments import check_options, checked_key
+from jaxgmm.engine.batch import Batch, batch
+from jaxgmm.engine.progress import progress_bar
+from jaxgmm.fit import Precision, WeightsOf, fit_batch, read_weights, what_to_run
+from jaxgmm.mixture import Mixture, draw
+from jaxgmm.search import Combination, Options, Program
+from jaxgmm.status import Status
+
+Kind = Literal["weighted", "parametric", "nonparametric"]
+KINDS = ("weighted", "parametric", "nonparametric")
+
+
+class Bootstrap(NamedTuple):
+    """Replicates of B fits, R of each; for one data set the B axis is absent.
+
+    Attributes:
+        mixture: `(B, R, K, …)`, components in the order of the fitted ones; NaN where a replicate has no answer.
+        log_likelihood: `(B, R)`, total nats of each replicate's own data.
+        status: `(B, R)`, codes of `jaxgmm.Status`.
+    """
+
+    mixture: Mixture
+    log_likelihood: np.ndarray
+    status: np.ndarray
+
+    def percentiles(self, q: float | Sequence[float] = (2.5, 97.5)) -> Any:
+        """Percentiles of every parameter over the replicates that have an answer.
+
+        Args:
+            q: percentages, one or several.
+
+        Returns:
+            a mixture of the fit's shapes, or a tuple of one for each percentage. It holds numbers of single parameters:
+            its weights need not sum to 1, nor its covariances be positive definite.
+        """
+        if not np.isscalar(q):
+            return tuple(map(self.percentiles, q))
+        return Mixture(*(np.nanpercentile(leaf, q, axis=self.status.ndim - 1) for leaf in self.mixture))
+
+
+def bootstrap(
+    x: Any,
+    mixture: Mixture,
+    n_replicates: int = 1000,
+    *,
+    kind: Kind = "weighted",
+    covariance_type: str | None = None,
+    sample_weight: Any = None,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    reg_covar: float = 1e-6,
+    key: Any = 0,
+    precision: Precision = "mixed",
+    progress: bool = False,
+) -> Bootstrap:
+    """Fits replicates of data sets, each from the parameters of the fit itself.
+
+    The weighted-likelihood bootstrap leaves no sample out, and so keeps small components alive that a nonparametric one
+    loses (O'Hagan, Murphy, Scrucca and Gormley, 2019, "Investigation of parameter uncertainty in clustering using a
+    Gaussian mixture model via jackknife, bootstrap and weighted likelihood bootstrap").
+
+    Args:
+        x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
+        mixture: the fit of each, with or without batch axis as `x` has it. Components of weight 0 are left out; all
+            data sets must have equally many others.
+        n_replicates: R.
+        kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
+            `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
+        covariance_type: the family that was fitted. None infers it from the covariances.
+        sample_weight: as for `fit`; not used by `"parametric"`.
+        tol: as for `fit`.
+        max_iter: as for `fit`.
+        reg_covar: as for `fit`.
+        key: as for `fit`. Every data set draws from the same key.
+        precision: as for `fit`.
+        progress: show a progress bar (needs rich).
+
+    Returns:
+        the replicates.
+
+    Raises:
+        ValueError: wrong shapes or options. Nothing has been computed then.
+
+    Example:
+        >>> import numpy as np, jaxgmm
+        >>> x = np.random.default_rng(0).normal(size=(400, 1))
+        >>> fitted = jaxgmm.fit(x, 1).mixture
+        >>> low, high = jaxgmm.bootstrap(x, fitted, 200).percentiles((2.5, 97.5)).means[:, 0, 0]
+        >>> bool(low < 0 < high), bool(0.1 < high - low < 0.3)
+        (True, True)
+    """
+    data = batch(x)
+    fitted = _present(mixture, data)
+    n_components = fitted.n_components
+    family = _family(fitted) if covariance_type is None else covariance_type
+    check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision)
+    check_replicates(n_replicates)
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+    random, n_replicates = jax_key(key), int(n_replicates)
+    if kind == "parametric":
+        replicates, weights_of = simulated(fitted, data, n_replicates, random), None
+    else:
+        replicates = data.repeated(n_replicates)
+        weights_of = _weights(kind, data, sample_weight, n_replicates, random)
+    start = Mixture(*(np.repeat(leaf, n_replicates, axis=0) for leaf in fitted))
+    program, options = what_to_run("mixture", 1, None, precision, 0, tol, max_iter, key)
+    with progress_bar(replicates.n_data_sets, shown=progress) as report:
+        model = (n_components, family, float(reg_covar))
+        result = fit_batch(replicates, weights_of, start, model, program, options, report)
+
+    def by_data_set(leaf: np.ndarray) -> np.ndarray:
+        leaf = leaf.reshape(data.n_data_sets, n_replicates, *leaf.shape[1:])
+        return leaf[0] if data.is_single else leaf
+
+    answered = result.status != Status.DEGENERATE
+    matched = _matched(result.mixture, start)
+    matched = Mixture(*(np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan) for leaf in matched))
+    return Bootstrap(*jax.tree.map(by_data_set, (matched, result.log_likelihood, result.status)))
+
+
+def likelihood_ratio_p_values(
+    data: Batch,
+    fitted: Mixture,
+    statistic: np.ndarray,
+    model: Combination,
+    n_replicates: int,
+    program: Program,
+    options: Options,
+) -> np.ndarray:
+    """The bootstrap test of K components against K + 1 (McLachlan, 1987), for B data sets.
+
+    Args:
+        data: the data sets.
+        fitted: their fits of K components, `(B, K, …)`, from which replicates are drawn.
+        statistic: `(B,)`, twice the gain in log-likelihood of K + 1 components.
+        model: K, family and ridge.
+        n_replicates: R.
+        program: how replicates are fitted: from starts of their own, with K components and with one more.
+        options: tolerance, limits and random key.
+
+    Returns:
+        `(B,)`, the share of replicates, the data themselves counted as one, that gain at least as much: (1 + b) / (1 +
+        R) as in mclust's `mclustBootstrapLRT`. Replicates without an answer are left out.
+    """
+    n_components, family, ridge = model
+    replicates = simulated(fitted, data, n_replicates, jax.random.fold_in(jax_key(options.key), n_components))
+    smaller, larger = (
+        fit_batch(replicates, None, None, (k, family, ridge), program, options, lambda _: None).log_likelihood
+        for k in (n_components, n_components + 1)
+    )
+    gains = 2 * (larger - smaller).reshape(-1, n_replicates)
+    as_large = np.sum(gains >= statistic[:, None], axis=1)
+    return (1 + as_large) / (1 + np.sum(np.isfinite(gains), axis=1))
+
+
+def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> Batch:
+    """Samples drawn from B mixtures: R data sets from each, of the lengths of the data. All of them are in memory."""
+    longest = int(np.max(data.lengths))
+    with jax.enable_x64(True):
+        keys = jax.random.split(key, (n_replicates, 2))
+        # The mixtures draw from the same keys, so that none depends on its place.
+        drawn = np.asarray(_drawn(keys, Mixture(*map(jnp.asarray, mixture)), n_samples=longest))
+    n_features = mixture.n_features
+    lengths = np.repeat(data.lengths, n_replicates)
+    return Batch(drawn.reshape(-1, n_features), np.arange(len(lengths)) * longest, lengths, is_single=False)
+
+
+@functools.partial(jax.jit, static_argnames=("n_samples",))
+def _drawn(keys: Array, mixtures: Mixture, *, n_samples: int) -> Array:
+    def of_one(mixture: Mixture) -> Array:
+        return jax.vmap(lambda keys: draw(keys, mixture, n_samples)[0])(keys)
+
+    return jax.vmap(of_one)(mixtures)
+
+
+def _weights(kind: str, data: Batch, sample_weight: Any, n_replicates: int, key: Array) -> WeightsOf:
+    own = read_weights(sample_weight, data)
+
+    def weights_of(replicates: np.ndarray, n_samples: int) -> np.ndarray:
+        data_sets, numbers = np.divmod(replicates, n_replicates)
+        with jax.enable_x64(True):
+            factors = np.asarray(_factors(key, numbers, data.lengths[data_sets], n_samples=n_samples, kind=kind))
+        return factors if own is None else factors * own(data_sets, n_samples)
+
+    return weights_of
+
+
+@functools.partial(jax.jit, static_argnames=("n_samples", "kind"))
+def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind: str) -> Array:
+    """What replicates `(C,)` multiply the weights of their samples by, `(C, n_samples)`."""
+
+    def of_one(number: Array, length: Array) -> Array:
+        own = jax.random.fold_in(key, number)
+        # One key for each sample: the draws of a sample then do not depend on how many follow it.
+        keys = jax.vmap(lambda n: jax.random.fold_in(own, n))(jnp.arange(n_samples))
+        if kind == "weighted":
+            return jax.vmap(lambda k: jax.random.exponential(k, dtype=jnp.float64))(keys)
+        uniform = jax.vmap(lambda k: jax.random.uniform(k, dtype=jnp.float64))(keys)
+        drawn = jnp.minimum((uniform * length.astype(uniform.dtype)).astype(length.dtype), length - 1)
+        is_draw = (jnp.arange(n_samples) < length).astype(jnp.float64)
+        return jnp.zeros(n_samples, jnp.float64).at[drawn].add(is_draw)
+
+    return jax.vmap(of_one)(numbers, lengths)
+
+
+def _present(mixture: Mixture, data: Batch) -> Mixture:
+    """The components that are there, `(B, K, …)`."""
+    leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture]
+    if data.is_single and leaves[0].ndim == 1:
+        leaves = [leaf[None] for leaf in leaves]
+    weights, means, _ = leaves
+    if weights.ndim != 2 or len(weights) != data.n_data_sets or means.shape[-1] != data.samples.shape[1]:
+        raise ValueError(
+            f"mixture must hold a fit for each of the {data.n_data_sets} data sets with {data.samples.shape[1]} "
+            f"features; its weights have shape {np.shape(mixture.weights)} and its means {np.shape(mixture.means)}."
+        )
+    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
+        raise ValueError("mixture holds NaN or infinity; leave out data sets whose fit has no answer.")
+    counts = np.unique(np.sum(weights > 0, axis=1))
+    if len(counts) > 1:
+        raise ValueError(
+            f"mixture has {counts.tolist()} components in different data sets; take those of one K at a time."
+        )
+    order = np.argsort(weights == 0, axis=1, kind="stable")[:, : counts[0]]
+    rows = np.arange(len(weights))[:, None]
+    return Mixture(*(leaf[rows, order] for leaf in leaves))
+
+
+def _family(mixture: Mixture) -> str:
+    """The narrowest family that the covariances belong to."""
+    if mixture.is_diagonal:
+        return "spherical" if np.all(mixture.covariances == mixture.covariances[..., :1]) else "diag"
+    return "tied" if np.all(mixture.covariances == mixture.covariances[:, :1]) else "full"
+
+
+def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
+    """Components in the order of those they lie closest to, in units of the fitted standard deviations."""
+    variances = fitted.covariances
+    variances = variances if fitted.is_diagonal else np.diagonal(variances, axis1=-2, axis2=-1)
+    gaps = mixture.means[:, None, :, :] - fitted.means[:, :, None, :]
+    distances = np.sum(gaps**2 / variances[:, :, None, :], axis=-1)
+    order = np.argmin(distances, axis=-1)
+    # Nearly always these are all different, and then they are the best assignment.
+    unclear = np.any(np.sort(order, axis=1) != np.arange(mixture.n_components), axis=1)
+    for b in np.flatnonzero(unclear & np.all(np.isfinite(distances), axis=(1, 2))):
+        order[b] = linear_sum_assignment(distances[b])[1]
+    order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
+    rows = np.arange(len(order))[:, None]
+    return Mixture(*(leaf[rows, order] for leaf in mixture))
+
+
+def check_replicates(n_replicates: Any) -> None:
+    """Raises ValueError unless it is a number of replicates."""
+    if not isinstance(n_replicates, (int, np.integer)) or isinstance(n_replicates, bool) or n_replicates < 1:
+        raise ValueError(f"n_replicates must be an integer of at least 1; got {n_replicates!r}.")
+
+
+def jax_key(key: Any) -> Array:
+    """A JAX random key from what users pass as one."""
+    key = checked_key(key)
+    return jax.random.key(int(key)) if isinstance(key, np.integer) else key

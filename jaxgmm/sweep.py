@@ -1,0 +1,408 @@
+"""sweep(): the choice of K, family and ridge for every data set at once.
+
+    data sets × models  →  chunks (`jaxgmm.plan`)  →  fits  →  criteria  →  the best sound model of each data set
+
+Models whose runs can share programs are runs of one queue; see `jaxgmm.plan`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgmm.arguments import check_options
+from jaxgmm.bootstrap import likelihood_ratio_p_values
+from jaxgmm.choice import choice, of_starts, store_chosen
+from jaxgmm.chunk import ChunkFits
+from jaxgmm.criteria import CRITERIA, Evidence
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.initialization import INITIALIZERS
+from jaxgmm.engine.batch import Batch, batch
+from jaxgmm.engine.progress import progress_bar
+from jaxgmm.fit import FitResult, Precision, WeightsOf, fit_job, on_chunks, read_weights, what_to_run
+from jaxgmm.held_out import densities_of, held_out
+from jaxgmm.mixture import Mixture
+from jaxgmm.plan import Chunk, Job
+from jaxgmm.search import Combination, Options, Program
+from jaxgmm.splitting import split_widest
+from jaxgmm.status import Status
+
+# The bootstrap likelihood-ratio test is no criterion of one model; it compares two.
+LRT = "lrt"
+LEVEL = 0.05
+
+
+class Sweep(NamedTuple):
+    """All fits of B data sets, and the choice among them.
+
+    Attributes:
+        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
+            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
+            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
+            `spurious` (components that are spikes), `n_agreeing` (starts that led to the log-likelihood of the best, to
+            1e-3 nats per sample), `start_passed_over` (whether a start with spikes, or a degenerate one, had a higher
+            log-likelihood than the one chosen), `passed_over` (whether this model would have been chosen, had it not
+            spikes or been degenerate), `chosen`.
+        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
+            unit variances. Matrices of covariances, unless all families are axis-aligned.
+    """
+
+    table: dict[str, np.ndarray]
+    best: FitResult
+
+    @property
+    def chosen(self) -> dict[str, np.ndarray]:
+        """The rows of the table that were chosen: one for each data set that has an answer."""
+        return {name: column[self.table["chosen"]] for name, column in self.table.items()}
+
+
+def sweep(
+    x: Any,
+    n_components: Iterable[int] | int = range(1, 7),
+    *,
+    covariance_type: str | Sequence[str] = "full",
+    reg_covar: float | Sequence[float] = 1e-6,
+    criterion: str | Sequence[str] = "bic",
+    init: str = "k-means++",
+    n_init: int = 10,
+    n_finalists: int | None = None,
+    n_folds: int = 5,
+    n_replicates: int = 199,
+    patience: int | None = None,
+    split: bool = False,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    sample_weight: Any = None,
+    key: Any = 0,
+    precision: Precision = "mixed",
+    progress: bool = False,
+) -> Sweep:
+    """Fits every combination of K, family and ridge to every data set, and chooses among them.
+
+    Chosen is the model with the lowest criterion among those that are sound. A model that is degenerate or has spurious
+    components (see `FitResult.spurious`) is chosen only where there is no sound one.
+
+    Args:
+        x: as for `fit`.
+        n_components: the numbers of components to try, or one.
+        covariance_type: families to try, or one.
+        reg_covar: ridges to try, or one. Likelihoods under different ridges are compared as they are; a ridge is no
+            parameter.
+        criterion: what to choose by, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the classified
+            data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K that a
+            bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column holds the
+            p-values. Of several, the first chooses; all are in the table.
+        init: name of an initialiser, as for `fit`.
+        n_init: R, starts for every model.
+        n_finalists: as for `fit`.
+        n_folds: folds of the cross-validation, if one is asked for. Data sets of one length are cut alike.
+        n_replicates: samples drawn from the fit of K for each test; the tests end at the first K that is not rejected.
+            They need successive K, one family and one ridge.
+        patience: stop raising K for a data set once its criterion has worsened so many times in succession; models
+            not fitted have no row. None fits all.
+        split: one more start for every K but the first: the best fit of the K before, its widest component split.
+        tol: as for `fit`.
+        max_iter: as for `fit`.
+        sample_weight: as for `fit`.
+        key: as for `fit`.
+        precision: as for `fit`.
+        progress: show a progress bar (needs rich).
+
+    Returns:
+        the table of all fits, and the best fit of every data set.
+
+    Raises:
+        ValueError: wrong shapes or options. Nothing has been computed then.
+
+    Example:
+        >>> import numpy as np, jaxgmm
+        >>> x = np.random.default_rng(0).normal(size=100) + np.where(np.arange(100) < 60, -4, 4)
+        >>> sweep = jaxgmm.sweep(x[:, None], range(1, 4), n_init=3)
+        >>> sweep.chosen["n_components"].tolist()
+        [2]
+        >>> sweep.best.mixture.weights.round(3).tolist()
+        [0.4, 0.6, 0.0]
+    """
+    names = _several(criterion, str, "criterion")
+    # One K after another, so that what the smaller told is known.
+    ks = _several(n_components, (int, np.integer), "n_components")
+    ks = sorted(ks) if all(map(_is_number, ks)) else ks
+    models = [
+        (k, family, ridge)
+        for k in ks
+        for family in _several(covariance_type, str, "covariance_type")
+        for ridge in _several(reg_covar, (int, float, np.number), "reg_covar")
+    ]
+    for k, family, ridge in models:
+        check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
+    _check_names(names, models, init, n_folds, n_replicates, patience)
+    data = batch(x)
+    models = [(int(k), family, float(ridge)) for k, family, ridge in models]
+    work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
+    program, options = what_to_run(init, int(n_init) + bool(split), n_finalists, precision, 0, tol, max_iter, key)
+    n_replicates = 1 + int(n_folds) if "cv" in names else 1
+    with progress_bar(data.n_data_sets * len(models) * program.layout.n_init * n_replicates, shown=progress) as report:
+        left_out = None
+        if "cv" in names:
+            left_out = held_out(data, work.weights, models, int(n_folds), program, options, report)
+        return _swept(work, program, options, left_out, report)
+
+
+def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
+    """Free parameters of a mixture: weights that sum to 1, means, and what the family leaves free of covariances."""
+    return (
+        n_components - 1 + n_components * n_features + FAMILIES[covariance_type].n_parameters(n_components, n_features)
+    )
+
+
+class _Work(NamedTuple):
+    """What a sweep is about.
+
+    Attributes:
+        data: B data sets.
+        weights_of: their sample weights, or None for 1.
+        models: M combinations of K, family and ridge.
+        criteria: names, of which the first chooses.
+        patience: how often in succession the criterion may worsen from one K to the next; None for any number.
+        split: whether the fit of one K gives the next a start.
+        n_replicates: R of the likelihood-ratio test.
+    """
+
+    data: Batch
+    weights_of: WeightsOf | None
+    models: list[Combination]
+    criteria: list[str]
+    patience: int | None
+    split: bool
+    n_replicates: int
+
+    @property
+    def by_components(self) -> bool:
+        """Whether the models of one K must wait for those of the K before."""
+        return self.patience is not None or self.split
+
+    def weights(self, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+        """Sample weights `(C, n_samples)` of some data sets, 0 for padding."""
+        inside = np.arange(n_samples) < self.data.lengths[data_sets][:, None]
+        return np.where(inside, 1.0 if self.weights_of is None else self.weights_of(data_sets, n_samples), 0.0)
+
+
+def _swept(
+    work: _Work,
+    program: Program,
+    options: Options,
+    left_out: np.ndarray | None,
+    report: Callable[[int], None],
+) -> Sweep:
+    """Fits all models, and chooses."""
+    data, models = work.data, work.models
+    shape, n_features = (data.n_data_sets, len(models)), data.samples.shape[1]
+    n_samples = _total_weights(work)
+    counts = np.array([n_parameters(k, n_features, family) for k, family, _ in models])
+    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *work.criteria)}
+    columns |= {name: np.zeros(shape, np.int32) for name in ("n_iter", "status", "spurious", "n_agreeing")}
+    columns |= {name: np.zeros(shape, bool) for name in ("start_passed_over", "passed_over", "chosen", "fitted")}
+    best, efforts = _empty_best(work, program.layout.n_init), []
+
+    def fit_models(chunk: Chunk, job: Job, active: np.ndarray, before: list[_Fitted]) -> _Fitted:
+        """Fits the models of a job, and fills their columns."""
+        rows = chunk.data_sets
+        last = _split_starts(job, chunk, n_features, before, models) if work.split else None
+        raw = fit_job(chunk, job, data, work.weights_of, active=active, last_start=last)
+        efforts.append((raw.executed, raw.useful))
+        fits, cells = _by_model(raw, chunk, job), np.ix_(rows, job.models)
+        columns["fitted"][cells] = active[:, None]
+        for name in ("log_likelihood", "n_iter", "status", "spurious"):
+            columns[name][cells] = getattr(fits, name)
+        columns["n_agreeing"][cells], columns["start_passed_over"][cells] = of_starts(fits, n_samples[rows])
+        evidence = Evidence(fits.log_likelihood, counts[job.models], n_samples[rows][:, None])
+        if "icl" in work.criteria:
+            densities = densities_of(raw, chunk, job, data, work.weights(rows, job.n_samples))
+            evidence = evidence._replace(log_assignment=densities.log_assignment)
+        if left_out is not None:
+            evidence = evidence._replace(held_out=left_out[cells])
+        for name in set(work.criteria) & set(CRITERIA):
+            columns[name][cells] = CRITERIA[name](evidence)
+        return _Fitted(job.models, fits)
+
+    def fit_and_choose(chunk: Chunk) -> int:
+        rows, fitted = chunk.data_sets, []
+        active, lowest, n_worse = np.ones(len(rows), bool), np.full(len(rows), np.inf), np.zeros(len(rows), int)
+        for _, jobs in groupby(chunk.jobs, lambda job: models[job.models[0]][0] if work.by_components else None):
+            first_new = len(fitted)
+            for job in jobs:
+                fitted.append(fit_models(chunk, job, active, fitted))
+            if work.patience is not None:
+                cells = np.ix_(rows, np.concatenate([part.models for part in fitted[first_new:]]))
+                score = np.where(columns["spurious"][cells] == 0, columns[work.criteria[0]][cells], np.inf)
+                score = np.min(score, axis=1, where=~np.isnan(score), initial=np.inf)
+                n_worse = np.where(score < lowest, 0, n_worse + 1)
+                lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
+        if LRT in work.criteria:
+            columns[LRT][rows] = _p_values(work, fitted, rows, program, options)
+        score, status, spurious = (columns[name][rows] for name in (work.criteria[0], "status", "spurious"))
+        if work.criteria[0] == LRT:
+            score = _rejected(score, columns["log_likelihood"][rows])
+        columns["chosen"][rows], columns["passed_over"][rows] = choice(score, status, spurious)
+        for part in fitted:
+            store_chosen(part.fits, columns["chosen"][rows][:, part.models], rows, best)
+        return len(rows) * len(models) * program.layout.n_init
+
+    arguments = (data, work.weights_of, models, program, options, report)
+    on_chunks(fit_and_choose, *arguments, by_components=work.by_components)
+    executed, useful = np.sum(efforts, axis=0)
+    best = best._replace(efficiency=useful / max(1, executed))
+    unanswered = ~np.any(columns["chosen"], axis=1)
+    best.status[unanswered] = columns["status"][unanswered, 0]
+    if data.is_single:
+        best = jax.tree.map(lambda leaf: leaf[0] if isinstance(leaf, np.ndarray) else leaf, best)
+    return Sweep(_table(work, n_samples, counts, columns), best)
+
+
+class _Fitted(NamedTuple):
+    """Some models, by their numbers, and their fits `(C, M, …)`."""
+
+    models: np.ndarray
+    fits: ChunkFits
+
+
+def _split_starts(job: Job, chunk: Chunk, n_features: int, before: list[_Fitted], models: list[Combination]) -> Mixture:
+    """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
+    layout, n_models = job.program.layout, len(job.models)
+    spread = (n_features,) if layout.diagonal else (n_features, n_features)
+    shape = (chunk.size, n_models, layout.n_components)
+    starts = Mixture(*(np.full((*shape, *trailing), np.nan) for trailing in ((), (n_features,), spread)))
+    for m, number in enumerate(job.models):
+        smaller = [
+            (models[other][0], part.fits.mixture, position)
+            for part in before
+            for position, other in enumerate(part.models)
+            if models[other][1:] == models[number][1:]
+        ]
+        if smaller:
+            k, mixture, position = max(smaller, key=lambda item: item[0])
+            for leaf, known in zip(starts, mixture, strict=True):
+                leaf[: len(known), m, :k] = known[:, position, :k]
+            grown = Mixture(*(leaf[:, m] for leaf in starts))
+            for n_present in range(k, models[number][0]):
+                grown = split_widest(grown, n_present)
+            for leaf, own in zip(starts, grown, strict=True):
+                leaf[:, m] = own
+            # Components that are absent are there for their shape only.
+            for leaf, absent in zip(starts, (0.0, 0.0, np.eye(n_features) if len(spread) == 2 else 1.0), strict=True):
+                leaf[:, m, models[number][0] :] = absent
+    return Mixture(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in starts))
+
+
+def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, program: Program, options: Options) -> np.ndarray:
+    """P-values `(C, M)` of each K against the next; NaN beyond the first that is not rejected."""
+    found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
+    p_values, undecided = np.full((len(rows), len(work.models)), np.nan), np.ones(len(rows), bool)
+    for number in range(len(work.models) - 1):
+        (smaller, m), (larger, n) = found[number], found[number + 1]
+        statistic = 2 * (larger.fits.log_likelihood[:, n] - smaller.fits.log_likelihood[:, m])
+        tested = np.flatnonzero(undecided & np.isfinite(statistic))
+        if len(tested) == 0:
+            break
+        k = work.models[number][0]
+        mixture = Mixture(*(leaf[tested, m, :k] for leaf in smaller.fits.mixture))
+        data = work.data._replace(first=work.data.first[rows[tested]], lengths=work.data.lengths[rows[tested]])
+        p_values[tested, number] = likelihood_ratio_p_values(
+            data, mixture, statistic[tested], work.models[number], work.n_replicates, program, options
+        )
+        undecided = p_values[:, number] <= LEVEL
+    return p_values
+
+
+def _rejected(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
+    """A score that is lowest at the smallest K that was not rejected, or at the one beyond all that were."""
+    n_rejected = np.sum(p_values <= LEVEL, axis=1)
+    distance = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
+    return np.where(np.isnan(log_likelihood), np.nan, distance)
+
+
+def _by_model(fits: ChunkFits, chunk: Chunk, job: Job) -> ChunkFits:
+    """The same with leading axes `(C, M)`, without what fills the chunk up."""
+
+    def cut(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(chunk.size, len(job.models), *leaf.shape[1:])[: len(chunk.data_sets)]
+
+    return jax.tree.map(lambda leaf: cut(leaf) if isinstance(leaf, np.ndarray) else leaf, fits)
+
+
+def _empty_best(work: _Work, n_init: int) -> FitResult:
+    b, d, k = work.data.n_data_sets, work.data.samples.shape[1], max(k for k, _, _ in work.models)
+    spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in work.models) else (d, d)
+    return FitResult(
+        mixture=Mixture(np.full((b, k), np.nan), np.full((b, k, d), np.nan), np.full((b, k, *spread), np.nan)),
+        log_likelihood=np.full(b, np.nan),
+        n_iter=np.zeros(b, np.int32),
+        status=np.zeros(b, np.int32),
+        spurious=np.zeros(b, np.int32),
+        start_log_likelihood=np.full((b, n_init), np.nan),
+        start_status=np.full((b, n_init), Status.DEGENERATE, np.int32),
+        start_spurious=np.zeros((b, n_init), np.int32),
+        history=None,
+        efficiency=math.nan,
+    )
+
+
+def _total_weights(work: _Work) -> np.ndarray:
+    """Number of samples of each data set `(B,)`, or the sum of their weights."""
+    lengths = work.data.lengths
+    if work.weights_of is None:
+        return lengths
+    return np.array([float(np.sum(work.weights(np.array([b]), int(n)))) for b, n in enumerate(lengths)])
+
+
+def _table(work: _Work, n_samples: np.ndarray, counts: np.ndarray, columns: dict[str, np.ndarray]) -> dict:
+    n_data_sets, n_models = columns["status"].shape
+    k, family, ridge = (np.array(values) for values in zip(*work.models, strict=True))
+    names = np.array([status.name for status in Status])
+    table = {
+        "data_set": np.repeat(np.arange(n_data_sets), n_models),
+        "n_components": np.tile(k, n_data_sets),
+        "covariance_type": np.tile(family, n_data_sets),
+        "reg_covar": np.tile(ridge, n_data_sets),
+        "n_samples": np.repeat(n_samples, n_models),
+        "n_parameters": np.tile(counts, n_data_sets),
+    }
+    columns = columns | {"status": names[columns["status"]]}
+    order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious")
+    order += ("n_agreeing", "start_passed_over", "passed_over", "chosen")
+    table |= {name: columns[name].ravel() for name in order}
+    return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
+
+
+def _several(values: Any, kind: Any, name: str) -> list:
+    """One value or several, each once, in their order."""
+    several = [values] if isinstance(values, kind) else list(values)
+    if not several:
+        raise ValueError(f"{name} must name at least one value; it is empty.")
+    return list(dict.fromkeys(several))
+
+
+def _check_names(
+    criteria: Sequence[Any], models: list[Combination], init: Any, n_folds: Any, n_replicates: Any, patience: Any
+) -> None:
+    for name in criteria:
+        if name not in (*CRITERIA, LRT):
+            known = ", ".join(map(repr, (*CRITERIA, LRT)))
+            raise ValueError(f"criterion must be of {known}; got {name!r}.")
+    ks = [k for k, _, _ in models]
+    if LRT in criteria and (len(set(ks)) < len(ks) or np.any(np.diff(ks) != 1)):
+        raise ValueError(
+            f"criterion 'lrt' needs successive n_components, one covariance_type and one reg_covar; got {models}."
+        )
+    if not isinstance(init, str) or init not in INITIALIZERS:
+        raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
+    for name, value, least in (("n_folds", n_folds, 2), ("n_replicates", n_replicates, 1), ("patience", patience, 1)):
+        if value is not None and not (_is_number(value) and value >= least):
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

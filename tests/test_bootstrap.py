@@ -1,0 +1,97 @@
+"""bootstrap(): replicates as weights and as samples, matched to the fit."""
+
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Status
+from jaxgmm.bootstrap import KINDS
+
+
+def two_clusters(seed: int = 0, n_samples: int = 300) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_samples, 2)) + 6 * (np.arange(n_samples) % 3 == 0)[:, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spread_of_a_mean_is_its_standard_error(kind: str) -> None:
+    # One component: the mean of N samples has standard error σ / √N, and a variance σ² √(2 / N).
+    x = 3 * np.random.default_rng(0).normal(size=(500, 1))
+    fitted = jaxgmm.fit(x, 1)
+    replicates = jaxgmm.bootstrap(x, fitted.mixture, 800, kind=kind)
+    assert replicates.mixture.means.shape == (800, 1, 1)
+    assert np.all(replicates.status == Status.CONVERGED)
+    sigma = x.std()
+    assert replicates.mixture.means.std() == pytest.approx(sigma / np.sqrt(500), rel=0.15)
+    assert replicates.mixture.covariances.std() == pytest.approx(sigma**2 * np.sqrt(2 / 500), rel=0.25)
+    assert replicates.mixture.means.mean() == pytest.approx(fitted.mixture.means[0, 0], abs=0.03)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
+def test_components_keep_their_order(family: str, kind: str) -> None:
+    x = two_clusters()
+    fitted = jaxgmm.fit(x, 2, covariance_type=family).mixture
+    for order in ([0, 1], [1, 0]):
+        own = jaxgmm.Mixture(*(leaf[order] for leaf in fitted))
+        replicates = jaxgmm.bootstrap(x, own, 50, kind=kind)
+        np.testing.assert_allclose(np.median(replicates.mixture.means, axis=0), own.means, atol=0.2)
+        low, high = replicates.percentiles((2.5, 97.5))
+        assert np.all(low.means < high.means)
+        assert low.means.shape == own.means.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> None:
+    x = [two_clusters(0), two_clusters(1, 240), two_clusters(2)]
+    fits = jaxgmm.fit(x, 2)
+    together = jaxgmm.bootstrap(x, fits.mixture, 20, kind=kind)
+    alone = jaxgmm.bootstrap(x[1], jaxgmm.Mixture(*(leaf[1] for leaf in fits.mixture)), 20, kind=kind)
+    np.testing.assert_allclose(together.mixture.means[1], alone.mixture.means, atol=1e-3)
+    np.testing.assert_allclose(together.log_likelihood[1], alone.log_likelihood, rtol=1e-6)
+
+
+def test_a_nonparametric_replicate_is_a_fit_to_samples_drawn_again() -> None:
+    x = two_clusters()
+    weights = np.random.default_rng(0).integers(0, 3, len(x)).astype(float)
+    fitted = jaxgmm.fit(x, 2).mixture
+    replicates = jaxgmm.bootstrap(x, fitted, 10, kind="nonparametric", sample_weight=weights)
+    # Samples without weight are never drawn: the total weight is about that of the data.
+    assert np.all(np.isfinite(replicates.log_likelihood))
+    plain = jaxgmm.bootstrap(x, fitted, 10, kind="nonparametric")
+    assert not np.allclose(plain.log_likelihood, replicates.log_likelihood)
+
+
+def test_absent_components_are_left_out() -> None:
+    x = two_clusters()
+    best = jaxgmm.sweep(x, range(1, 5), n_init=3).best
+    assert jaxgmm.bootstrap(x, best.mixture, 5).mixture.weights.shape == (5, int(np.sum(best.mixture.weights > 0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_replicates": 0}, "n_replicates must be an integer of at least 1"),
+        ({"kind": "jackknife"}, "kind must be one of 'weighted', 'parametric', 'nonparametric'; got 'jackknife'"),
+        ({"covariance_type": "round"}, "covariance_type must be one of"),
+        ({"tol": -1.0}, "tol must be a finite number"),
+    ],
+)
+def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
+    x = two_clusters()
+    fitted = jaxgmm.fit(x, 2, n_init=1).mixture
+    with pytest.raises(ValueError, match=message):
+        jaxgmm.bootstrap(x, fitted, **options)
+
+
+def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
+    x = two_clusters()
+    fitted = jaxgmm.fit(x, 2, n_init=1).mixture
+    with pytest.raises(ValueError, match="mixture must hold a fit for each of the 1 data sets with 1 features"):
+        jaxgmm.bootstrap(x[:, :1], fitted)
+    with pytest.raises(ValueError, match="mixture holds NaN"):
+        jaxgmm.bootstrap(x, fitted._replace(means=fitted.means * np.nan))
+    both = jaxgmm.Mixture(*(np.stack([leaf, leaf]) for leaf in fitted))
+    both.weights[1] = [1.0, 0.0]
+    with pytest.raises(ValueError, match="one K at a time"):
+        jaxgmm.bootstrap(np.stack([x, x]), both)
