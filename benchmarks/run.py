@@ -81,13 +81,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help="these scenarios")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems whose names begin so")
     parser.add_argument("--peers", action="store_true", help="also gmmx, gmm-gpu and pomegranate, as far as installed")
-    parser.add_argument("--minutes", type=float, default=None, help="begin no scenario after so long (quick: 9)")
+    parser.add_argument("--minutes", type=float, default=None, help="begin no scenario after so long (quick: 8)")
     parser.add_argument("--data-sets", type=int, help="this many data sets at most")
     parser.add_argument("--seconds", type=float, help="for all repeats of one system on one scenario")
     parser.add_argument("--sample-seconds", type=float, help="for one repeat of a system measured on a sample")
     parser.add_argument("--out", type=Path, default=None, help="the JSON file to write")
     options = parser.parse_args()
-    options.minutes = options.minutes or (24 * 60 if options.full else 9)
+    options.minutes = options.minutes or (24 * 60 if options.full else 8)
     options.out = options.out or RESULTS / f"{'full' if options.full else 'quick'}.json"
     return options
 

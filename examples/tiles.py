@@ -1,9 +1,9 @@
-"""Two photographs, one mixture of colours for every tile: the job of the command `jaxgmm fit` on real input.
+"""Two photographs, a mixture of colours for every tile, each with its own number of components.
 
 The photographs that scikit-learn ships are cut into tiles of 16 × 16 pixels. A tile is a data set of 256 samples (its
-pixels) with three features (red, green, blue); a mixture of four Gaussians describes its colours. The command reads all
-pixels from one Parquet table and fits every tile; scikit-learn then fits some of the same tiles, for comparison; and a
-picture shows what came out.
+pixels) with three features (red, green, blue). The command `jaxgmm fit` reads all pixels from one Parquet table, fits
+mixtures of one to six Gaussians to every tile, and chooses among them by BIC; scikit-learn then does the same for some
+of the tiles, for comparison; and pictures show what came out.
 
     python examples/tiles.py --out demo
 """
@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from sklearn.datasets import load_sample_images
@@ -34,36 +33,30 @@ from jaxgmm import cli, storage
 TILE = 16
 COLOURS = ("red", "green", "blue")
 KEY = ("photograph", "tile_row", "tile_column")
-N_COMPONENTS, N_STARTS, TOL = 4, 10, 1e-5
+KS, N_STARTS, TOL = range(1, 7), 10, 1e-5
 # scikit-learn's default, so that both may go equally far.
 MAX_ITER = 100
 # Colours are whole numbers and repeat within a tile. Were the ridge much smaller, components would shrink onto single
 # colours, and the ridge alone would decide how likely they are.
 REG_COVAR = 0.01
-N_COMPARED = 30
-# Nats a pixel; closer fits count as equal, as they stop at slightly different places.
-TOLERANCE = 0.01
-OUTPUTS = ("pixels.parquet", "components.parquet", "fits.parquet", "tiles.png")
-# Okabe and Ito's palette, told apart with every kind of colour vision.
-STATUS_COLOURS = {
-    jaxgmm.Status.CONVERGED: "#56B4E9",
-    jaxgmm.Status.MAX_ITER: "#F0E442",
-    jaxgmm.Status.DEGENERATE: "#D55E00",
-    jaxgmm.Status.NONFINITE: "#000000",
-    jaxgmm.Status.TOO_FEW_SAMPLES: "#CC79A7",
-}
+N_COMPARED = 16
+# Closer BICs count as equal, as fits stop at slightly different places.
+TOLERANCE = 5.0
+OUTPUTS = ("pixels.parquet", "models.parquet", "components.parquet", "fits.parquet", "tiles.png", "criterion.png")
+# Light is few components. The steps differ in lightness, so that they are told apart in grey as well.
+FEW_TO_MANY = mpl.colormaps["viridis_r"]
 
 
 class Comparison(NamedTuple):
-    """What scikit-learn needed for some of the tiles, and how the fits compare.
+    """What scikit-learn needed for some of the tiles, and how the choices compare.
 
     Attributes:
-        seconds_per_fit: mean time of a tile.
+        seconds_per_tile: mean time of a tile.
         n_failed: tiles on which it raised an error.
-        gains: of every other tile, jaxgmm's log-likelihood less scikit-learn's, nats a pixel.
+        gains: of every other tile, how much lower jaxgmm's BIC is.
     """
 
-    seconds_per_fit: float
+    seconds_per_tile: float
     n_failed: int
     gains: np.ndarray
 
@@ -80,7 +73,7 @@ def main() -> int:
     photographs = sample_photographs()
     storage.write_tables(out, {"pixels": pixel_table(photographs)})
     command = ["fit", str(out / "pixels.parquet"), "--by", ",".join(KEY), "--features", ",".join(COLOURS)]
-    command += ["--components", str(N_COMPONENTS), "--starts", str(N_STARTS), "--tol", str(TOL)]
+    command += ["--components", f"{KS[0]}-{KS[-1]}", "--criterion", "bic", "--starts", str(N_STARTS), "--tol", str(TOL)]
     command += ["--max-iter", str(MAX_ITER), "--reg-covar", str(REG_COVAR), "--out", str(out)]
     print(f"$ jaxgmm {shlex.join(command)}", flush=True)
     began = time.perf_counter()
@@ -91,10 +84,13 @@ def main() -> int:
 
     tiles = np.concatenate([cut(photographs[name]) for name in sorted(photographs)])
     fits = pq.read_table(out / "fits.parquet")
-    report(compare(tiles, fits["log_likelihood"].to_numpy()), len(tiles), seconds)
-    painting = paint(tiles, read_mixture(out / "components.parquet"))
-    draw(photographs, painting, fits["status"].to_pylist(), out / "tiles.png")
-    print(f"drew {out / 'tiles.png'}")
+    report(compare(tiles, fits["bic"].to_numpy()), len(tiles), seconds)
+    chosen = fits["n_components"].to_numpy()
+    painting = paint(tiles, read_mixture(out / "components.parquet", len(tiles)))
+    draw(photographs, painting, chosen, out / "tiles.png")
+    bic = pq.read_table(out / "models.parquet")["bic"].to_numpy().reshape(len(tiles), len(KS))
+    draw_criterion(tiles, bic, chosen, out / "criterion.png")
+    print(f"drew {out / 'tiles.png'} and {out / 'criterion.png'}")
     return 0
 
 
@@ -136,19 +132,21 @@ def pixel_table(photographs: dict[str, np.ndarray]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def read_mixture(components: Path) -> jaxgmm.Mixture:
-    """The mixtures of all tiles, out of the table of their components."""
+def read_mixture(components: Path, n_tiles: int) -> jaxgmm.Mixture:
+    """The mixtures of all tiles, out of the table of their components; absent ones have weight 0."""
     table = pq.read_table(components)
-
-    def numbers(name: str) -> np.ndarray:
-        return table[name].to_numpy().reshape(-1, N_COMPONENTS)
-
-    covariances = np.empty((table.num_rows // N_COMPONENTS, N_COMPONENTS, 3, 3))
+    component = table["component"].to_numpy()
+    tile = np.cumsum(component == 0) - 1
+    n_features = len(COLOURS)
+    weights, means = np.zeros((n_tiles, len(KS))), np.zeros((n_tiles, len(KS), n_features))
+    covariances = np.tile(np.eye(n_features), (n_tiles, len(KS), 1, 1))
+    weights[tile, component] = table["weight"].to_numpy()
     for i, f in enumerate(COLOURS):
+        means[tile, component, i] = table[f"mean_{f}"].to_numpy()
         for j, g in enumerate(COLOURS[: i + 1]):
-            covariances[..., i, j] = covariances[..., j, i] = numbers(f"covariance_{f}_{g}")
-    means = np.stack([numbers(f"mean_{colour}") for colour in COLOURS], axis=-1)
-    return jaxgmm.Mixture(numbers("weight"), means, covariances)
+            values = table[f"covariance_{f}_{g}"].to_numpy()
+            covariances[tile, component, i, j] = covariances[tile, component, j, i] = values
+    return jaxgmm.Mixture(weights, means, covariances)
 
 
 def paint(tiles: np.ndarray, mixture: jaxgmm.Mixture) -> np.ndarray:
@@ -158,59 +156,62 @@ def paint(tiles: np.ndarray, mixture: jaxgmm.Mixture) -> np.ndarray:
     return np.where(component[..., None] >= 0, np.clip(colours / 255, 0, 1), np.nan)
 
 
-def compare(tiles: np.ndarray, log_likelihood: np.ndarray) -> Comparison:
-    """Fits some tiles with scikit-learn: the same model, number and kind of starts, and stopping rule."""
+def compare(tiles: np.ndarray, bic: np.ndarray) -> Comparison:
+    """Has scikit-learn choose for some tiles: the same models, number and kind of starts, and stopping rule."""
     chosen = np.random.default_rng(0).choice(len(tiles), size=min(N_COMPARED, len(tiles)), replace=False)
     seconds, n_failed, gains = 0.0, 0, []
     for b in chosen:
         # Its ridge is the same for all features, so they are scaled; the log-likelihood is scaled back below.
         scale = tiles[b].std(axis=0)
         x = tiles[b] / scale
-        model = GaussianMixture(
-            N_COMPONENTS,
-            n_init=N_STARTS,
-            tol=TOL,
-            max_iter=MAX_ITER,
-            reg_covar=REG_COVAR,
-            init_params="k-means++",
-            random_state=0,
-        )
         began = time.perf_counter()
         try:
             # On matrices this small, more threads in scikit-learn's linear algebra only wait for each other.
             with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")
-                model.fit(x)
+                lowest = min(scikit_learn(k).fit(x).bic(x) for k in KS)
         except ValueError:
             n_failed += 1
         else:
-            gains.append(log_likelihood[b] / len(x) - (model.score(x) - np.log(scale).sum()))
+            gains.append(lowest + 2 * len(x) * np.log(scale).sum() - bic[b])
         seconds += time.perf_counter() - began
     return Comparison(seconds / len(chosen), n_failed, np.array(gains))
+
+
+def scikit_learn(n_components: int) -> GaussianMixture:
+    """scikit-learn's estimator with the demonstration's options."""
+    return GaussianMixture(
+        n_components,
+        n_init=N_STARTS,
+        tol=TOL,
+        max_iter=MAX_ITER,
+        reg_covar=REG_COVAR,
+        init_params="k-means++",
+        random_state=0,
+    )
 
 
 def report(comparison: Comparison, n_tiles: int, seconds: float) -> None:
     """Says how long both took, and for which answers."""
     gains = comparison.gains
-    total = comparison.seconds_per_fit * n_tiles
-    n_higher, n_lower = np.count_nonzero(gains > TOLERANCE), np.count_nonzero(gains < -TOLERANCE)
+    total = comparison.seconds_per_tile * n_tiles
+    n_lower, n_higher = np.count_nonzero(gains > TOLERANCE), np.count_nonzero(gains < -TOLERANCE)
     print(f"""
-scikit-learn, with as many k-means++ starts and the same tol, max_iter and ridge, one tile after another on one core:
-  {comparison.seconds_per_fit:.2f} s a tile ({len(gains) + comparison.n_failed} at random), \
+scikit-learn, with the same K, starts of the same kind and number, and the same tol, max_iter and ridge, on one core:
+  {comparison.seconds_per_tile:.2f} s a tile ({len(gains) + comparison.n_failed} at random), \
 so about {total:,.0f} s for all {n_tiles:,}.
 jaxgmm, on all cores, from file to file and with compilation:
   {seconds:.1f} s for all, about {total / seconds:,.0f} times less.
-On the {len(gains)} tiles that both fitted ({comparison.n_failed} errors in scikit-learn), jaxgmm's log-likelihood is
-  higher on {n_higher}, equal on {len(gains) - n_higher - n_lower}, lower on {n_lower} \
-(nats a pixel: median {np.median(gains):+.3f}, from {np.min(gains):+.3f} to {np.max(gains):+.3f}).""")
+On the {len(gains)} tiles that both fitted ({comparison.n_failed} errors in scikit-learn), jaxgmm's BIC is
+  lower (better) on {n_lower}, equal to {TOLERANCE:g} on {len(gains) - n_higher - n_lower}, higher on {n_higher}; \
+scikit-learn's less jaxgmm's: median {np.median(gains):+.1f}, from {np.min(gains):+.1f} to {np.max(gains):+.1f}.""")
 
 
-def draw(photographs: dict[str, np.ndarray], painting: np.ndarray, statuses: list[str], path: Path) -> None:
-    """Draws each photograph, its tiles painted with their components' means, and the statuses of the fits."""
+def draw(photographs: dict[str, np.ndarray], painting: np.ndarray, n_components: np.ndarray, path: Path) -> None:
+    """Draws each photograph, its tiles painted with their components' means, and how many components each has."""
     with mpl.rc_context({"font.size": 13, "hatch.linewidth": 0.6}):
         figure = Figure(figsize=(16, 8), layout="constrained")
         panels = figure.subplots(len(photographs), 3, squeeze=False)
-        codes = np.array([jaxgmm.Status[name] for name in statuses])
         first = 0
         for axes, name in zip(panels, sorted(photographs), strict=True):
             rows, columns = (size // TILE for size in photographs[name].shape[:2])
@@ -219,13 +220,33 @@ def draw(photographs: dict[str, np.ndarray], painting: np.ndarray, statuses: lis
             axes[0].imshow(photographs[name])
             axes[0].set_ylabel(f"{name}: {rows * columns:,} tiles")
             _draw_painting(axes[1], join(painting[tiles], rows))
-            _draw_statuses(axes[2], codes[tiles].reshape(rows, columns))
+            _draw_numbers(axes[2], n_components[tiles].reshape(rows, columns))
             for panel in axes:
                 panel.set(xticks=[], yticks=[])
-        titles = ("photograph", f"every pixel in its component's mean colour, K = {N_COMPONENTS}", "how each fit ended")
+        titles = ("photograph", "every pixel in its component's mean colour", "components that BIC chose")
         for panel, title in zip(panels[0], titles, strict=True):
             panel.set_title(title)
-        figure.legend(handles=_legend(codes, painting), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(handles=_legend(n_components), loc="outside lower center", ncols=7, frameon=False)
+        figure.savefig(path, dpi=110)
+
+
+def draw_criterion(tiles: np.ndarray, bic: np.ndarray, n_components: np.ndarray, path: Path) -> None:
+    """Draws BIC against K for one tile of each number of components that was chosen."""
+    # Of all tiles with one number of components, the most colourful.
+    variety = tiles.std(axis=1).sum(axis=1)
+    examples = [int(np.argmax(np.where(n_components == k, variety, -1))) for k in KS if np.any(n_components == k)]
+    with mpl.rc_context({"font.size": 10}):
+        figure = Figure(figsize=(2.2 * len(examples), 4.2), layout="constrained")
+        panels = figure.subplots(2, len(examples), squeeze=False, height_ratios=(1, 1.3))
+        for (above, below), b in zip(panels.T, examples, strict=True):
+            above.imshow(tiles[b].reshape(TILE, TILE, 3))
+            above.set(xticks=[], yticks=[], title=f"K = {int(n_components[b])}")
+            gain = bic[b] - np.nanmin(bic[b])
+            below.plot(KS, gain, color="0.4", marker="o", markersize=4, linewidth=1)
+            below.plot(n_components[b], gain[int(n_components[b]) - KS[0]], "o", color="#D55E00", markersize=9)
+            below.set(xticks=list(KS), xlabel="components")
+            below.spines[["top", "right"]].set_visible(False)
+        panels[1, 0].set_ylabel("BIC above its minimum")
         figure.savefig(path, dpi=110)
 
 
@@ -236,23 +257,29 @@ def _draw_painting(axes: Axes, painting: np.ndarray) -> None:
         axes.contourf(missing, levels=[0.5, 1.5], colors="none", hatches=["////"])
 
 
-def _draw_statuses(axes: Axes, codes: np.ndarray) -> None:
-    colours = ListedColormap([STATUS_COLOURS[status] for status in jaxgmm.Status])
-    axes.imshow(codes, cmap=colours, norm=BoundaryNorm(np.arange(len(jaxgmm.Status) + 1) - 0.5, colours.N))
-    edges_x, edges_y = np.arange(codes.shape[1] + 1) - 0.5, np.arange(codes.shape[0] + 1) - 0.5
+def _draw_numbers(axes: Axes, numbers: np.ndarray) -> None:
+    image = np.array([_colour(k) for k in numbers.ravel()]).reshape(*numbers.shape, 4)
+    axes.imshow(image)
+    edges_x, edges_y = np.arange(numbers.shape[1] + 1) - 0.5, np.arange(numbers.shape[0] + 1) - 0.5
     axes.hlines(edges_y, edges_x[0], edges_x[-1], color="white", linewidth=0.4)
     axes.vlines(edges_x, edges_y[0], edges_y[-1], color="white", linewidth=0.4)
 
 
-def _legend(codes: np.ndarray, painting: np.ndarray) -> list[Patch]:
-    """A patch for every status that occurs, with its count."""
+def _colour(n_components: float) -> tuple[float, float, float, float]:
+    if np.isnan(n_components):
+        return (0.75, 0.75, 0.75, 1.0)
+    return FEW_TO_MANY((n_components - KS[0]) / (KS[-1] - KS[0]))
+
+
+def _legend(n_components: np.ndarray) -> list[Patch]:
+    """A patch for every number of components that was chosen, with its count."""
     handles = [
-        Patch(color=STATUS_COLOURS[status], label=f"{status.name}: {np.count_nonzero(codes == status):,} fits")
-        for status in jaxgmm.Status
-        if np.any(codes == status)
+        Patch(color=_colour(k), label=f"K = {k}: {np.count_nonzero(n_components == k):,} tiles")
+        for k in KS
+        if np.any(n_components == k)
     ]
-    if np.isnan(painting).any():
-        handles.append(Patch(facecolor="0.75", hatch="////", label="no answer"))
+    if np.isnan(n_components).any():
+        handles.append(Patch(facecolor="0.75", label="no answer"))
     return handles
 
 

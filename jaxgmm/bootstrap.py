@@ -48,7 +48,7 @@ class Bootstrap(NamedTuple):
             a mixture of the fit's shapes, or a tuple of one for each percentage. It holds numbers of single parameters:
             its weights need not sum to 1, nor its covariances be positive definite.
         """
-        if not np.isscalar(q):
+        if isinstance(q, Sequence | np.ndarray):
             return tuple(map(self.percentiles, q))
         return Mixture(*(np.nanpercentile(leaf, q, axis=self.status.ndim - 1) for leaf in self.mixture))
 

@@ -34,10 +34,10 @@ class ChunkFits(NamedTuple):
 
     mixture: Mixture
     best: Int[Array, " g"]
-    log_likelihood: Float[Array, " g"] | None
+    log_likelihood: Any
     n_iter: Int[Array, " g"]
     status: Int[Array, " g"]
-    spurious: Int[Array, " g"] | None
+    spurious: Any
     start_log_likelihood: Float[Array, "g r"]
     start_status: Int[Array, "g r"]
     start_spurious: Int[Array, "g r"]
@@ -87,7 +87,7 @@ def _begin(
     x: Float[Array, "c n d"],
     lengths: Int[Array, " c"],
     sample_weight: Float[Array, "c n"] | None,
-    start: Mixture | Array | None,
+    start: Any,
     options: Options,
     *,
     layout: Layout,
@@ -110,7 +110,8 @@ def _begin(
     # Bad numbers are said before too few of them, and these before numbers that do not vary.
     status = status[:, models.form]
     status = jnp.where(too_few & (status != int(Status.NONFINITE)), int(Status.TOO_FEW_SAMPLES), status)
-    key = options.key if jnp.issubdtype(options.key.dtype, jax.dtypes.prng_key) else jax.random.key(options.key)
+    key: Any = options.key
+    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key)
     starts = _starts(sets, start, key, models, init, layout)
     starts = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), starts)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
@@ -138,9 +139,7 @@ def _prepare(
     return DataSets(z, weights, jnp.sum(weights), weight_scale, ridge, units), status
 
 
-def _starts(
-    sets: DataSets, start: Mixture | Array | None, key: Array, models: Models, init: str, layout: Layout
-) -> Mixture:
+def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, layout: Layout) -> Mixture:
     """Starts `(C, M, R, K, …)` in standardised coordinates, of data sets `(C, P, …)`."""
 
     def form(p: Any) -> DataSets:

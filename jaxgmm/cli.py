@@ -52,6 +52,7 @@ class Criterion(StrEnum):
     aicc = "aicc"
     icl = "icl"
     cv = "cv"
+    lrt = "lrt"
 
 
 class Precision(StrEnum):
@@ -192,13 +193,13 @@ def fit_file(
     else:
         model = {"covariance_type": families[0], "reg_covar": reg_covar}
         result = _interruptible(lambda: jaxgmm.fit(groups.x, ks[0], **model, **options))
-        chosen, tables = None, {}
+        sweep, chosen, tables = None, None, {}
     seconds = time.perf_counter() - began
     tables["components"] = frames.components_table(groups.keys, result, features)
     tables["fits"] = frames.fits_table(groups.keys, groups.n_samples, result, chosen)
     storage.write_tables(out, tables)
     _summarise(result.status, len(groups.samples), seconds, [out / f"{name}.parquet" for name in reversed(tables)])
-    if is_choice:
+    if sweep is not None:
         _summarise_choice(sweep.chosen)
 
 

@@ -202,9 +202,7 @@ def _swept(
     shape, n_features = (data.n_data_sets, len(models)), data.samples.shape[1]
     n_samples = _total_weights(work)
     counts = np.array([n_parameters(k, n_features, family) for k, family, _ in models])
-    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *work.criteria)}
-    columns |= {name: np.zeros(shape, np.int32) for name in ("n_iter", "status", "spurious", "n_agreeing")}
-    columns |= {name: np.zeros(shape, bool) for name in ("start_passed_over", "passed_over", "chosen", "fitted")}
+    columns = _empty_columns(shape, work.criteria)
     best, efforts = _empty_best(work, program.layout.n_init), []
 
     def fit_models(chunk: Chunk, job: Job, active: np.ndarray, before: list[_Fitted]) -> _Fitted:
@@ -333,6 +331,12 @@ def _by_model(fits: ChunkFits, chunk: Chunk, job: Job) -> ChunkFits:
     return jax.tree.map(lambda leaf: cut(leaf) if isinstance(leaf, np.ndarray) else leaf, fits)
 
 
+def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str, np.ndarray]:
+    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *criteria)}
+    columns |= {name: np.zeros(shape, np.int32) for name in ("n_iter", "status", "spurious", "n_agreeing")}
+    return columns | {name: np.zeros(shape, bool) for name in ("start_passed_over", "passed_over", "chosen", "fitted")}
+
+
 def _empty_best(work: _Work, n_init: int) -> FitResult:
     b, d, k = work.data.n_data_sets, work.data.samples.shape[1], max(k for k, _, _ in work.models)
     spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in work.models) else (d, d)
@@ -370,7 +374,7 @@ def _table(work: _Work, n_samples: np.ndarray, counts: np.ndarray, columns: dict
         "n_samples": np.repeat(n_samples, n_models),
         "n_parameters": np.tile(counts, n_data_sets),
     }
-    columns = columns | {"status": names[columns["status"]]}
+    columns |= {"status": names[columns["status"]]}
     order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious")
     order += ("n_agreeing", "start_passed_over", "passed_over", "chosen")
     table |= {name: columns[name].ravel() for name in order}

@@ -11,8 +11,9 @@ from pyarrow import csv
 
 import jaxgmm
 from jaxgmm import cli
-from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.fit import PRECISIONS
+from jaxgmm.arguments import PRECISIONS
+from jaxgmm.criteria import CRITERIA
+from jaxgmm.sweep import LRT
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}
@@ -275,7 +276,7 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
 
 
 def test_choices_are_those_of_fit():
-    assert [family.value for family in cli.Covariance] == list(FAMILIES)
+    assert [criterion.value for criterion in cli.Criterion] == [*CRITERIA, LRT]
     assert tuple(precision.value for precision in cli.Precision) == PRECISIONS
 
 
@@ -287,3 +288,32 @@ def test_missing_packages_are_one_line_with_the_remedy(package):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "pip install 'jaxgmm[cli]'" in done.stderr
+
+
+def test_models_are_chosen_among_components_and_families(here, capsys):
+    assert run(components="1-3", covariance="full,diag", criterion="icl", precision=None) == 0
+    groups = [in_table_order(key, SAMPLES[key]) for key in SIZES]
+    sweep = jaxgmm.sweep(groups, range(1, 4), covariance_type=("full", "diag"), criterion="icl", n_init=2)
+    fits, models, components = (output(name) for name in ("fits", "models", "components"))
+    assert fits["n_components"].to_pylist() == sweep.chosen["n_components"].tolist() == [2, 2, 2]
+    assert fits["covariance_type"].to_pylist() == sweep.chosen["covariance_type"].tolist()
+    np.testing.assert_array_equal(fits["icl"], sweep.chosen["icl"])
+    assert models.column_names[0] == "well"
+    assert models.num_rows == 3 * 3 * 2
+    np.testing.assert_array_equal(models["log_likelihood"], sweep.table["log_likelihood"])
+    # A row for each component that is there.
+    assert components["component"].to_pylist() == [0, 1] * 3
+    said = capsys.readouterr().out
+    assert "groups by the model chosen" in said
+    assert "models.parquet" in said
+
+
+def test_a_single_model_leaves_no_table_of_models(here):
+    assert run(components="2") == 0
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["components.parquet", "fits.parquet"]
+
+
+@pytest.mark.parametrize("components", ["0-2", "few", "3-1", "", "1,,x"])
+def test_components_must_be_numbers(here, capsys, components):
+    assert run(components=components) == 2
+    assert "--components must be numbers from 1" in capsys.readouterr().err

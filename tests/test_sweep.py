@@ -224,10 +224,49 @@ def test_all_models_share_a_few_programs() -> None:
     assert sum(function._cache_size() for function in (chunk._begin, search._run, chunk._chosen)) <= 12
 
 
+def test_patience_stops_raising_k_and_leaves_no_rows_behind() -> None:
+    x = np.stack([clusters(0, k=1), clusters(1, k=3)])
+    everything = jaxgmm.sweep(x, range(1, 7), n_init=3)
+    patient = jaxgmm.sweep(x, range(1, 7), n_init=3, patience=1)
+    fitted = [patient.table["n_components"][patient.table["data_set"] == b].tolist() for b in range(2)]
+    assert fitted == [[1, 2], [1, 2, 3, 4]]
+    for name in ("n_components", "log_likelihood"):
+        np.testing.assert_allclose(patient.chosen[name], everything.chosen[name], rtol=1e-6)
+    np.testing.assert_allclose(patient.best.mixture.means, everything.best.mixture.means, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_split_component_is_one_more_start(family: str) -> None:
+    x = np.stack([clusters(seed, k=4) for seed in range(3)])
+    plain = jaxgmm.sweep(x, range(1, 5), covariance_type=family, n_init=1, criterion="aic")
+    split = jaxgmm.sweep(x, range(1, 5), covariance_type=family, n_init=1, criterion="aic", split=True)
+    assert plain.best.start_log_likelihood.shape == (3, 1)
+    assert split.best.start_log_likelihood.shape == (3, 2)
+    sound = (split.table["spurious"] == 0) & (plain.table["spurious"] == 0)
+    assert np.all((split.table["log_likelihood"] >= plain.table["log_likelihood"] - 0.05)[sound])
+    # From three components that cover four clusters, the split finds all four.
+    assert np.all(split.chosen["n_components"] == 4)
+
+
+def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
+    x = [clusters(0, k=1, n_samples=100), clusters(1, k=3, n_samples=120)]
+    options = {"covariance_type": "spherical", "n_init": 2, "n_replicates": 39}
+    sweep = jaxgmm.sweep(x, range(1, 6), criterion=("lrt", "bic"), **options)
+    assert sweep.chosen["n_components"].tolist() == [1, 3]
+    p_values = sweep.table["lrt"].reshape(2, 5)
+    assert p_values[0, 0] > 0.05
+    assert np.all(np.isnan(p_values[0, 1:]))
+    np.testing.assert_array_equal(p_values[1, :2], 1 / 40)
+    assert p_values[1, 2] > 0.05
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"criterion": "likelihood"}, "criterion must be of 'bic', 'aic', 'aicc', 'icl', 'cv', 'lrt'; got 'likelihood'"),
+        (
+            {"criterion": "likelihood"},
+            "criterion must be of 'bic', 'aic', 'aicc', 'icl', 'cv', 'lrt'; got 'likelihood'",
+        ),
         ({"criterion": ()}, "criterion must name at least one value"),
         ({"n_components": []}, "n_components must name at least one value"),
         ({"n_components": (1, 0)}, "n_components must be an integer of at least 1"),
@@ -235,6 +274,10 @@ def test_all_models_share_a_few_programs() -> None:
         ({"covariance_type": ("full", "round")}, "covariance_type must be one of"),
         ({"reg_covar": (1e-6, -1)}, "reg_covar must be a finite number of at least 0"),
         ({"init": np.zeros(150, int)}, "init must be one of"),
+        ({"criterion": "lrt", "n_components": (1, 3)}, "criterion 'lrt' needs successive n_components"),
+        ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs successive n_components"),
+        ({"n_replicates": 0}, "n_replicates must be an integer of at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
         ({"n_folds": 1}, "n_folds must be an integer of at least 2"),
     ],
 )

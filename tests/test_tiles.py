@@ -48,11 +48,17 @@ def test_groups_of_the_pixel_table_are_the_tiles():
 def test_mixtures_are_read_back_from_their_table(tmp_path):
     mixture = mixtures(2)
     mixture.covariances[1] *= np.array([[1, 2, 3], [2, 4, 5], [3, 5, 6]])
-    result = jaxgmm.FitResult(mixture, *[np.zeros(2)] * 5, history=None, efficiency=1.0)
+    mixture.weights[1] = [0.5, 0.5, 0.0, 0.0]
+    result = jaxgmm.FitResult(mixture, *[np.zeros(2)] * 7, history=None, efficiency=1.0)
     table = frames.components_table(pa.table({"tile": [0, 1]}), result, tiles.COLOURS)
+    assert table.num_rows == 6
     pq.write_table(table, tmp_path / "components.parquet")
-    for leaf, expected in zip(tiles.read_mixture(tmp_path / "components.parquet"), mixture, strict=True):
-        np.testing.assert_array_equal(leaf, expected)
+    read = tiles.read_mixture(tmp_path / "components.parquet", 2)
+    assert read.weights.shape == (2, len(tiles.KS))
+    for leaf, expected in zip(read, mixture, strict=True):
+        np.testing.assert_array_equal(leaf[0, :4], expected[0])
+        np.testing.assert_array_equal(leaf[1, :2], expected[1, :2])
+    assert np.all(read.weights[1, 2:] == 0)
 
 
 def test_pixels_are_painted_with_the_nearest_mean_and_tiles_without_a_fit_are_nan():
@@ -65,20 +71,24 @@ def test_pixels_are_painted_with_the_nearest_mean_and_tiles_without_a_fit_are_na
     assert np.isnan(painting[1]).all()
 
 
-def test_comparison_counts_gains_in_nats_of_the_tile():
+def test_comparison_is_of_bic_in_the_units_of_the_tile(monkeypatch):
+    monkeypatch.setattr(tiles, "KS", range(1, 2))
     draw = np.random.default_rng(1)
     tile = (draw.normal(size=(1, 256, 3)) * [3, 10, 30]).round()
     comparison = tiles.compare(tile, np.array([0.0]))
     assert comparison.n_failed == 0
-    # A Gaussian's log-likelihood is about minus its entropy.
+    # A Gaussian's log-likelihood is about minus its entropy, and it has nine parameters.
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * np.cov(tile[0].T))[1]
-    assert comparison.gains == pytest.approx([entropy], abs=0.2)
+    assert comparison.gains == pytest.approx([2 * 256 * entropy + 9 * np.log(256)], rel=0.01)
 
 
-def test_picture_is_drawn_also_with_tiles_without_a_fit(tmp_path):
-    painting = tiles.cut(PICTURE) / 255
+def test_pictures_are_drawn_also_with_tiles_without_a_fit(tmp_path):
+    cut = tiles.cut(PICTURE)
+    painting = cut / 255
     painting[0] = np.nan
-    statuses = ["NONFINITE", "CONVERGED", "MAX_ITER", "DEGENERATE", "TOO_FEW_SAMPLES", "CONVERGED"]
-    tiles.draw({"one": PICTURE}, painting, statuses, tmp_path / "tiles.png")
-    assert (tmp_path / "tiles.png").read_bytes().startswith(b"\x89PNG")
-    assert len(set(tiles.STATUS_COLOURS.values())) == len(jaxgmm.Status)
+    chosen = np.array([np.nan, 1, 2, 3, 6, 6])
+    tiles.draw({"one": PICTURE}, painting, chosen, tmp_path / "tiles.png")
+    bic = np.random.default_rng(0).uniform(size=(6, len(tiles.KS)))
+    tiles.draw_criterion(cut, bic, chosen, tmp_path / "criterion.png")
+    for name in ("tiles", "criterion"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,78 @@
+"""How narrow, and how small, are components that are there, and spikes that are not? A simulation.
+
+    python -m benchmarks.spikes
+
+Data sets are drawn from mixtures whose narrowest component is known. From many starts of the true number of components
+and of two more, every run's components are sorted into those that stand for a true component and those that do not.
+"""
+
+import json
+
+import numpy as np
+
+import jaxgmm
+from benchmarks.environment import RESULTS, environment, write
+
+N_DATA_SETS, N_STARTS = 200, 10
+FRACTIONS = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+
+
+def main() -> None:
+    rows = []
+    for n_samples, n_features, k in ((100, 1, 2), (200, 2, 3), (300, 4, 3)):
+        for narrow in (1.0, 0.1, 0.03):
+            x, truth = drawn(np.random.default_rng([n_samples, n_features, k]), n_samples, n_features, k, narrow)
+            for extra in (0, 2):
+                rows.append({"shape": [n_samples, n_features, k], "narrow": narrow, "extra": extra})
+                rows[-1] |= judged(x, truth, k + extra)
+                print(json.dumps(rows[-1]), flush=True)
+    write(RESULTS / "spikes.json", {"environment": environment(), "rows": rows})
+
+
+def drawn(
+    rng: np.random.Generator, n_samples: int, n_features: int, k: int, narrow: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stacks of data sets, one component of each `narrow` times as wide as the others, and the components' labels."""
+    centres = 4 * rng.normal(size=(N_DATA_SETS, k, n_features))
+    labels = np.argsort(rng.random((N_DATA_SETS, n_samples)), axis=1) % k
+    widths = np.where(labels == 0, narrow, 1.0)[..., None]
+    noise = rng.normal(size=(N_DATA_SETS, n_samples, n_features))
+    return np.take_along_axis(centres, labels[..., None], axis=1) + widths * noise, labels
+
+
+def judged(x: np.ndarray, labels: np.ndarray, k: int) -> dict:
+    """Shares of true and of false components that are narrower than each fraction of the data, or small."""
+    smallest, size, genuine = [], [], []
+    for key in range(N_STARTS):
+        result = jaxgmm.fit(x, k, n_init=1, init="random_from_data", precision="float64", key=key)
+        parts = jaxgmm.responsibilities(result.mixture, x)
+        for b in np.flatnonzero(result.status <= jaxgmm.Status.MAX_ITER):
+            factor = np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(x[b].T))))
+            values = np.linalg.eigvalsh(factor @ result.mixture.covariances[b] @ factor.T)[:, 0]
+            smallest += np.sqrt(np.maximum(values, 0)).tolist()
+            size += parts[b].sum(axis=0).tolist()
+            # A component is genuine where it holds most of a true one, and little else.
+            shared = np.array([[parts[b][labels[b] == c, j].sum() for c in range(labels.max() + 1)] for j in range(k)])
+            own = shared.max(axis=1)
+            of_true = np.bincount(labels[b])[shared.argmax(axis=1)]
+            genuine += ((own > 0.8 * of_true) & (own > 0.8 * shared.sum(axis=1))).tolist()
+    smallest, size, genuine = np.array(smallest), np.array(size), np.array(genuine)
+    few = size < x.shape[2] + 1
+    tiny = ~genuine & (size < 0.1 * x.shape[1])
+    return {
+        "n_genuine": int(genuine.sum()),
+        "n_small_and_false": int(tiny.sum()),
+        "genuine_few": _share(few[genuine]),
+        "genuine_narrower": {str(f): _share(smallest[genuine] < f) for f in FRACTIONS},
+        "small_and_false_few": _share(few[tiny]),
+        "small_and_false_narrower": {str(f): _share(smallest[tiny] < f) for f in FRACTIONS},
+        "small_and_false_either": {str(f): _share(few[tiny] | (smallest[tiny] < f)) for f in FRACTIONS},
+    }
+
+
+def _share(flags: np.ndarray) -> float | None:
+    return round(float(np.mean(flags)), 4) if len(flags) else None
+
+
+if __name__ == "__main__":
+    main()
