@@ -135,6 +135,8 @@ def hand_made_result(*, diagonal):
         log_likelihood=np.array([-12.5, NAN]),
         n_iter=np.array([7, 0], np.int32),
         status=np.array([jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE], np.int32),
+        spurious=np.zeros(2, np.int32),
+        start_spurious=np.zeros((2, 1), np.int32),
         start_log_likelihood=np.array([[-12.5], [NAN]]),
         start_status=np.array([[1], [3]], np.int32),
         history=None,

@@ -47,7 +47,7 @@ def table_under(heading: str) -> list[list[str]]:
 
 
 def test_examples_print_what_the_readme_shows() -> None:
-    assert [bool(shown) for _, shown in examples(README)] == [True, True]
+    assert [bool(shown) for _, shown in examples(README)] == [True] * 4
     run_examples(README)
 
 
@@ -77,7 +77,7 @@ def test_every_field_of_the_result_stands_in_the_table() -> None:
 def test_benchmarks_have_their_place() -> None:
     section = README.partition("\n## How fast\n")[2].partition("\n## ")[0].strip()
     assert section.startswith("<!-- benchmarks: begin -->\n")
-    assert section.endswith("\n<!-- benchmarks: end -->")
+    assert "\n<!-- benchmarks: end -->\n" in section
 
 
 def test_everything_linked_to_is_there() -> None:

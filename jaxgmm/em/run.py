@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em.covariance import Family, Ridge
@@ -193,27 +194,28 @@ def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
 
 
 def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
-    return lax.custom_linear_solve(matvec, rhs, solve=_neumann_series, transpose_solve=_neumann_series)
+    # As one vector: its transpose needs every part to depend on what is differentiated, and a ridge leaves the weights'
+    # part alone.
+    flat, unravel = ravel_pytree(rhs)
+
+    def flat_matvec(vector: Array) -> Array:
+        return ravel_pytree(matvec(unravel(vector)))[0]
+
+    return unravel(lax.custom_linear_solve(flat_matvec, flat, solve=_neumann_series, transpose_solve=_neumann_series))
 
 
-def _neumann_series(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
+def _neumann_series(matvec: Callable[[Array], Array], rhs: Float[Array, " p"]) -> Float[Array, " p"]:
     """Solves (I - J) u = v by u ← v + J u, which converges where EM does, and as fast."""
-    eps = jnp.finfo(rhs.means.dtype).eps
+    eps = jnp.finfo(rhs.dtype).eps
 
-    def largest(tree: Mixture) -> Array:
-        return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in tree]))
-
-    def body(carry: tuple[Mixture, Array, Array]) -> tuple[Mixture, Array, Array]:
+    def body(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         solution, _, count = carry
-        residual = jax.tree.map(jnp.subtract, rhs, matvec(solution))
-        solution = jax.tree.map(jnp.add, solution, residual)
-        return solution, largest(residual) / largest(solution), count + 1
+        residual = rhs - matvec(solution)
+        solution = solution + residual
+        return solution, jnp.max(jnp.abs(residual)) / jnp.max(jnp.abs(solution)), count + 1
 
-    def unfinished(carry: tuple[Mixture, Array, Array]) -> Array:
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         _, change, count = carry
         return (change > 8 * eps) & (count < _MAX_SERIES)
 
-    solution, _, _ = lax.while_loop(
-        unfinished, body, (rhs, jnp.ones_like(eps * rhs.means[0, 0]), jnp.zeros((), jnp.int32))
-    )
-    return solution
+    return lax.while_loop(unfinished, body, (rhs, jnp.ones_like(rhs[0]), jnp.zeros((), jnp.int32)))[0]

@@ -146,6 +146,20 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     assert float(forward) == pytest.approx(float(reverse), rel=1e-6)
 
 
+def test_gradient_of_a_ridge_alone() -> None:
+    """What does not depend on it, such as the weights' part of an M-step, is no obstacle."""
+    _, data, start = problem()
+    settings = settings_for("full", 2, tol=1e-15, max_iter=20_000)
+
+    def at(ridge: jax.Array) -> jax.Array:
+        return em.run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
+
+    slope = jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray([0.1, 0.3]))
+    h = 1e-5
+    expected = [(at(jnp.asarray(ridge + h)) - at(jnp.asarray(ridge - h))) / (2 * h) for ridge in (0.1, 0.3)]
+    np.testing.assert_allclose(slope, expected, rtol=1e-4)
+
+
 def test_ridges_map_over_one_compiled_run() -> None:
     _, data, start = problem()
     settings = settings_for("full", 2)
