@@ -4,6 +4,7 @@
 
 Data sets are drawn from mixtures whose narrowest component is known. From many starts of the true number of components
 and of two more, every run's components are sorted into those that stand for a true component and those that do not.
+Widths are relative to the covariance within all components together.
 """
 
 import json
@@ -41,13 +42,14 @@ def drawn(
 
 
 def judged(x: np.ndarray, labels: np.ndarray, k: int) -> dict:
-    """Shares of true and of false components that are narrower than each fraction of the data, or small."""
+    """Shares of true and of false components that are narrower than each fraction, or small."""
     smallest, size, genuine = [], [], []
     for key in range(N_STARTS):
         result = jaxgmm.fit(x, k, n_init=1, init="random_from_data", precision="float64", key=key)
         parts = jaxgmm.responsibilities(result.mixture, x)
         for b in np.flatnonzero(result.status <= jaxgmm.Status.MAX_ITER):
-            factor = np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(x[b].T))))
+            within = np.tensordot(result.mixture.weights[b], result.mixture.covariances[b], 1)
+            factor = np.linalg.inv(np.linalg.cholesky(within))
             values = np.linalg.eigvalsh(factor @ result.mixture.covariances[b] @ factor.T)[:, 0]
             smallest += np.sqrt(np.maximum(values, 0)).tolist()
             size += parts[b].sum(axis=0).tolist()

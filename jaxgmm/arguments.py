@@ -67,7 +67,7 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
             )
         return init, None
     if isinstance(init, Mixture):
-        return "mixture", _explicit_mixture(init, data, n_components, covariance_type)
+        return "mixture", checked_mixture(init, data, n_components, covariance_type)
     if init is None:
         raise ValueError("init must be a name, a Mixture, responsibilities or labels; got None.")
     first = np.asarray(init[0]) if isinstance(init, (list, tuple)) and len(init) else np.asarray(init)
@@ -85,7 +85,8 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
     return "responsibilities", rows
 
 
-def _explicit_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
+def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
+    """Explicit parameters, one mixture for each data set."""
     n_features = data.samples.shape[1]
     init = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in init))
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 from scipy.optimize import linear_sum_assignment
 
-from jaxgmm.arguments import check_options, checked_key
+from jaxgmm.arguments import check_options, checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit import Precision, WeightsOf, fit_batch, read_weights, what_to_run
@@ -22,6 +22,9 @@ from jaxgmm.search import Combination, Options, Program
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]
+# Numbers drawn at a time for a test: a bound on what its replicates take.
+_MOST_DRAWN = 2**23
+
 KINDS = ("weighted", "parametric", "nonparametric")
 
 
@@ -30,7 +33,7 @@ class Bootstrap(NamedTuple):
 
     Attributes:
         mixture: `(B, R, K, …)`, components in the order of the fitted ones; NaN where a replicate has no answer.
-        log_likelihood: `(B, R)`, total nats of each replicate's own data.
+        log_likelihood: `(B, R)`, total nats of each replicate's own data; NaN likewise.
         status: `(B, R)`, codes of `jaxgmm.Status`.
     """
 
@@ -109,6 +112,7 @@ def bootstrap(
     n_components = fitted.n_components
     family = _family(fitted) if covariance_type is None else covariance_type
     check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision)
+    fitted = checked_mixture(fitted, data, n_components, family)
     check_replicates(n_replicates)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
@@ -131,7 +135,8 @@ def bootstrap(
     answered = result.status != Status.DEGENERATE
     matched = _matched(result.mixture, start)
     matched = Mixture(*(np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan) for leaf in matched))
-    return Bootstrap(*jax.tree.map(by_data_set, (matched, result.log_likelihood, result.status)))
+    log_likelihood = np.where(answered, result.log_likelihood, np.nan)
+    return Bootstrap(*jax.tree.map(by_data_set, (matched, log_likelihood, result.status)))
 
 
 def likelihood_ratio_p_values(
@@ -159,14 +164,21 @@ def likelihood_ratio_p_values(
         R) as in mclust's `mclustBootstrapLRT`. Replicates without an answer are left out.
     """
     n_components, family, ridge = model
-    replicates = simulated(fitted, data, n_replicates, jax.random.fold_in(jax_key(options.key), n_components))
-    smaller, larger = (
-        fit_batch(replicates, None, None, (k, family, ridge), program, options, lambda _: None).log_likelihood
-        for k in (n_components, n_components + 1)
-    )
-    gains = 2 * (larger - smaller).reshape(-1, n_replicates)
-    as_large = np.sum(gains >= statistic[:, None], axis=1)
-    return (1 + as_large) / (1 + np.sum(np.isfinite(gains), axis=1))
+    key = jax.random.fold_in(jax_key(options.key), n_components)
+    p_values = np.empty(data.n_data_sets)
+    at_once = max(1, _MOST_DRAWN // (n_replicates * int(np.max(data.lengths)) * data.samples.shape[1]))
+    for first in range(0, data.n_data_sets, at_once):
+        rows = slice(first, first + at_once)
+        own = data._replace(first=data.first[rows], lengths=data.lengths[rows])
+        replicates = simulated(Mixture(*(leaf[rows] for leaf in fitted)), own, n_replicates, key)
+        smaller, larger = (
+            fit_batch(replicates, None, None, (k, family, ridge), program, options, lambda _: None).log_likelihood
+            for k in (n_components, n_components + 1)
+        )
+        gains = 2 * (larger - smaller).reshape(-1, n_replicates)
+        as_large = np.sum(gains >= statistic[rows, None], axis=1)
+        p_values[rows] = (1 + as_large) / (1 + np.sum(np.isfinite(gains), axis=1))
+    return p_values
 
 
 def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> Batch:
@@ -221,14 +233,17 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
 
 def _present(mixture: Mixture, data: Batch) -> Mixture:
     """The components that are there, `(B, K, …)`."""
+    if not isinstance(mixture, Mixture):
+        raise ValueError(f"mixture must be a jaxgmm.Mixture; got {type(mixture).__name__}.")
     leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture]
     if data.is_single and leaves[0].ndim == 1:
         leaves = [leaf[None] for leaf in leaves]
     weights, means, _ = leaves
-    if weights.ndim != 2 or len(weights) != data.n_data_sets or means.shape[-1] != data.samples.shape[1]:
+    shape = (data.n_data_sets, weights.shape[-1] if weights.ndim else 0, data.samples.shape[1])
+    if weights.shape != shape[:2] or means.shape != shape or leaves[2].shape not in (shape, (*shape, shape[2])):
         raise ValueError(
             f"mixture must hold a fit for each of the {data.n_data_sets} data sets with {data.samples.shape[1]} "
-            f"features; its weights have shape {np.shape(mixture.weights)} and its means {np.shape(mixture.means)}."
+            f"features; its leaves have shapes {', '.join(str(np.shape(leaf)) for leaf in mixture)}."
         )
     if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
         raise ValueError("mixture holds NaN or infinity; leave out data sets whose fit has no answer.")
@@ -274,4 +289,6 @@ def check_replicates(n_replicates: Any) -> None:
 def jax_key(key: Any) -> Array:
     """A JAX random key from what users pass as one."""
     key = checked_key(key)
-    return jax.random.key(int(key)) if isinstance(key, np.integer) else key
+    # Without 64 bits, a seed would lose half of its own.
+    with jax.enable_x64(True):
+        return jax.random.key(int(key)) if isinstance(key, np.integer) else key

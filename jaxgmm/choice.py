@@ -22,12 +22,15 @@ def of_starts(fits: ChunkFits, n_samples: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def choice(score: np.ndarray, status: np.ndarray, spurious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which model of each data set is chosen, and which would have been, were they sound; both `(C, M)`."""
+    """Which model of each data set is chosen, and which would have been, were they sound; both `(C, M)`.
+
+    A degenerate model is chosen only where all are, and one with spikes only where there is none with fewer.
+    """
     is_known = ~np.isnan(score)
-    eligible = is_known
-    for is_better in (status != Status.DEGENERATE, spurious == 0):
-        better = eligible & is_better
-        eligible = np.where(np.any(better, axis=1, keepdims=True), better, eligible)
+    kept = is_known & (status != Status.DEGENERATE)
+    eligible = np.where(np.any(kept, axis=1, keepdims=True), kept, is_known)
+    n_spikes = np.where(eligible, spurious, np.iinfo(np.int32).max)
+    eligible &= n_spikes == np.min(n_spikes, axis=1, keepdims=True)
     lowest = np.min(np.where(eligible, score, np.inf), axis=1, keepdims=True)
     # Rounding must not choose between models that are the same, as all families are for one feature and K = 1.
     with np.errstate(invalid="ignore"):

@@ -136,7 +136,9 @@ def _prepare(
     z, ridge, units, varies = standardize(x.T, weights, closed_under, reg_covar)
     status = jnp.where(varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
-    return DataSets(z, weights, jnp.sum(weights), weight_scale, ridge, units), status
+    total = jnp.sum(weights)
+    n_effective = total**2 / jnp.maximum(jnp.sum(weights**2), jnp.finfo(weights.dtype).tiny)
+    return DataSets(z, weights, total, n_effective, weight_scale, ridge, units), status
 
 
 def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, layout: Layout) -> Mixture:
@@ -207,17 +209,14 @@ def _chosen(
     sets = jax.tree.map(lambda leaf: leaf[form_of(jnp.arange(n_fits), n_fits, n_rows, models)], sets)
     by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, spikes, judged))
     states, spikes, judged = by_start
-    offset = (sets.units.log_scale * sets.n_effective)[:, None]
+    offset = (sets.units.log_scale * sets.total_weight)[:, None]
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
-    # A run with spikes wins only where there is no sound one, and a degenerate one only where all are.
-    usable = judged & jnp.isfinite(log_likelihoods)
-    grades = (
-        usable & (states.status != Status.DEGENERATE) & (spikes == 0),
-        usable & (states.status != Status.DEGENERATE),
-    )
-    eligible = usable
-    for grade in reversed(grades):
-        eligible = jnp.where(jnp.any(grade, axis=1, keepdims=True), grade, eligible)
+    # A degenerate run wins only where all are, and one with spikes only where there is none with fewer.
+    eligible = judged & jnp.isfinite(log_likelihoods)
+    kept = eligible & (states.status != Status.DEGENERATE)
+    eligible = jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, eligible)
+    n_spikes = jnp.where(eligible, spikes, jnp.iinfo(spikes.dtype).max)
+    eligible &= n_spikes == jnp.min(n_spikes, axis=1, keepdims=True)
     best = jnp.argmax(jnp.where(eligible, log_likelihoods, -jnp.inf), axis=1)
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 

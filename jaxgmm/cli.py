@@ -37,6 +37,8 @@ Answer = TypeVar("Answer")
 
 _OUTPUTS = ("components", "fits", "models")
 _INTERRUPTED = 130
+# More numbers of components than anyone fits, in one range.
+_MOST_NUMBERS = 1000
 _MISUSE = 2
 # Click's, or that of the copy which newer typers carry.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # pyright: ignore[reportAssignmentType]
@@ -160,7 +162,8 @@ def fit_file(
     A fit without an answer has nulls, and its status says why. All tables are written when all is done, or none; one
     that exists already is left alone.
     """
-    ks, families = _numbers(components), [piece.strip() for piece in covariance.split(",") if piece.strip()]
+    ks = _numbers(components)
+    families = list(dict.fromkeys(piece.strip() for piece in covariance.split(",")))
     is_choice = len(ks) * len(families) > 1
     storage.check_absent(out, _OUTPUTS if is_choice else _OUTPUTS[:2])
     names = storage.column_names(file)
@@ -203,18 +206,20 @@ def fit_file(
         _summarise_choice(sweep.chosen)
 
 
+def _is_digits(*texts: str) -> bool:
+    return all(text.strip().isdecimal() for text in texts)
+
+
 def _numbers(text: str) -> list[int]:
     """Numbers of components from a text such as 1-4,8."""
     numbers: list[int] = []
     for piece in text.split(","):
-        first, dash, last = piece.partition("-")
-        try:
-            numbers += range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            numbers = []
-            break
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"--components must be numbers from 1, such as 3, or 1-6, or 2,4,8; got {text!r}.")
+        first, _, last = piece.partition("-")
+        last = last or first
+        own = range(int(first), int(last) + 1) if _is_digits(first, last) else range(0)
+        if not 0 < len(own) <= _MOST_NUMBERS or own[0] < 1:
+            raise ValueError(f"--components must be numbers from 1, such as 3, or 1-6, or 2,4,8; got {text!r}.")
+        numbers += own
     return sorted(set(numbers))
 
 

@@ -30,7 +30,8 @@ class FitResult(NamedTuple):
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
         spurious: `(B,)`, how many components of the chosen run are spikes: in some direction narrower than a hundredth
-            of the data's standard deviation, or supported by fewer than D + 1 effective samples.
+            of the standard deviation within the components together, or supported by fewer than D + 1 effective samples
+            (their share of (Σ w)² / Σ w²).
         start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
             float32, as the search left them.
         start_status: `(B, R)`, how each start's run ended.
@@ -85,8 +86,8 @@ def fit(
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
         n_finalists: take only the best so many starts of each data set to their ends, judged after 12 iterations; the
-            others end there as `MAX_ITER`. None takes all. (Biernacki, Celeux and Govaert, 2003, "Choosing starting
-            values for the EM algorithm".)
+            others end there, as `MAX_ITER` unless they have ended before. None takes all. (Biernacki, Celeux and
+            Govaert, 2003, "Choosing starting values for the EM algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
             less); 0 never stops early.
         max_iter: iterations at most; one iteration is an E-step, then an M-step.

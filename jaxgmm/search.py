@@ -151,7 +151,8 @@ class DataSets(NamedTuple):
     Attributes:
         z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
         weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
-        n_effective: `(C P,)`, their sum.
+        total_weight: `(C P,)`, their sum.
+        n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
         weight_scale: `(C P,)`, what they were divided by.
         ridge: `(C P, D, D)` or `(C P, D)`.
         units: the way back to data units, `(C P, …)`.
@@ -159,6 +160,7 @@ class DataSets(NamedTuple):
 
     z: Any
     weights: Any
+    total_weight: Float[Array, " s"]
     n_effective: Float[Array, " s"]
     weight_scale: Float[Array, " s"]
     ridge: Float[Array, "s d d"] | Float[Array, "s d"]
@@ -227,28 +229,28 @@ def all_runs(
     floor = SOUND if program.precision == "float32" else ACCURATE
     work = _Work(sets, starts, options, program)
     # What an iteration at this tolerance can change; starts that differ by less are equal.
-    n_effective = np.asarray(sets.n_effective).reshape(
-        -1, len(sets.n_effective) * len(options.models.form) // len(sound)
-    )
-    margin = tol * np.maximum(n_effective[:, options.models.form].ravel(), 1.0)
+    rows = form_of(np.arange(len(sound)), len(sound), len(sets.total_weight), options.models)
+    margin = tol * np.maximum(np.asarray(sets.total_weight)[rows], 1.0)
 
     found = _begun(starts, program.n_history)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = work.run(found, wanted, tol, SHORT, floor, dtype)
-        wanted = _among_best(found.states, wanted, margin, program)
+        wanted = _among_best(found, wanted, margin, program)
     found = work.run(found, wanted, tol, max_iter, floor, dtype, stacked=program.n_stacked_slots > 0)
     if in_one_precision:
         return found._replace(judged=wanted)
     return _finished(work, found, wanted, margin)
 
 
-def _among_best(states: em.RunState, wanted: np.ndarray, margin: np.ndarray, program: Program) -> np.ndarray:
-    """Which of the wanted runs are the finalists of their fit. Of runs that are equal, the first go on."""
-    score = np.asarray(states.log_likelihood).reshape(-1, program.layout.n_init)
+def _among_best(found: Runs, wanted: np.ndarray, margin: np.ndarray, program: Program) -> np.ndarray:
+    """Which of the wanted runs are the finalists of their fit: sound ones before others, of equal ones the first."""
+    shape = (-1, program.layout.n_init)
+    score = np.asarray(found.states.log_likelihood).reshape(shape)
     score = np.where(np.isnan(score), -np.inf, score)
     if np.all(margin > 0):
         score = np.round(score / margin[:, None])
-    order = np.argsort(-score, axis=1, kind="stable")
+    unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
+    order = np.lexsort((-score, unsound.reshape(shape)), axis=1)
     is_finalist = np.zeros_like(order, bool)
     np.put_along_axis(is_finalist, order[:, : program.n_finalists], True, axis=1)
     return wanted & is_finalist.ravel()

@@ -101,9 +101,11 @@ def sweep(
         n_folds: folds of the cross-validation, if one is asked for. Data sets of one length are cut alike.
         n_replicates: samples drawn from the fit of K for each test; the tests end at the first K that is not rejected.
             They need successive K, one family and one ridge.
-        patience: stop raising K for a data set once its criterion has worsened so many times in succession; models
-            not fitted have no row. None fits all.
-        split: one more start for every K but the first: the best fit of the K before, its widest component split.
+        patience: stop raising K for a data set once so many K in succession have not been better than the best before
+            them, where models that are not sound count as worse; models not fitted have no row. None fits all. The
+            cross-validation of `"cv"` is made for all K before.
+        split: one more start for every model: the fit of the K before, its widest component split; for the first K, and
+            in cross-validation, one more start of the usual kind.
         tol: as for `fit`.
         max_iter: as for `fit`.
         sample_weight: as for `fit`.
@@ -138,7 +140,9 @@ def sweep(
     ]
     for k, family, ridge in models:
         check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
-    _check_names(names, models, init, n_folds, n_replicates, patience)
+    _check_names(names, init, n_folds, n_replicates, patience)
+    if LRT in names:
+        _check_test(names, models, sample_weight, patience, split)
     data = batch(x)
     models = [(int(k), family, float(ridge)) for k, family, ridge in models]
     work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
@@ -190,6 +194,24 @@ class _Work(NamedTuple):
         return np.where(inside, 1.0 if self.weights_of is None else self.weights_of(data_sets, n_samples), 0.0)
 
 
+class _Results(NamedTuple):
+    """What a sweep fills in, chunk by chunk.
+
+    Attributes:
+        columns: of the table, each `(B, M)`.
+        n_samples: `(B,)`, number of samples, or the sum of their weights.
+        n_parameters: `(M,)`.
+        best: the chosen fits.
+        efforts: run-iterations executed and useful, of every call.
+    """
+
+    columns: dict[str, np.ndarray]
+    n_samples: np.ndarray
+    n_parameters: np.ndarray
+    best: FitResult
+    efforts: list[tuple[int, int]]
+
+
 def _swept(
     work: _Work,
     program: Program,
@@ -198,66 +220,89 @@ def _swept(
     report: Callable[[int], None],
 ) -> Sweep:
     """Fits all models, and chooses."""
-    data, models = work.data, work.models
-    shape, n_features = (data.n_data_sets, len(models)), data.samples.shape[1]
-    n_samples = _total_weights(work)
-    counts = np.array([n_parameters(k, n_features, family) for k, family, _ in models])
-    columns = _empty_columns(shape, work.criteria)
-    best, efforts = _empty_best(work, program.layout.n_init), []
-
-    def fit_models(chunk: Chunk, job: Job, active: np.ndarray, before: list[_Fitted]) -> _Fitted:
-        """Fits the models of a job, and fills their columns."""
-        rows = chunk.data_sets
-        last = _split_starts(job, chunk, n_features, before, models) if work.split else None
-        raw = fit_job(chunk, job, data, work.weights_of, active=active, last_start=last)
-        efforts.append((raw.executed, raw.useful))
-        fits, cells = _by_model(raw, chunk, job), np.ix_(rows, job.models)
-        columns["fitted"][cells] = active[:, None]
-        for name in ("log_likelihood", "n_iter", "status", "spurious"):
-            columns[name][cells] = getattr(fits, name)
-        columns["n_agreeing"][cells], columns["start_passed_over"][cells] = of_starts(fits, n_samples[rows])
-        evidence = Evidence(fits.log_likelihood, counts[job.models], n_samples[rows][:, None])
-        if "icl" in work.criteria:
-            densities = densities_of(raw, chunk, job, data, work.weights(rows, job.n_samples))
-            evidence = evidence._replace(log_assignment=densities.log_assignment)
-        if left_out is not None:
-            evidence = evidence._replace(held_out=left_out[cells])
-        for name in set(work.criteria) & set(CRITERIA):
-            columns[name][cells] = CRITERIA[name](evidence)
-        return _Fitted(job.models, fits)
+    data, n_features = work.data, work.data.samples.shape[1]
+    results = _Results(
+        columns=_empty_columns((data.n_data_sets, len(work.models)), work.criteria),
+        n_samples=np.zeros(data.n_data_sets, int if work.weights_of is None else float),
+        n_parameters=np.array([n_parameters(k, n_features, family) for k, family, _ in work.models]),
+        best=_empty_best(work, program.layout.n_init),
+        efforts=[],
+    )
 
     def fit_and_choose(chunk: Chunk) -> int:
-        rows, fitted = chunk.data_sets, []
-        active, lowest, n_worse = np.ones(len(rows), bool), np.full(len(rows), np.inf), np.zeros(len(rows), int)
-        for _, jobs in groupby(chunk.jobs, lambda job: models[job.models[0]][0] if work.by_components else None):
-            first_new = len(fitted)
-            for job in jobs:
-                fitted.append(fit_models(chunk, job, active, fitted))
-            if work.patience is not None:
-                cells = np.ix_(rows, np.concatenate([part.models for part in fitted[first_new:]]))
-                score = np.where(columns["spurious"][cells] == 0, columns[work.criteria[0]][cells], np.inf)
-                score = np.min(score, axis=1, where=~np.isnan(score), initial=np.inf)
-                n_worse = np.where(score < lowest, 0, n_worse + 1)
-                lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
-        if LRT in work.criteria:
-            columns[LRT][rows] = _p_values(work, fitted, rows, program, options)
-        score, status, spurious = (columns[name][rows] for name in (work.criteria[0], "status", "spurious"))
-        if work.criteria[0] == LRT:
-            score = _rejected(score, columns["log_likelihood"][rows])
-        columns["chosen"][rows], columns["passed_over"][rows] = choice(score, status, spurious)
-        for part in fitted:
-            store_chosen(part.fits, columns["chosen"][rows][:, part.models], rows, best)
-        return len(rows) * len(models) * program.layout.n_init
+        _fit_and_choose(chunk, work, results, left_out, program, options)
+        return len(chunk.data_sets) * len(work.models) * program.layout.n_init
 
-    arguments = (data, work.weights_of, models, program, options, report)
+    arguments = (data, work.weights_of, work.models, program, options, report)
     on_chunks(fit_and_choose, *arguments, by_components=work.by_components)
-    executed, useful = np.sum(efforts, axis=0)
-    best = best._replace(efficiency=useful / max(1, executed))
-    unanswered = ~np.any(columns["chosen"], axis=1)
-    best.status[unanswered] = columns["status"][unanswered, 0]
+    executed, useful = np.sum(results.efforts, axis=0)
+    best = results.best._replace(efficiency=useful / max(1, executed))
+    unanswered = ~np.any(results.columns["chosen"], axis=1)
+    best.status[unanswered] = results.columns["status"][unanswered, 0]
+    best.start_status[unanswered] = best.status[unanswered, None]
     if data.is_single:
         best = jax.tree.map(lambda leaf: leaf[0] if isinstance(leaf, np.ndarray) else leaf, best)
-    return Sweep(_table(work, n_samples, counts, columns), best)
+    return Sweep(_table(work, results), best)
+
+
+def _fit_and_choose(
+    chunk: Chunk, work: _Work, results: _Results, left_out: np.ndarray | None, program: Program, options: Options
+) -> None:
+    """Fits all models to the data sets of a chunk, and chooses for each."""
+    rows, columns, fitted = chunk.data_sets, results.columns, []
+    results.n_samples[rows] = np.nansum(work.weights(rows, chunk.jobs[0].n_samples), axis=1)
+    active, lowest, n_worse = np.ones(len(rows), bool), np.full(len(rows), np.inf), np.zeros(len(rows), int)
+    for _, jobs in groupby(chunk.jobs, lambda job: work.models[job.models[0]][0] if work.by_components else None):
+        first_new = len(fitted)
+        for job in jobs:
+            fitted.append(_fit_models(chunk, job, active, fitted, work, results, left_out))
+        if work.patience is not None:
+            cells = np.ix_(rows, np.concatenate([part.models for part in fitted[first_new:]]))
+            sound = (columns["spurious"][cells] == 0) & (columns["status"][cells] != Status.DEGENERATE)
+            score = np.where(sound, columns[work.criteria[0]][cells], np.inf)
+            score = np.min(score, axis=1, where=~np.isnan(score), initial=np.inf)
+            n_worse = np.where(score < lowest, 0, n_worse + 1)
+            lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
+    if LRT in work.criteria:
+        columns[LRT][rows] = _p_values(work, fitted, rows, program, options)
+    score, status, spurious = (columns[name][rows] for name in (work.criteria[0], "status", "spurious"))
+    if work.criteria[0] == LRT:
+        score = _rejected(score, columns["log_likelihood"][rows])
+    columns["chosen"][rows], columns["passed_over"][rows] = choice(score, status, spurious)
+    for part in fitted:
+        store_chosen(part.fits, columns["chosen"][rows][:, part.models], rows, results.best)
+
+
+def _fit_models(
+    chunk: Chunk,
+    job: Job,
+    active: np.ndarray,
+    before: "list[_Fitted]",
+    work: _Work,
+    results: _Results,
+    left_out: np.ndarray | None,
+) -> "_Fitted":
+    """Fits the models of a job to the active data sets of a chunk, and fills their columns."""
+    rows, columns, n_features = chunk.data_sets, results.columns, work.data.samples.shape[1]
+    n_samples, cells = results.n_samples[rows], np.ix_(rows, job.models)
+    last = _split_starts(job, chunk, n_features, before, work.models) if work.split else None
+    raw = fit_job(chunk, job, work.data, work.weights_of, active=active, last_start=last)
+    results.efforts.append((raw.executed, raw.useful))
+    fits = _by_model(raw, chunk, job)
+    columns["fitted"][cells] = active[:, None]
+    for name in ("log_likelihood", "n_iter", "status", "spurious"):
+        columns[name][cells] = getattr(fits, name)
+    columns["n_agreeing"][cells], columns["start_passed_over"][cells] = of_starts(fits, n_samples)
+    evidence = Evidence(fits.log_likelihood, results.n_parameters[job.models], n_samples[:, None])
+    if "icl" in work.criteria:
+        densities = densities_of(raw, chunk, job, work.data, work.weights(rows, job.n_samples))
+        evidence = evidence._replace(log_assignment=densities.log_assignment)
+    if left_out is not None:
+        # Folds of models that are not fitted to the whole say nothing.
+        evidence = evidence._replace(held_out=np.where(np.isnan(fits.log_likelihood), np.nan, left_out[cells]))
+    for name in set(work.criteria) & set(CRITERIA):
+        columns[name][cells] = CRITERIA[name](evidence)
+    return _Fitted(job.models, fits)
 
 
 class _Fitted(NamedTuple):
@@ -354,27 +399,20 @@ def _empty_best(work: _Work, n_init: int) -> FitResult:
     )
 
 
-def _total_weights(work: _Work) -> np.ndarray:
-    """Number of samples of each data set `(B,)`, or the sum of their weights."""
-    lengths = work.data.lengths
-    if work.weights_of is None:
-        return lengths
-    return np.array([float(np.sum(work.weights(np.array([b]), int(n)))) for b, n in enumerate(lengths)])
-
-
-def _table(work: _Work, n_samples: np.ndarray, counts: np.ndarray, columns: dict[str, np.ndarray]) -> dict:
+def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
+    """All columns, without the rows of models that were not fitted."""
+    columns, names = results.columns, np.array([status.name for status in Status])
     n_data_sets, n_models = columns["status"].shape
     k, family, ridge = (np.array(values) for values in zip(*work.models, strict=True))
-    names = np.array([status.name for status in Status])
     table = {
         "data_set": np.repeat(np.arange(n_data_sets), n_models),
         "n_components": np.tile(k, n_data_sets),
         "covariance_type": np.tile(family, n_data_sets),
         "reg_covar": np.tile(ridge, n_data_sets),
-        "n_samples": np.repeat(n_samples, n_models),
-        "n_parameters": np.tile(counts, n_data_sets),
+        "n_samples": np.repeat(results.n_samples, n_models),
+        "n_parameters": np.tile(results.n_parameters, n_data_sets),
     }
-    columns |= {"status": names[columns["status"]]}
+    columns["status"] = names[columns["status"]]
     order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious")
     order += ("n_agreeing", "start_passed_over", "passed_over", "chosen")
     table |= {name: columns[name].ravel() for name in order}
@@ -383,28 +421,39 @@ def _table(work: _Work, n_samples: np.ndarray, counts: np.ndarray, columns: dict
 
 def _several(values: Any, kind: Any, name: str) -> list:
     """One value or several, each once, in their order."""
-    several = [values] if isinstance(values, kind) else list(values)
+    try:
+        several = list(dict.fromkeys([values] if isinstance(values, kind) else values))
+    except TypeError:
+        raise ValueError(f"{name} must be one value or a sequence of values; got {values!r}.") from None
     if not several:
         raise ValueError(f"{name} must name at least one value; it is empty.")
-    return list(dict.fromkeys(several))
+    return several
 
 
-def _check_names(
-    criteria: Sequence[Any], models: list[Combination], init: Any, n_folds: Any, n_replicates: Any, patience: Any
+def _check_test(
+    criteria: Sequence[str], models: list[Combination], sample_weight: Any, patience: Any, split: bool
 ) -> None:
+    """Raises ValueError where replicates could not be fitted as the data are."""
+    ks = [k for k, _, _ in models]
+    if len(set(ks)) < len(ks) or np.any(np.diff(ks) != 1):
+        raise ValueError(f"criterion 'lrt' needs successive n_components, one family and one ridge; got {models}.")
+    if sample_weight is not None or split:
+        raise ValueError("criterion 'lrt' draws and fits samples of weight 1; leave out sample_weight and split.")
+    if patience is not None and criteria[0] == LRT:
+        raise ValueError("criterion 'lrt' stops at the first K that is not rejected; leave out patience.")
+
+
+def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates: Any, patience: Any) -> None:
     for name in criteria:
         if name not in (*CRITERIA, LRT):
             known = ", ".join(map(repr, (*CRITERIA, LRT)))
             raise ValueError(f"criterion must be of {known}; got {name!r}.")
-    ks = [k for k, _, _ in models]
-    if LRT in criteria and (len(set(ks)) < len(ks) or np.any(np.diff(ks) != 1)):
-        raise ValueError(
-            f"criterion 'lrt' needs successive n_components, one covariance_type and one reg_covar; got {models}."
-        )
     if not isinstance(init, str) or init not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
-    for name, value, least in (("n_folds", n_folds, 2), ("n_replicates", n_replicates, 1), ("patience", patience, 1)):
-        if value is not None and not (_is_number(value) and value >= least):
+    numbers = [("n_folds", n_folds, 2), ("n_replicates", n_replicates, 1)]
+    numbers += [] if patience is None else [("patience", patience, 1)]
+    for name, value, least in numbers:
+        if not (_is_number(value) and value >= least):
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 

@@ -84,6 +84,13 @@ def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
         jaxgmm.bootstrap(x, fitted, **options)
 
 
+def test_seeds_have_64_bits() -> None:
+    x = two_clusters()
+    fitted = jaxgmm.fit(x, 2, n_init=1).mixture
+    first, other = (jaxgmm.bootstrap(x, fitted, 3, key=key).log_likelihood for key in (0, 2**32))
+    assert not np.any(first == other)
+
+
 def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
     x = two_clusters()
     fitted = jaxgmm.fit(x, 2, n_init=1).mixture
@@ -91,6 +98,12 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
         jaxgmm.bootstrap(x[:, :1], fitted)
     with pytest.raises(ValueError, match="mixture holds NaN"):
         jaxgmm.bootstrap(x, fitted._replace(means=fitted.means * np.nan))
+    with pytest.raises(ValueError, match=r"mixture must be a jaxgmm\.Mixture; got NoneType"):
+        jaxgmm.bootstrap(x, None)
+    with pytest.raises(ValueError, match="must sum to 1"):
+        jaxgmm.bootstrap(x, fitted._replace(weights=np.array([1.5, 0.5])))
+    with pytest.raises(ValueError, match="covariances must have shape"):
+        jaxgmm.bootstrap(x, fitted, covariance_type="diag")
     both = jaxgmm.Mixture(*(np.stack([leaf, leaf]) for leaf in fitted))
     both.weights[1] = [1.0, 0.0]
     with pytest.raises(ValueError, match="one K at a time"):

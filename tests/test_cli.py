@@ -181,6 +181,7 @@ def contents(folder):
         ({"features": ","}, "no feature column is named; name at least one"),
         ({"by": None}, "Missing option '--by'; see 'jaxgmm fit --help'"),
         ({"components": 0}, "--components must be numbers from 1"),
+        ({"covariance": ","}, "covariance_type must be one of"),
         ({"components": "two"}, "--components must be numbers from 1"),
         ({"starts": 0}, "'--starts'"),
         ({"covariance": "banana"}, "'full', 'tied', 'diag', 'spherical'"),
@@ -313,7 +314,7 @@ def test_a_single_model_leaves_no_table_of_models(here):
     assert sorted(path.name for path in (here / "out").iterdir()) == ["components.parquet", "fits.parquet"]
 
 
-@pytest.mark.parametrize("components", ["0-2", "few", "3-1", "", "1,,x"])
+@pytest.mark.parametrize("components", ["0-2", "few", "3-1", "", "1,,x", "1,5-3", "1-1000000000"])
 def test_components_must_be_numbers(here, capsys, components):
     assert run(components=components) == 2
     assert "--components must be numbers from 1" in capsys.readouterr().err

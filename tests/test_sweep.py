@@ -260,6 +260,34 @@ def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
     assert p_values[1, 2] > 0.05
 
 
+def test_cross_validation_and_patience_choose_among_what_is_fitted() -> None:
+    x = np.stack([clusters(seed, k=2) for seed in range(6)])
+    sweep = jaxgmm.sweep(x, range(1, 6), criterion="cv", n_folds=3, patience=1, n_init=2)
+    assert sweep.chosen["data_set"].tolist() == list(range(6))
+    assert np.all(sweep.best.status == Status.CONVERGED)
+
+
+def test_clusters_far_apart_are_no_spikes() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)) + np.where(np.arange(200) < 100, 0, 3000)[:, None]
+    assert jaxgmm.sweep(x, (1, 2, 3), reg_covar=0).chosen["n_components"] == [2]
+
+
+def test_one_heavy_sample_makes_no_spikes_of_others() -> None:
+    x = clusters(0, k=2, n_samples=300)
+    weights = np.ones(300)
+    weights[0] = 100
+    assert jaxgmm.sweep(x, (1, 2), sample_weight=weights, n_init=3).chosen["n_components"] == [2]
+
+
+def test_finalists_are_sound_where_any_start_is() -> None:
+    # Heavy tails and few samples: many starts end in spikes, which have the highest likelihoods early on.
+    x = np.random.default_rng(0).standard_t(2, size=(50, 60, 2))
+    result = jaxgmm.fit(x, 4, n_init=10, n_finalists=2)
+    sound = np.any((result.start_spurious == 0) & (result.start_status != Status.DEGENERATE), axis=1)
+    assert np.mean(result.spurious[sound] == 0) > 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -276,6 +304,13 @@ def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
         ({"init": np.zeros(150, int)}, "init must be one of"),
         ({"criterion": "lrt", "n_components": (1, 3)}, "criterion 'lrt' needs successive n_components"),
         ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs successive n_components"),
+        ({"criterion": "lrt", "sample_weight": np.ones(150)}, "leave out sample_weight and split"),
+        ({"criterion": "lrt", "split": True}, "leave out sample_weight and split"),
+        ({"criterion": "lrt", "patience": 1}, "leave out patience"),
+        ({"n_components": None}, "n_components must be one value or a sequence"),
+        ({"n_components": 3.0}, "n_components must be one value or a sequence"),
+        ({"reg_covar": None}, "reg_covar must be one value or a sequence"),
+        ({"n_folds": None, "criterion": "cv"}, "n_folds must be an integer"),
         ({"n_replicates": 0}, "n_replicates must be an integer of at least 1"),
         ({"patience": 0}, "patience must be an integer of at least 1"),
         ({"n_folds": 1}, "n_folds must be an integer of at least 2"),

@@ -7,7 +7,7 @@ import reference
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
-from jaxgmm.em.initialization import from_responsibilities
+from jaxgmm.em.initialization import Task, from_responsibilities
 from jaxgmm.em.statistics import features
 
 
@@ -17,7 +17,7 @@ def m_step(x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray, fam
     ridge = jnp.full(n_features, ridge) if row.diagonal else ridge * jnp.eye(n_features)
     data = Data(features(jnp.asarray(x.T), diagonal=row.diagonal), jnp.asarray(weights))
     present = jnp.ones(responsibilities.shape[1], bool)
-    return from_responsibilities(jnp.asarray(responsibilities.T), data, n_features, present, row, ridge)
+    return from_responsibilities(jnp.asarray(responsibilities.T), Task(jnp.asarray(x.T), data, present, row, ridge))
 
 
 def as_matrices(covariances: np.ndarray, n_features: int) -> np.ndarray:

@@ -154,9 +154,9 @@ def test_gradient_of_a_ridge_alone() -> None:
     def at(ridge: jax.Array) -> jax.Array:
         return em.run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
 
-    slope = jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray([0.1, 0.3]))
+    slope = jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
     h = 1e-5
-    expected = [(at(jnp.asarray(ridge + h)) - at(jnp.asarray(ridge - h))) / (2 * h) for ridge in (0.1, 0.3)]
+    expected = [(at(jnp.asarray(ridge + h)) - at(jnp.asarray(ridge - h))) / (2 * h) for ridge in (0.01, 0.1)]
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
 
 
