@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-gpu bench-peers lint clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-gpu bench-peers lint clean
 
 setup: $(READY)
 
@@ -30,6 +30,12 @@ bench-targets: $(READY)
 
 bench-compilation: $(READY)
 	$(BIN)/python -m benchmarks.compilation
+
+bench-sweep: $(READY)
+	$(BIN)/python -m benchmarks.sweeps
+
+bench-spikes: $(READY)
+	$(BIN)/python -m benchmarks.spikes
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

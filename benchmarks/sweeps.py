@@ -32,7 +32,7 @@ MOST_PROGRAMS = 12
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps")
     parser.add_argument("--data-sets", type=int, default=1000)
-    parser.add_argument("--compared", type=int, default=16, help="data sets that scikit-learn is given")
+    parser.add_argument("--compared", type=int, default=24, help="data sets that scikit-learn is given")
     parser.add_argument("--out", type=Path, default=RESULTS / "sweep.json")
     options = parser.parse_args()
     scenario = Scenario("sweep", "K and family", options.data_sets, 200, 2, (), clusters(3, distance=1.5), {})

@@ -355,11 +355,11 @@ def test_efficiency_is_a_share() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_room_for_absent_components_changes_nothing(family: str, init: str) -> None:
     # Data sets of many lengths share programs with room for five components; one alone has a program of its own.
-    x = [clusters(0, 50), clusters(1, 90), clusters(2, 140)]
-    for n_components in (1, 2, 4):
+    x = [clusters(0, 50), clusters(1, 90)]
+    for n_components in (1, 4):
         options = {"covariance_type": family, "init": init, "n_init": 2, "precision": "float64"}
         shared = jaxgmm.fit(x, n_components, **options)
-        assert shared.mixture.weights.shape == (3, n_components)
+        assert shared.mixture.weights.shape == (2, n_components)
         for b, item in enumerate(x):
             alone = jaxgmm.fit(item, n_components, **options)
             assert shared.status[b] == alone.status

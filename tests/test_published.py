@@ -12,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import jaxgmm
-from jaxgmm import Mixture, Status
+from jaxgmm import Mixture, Status, criteria
+from jaxgmm.sweep import n_parameters
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("full", "tied", "diag", "spherical")
@@ -137,6 +138,14 @@ def test_mclust_is_matched_where_it_stopped_and_at_convergence(names, model, n_c
         assert converged.status[b] == Status.CONVERGED
         np.testing.assert_allclose(converged.log_likelihood[b], mclust["loglik"], rtol=1e-8)
         assert converged.log_likelihood[b] >= mclust["loglik"] - 1e-12 * abs(mclust["loglik"])
+        assert_same_bic(converged.log_likelihood[b], mclust, data_sets[b])
+
+
+def assert_same_bic(log_likelihood, mclust, x):
+    """Ours is minus mclust's."""
+    counted = n_parameters(mclust["G"], x.shape[1], FAMILY_OF_MODEL[mclust["model"]])
+    assert counted == mclust["df"]
+    assert criteria.bic(criteria.Evidence(log_likelihood, counted, len(x))) == pytest.approx(-mclust["bic"], rel=1e-8)
 
 
 # Spark

@@ -1,11 +1,12 @@
 """Families against the twin's M-step from centred samples, and against each other."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.initialization import Task, from_responsibilities
 from jaxgmm.em.statistics import features
@@ -51,3 +52,25 @@ def test_families_agree_where_they_must(families: tuple[str, str], n_components:
     np.testing.assert_allclose(
         as_matrices(one.covariances, n_features), as_matrices(other.covariances, n_features), rtol=1e-12
     )
+
+
+def test_a_family_is_chosen_by_its_number() -> None:
+    rng = np.random.default_rng(0)
+    x, responsibilities = rng.normal(size=(50, 3)), rng.dirichlet(np.ones(2), 50)
+    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.ones(50))
+
+    @jax.jit
+    def at(index: jax.Array) -> object:
+        family = one_of(("full", "tied"), index)
+        task = Task(jnp.asarray(x.T), data, jnp.ones(2, bool), family, 0.1 * jnp.eye(3))
+        return from_responsibilities(jnp.asarray(responsibilities.T), task).covariances
+
+    for index, name in enumerate(("full", "tied")):
+        expected = m_step(x, responsibilities, np.ones(50), name, 0.1).covariances
+        np.testing.assert_allclose(at(jnp.asarray(index)), expected, rtol=1e-12)
+
+
+def test_covariances_have_as_many_parameters_as_can_be_chosen() -> None:
+    k, d = 3, 4
+    free = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}
+    assert {name: family.n_parameters(k, d) for name, family in FAMILIES.items()} == free

@@ -25,10 +25,12 @@ def test_chunks_keep_to_the_budget(n_data_sets: int, data_set_bytes: int) -> Non
     assert size & (size - 1) == 0
 
 
-def test_slots_fit_the_working_set() -> None:
-    assert n_slots(8 * 1024, CPU) == 64
-    assert n_slots(100 * 1024, CPU) == 4
-    assert n_slots(10**9, CPU) == 1
+def test_slots_fill_half_the_working_set_of_a_core() -> None:
+    assert n_slots(1024, CPU) == 64
+    assert n_slots(8 * 1024, CPU) == 32
+    assert n_slots(100 * 1024, CPU) == 2
+    # Never a single one: its products do not use a core as well.
+    assert n_slots(10**9, CPU) == 2
 
 
 def test_chunks_fill_the_slots_where_data_sets_suffice() -> None:

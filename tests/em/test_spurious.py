@@ -1,0 +1,37 @@
+"""Spikes are narrow beside the other components, or have too few samples."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm.em.spurious import NARROWEST, n_spikes
+from jaxgmm.mixture import Mixture
+
+
+def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mixture:
+    """Components of width 1, but for one direction: an axis, or one between the axes."""
+    axes = np.eye(2) if diagonal else np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
+    covariances = np.stack([axes @ np.diag([width**2, 1.0]) @ axes.T for width in widths])
+    if diagonal:
+        covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    return Mixture(*map(jnp.asarray, (np.array(weights), np.zeros((len(widths), 2)), covariances)))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(
+    ("widths", "weights", "expected"),
+    [
+        ([1.0, 1.0], [0.5, 0.5], 0),
+        ([1.0, 1.1 * NARROWEST], [0.9, 0.1], 0),
+        ([1.0, 0.9 * NARROWEST], [0.9, 0.1], 1),
+        # All equally narrow, as clusters are that lie far apart.
+        ([1e-6, 1e-6], [0.5, 0.5], 0),
+        # Of 100 samples, 2 are fewer than D + 1, and 4 are not.
+        ([1.0, 1.0], [0.98, 0.02], 1),
+        ([1.0, 1.0], [0.96, 0.04], 0),
+        # Absent components are not counted.
+        ([1.0, 0.0], [1.0, 0.0], 0),
+    ],
+)
+def test_spikes_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
+    assert int(n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0))) == expected
