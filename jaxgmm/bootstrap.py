@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.optimize import linear_sum_assignment
 
 from jaxgmm.arguments import check_options, checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
@@ -273,8 +272,12 @@ def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
     order = np.argmin(distances, axis=-1)
     # Nearly always these are all different, and then they are the best assignment.
     unclear = np.any(np.sort(order, axis=1) != np.arange(mixture.n_components), axis=1)
-    for b in np.flatnonzero(unclear & np.all(np.isfinite(distances), axis=(1, 2))):
-        order[b] = linear_sum_assignment(distances[b])[1]
+    if np.any(unclear):
+        # At the top of the file it would add a quarter of a second to every import of jaxgmm.
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
+        for b in np.flatnonzero(unclear & np.all(np.isfinite(distances), axis=(1, 2))):
+            order[b] = linear_sum_assignment(distances[b])[1]
     order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
     rows = np.arange(len(order))[:, None]
     return Mixture(*(leaf[rows, order] for leaf in mixture))

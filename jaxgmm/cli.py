@@ -144,8 +144,8 @@ def fit_file(
     --criterion bic --out fits`
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, then what was chosen, if
-    there was a choice (n_components, covariance_type and the criterion), log_likelihood (nats), n_iter, status, and
-    explanation, a sentence that says what the status means.
+    there was a choice (n_components, covariance_type and the criterion), log_likelihood (nats), n_iter, spurious
+    (components that are spikes), status, and explanation, a sentence that says what the status means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical only) or the lower triangle of the

@@ -17,7 +17,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.fit import FitResult
 from jaxgmm.status import Status
 
-_FITS = ("n_samples", "log_likelihood", "n_iter", "status", "explanation")
+_FITS = ("n_samples", "log_likelihood", "n_iter", "spurious", "status", "explanation")
 _CHOSEN = ("n_components", "covariance_type")
 _MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", "spurious", "n_agreeing")
 _MODELS += ("start_passed_over", "passed_over", "chosen")
@@ -109,7 +109,7 @@ def fits_table(
 
     Returns:
         the key columns, then `n_samples`, what was `chosen`, `log_likelihood` (null where there is no answer),
-        `n_iter`, `status` (a name) and `explanation` (its sentence).
+        `n_iter`, `spurious` (components that are spikes), `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
     columns = {
@@ -117,6 +117,7 @@ def fits_table(
         **(chosen or {}),
         "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
         "n_iter": pa.array(result.n_iter.astype(np.int32)),
+        "spurious": pa.array(result.spurious.astype(np.int32)),
         "status": _named(status, [code.name for code in Status]),
         "explanation": _named(status, [code.sentence for code in Status]),
     }

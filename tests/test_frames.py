@@ -152,11 +152,11 @@ def test_fits_table_says_how_every_group_ended():
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
-            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "status": "MAX_ITER",
+            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "spurious": 0, "status": "MAX_ITER",
             "explanation": maximum.sentence,
         },
         {
-            "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "status": "NONFINITE",
+            "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "status": "NONFINITE",
             "explanation": nonfinite.sentence,
         },
     ]  # fmt: skip
