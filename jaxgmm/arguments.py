@@ -16,6 +16,17 @@ from jaxgmm.mixture import Mixture, full_covariances
 PRECISIONS = ("mixed", "float32", "float64")
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless an option is an integer that is large enough."""
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
 def check_options(
     n_components: Any,
     covariance_type: Any,
@@ -31,7 +42,7 @@ def check_options(
     if n_finalists is not None:
         at_least_one["n_finalists"] = n_finalists
     for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) < 2**31:
+        if not is_integer(value) or not least <= int(value) < 2**31:
             raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
     for name, value in (("tol", tol), ("reg_covar", reg_covar)):
         if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
@@ -113,7 +124,7 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
 
 def checked_key(key: Any) -> jax.Array | np.int64:
     """A random key, or a seed that becomes one on the device."""
-    if isinstance(key, numbers.Integral) and not isinstance(key, bool) and -(2**63) <= int(key) < 2**63:
+    if is_integer(key) and -(2**63) <= int(key) < 2**63:
         return np.int64(key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key

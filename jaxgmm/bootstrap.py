@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.arguments import check_options, checked_key, checked_mixture
+from jaxgmm.arguments import check_integer, check_options, checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit import Precision, WeightsOf, fit_batch, read_weights, what_to_run
@@ -21,10 +21,10 @@ from jaxgmm.search import Combination, Options, Program
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]
+KINDS = ("weighted", "parametric", "nonparametric")
+
 # Numbers drawn at a time for a test: a bound on what its replicates take.
 _MOST_DRAWN = 2**23
-
-KINDS = ("weighted", "parametric", "nonparametric")
 
 
 class Bootstrap(NamedTuple):
@@ -112,7 +112,7 @@ def bootstrap(
     family = _family(fitted) if covariance_type is None else covariance_type
     check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision)
     fitted = checked_mixture(fitted, data, n_components, family)
-    check_replicates(n_replicates)
+    check_integer("n_replicates", n_replicates, 1)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     random, n_replicates = jax_key(key), int(n_replicates)
@@ -281,12 +281,6 @@ def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
     order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
     rows = np.arange(len(order))[:, None]
     return Mixture(*(leaf[rows, order] for leaf in mixture))
-
-
-def check_replicates(n_replicates: Any) -> None:
-    """Raises ValueError unless it is a number of replicates."""
-    if not isinstance(n_replicates, (int, np.integer)) or isinstance(n_replicates, bool) or n_replicates < 1:
-        raise ValueError(f"n_replicates must be an integer of at least 1; got {n_replicates!r}.")
 
 
 def jax_key(key: Any) -> Array:

@@ -137,7 +137,7 @@ def fit_batch(
     report: Callable[[int], None],
 ) -> FitResult:
     """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
-    result = _empty_result(data, model, program)
+    result = empty_result(data, [model], program)
     executed, useful = [], []
 
     def work(chunk: Chunk) -> int:
@@ -152,7 +152,7 @@ def fit_batch(
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
         result = result._replace(history=result.history[:, :longest].copy())
-    return _without_batch_axis(result) if data.is_single else result
+    return without_batch_axis(result) if data.is_single else result
 
 
 def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
@@ -160,7 +160,7 @@ def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
     if sample_weight is None:
         return None
     table = checked_weights(sample_weight, data)
-    return lambda data_sets, n_samples: padded(table, data, data_sets, n_samples)
+    return lambda data_sets, n_samples: padded(table, data, data_sets, n_samples).astype(np.float64, copy=False)
 
 
 def what_to_run(
@@ -182,7 +182,7 @@ def what_to_run(
     return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models)
 
 
-# From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`.
+# From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
 WeightsOf = Callable[[np.ndarray, int], Any]
 
 
@@ -200,13 +200,12 @@ def on_chunks(
     """Cuts data sets into chunks and does something on each, on all devices; it returns how many runs it has done."""
     hardware = machine()
     planned = chunks(data, models, program, options, hardware, by_components=by_components)
-    weights_type = None if weights_of is None else weights_of(np.zeros(1, int), 1).dtype.str
 
     def program_of(chunk: Chunk) -> tuple:
         shapes = [
             (job.program, job.n_samples, len(job.options.models.form), len(job.options.reg_covar)) for job in chunk.jobs
         ]
-        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_type, *shapes)
+        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_of is None, *shapes)
 
     map_chunks(do, planned, program_of, Chunk.halves, hardware, report)
 
@@ -224,8 +223,7 @@ def fit_job(
 
     Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit; see `fit_chunk`.
     """
-    missing = chunk.size - len(chunk.data_sets)
-    rows = np.concatenate([chunk.data_sets, np.repeat(chunk.data_sets[:1], missing)])
+    rows = chunk.filled_up
 
     def rows_of(table: Any) -> Any:
         return padded(table, data, rows, job.n_samples)
@@ -243,21 +241,20 @@ def fit_job(
     return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, job.options, job.program)
 
 
-def _empty_result(data: Batch, model: Combination, program: Program) -> FitResult:
-    """Arrays to be filled chunk by chunk."""
-    k, family, _ = model
-    b, d, r = data.n_data_sets, data.samples.shape[1], program.layout.n_init
-    spread = (d,) if FAMILIES[family].diagonal else (d, d)
+def empty_result(data: Batch, models: Sequence[Combination], program: Program) -> FitResult:
+    """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
+    b, d, r, k = data.n_data_sets, data.samples.shape[1], program.layout.n_init, max(k for k, _, _ in models)
+    spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in models) else (d, d)
     return FitResult(
-        mixture=Mixture(np.empty((b, k)), np.empty((b, k, d)), np.empty((b, k, *spread))),
-        log_likelihood=np.empty(b),
-        n_iter=np.empty(b, np.int32),
-        status=np.empty(b, np.int32),
-        spurious=np.empty(b, np.int32),
-        start_log_likelihood=np.empty((b, r)),
-        start_status=np.empty((b, r), np.int32),
-        start_spurious=np.empty((b, r), np.int32),
-        history=np.empty((b, program.n_history)) if program.n_history else None,
+        mixture=Mixture(np.full((b, k), np.nan), np.full((b, k, d), np.nan), np.full((b, k, *spread), np.nan)),
+        log_likelihood=np.full(b, np.nan),
+        n_iter=np.zeros(b, np.int32),
+        status=np.zeros(b, np.int32),
+        spurious=np.zeros(b, np.int32),
+        start_log_likelihood=np.full((b, r), np.nan),
+        start_status=np.zeros((b, r), np.int32),
+        start_spurious=np.zeros((b, r), np.int32),
+        history=np.full((b, program.n_history), np.nan) if program.n_history else None,
         efficiency=math.nan,
     )
 
@@ -275,5 +272,6 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
 
 
-def _without_batch_axis(result: FitResult) -> FitResult:
+def without_batch_axis(result: FitResult) -> FitResult:
+    """The result of the only data set."""
     return jax.tree.map(lambda leaf: leaf[0] if isinstance(leaf, np.ndarray) else leaf, result)

@@ -81,10 +81,8 @@ class Densities(NamedTuple):
 
 def densities_of(fits: ChunkFits, chunk: Chunk, job: Job, data: Batch, weights: np.ndarray) -> Densities:
     """Log-likelihoods `(C, M)` of the weighted samples of each data set under its fits, and of their assignments."""
-    missing = chunk.size - len(chunk.data_sets)
-    rows = np.concatenate([chunk.data_sets, np.repeat(chunk.data_sets[:1], missing)])
-    weights = np.concatenate([weights, np.zeros((missing, job.n_samples))])
-    sums = _densities(fits.mixture, padded(data.samples, data, rows, job.n_samples), weights)
+    weights = np.concatenate([weights, np.zeros((chunk.size - len(weights), job.n_samples))])
+    sums = _densities(fits.mixture, padded(data.samples, data, chunk.filled_up, job.n_samples), weights)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(chunk.data_sets)], sums)
 
 

@@ -63,6 +63,12 @@ class Chunk(NamedTuple):
     size: int
     jobs: tuple[Job, ...]
 
+    @property
+    def filled_up(self) -> np.ndarray:
+        """Numbers of data sets `(size,)`: those of the chunk, and its first again for each that is missing."""
+        missing = self.size - len(self.data_sets)
+        return np.concatenate([self.data_sets, np.repeat(self.data_sets[:1], missing)])
+
     def halves(self) -> "list[Chunk]":
         """The same work in two chunks of half the size; none where it cannot be cut."""
         size = self.size // 2

@@ -5,7 +5,6 @@
 Models whose runs can share programs are runs of one queue; see `jaxgmm.plan`.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_options
+from jaxgmm.arguments import check_integer, check_options, is_integer
 from jaxgmm.bootstrap import likelihood_ratio_p_values
 from jaxgmm.choice import choice, of_starts, store_chosen
 from jaxgmm.chunk import ChunkFits
@@ -22,7 +21,17 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fit import FitResult, Precision, WeightsOf, fit_job, on_chunks, read_weights, what_to_run
+from jaxgmm.fit import (
+    FitResult,
+    Precision,
+    WeightsOf,
+    empty_result,
+    fit_job,
+    on_chunks,
+    read_weights,
+    what_to_run,
+    without_batch_axis,
+)
 from jaxgmm.held_out import densities_of, held_out
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
@@ -131,7 +140,7 @@ def sweep(
     names = _several(criterion, str, "criterion")
     # One K after another, so that what the smaller told is known.
     ks = _several(n_components, (int, np.integer), "n_components")
-    ks = sorted(ks) if all(map(_is_number, ks)) else ks
+    ks = sorted(ks) if all(map(is_integer, ks)) else ks
     models = [
         (k, family, ridge)
         for k in ks
@@ -225,7 +234,7 @@ def _swept(
         columns=_empty_columns((data.n_data_sets, len(work.models)), work.criteria),
         n_samples=np.zeros(data.n_data_sets, int if work.weights_of is None else float),
         n_parameters=np.array([n_parameters(k, n_features, family) for k, family, _ in work.models]),
-        best=_empty_best(work, program.layout.n_init),
+        best=empty_result(data, work.models, program),
         efforts=[],
     )
 
@@ -240,9 +249,7 @@ def _swept(
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
-    if data.is_single:
-        best = jax.tree.map(lambda leaf: leaf[0] if isinstance(leaf, np.ndarray) else leaf, best)
-    return Sweep(_table(work, results), best)
+    return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best)
 
 
 def _fit_and_choose(
@@ -382,23 +389,6 @@ def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str,
     return columns | {name: np.zeros(shape, bool) for name in ("start_passed_over", "passed_over", "chosen", "fitted")}
 
 
-def _empty_best(work: _Work, n_init: int) -> FitResult:
-    b, d, k = work.data.n_data_sets, work.data.samples.shape[1], max(k for k, _, _ in work.models)
-    spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in work.models) else (d, d)
-    return FitResult(
-        mixture=Mixture(np.full((b, k), np.nan), np.full((b, k, d), np.nan), np.full((b, k, *spread), np.nan)),
-        log_likelihood=np.full(b, np.nan),
-        n_iter=np.zeros(b, np.int32),
-        status=np.zeros(b, np.int32),
-        spurious=np.zeros(b, np.int32),
-        start_log_likelihood=np.full((b, n_init), np.nan),
-        start_status=np.full((b, n_init), Status.DEGENERATE, np.int32),
-        start_spurious=np.zeros((b, n_init), np.int32),
-        history=None,
-        efficiency=math.nan,
-    )
-
-
 def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
     """All columns, without the rows of models that were not fitted."""
     columns, names = results.columns, np.array([status.name for status in Status])
@@ -450,12 +440,7 @@ def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates:
             raise ValueError(f"criterion must be of {known}; got {name!r}.")
     if not isinstance(init, str) or init not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
-    numbers = [("n_folds", n_folds, 2), ("n_replicates", n_replicates, 1)]
-    numbers += [] if patience is None else [("patience", patience, 1)]
-    for name, value, least in numbers:
-        if not (_is_number(value) and value >= least):
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    check_integer("n_folds", n_folds, 2)
+    check_integer("n_replicates", n_replicates, 1)
+    if patience is not None:
+        check_integer("patience", patience, 1)
