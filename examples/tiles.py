@@ -28,7 +28,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import jaxgmm
-from jaxgmm import cli, storage
+from jaxgmm import cli, tables
 
 TILE = 16
 COLOURS = ("red", "green", "blue")
@@ -71,7 +71,7 @@ def main() -> int:
         (out / name).unlink(missing_ok=True)
 
     photographs = sample_photographs()
-    storage.write_tables(out, {"pixels": pixel_table(photographs)})
+    tables.write_tables(out, {"pixels": pixel_table(photographs)})
     command = ["fit", str(out / "pixels.parquet"), "--by", ",".join(KEY), "--features", ",".join(COLOURS)]
     command += ["--components", f"{KS[0]}-{KS[-1]}", "--criterion", "bic", "--starts", str(N_STARTS), "--tol", str(TOL)]
     command += ["--max-iter", str(MAX_ITER), "--reg-covar", str(REG_COVAR), "--out", str(out)]

@@ -27,7 +27,7 @@ try:
     from rich.table import Table
     from rich.text import Text
 
-    from jaxgmm import frames, storage
+    from jaxgmm import frames, tables
 except ImportError as missing:
     # This module is a program, and the one line is its whole output.
     print(f"jaxgmm: the command needs more packages ({missing}); pip install 'jaxgmm[cli]'", file=sys.stderr)  # noqa: T201
@@ -165,11 +165,11 @@ def fit_file(
     ks = _numbers(components)
     families = list(dict.fromkeys(piece.strip() for piece in covariance.split(",")))
     is_choice = len(ks) * len(families) > 1
-    storage.check_absent(out, _OUTPUTS if is_choice else _OUTPUTS[:2])
-    names = storage.column_names(file)
+    tables.check_absent(out, _OUTPUTS if is_choice else _OUTPUTS[:2])
+    names = tables.column_names(file)
     by, features = _columns(by, names), _columns(features, names)
     frames.check_output_columns(by, features, families, criterion.value if is_choice else None)
-    table = storage.read_table(file, list(dict.fromkeys([*by, *features, *([weights] if weights else [])])))
+    table = tables.read_table(file, list(dict.fromkeys([*by, *features, *([weights] if weights else [])])))
     if table.num_rows == 0:
         raise ValueError(f"{file} is empty; it needs at least one row below its header.")
     groups = frames.group(table, by, features, weights)
@@ -192,16 +192,16 @@ def fit_file(
         sweep = _interruptible(lambda: jaxgmm.sweep(groups.x, ks, **models, **options))
         result, n_groups = sweep.best, groups.keys.num_rows
         chosen = frames.chosen_columns(sweep.table, n_groups, criterion.value)
-        tables = {"models": frames.models_table(groups.keys, sweep.table)}
+        outputs = {"models": frames.models_table(groups.keys, sweep.table)}
     else:
         model = {"covariance_type": families[0], "reg_covar": reg_covar}
         result = _interruptible(lambda: jaxgmm.fit(groups.x, ks[0], **model, **options))
-        sweep, chosen, tables = None, None, {}
+        sweep, chosen, outputs = None, None, {}
     seconds = time.perf_counter() - began
-    tables["components"] = frames.components_table(groups.keys, result, features)
-    tables["fits"] = frames.fits_table(groups.keys, groups.n_samples, result, chosen)
-    storage.write_tables(out, tables)
-    _summarise(result.status, len(groups.samples), seconds, [out / f"{name}.parquet" for name in reversed(tables)])
+    outputs["components"] = frames.components_table(groups.keys, result, features)
+    outputs["fits"] = frames.fits_table(groups.keys, groups.n_samples, result, chosen)
+    tables.write_tables(out, outputs)
+    _summarise(result.status, len(groups.samples), seconds, [out / f"{name}.parquet" for name in reversed(outputs)])
     if sweep is not None:
         _summarise_choice(sweep.chosen)
 

@@ -22,6 +22,7 @@ CHECKED = [
         "criteria",
         "frames",
         "storage",
+        "tables",
     )
 ]
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -221,12 +221,12 @@ def test_output_may_join_other_files(here):
     assert sorted(path.name for path in here.iterdir()) == ["cells.parquet", "components.parquet", "fits.parquet"]
 
 
-@pytest.mark.parametrize("place", ["jaxgmm.fit", "jaxgmm.storage.pq.write_table"])
+@pytest.mark.parametrize("place", ["jaxgmm.fit", "jaxgmm.tables.pq.write_table"])
 def test_interrupt_writes_nothing(here, capsys, monkeypatch, place):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    owner, name = (jaxgmm, "fit") if place == "jaxgmm.fit" else (cli.storage.pq, "write_table")
+    owner, name = (jaxgmm, "fit") if place == "jaxgmm.fit" else (cli.tables.pq, "write_table")
     monkeypatch.setattr(owner, name, interrupted)
     assert run() == 130
     assert capsys.readouterr().err.endswith("jaxgmm: interrupted; nothing was written.\n")
@@ -257,7 +257,7 @@ def test_full_disk_is_one_line_and_writes_nothing(here, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.storage.pq, "write_table", full)
+    monkeypatch.setattr(cli.tables.pq, "write_table", full)
     assert run() == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]

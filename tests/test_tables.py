@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from jaxgmm import storage
+from jaxgmm import tables
 
 TABLE = pa.table({"group": ["a", "b", "a"], "x": [1.5, 2.5, 3.5], "n": [1, 2, 3], "a,b.c": [7, 8, 9]})
 
@@ -22,48 +22,48 @@ def path(request, tmp_path):
 
 
 def test_columns_are_read_in_the_order_wanted(path):
-    assert storage.column_names(path) == TABLE.column_names
-    assert storage.read_table(path, ["a,b.c", "x", "group"]).equals(TABLE.select(["a,b.c", "x", "group"]))
+    assert tables.column_names(path) == TABLE.column_names
+    assert tables.read_table(path, ["a,b.c", "x", "group"]).equals(TABLE.select(["a,b.c", "x", "group"]))
 
 
 def test_folders_called_like_partitions_add_no_columns(tmp_path):
     folder = tmp_path / "group=z"
     folder.mkdir()
     pq.write_table(TABLE, folder / "table.parquet")
-    assert storage.read_table(folder / "table.parquet", ["x", "group"]).equals(TABLE.select(["x", "group"]))
+    assert tables.read_table(folder / "table.parquet", ["x", "group"]).equals(TABLE.select(["x", "group"]))
 
 
 def test_csv_numbers_may_begin_as_integers(tmp_path):
     path = tmp_path / "table.csv"
     # Longer than a block, so that the type is first guessed without the last row.
     path.write_text("x\n" + "1\n" * 2_000_000 + "2.5\n")
-    assert storage.read_table(path, ["x"])["x"][-1].as_py() == 2.5
+    assert tables.read_table(path, ["x"])["x"][-1].as_py() == 2.5
 
 
 def test_csv_text_keeps_what_numbers_call_null(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("key,x\nNA,1\n,NA\nb,\n")
-    assert storage.read_table(path, ["key", "x"]).to_pydict() == {"key": ["NA", "", "b"], "x": [1, None, None]}
+    assert tables.read_table(path, ["key", "x"]).to_pydict() == {"key": ["NA", "", "b"], "x": [1, None, None]}
 
 
 def test_csv_fields_may_hold_line_breaks(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text('key,x\n"two\nlines",1\n')
-    assert storage.read_table(path, ["key"])["key"].to_pylist() == ["two\nlines"]
+    assert tables.read_table(path, ["key"])["key"].to_pylist() == ["two\nlines"]
 
 
 def test_missing_column_is_refused_with_the_nearest(path):
     with pytest.raises(ValueError, match="has no column 'group_'; did you mean 'group'"):
-        storage.read_table(path, ["x", "group_"])
+        tables.read_table(path, ["x", "group_"])
     with pytest.raises(ValueError, match="has no column 'zzz'; its columns are group, x, n, a,b"):
-        storage.read_table(path, ["zzz"])
+        tables.read_table(path, ["zzz"])
 
 
 def test_ambiguous_column_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("x,x\n1,2\n")
     with pytest.raises(ValueError, match="2 columns called 'x'; rename"):
-        storage.read_table(path, ["x"])
+        tables.read_table(path, ["x"])
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def test_unreadable_files_are_refused_in_one_line(tmp_path, name, content, error
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=words) as caught:
-        storage.read_table(tmp_path / name, ["a", "b"])
+        tables.read_table(tmp_path / name, ["a", "b"])
     assert "\n" not in str(caught.value)
 
 
 def test_directory_is_no_table(tmp_path):
     with pytest.raises(IsADirectoryError, match="name one Parquet or CSV file"):
-        storage.column_names(tmp_path)
+        tables.column_names(tmp_path)
 
 
 def test_tables_are_written_side_by_side(tmp_path):
     out = tmp_path / "new" / "deep"
-    storage.write_tables(out, {"one": TABLE, "two": TABLE.slice(1)})
+    tables.write_tables(out, {"one": TABLE, "two": TABLE.slice(1)})
     assert sorted(file.name for file in out.iterdir()) == ["one.parquet", "two.parquet"]
     assert pq.read_table(out / "two.parquet").equals(TABLE.slice(1))
 
@@ -100,7 +100,7 @@ def test_tables_are_written_side_by_side(tmp_path):
 def test_existing_tables_are_left_alone(tmp_path):
     (tmp_path / "two.parquet").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"two\.parquet exists already; remove it"):
-        storage.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
+        tables.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
     assert [file.name for file in tmp_path.iterdir()] == ["two.parquet"]
     assert (tmp_path / "two.parquet").read_bytes() == b"mine"
 
@@ -109,7 +109,7 @@ def test_file_in_the_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "out").write_bytes(b"mine")
     for directory in (tmp_path / "out", tmp_path / "out" / "below"):
         with pytest.raises(NotADirectoryError, match="is a file, not a directory"):
-            storage.check_absent(directory, ["one"])
+            tables.check_absent(directory, ["one"])
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
@@ -123,16 +123,16 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, stop, writes_
         if len(calls) > writes_done:
             raise stop
 
-    monkeypatch.setattr(storage.pq, "write_table", failing)
+    monkeypatch.setattr(tables.pq, "write_table", failing)
     with pytest.raises(stop):
-        storage.write_tables(tmp_path / "new" / "deep", {"one": TABLE, "two": TABLE})
+        tables.write_tables(tmp_path / "new" / "deep", {"one": TABLE, "two": TABLE})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("renames_done", [0, 1])
 def test_interrupted_renaming_takes_back_what_was_placed(tmp_path, monkeypatch, renames_done):
     (tmp_path / "mine.txt").write_bytes(b"mine")
-    rename, calls = storage.Path.rename, []
+    rename, calls = tables.Path.rename, []
 
     def failing(self, target):
         calls.append(target)
@@ -140,7 +140,7 @@ def test_interrupted_renaming_takes_back_what_was_placed(tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return rename(self, target)
 
-    monkeypatch.setattr(storage.Path, "rename", failing)
+    monkeypatch.setattr(tables.Path, "rename", failing)
     with pytest.raises(KeyboardInterrupt):
-        storage.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
+        tables.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
