@@ -1,7 +1,7 @@
 """Two photographs, a mixture of colours for every tile, each with its own number of components.
 
 The photographs that scikit-learn ships are cut into tiles of 16 × 16 pixels. A tile is a data set of 256 samples (its
-pixels) with three features (red, green, blue). The command `jaxgmm fit` reads all pixels from one Parquet table, fits
+pixels) with three features (red, green, blue). The command `jaxgmm sweep` reads all pixels from one Parquet table, fits
 mixtures of one to six Gaussians to every tile, and chooses among them by BIC; scikit-learn then does the same for some
 of the tiles, for comparison; and pictures show what came out.
 
@@ -28,7 +28,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import jaxgmm
-from jaxgmm import cli, tables
+from jaxgmm import cli, frames
 
 TILE = 16
 COLOURS = ("red", "green", "blue")
@@ -71,8 +71,8 @@ def main() -> int:
         (out / name).unlink(missing_ok=True)
 
     photographs = sample_photographs()
-    tables.write_tables(out, {"pixels": pixel_table(photographs)})
-    command = ["fit", str(out / "pixels.parquet"), "--by", ",".join(KEY), "--features", ",".join(COLOURS)]
+    pq.write_table(pixel_table(photographs), out / "pixels.parquet")
+    command = ["sweep", str(out / "pixels.parquet"), "--by", ",".join(KEY), "--features", ",".join(COLOURS)]
     command += ["--components", f"{KS[0]}-{KS[-1]}", "--criterion", "bic", "--starts", str(N_STARTS), "--tol", str(TOL)]
     command += ["--max-iter", str(MAX_ITER), "--reg-covar", str(REG_COVAR), "--out", str(out)]
     print(f"$ jaxgmm {shlex.join(command)}", flush=True)
@@ -86,7 +86,8 @@ def main() -> int:
     fits = pq.read_table(out / "fits.parquet")
     report(compare(tiles, fits["bic"].to_numpy()), len(tiles), seconds)
     chosen = fits["n_components"].to_numpy()
-    painting = paint(tiles, read_mixture(out / "components.parquet", len(tiles)))
+    mixture = frames.mixture_of(pq.read_table(out / "components.parquet"), len(tiles), COLOURS)
+    painting = paint(tiles, mixture)
     draw(photographs, painting, chosen, out / "tiles.png")
     bic = pq.read_table(out / "models.parquet")["bic"].to_numpy().reshape(len(tiles), len(KS))
     draw_criterion(tiles, bic, chosen, out / "criterion.png")
@@ -130,23 +131,6 @@ def pixel_table(photographs: dict[str, np.ndarray]) -> pa.Table:
         columns |= {colour: pa.array(colours[:, i]) for i, colour in enumerate(COLOURS)}
         tables.append(pa.table(columns))
     return pa.concat_tables(tables)
-
-
-def read_mixture(components: Path, n_tiles: int) -> jaxgmm.Mixture:
-    """The mixtures of all tiles, out of the table of their components; absent ones have weight 0."""
-    table = pq.read_table(components)
-    component = table["component"].to_numpy()
-    tile = np.cumsum(component == 0) - 1
-    n_features = len(COLOURS)
-    weights, means = np.zeros((n_tiles, len(KS))), np.zeros((n_tiles, len(KS), n_features))
-    covariances = np.tile(np.eye(n_features), (n_tiles, len(KS), 1, 1))
-    weights[tile, component] = table["weight"].to_numpy()
-    for i, f in enumerate(COLOURS):
-        means[tile, component, i] = table[f"mean_{f}"].to_numpy()
-        for j, g in enumerate(COLOURS[: i + 1]):
-            values = table[f"covariance_{f}_{g}"].to_numpy()
-            covariances[tile, component, i, j] = covariances[tile, component, j, i] = values
-    return jaxgmm.Mixture(weights, means, covariances)
 
 
 def paint(tiles: np.ndarray, mixture: jaxgmm.Mixture) -> np.ndarray:

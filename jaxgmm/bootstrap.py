@@ -4,7 +4,7 @@ A replicate is one more run of the engine: the same samples under other weights,
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -68,7 +68,7 @@ def bootstrap(
     reg_covar: float = 1e-6,
     key: Any = 0,
     precision: Precision = "mixed",
-    progress: bool = False,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Bootstrap:
     """Fits replicates of data sets, each from the parameters of the fit itself.
 
@@ -90,7 +90,7 @@ def bootstrap(
         reg_covar: as for `fit`.
         key: as for `fit`. Every data set draws from the same key.
         precision: as for `fit`.
-        progress: show a progress bar (needs rich).
+        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
 
     Returns:
         the replicates.

@@ -69,7 +69,7 @@ def fit(
     key: Any = 0,
     precision: Precision = "mixed",
     history: bool = False,
-    progress: bool = False,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
 
@@ -99,7 +99,7 @@ def fit(
         precision: `"mixed"` searches among starts in float32, unless there is little to do, and finishes in float64;
             `"float32"` and `"float64"` do all iterations in one precision. Preparation and results are float64 always.
         history: record the log-likelihood of every iteration.
-        progress: show a progress bar (needs rich).
+        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
 
     Returns:
         the best run of every data set, and how all runs ended.

@@ -6,7 +6,7 @@ is null form a group of their own. No step here loops over rows or groups in Pyt
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.fit import FitResult
+from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
 _FITS = ("n_samples", "log_likelihood", "n_iter", "spurious", "status", "explanation")
@@ -76,21 +77,17 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
         >>> groups.keys["cell"].to_pylist(), groups.n_samples.tolist()
         (['a', 'b'], [1, 2])
     """
-    _check_named(table, by, features, weights)
-    numbers = [_numbers(table[name], name) for name in features]
-    sample_weight = None if weights is None else _numbers(table[weights], weights)
-    if sample_weight is not None and np.any(sample_weight < 0):
-        raise ValueError(
-            f"weights must not be negative; column {weights!r} holds {np.nanmin(sample_weight)}. "
-            "Give rows to be left out weight 0."
-        )
-    codes = _codes(table, by)
+    check_named(by, features)
+    _check_holds(table, [*by, *features, *([] if weights is None else [weights])])
+    columns = [numbers(table[name], name) for name in features]
+    sample_weight = None if weights is None else checked_weights(table[weights], weights)
+    codes = key_codes(table, by)
     order = np.argsort(codes, kind="stable")
     sorted_codes = codes[order]
     offsets = np.flatnonzero(np.concatenate([[True], sorted_codes[1:] != sorted_codes[:-1], [True]]))
     return Groups(
         keys=table.select(list(by)).take(order[offsets[:-1]]),
-        samples=np.stack([column[order] for column in numbers], axis=1),
+        samples=np.stack([column[order] for column in columns], axis=1),
         weights=None if sample_weight is None else sample_weight[order],
         offsets=offsets,
     )
@@ -150,6 +147,40 @@ def components_table(keys: pa.Table, result: FitResult, features: Sequence[str])
     columns = np.concatenate(values, axis=1)
     table |= {name: pa.array(columns[:, i], from_pandas=True) for i, name in enumerate(names)}
     return _beside(keys.take(group), table)
+
+
+def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> Mixture:
+    """The mixtures of all groups, out of the table of their components: the inverse of `components_table`.
+
+    Args:
+        components: that table.
+        n_groups: B.
+        features: names of the D features.
+
+    Returns:
+        weights `(B, K)` and so on, for the largest K; absent components have weight 0, mean 0 and unit variances.
+    """
+    component, n_features = components["component"].to_numpy(), len(features)
+    group = np.cumsum(component == 0) - 1
+    n_components = int(component.max()) + 1
+    is_diagonal = f"variance_{features[0]}" in components.column_names
+
+    def filled(leaf: np.ndarray, *place: Any, name: str) -> None:
+        leaf[(group, component, *place)] = components[name].to_numpy()
+
+    weights, means = np.zeros((n_groups, n_components)), np.zeros((n_groups, n_components, n_features))
+    unit = np.ones(n_features) if is_diagonal else np.eye(n_features)
+    covariances = np.tile(unit, (n_groups, n_components, *[1] * unit.ndim))
+    filled(weights, name="weight")
+    for i, f in enumerate(features):
+        filled(means, i, name=f"mean_{f}")
+        if is_diagonal:
+            filled(covariances, i, name=f"variance_{f}")
+        else:
+            for j, g in enumerate(features[: i + 1]):
+                filled(covariances, i, j, name=f"covariance_{f}_{g}")
+                filled(covariances, j, i, name=f"covariance_{f}_{g}")
+    return Mixture(weights, means, covariances)
 
 
 def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
@@ -214,22 +245,26 @@ def _parameter_columns(features: Sequence[str], *, diagonal: bool) -> list[str]:
     return ["weight", *means, *(f"covariance_{f}_{g}" for i, f in enumerate(features) for g in features[: i + 1])]
 
 
-def _check_named(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: str | None) -> None:
+def check_named(by: Sequence[str], features: Sequence[str]) -> None:
+    """Raises ValueError unless there are keys and features, and all of them different."""
     for role, names in (("key", by), ("feature", features)):
         if not names:
             raise ValueError(f"no {role} column is named; name at least one.")
     twice = [name for name, count in Counter([*by, *features]).items() if count > 1]
     if twice:
         raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
-    for name in (*by, *features, *([] if weights is None else [weights])):
+
+
+def _check_holds(table: pa.Table, names: Sequence[str]) -> None:
+    for name in names:
         if name not in table.column_names:
             raise ValueError(f"the table has no column {name!r}; its columns are {', '.join(table.column_names)}.")
     if table.num_rows == 0:
         raise ValueError("the table is empty; it needs at least one row.")
 
 
-def _numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
-    """A column as float64, null as NaN."""
+def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
+    """A column as float64, null as NaN. Raises ValueError where it holds anything else."""
     column = _decoded(column)
     kind = column.type
     # A column of nothing but nulls has no type of its own.
@@ -240,7 +275,18 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
     return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
 
 
-def _codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
+def checked_weights(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
+    """Sample weights as float64. Raises ValueError if one is negative."""
+    weights = numbers(column, name)
+    if np.any(weights < 0):
+        raise ValueError(
+            f"weights must not be negative; column {name!r} holds {np.nanmin(weights)}. "
+            "Give rows to be left out weight 0."
+        )
+    return weights
+
+
+def key_codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
     """An integer for every row, equal for equal keys and in the order of the keys."""
     codes = np.zeros(table.num_rows, dtype=np.int64)
     for name in by:

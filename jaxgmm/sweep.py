@@ -87,7 +87,7 @@ def sweep(
     sample_weight: Any = None,
     key: Any = 0,
     precision: Precision = "mixed",
-    progress: bool = False,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
 
@@ -120,7 +120,7 @@ def sweep(
         sample_weight: as for `fit`.
         key: as for `fit`.
         precision: as for `fit`.
-        progress: show a progress bar (needs rich).
+        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
 
     Returns:
         the table of all fits, and the best fit of every data set.
@@ -151,7 +151,7 @@ def sweep(
         check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
     _check_names(names, init, n_folds, n_replicates, patience)
     if LRT in names:
-        _check_test(names, models, sample_weight, patience, split)
+        check_test(names, models, sample_weight, patience, split)
     data = batch(x)
     models = [(int(k), family, float(ridge)) for k, family, ridge in models]
     work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
@@ -420,7 +420,7 @@ def _several(values: Any, kind: Any, name: str) -> list:
     return several
 
 
-def _check_test(
+def check_test(
     criteria: Sequence[str], models: list[Combination], sample_weight: Any, patience: Any, split: bool
 ) -> None:
     """Raises ValueError where replicates could not be fitted as the data are."""

@@ -1,13 +1,12 @@
-"""Tables in files: read the columns that are needed, and write a set of tables whole or not at all.
+"""Tables in files: read the columns that are needed, and write whole tables or none.
 
 Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
 """
 
 import difflib
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +33,7 @@ def column_names(path: str | Path) -> list[str]:
         ValueError: not a table of either kind, or an empty file.
     """
     path = _readable(path)
-    if _is_parquet(path):
+    if is_parquet(path):
         return list(_translated(path, lambda: pq.read_schema(path).names))
 
     def header() -> list[str]:
@@ -62,12 +61,23 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
         ValueError: not a table, an empty file, or a column that it lacks or has twice.
     """
     path = _readable(path)
-    _check_columns(path, column_names(path), columns)
+    check_columns(path, column_names(path), columns)
     columns = list(columns)
-    if _is_parquet(path):
+    if is_parquet(path):
         return _translated(path, lambda: _read_parquet(path, columns))
     convert = csv.ConvertOptions(include_columns=columns)
     return _translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file to be read in pieces, and closed."""
+    return _translated(path, lambda: pq.ParquetFile(path))
+
+
+def n_rows(path: Path) -> int:
+    """How many rows a Parquet file has; they are not read."""
+    with opened(path) as file:
+        return file.metadata.num_rows
 
 
 def check_absent(directory: str | Path, names: Sequence[str]) -> None:
@@ -87,40 +97,29 @@ def check_absent(directory: str | Path, names: Sequence[str]) -> None:
         raise PermissionError(f"{nearest} may not be written to; name another directory for the output.")
 
 
-def write_tables(directory: str | Path, tables: Mapping[str, pa.Table]) -> None:
-    """Writes tables as `directory/name.parquet`: all of them, or none.
-
-    They are written aside, in a hidden directory beside their final places, and renamed when all are complete. Whatever
-    goes wrong on the way, an interrupt included, takes back what was made. The last table is renamed last: where it is,
-    the others are.
+@contextmanager
+def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file to be written piece by piece. It gets its name when it is complete; otherwise nothing is left.
 
     Args:
-        directory: made if it does not exist, its parents included.
-        tables: by name, without the suffix.
+        path: the file; one that exists is replaced.
+        schema: its columns.
+        aside: directory, on the same disk, for what is not complete yet; that of the file by default.
 
     Raises:
-        OSError: one of them exists already, or the disk refuses.
+        OSError: the disk refuses.
     """
-    directory = Path(directory)
-    check_absent(directory, list(tables))
-    nearest = _existing_ancestor(directory)
-    partial = directory / f".partial-{uuid.uuid4().hex}"
-    placed: list[Path] = []
+    path = Path(path)
+    partial = (aside or path.parent) / f".{path.name}.partial"
     try:
-        partial.mkdir(parents=True)
-        for name, table in tables.items():
-            pq.write_table(table, partial / f"{name}.parquet")
-        check_absent(directory, list(tables))
-        for name in tables:
-            final = directory / f"{name}.parquet"
-            placed.append(final)
-            (partial / final.name).rename(final)
-        partial.rmdir()
+        with partial.open("wb") as file:
+            with pq.ParquetWriter(file, schema) as writer:
+                yield writer
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
     except BaseException:
-        for final in placed:
-            final.unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        _remove_empty(directory, nearest)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -139,7 +138,8 @@ def _readable(path: str | Path) -> Path:
     return path
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: Path) -> bool:
+    """Whether a file is called as Parquet files are."""
     return path.name.lower().endswith(_PARQUET)
 
 
@@ -154,12 +154,13 @@ def _translated(path: Path, read: Callable[[], Read]) -> Read:
     try:
         return read()
     except (pa.ArrowException, ValueError, OSError) as error:
-        kind = "Parquet" if _is_parquet(path) else "CSV"
+        kind = "Parquet" if is_parquet(path) else "CSV"
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ValueError(f"{path} cannot be read as {kind} ({reason}); check or repair the file.") from error
 
 
-def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+def check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises ValueError unless a file, whose columns have some names, has all those wanted, and each once."""
     for column in columns:
         if column not in names:
             close = difflib.get_close_matches(column, names, n=1)
@@ -173,11 +174,3 @@ def _existing_ancestor(path: Path) -> Path:
     """The path itself if it exists, or the nearest directory above it that does."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
-
-
-def _remove_empty(directory: Path, stop: Path) -> None:
-    """Removes a directory and those above it that are empty, up to one that was there before."""
-    directory = directory.absolute()
-    while directory != stop and directory.is_dir() and not any(directory.iterdir()):
-        directory.rmdir()
-        directory = directory.parent

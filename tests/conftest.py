@@ -23,6 +23,8 @@ CHECKED = [
         "frames",
         "storage",
         "tables",
+        "parts",
+        "job",
     )
 ]
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

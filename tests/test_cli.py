@@ -1,5 +1,6 @@
 """The command, from file to file: its answers, and what it says to misuse."""
 
+import json
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import pytest
 from pyarrow import csv
 
 import jaxgmm
-from jaxgmm import cli
+from jaxgmm import cli, tables
 from jaxgmm.arguments import PRECISIONS
+from jaxgmm.cli import options
 from jaxgmm.criteria import CRITERIA
 from jaxgmm.sweep import LRT
 
@@ -57,6 +59,9 @@ def here(tmp_path, monkeypatch):
 def run(**changed):
     """Runs the usual job with some options changed; None leaves an option out."""
     file = changed.pop("file", "cells.parquet")
+    several = any(mark in str(changed.get(name)) for name in ("components", "covariance") for mark in "-,")
+    command = changed.pop("command", "sweep" if several else "fit")
+    flags = changed.pop("flags", [])
     options = {
         "by": "well",
         "features": "red,green",
@@ -65,8 +70,8 @@ def run(**changed):
         "precision": "float64",
         "out": "out",
     } | changed
-    flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
-    return cli.main(["fit", str(file), *(word for flag in flags for word in flag)])
+    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
+    return cli.main([command, str(file), *(word for pair in pairs for word in pair), *flags])
 
 
 def expected_fits(**options):
@@ -100,12 +105,9 @@ def test_answers_are_those_of_fit(here, capsys):
     np.testing.assert_array_equal(column("covariance_green_red"), expected.mixture.covariances[..., 1, 0])
     said = capsys.readouterr()
     assert "3 groups, 136 samples" in said.out
-    assert (
-        "CONVERGED     3  The mean" in " ".join(said.out.split("\n")).replace("  3", "     3")
-        or "CONVERGED" in said.out
-    )
-    assert "fits/s" in said.out
-    assert "6 of 6 runs" in said.err
+    assert "CONVERGED     3  The mean" in said.out
+    assert "groups/s" in said.out
+    assert "3 of 3 groups" in said.err
 
 
 def test_options_reach_fit(here):
@@ -221,13 +223,12 @@ def test_output_may_join_other_files(here):
     assert sorted(path.name for path in here.iterdir()) == ["cells.parquet", "components.parquet", "fits.parquet"]
 
 
-@pytest.mark.parametrize("place", ["jaxgmm.fit", "jaxgmm.tables.pq.write_table"])
+@pytest.mark.parametrize("place", ["fit", "write_table"])
 def test_interrupt_writes_nothing(here, capsys, monkeypatch, place):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    owner, name = (jaxgmm, "fit") if place == "jaxgmm.fit" else (cli.tables.pq, "write_table")
-    monkeypatch.setattr(owner, name, interrupted)
+    monkeypatch.setattr(jaxgmm if place == "fit" else tables.pq.ParquetWriter, place, interrupted)
     assert run() == 130
     assert capsys.readouterr().err.endswith("jaxgmm: interrupted; nothing was written.\n")
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]
@@ -237,7 +238,8 @@ def test_interrupt_does_not_wait_for_compiled_code(here):
     program = """
 import os, signal, sys, time
 import jaxgmm
-from jaxgmm import cli
+from jaxgmm import cli, tables
+from jaxgmm.cli import options
 
 def endless(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGINT)
@@ -257,7 +259,7 @@ def test_full_disk_is_one_line_and_writes_nothing(here, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.tables.pq, "write_table", full)
+    monkeypatch.setattr(tables.pq.ParquetWriter, "write_table", full)
     assert run() == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]
@@ -277,8 +279,8 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
 
 
 def test_choices_are_those_of_fit():
-    assert [criterion.value for criterion in cli.Criterion] == [*CRITERIA, LRT]
-    assert tuple(precision.value for precision in cli.Precision) == PRECISIONS
+    assert [criterion.value for criterion in options.Criterion] == [*CRITERIA, LRT]
+    assert tuple(precision.value for precision in options.Precision) == PRECISIONS
 
 
 @pytest.mark.parametrize("package", ["typer", "rich.console", "pyarrow"])
@@ -318,3 +320,186 @@ def test_a_single_model_leaves_no_table_of_models(here):
 def test_components_must_be_numbers(here, capsys, components):
     assert run(components=components) == 2
     assert "--components must be numbers from 1" in capsys.readouterr().err
+
+
+# Three groups, each a part of its own.
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(cli.fit, "_ROWS", (40, 40))
+    monkeypatch.setattr(cli.fit, "_RUNS_TIMES_ROWS", 1)
+
+
+KILLED = """
+import os, signal, sys
+from jaxgmm import cli, job
+
+cli.fit._ROWS, cli.fit._RUNS_TIMES_ROWS = (40, 40), 1
+keep = job.Job.keep
+
+def killed(self, part, of_part):
+    if self.n_done == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    keep(self, part, of_part)
+
+job.Job.keep = killed
+cli.main(sys.argv[1:])
+"""
+JOB = ["cells.parquet", "--by", "well", "--features", "red,green", "--starts", "2", "--precision", "float64"]
+
+
+@pytest.mark.parametrize("what", [["fit", "--components", "2"], ["sweep", "--components", "1-2"]], ids=["fit", "sweep"])
+def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, small_parts, what, monkeypatch):
+    command, *models = what
+    arguments = [command, *JOB, *models]
+    assert cli.main([*arguments, "--out", "whole"]) == 0
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments, "--out", "out"], check=False, capture_output=True
+    )
+    assert killed.returncode == -9
+    assert not (here / "out" / "fits.parquet").exists()
+
+    capsys.readouterr()
+    assert cli.main([*arguments, "--out", "out"]) == 2
+    assert "holds an unfinished job; go on with --resume" in capsys.readouterr().err
+    assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
+    assert "was begun with tol 1e-05, not 0.1" in capsys.readouterr().err
+
+    fitted, call = [], getattr(jaxgmm, command)
+    monkeypatch.setattr(
+        jaxgmm, command, lambda x, *args, **kwargs: (fitted.append(len(x)), call(x, *args, **kwargs))[1]
+    )
+    assert cli.main([*arguments, "--out", "out", "--resume"]) == 0
+    assert sum(fitted) == 2
+    assert "1 had been done before" in capsys.readouterr().out
+    assert contents(here / "out") == contents(here / "whole")
+
+    assert cli.main([*arguments, "--out", "out", "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fitted"] == 0
+    assert sum(fitted) == 2
+
+
+def test_an_interrupt_keeps_the_parts_that_are_done(here, capsys, small_parts, monkeypatch):
+    fit, calls = jaxgmm.fit, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return fit(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaxgmm, "fit", interrupted)
+        assert run() == 130
+    assert "interrupted; 2 parts are kept in out/.unfinished; the same command with --resume goes on." in (
+        capsys.readouterr().err
+    )
+    assert run(flags=["--resume"]) == 0
+    assert output("fits")["status"].to_pylist() == ["CONVERGED"] * 3
+
+
+def test_a_file_in_no_order_is_said_to_be_sorted_and_gives_the_same(here, capsys, small_parts):
+    assert run() == 0
+    said = capsys.readouterr().err
+    assert "the rows of cells.parquet are not in the order of well; sorting them into" in said
+    pq.write_table(TABLE.sort_by("well"), "sorted.parquet")
+    assert run(file="sorted.parquet", out="sorted") == 0
+    assert "sorting" not in capsys.readouterr().err
+    expected = expected_fits()
+    for name in ("out", "sorted"):
+        found = pq.read_table(f"{name}/fits.parquet")
+        np.testing.assert_allclose(found["log_likelihood"], expected.log_likelihood, rtol=1e-9)
+        assert not (here / name / ".unfinished").exists()
+
+
+def test_json_is_one_object_and_nothing_else(here, capsys):
+    assert run(flags=["--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    summary = json.loads(said.out)
+    assert summary.pop("seconds") > 0
+    assert summary == {
+        "groups": 3,
+        "samples": 136,
+        "status": {"CONVERGED": 3},
+        "fitted": 3,
+        "files": ["out/fits.parquet", "out/components.parquet"],
+    }
+
+
+def test_fit_points_to_sweep_for_several_numbers(here, capsys):
+    assert run(command="fit", components="1-3") == 2
+    assert "not 1-3; jaxgmm sweep chooses among several" in capsys.readouterr().err
+
+
+def predicted(**options):
+    arguments = {"file": "cells.parquet", "fits": "out", "out": "predicted.parquet"} | options
+    file = arguments.pop("file")
+    return cli.main(["predict", file, *(word for name, value in arguments.items() for word in (f"--{name}", value))])
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_predictions_are_those_of_each_row_s_own_group(here, covariance):
+    assert run(covariance=covariance) == 0
+    assert predicted() == 0
+    found = pq.read_table("predicted.parquet")
+    assert found["well"].equals(TABLE["well"])
+    fits = expected_fits(covariance_type=covariance)
+    for b, key in enumerate(SIZES):
+        own = jaxgmm.Mixture(*(leaf[b] for leaf in fits.mixture))
+        x = in_table_order(key, SAMPLES[key])
+        rows = np.array(TABLE["well"].to_pylist()) == key
+        np.testing.assert_array_equal(found["component"].to_numpy()[rows], jaxgmm.predict(own, x))
+        np.testing.assert_allclose(found["log_density"].to_numpy()[rows], jaxgmm.log_prob(own, x), rtol=1e-12)
+        most = jaxgmm.responsibilities(own, x).max(axis=1)
+        np.testing.assert_allclose(found["uncertainty"].to_numpy()[rows], 1 - most, atol=1e-12)
+
+
+def test_rows_without_an_answer_are_null(here, capsys):
+    assert run() == 0
+    strange = pa.table({"well": ["new", "a", None, "b"], "red": [0.0, None, 0.0, 1.0], "green": [0.0] * 4})
+    pq.write_table(strange, "strange.parquet")
+    assert predicted(file="strange.parquet") == 0
+    assert "4 rows, 3 of them without an answer" in capsys.readouterr().out
+    found = pq.read_table("predicted.parquet")
+    for name in ("component", "uncertainty", "log_density"):
+        assert found[name].is_null().to_pylist() == [True, True, True, False]
+
+
+def test_samples_have_the_moments_of_their_group(here, capsys):
+    assert run() == 0
+    assert cli.main(["sample", "out", "--samples", "20000", "--out", "drawn.parquet", "--seed", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("parquet\n")[-1])["groups"] == 3
+    drawn, fits = pq.read_table("drawn.parquet"), expected_fits()
+    assert drawn["well"].to_pylist() == [key for key in SIZES for _ in range(20000)]
+    x = np.stack([drawn["red"], drawn["green"]], axis=1).reshape(3, 20000, 2)
+    means = np.einsum("bk,bkd->bd", fits.mixture.weights, fits.mixture.means)
+    np.testing.assert_allclose(x.mean(axis=1), means, atol=0.1)
+    share = np.mean(drawn["component"].to_numpy().reshape(3, -1) == 0, axis=1)
+    np.testing.assert_allclose(share, fits.mixture.weights[:, 0], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"fits": "nowhere"},
+            "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled",
+        ),
+        ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
+        ({"out": "p.csv"}, "--out must name a Parquet file, such as p.parquet; got p.csv"),
+        ({"out": "cells.parquet"}, "cells.parquet exists already"),
+        ({"out": "deep/p.parquet"}, "deep does not exist; make it"),
+        ({"file": "narrow.parquet"}, "has no column 'green'"),
+    ],
+)
+def test_misuse_of_predict_is_one_line_with_a_remedy(here, capsys, options, words):
+    assert run() == 0
+    (here / "foreign").mkdir()
+    pq.write_table(TABLE, here / "foreign" / "fits.parquet")
+    pq.write_table(TABLE.drop_columns(["green"]), "narrow.parquet")
+    capsys.readouterr()
+    assert predicted(**options) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert not (here / "predicted.parquet").exists()

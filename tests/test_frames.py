@@ -198,3 +198,23 @@ def test_names_that_collide_in_the_output_are_refused(by, features, name):
 
 def test_names_that_do_not_collide_are_accepted():
     frames.check_output_columns(["plate", "well"], ["red", "green"], ["full"])
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
+    draw, features = np.random.default_rng(0), ["red", "green", "blue"]
+    factors = draw.normal(size=(3, 4, 3, 3))
+    covariances = draw.uniform(1, 2, (3, 4, 3)) if diagonal else factors @ factors.swapaxes(-1, -2)
+    mixture = jaxgmm.Mixture(draw.dirichlet(np.ones(4), 3), draw.normal(size=(3, 4, 3)), covariances)
+    mixture.weights[1, 2:] = 0
+    for leaf in mixture:
+        leaf[2] = np.nan
+    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 7, history=None, efficiency=1.0)
+    table = frames.components_table(pa.table({"tile": [0, 1, 2]}), result, features)
+    assert table.num_rows == 4 + 2 + 4
+    read = frames.mixture_of(table, 3, features)
+    for leaf, expected in zip(read, mixture, strict=True):
+        np.testing.assert_array_equal(leaf[0], expected[0])
+        np.testing.assert_array_equal(leaf[1, :2], expected[1, :2])
+        assert np.isnan(leaf[2]).all()
+    assert np.all(read.weights[1, 2:] == 0)

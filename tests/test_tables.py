@@ -90,19 +90,20 @@ def test_directory_is_no_table(tmp_path):
         tables.column_names(tmp_path)
 
 
-def test_tables_are_written_side_by_side(tmp_path):
-    out = tmp_path / "new" / "deep"
-    tables.write_tables(out, {"one": TABLE, "two": TABLE.slice(1)})
-    assert sorted(file.name for file in out.iterdir()) == ["one.parquet", "two.parquet"]
-    assert pq.read_table(out / "two.parquet").equals(TABLE.slice(1))
+def test_table_is_written_piece_by_piece(tmp_path):
+    with tables.written(tmp_path / "one.parquet", TABLE.schema) as writer:
+        writer.write_table(TABLE.slice(0, 1))
+        assert not (tmp_path / "one.parquet").exists()
+        writer.write_table(TABLE.slice(1))
+    assert pq.read_table(tmp_path / "one.parquet").equals(TABLE)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.parquet"]
 
 
-def test_existing_tables_are_left_alone(tmp_path):
+def test_existing_tables_are_noticed(tmp_path):
     (tmp_path / "two.parquet").write_bytes(b"mine")
+    tables.check_absent(tmp_path, ["one"])
     with pytest.raises(FileExistsError, match=r"two\.parquet exists already; remove it"):
-        tables.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
-    assert [file.name for file in tmp_path.iterdir()] == ["two.parquet"]
-    assert (tmp_path / "two.parquet").read_bytes() == b"mine"
+        tables.check_absent(tmp_path, ["one", "two"])
 
 
 def test_file_in_the_place_of_the_directory_is_refused(tmp_path):
@@ -113,34 +114,18 @@ def test_file_in_the_place_of_the_directory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("writes_done", [0, 1])
-def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, stop, writes_done):
-    write, calls = pq.write_table, []
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_interrupted_writing_leaves_what_was_there(tmp_path, stop, n_written):
+    path = tmp_path / "one.parquet"
+    path.write_bytes(b"mine")
 
-    def failing(table, file):
-        calls.append(file)
-        write(table, file)
-        if len(calls) > writes_done:
+    def write():
+        with tables.written(path, TABLE.schema) as writer:
+            for _ in range(n_written):
+                writer.write_table(TABLE)
             raise stop
 
-    monkeypatch.setattr(tables.pq, "write_table", failing)
     with pytest.raises(stop):
-        tables.write_tables(tmp_path / "new" / "deep", {"one": TABLE, "two": TABLE})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("renames_done", [0, 1])
-def test_interrupted_renaming_takes_back_what_was_placed(tmp_path, monkeypatch, renames_done):
-    (tmp_path / "mine.txt").write_bytes(b"mine")
-    rename, calls = tables.Path.rename, []
-
-    def failing(self, target):
-        calls.append(target)
-        if len(calls) > renames_done:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(tables.Path, "rename", failing)
-    with pytest.raises(KeyboardInterrupt):
-        tables.write_tables(tmp_path, {"one": TABLE, "two": TABLE})
-    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+        write()
+    assert path.read_bytes() == b"mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["one.parquet"]

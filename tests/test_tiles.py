@@ -4,8 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import jaxgmm
@@ -43,22 +41,6 @@ def test_groups_of_the_pixel_table_are_the_tiles():
     table = tiles.pixel_table({"b": PICTURE, "a": other})
     groups = frames.group(table, tiles.KEY, tiles.COLOURS)
     np.testing.assert_array_equal(np.stack(groups.x), np.concatenate([tiles.cut(other), tiles.cut(PICTURE)]))
-
-
-def test_mixtures_are_read_back_from_their_table(tmp_path):
-    mixture = mixtures(2)
-    mixture.covariances[1] *= np.array([[1, 2, 3], [2, 4, 5], [3, 5, 6]])
-    mixture.weights[1] = [0.5, 0.5, 0.0, 0.0]
-    result = jaxgmm.FitResult(mixture, *[np.zeros(2)] * 7, history=None, efficiency=1.0)
-    table = frames.components_table(pa.table({"tile": [0, 1]}), result, tiles.COLOURS)
-    assert table.num_rows == 6
-    pq.write_table(table, tmp_path / "components.parquet")
-    read = tiles.read_mixture(tmp_path / "components.parquet", 2)
-    assert read.weights.shape == (2, len(tiles.KS))
-    for leaf, expected in zip(read, mixture, strict=True):
-        np.testing.assert_array_equal(leaf[0, :4], expected[0])
-        np.testing.assert_array_equal(leaf[1, :2], expected[1, :2])
-    assert np.all(read.weights[1, 2:] == 0)
 
 
 def test_pixels_are_painted_with_the_nearest_mean_and_tiles_without_a_fit_are_nan():

@@ -5,12 +5,26 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(n_runs: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> Iterator[Callable[[int], None]]:
     """Yields a function to be told how many more runs are done.
+
+    Args:
+        n_runs: how many there are.
+        shown: whether to show a bar; or a function that is told how many runs are done, and of how many.
 
     Raises:
         ImportError: rich is not installed.
     """
+    if callable(shown):
+        n_done = 0
+
+        def tell(n_more: int) -> None:
+            nonlocal n_done
+            n_done += n_more
+            shown(n_done, n_runs)
+
+        yield tell
+        return
     if not shown:
         yield lambda _: None
         return

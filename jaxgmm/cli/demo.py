@@ -1,0 +1,5 @@
+"""`jaxgmm demo`."""
+
+
+def demo() -> None:
+    """Show."""

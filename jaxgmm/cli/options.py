@@ -1,0 +1,90 @@
+"""Options that several commands share, and how texts are read."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# More values than anyone tries, in one range.
+_MOST_NUMBERS = 1000
+
+
+class Criterion(StrEnum):
+    """What models are chosen by; lower is better."""
+
+    bic = "bic"
+    aic = "aic"
+    aicc = "aicc"
+    icl = "icl"
+    cv = "cv"
+    lrt = "lrt"
+
+
+class Precision(StrEnum):
+    """The floating-point numbers that EM computes with."""
+
+    mixed = "mixed"
+    float32 = "float32"
+    float64 = "float64"
+
+
+Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.", show_default=False)]
+By = Annotated[
+    list[str],
+    typer.Option(help="Columns that say which group a row belongs to.", metavar="COLUMNS", show_default=False),
+]
+Features = Annotated[
+    list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS", show_default=False)
+]
+Out = Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR", show_default=False)]
+Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]
+Starts = Annotated[int, typer.Option(help="Starts for every model; the best run is kept.", min=1, metavar="R")]
+Finalists = Annotated[
+    int | None, typer.Option(help="Take only so many of the starts to their ends.", min=1, metavar="R")
+]
+Seed = Annotated[int, typer.Option(help="Seed of what is drawn.", min=0, max=2**32 - 1, metavar="SEED")]
+Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nats per sample.", min=0, metavar="NATS")]
+MaxIter = Annotated[int, typer.Option(help="Iterations of a run at most.", min=0, max=2**31 - 1, metavar="N")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="mixed: search in float32, finish in float64.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of this command was ended.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables, and no progress.")]
+
+
+def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The columns that an option names, split at commas unless a column is called just that."""
+    found: list[str] = []
+    for value in given:
+        found += [value] if value in names else [piece.strip() for piece in value.split(",") if piece.strip()]
+    return found
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Numbers of components from a text such as 1-4,8."""
+    found: list[int] = []
+    for piece in text.split(","):
+        first, _, last = piece.partition("-")
+        last = last or first
+        own = range(int(first), int(last) + 1) if _is_digits(first, last) else range(0)
+        if not 0 < len(own) <= _MOST_NUMBERS or own[0] < 1:
+            raise ValueError(f"--components must be numbers from 1, such as 3, or 1-6, or 2,4,8; got {text!r}.")
+        found += own
+    return sorted(set(found))
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas, each once."""
+    return list(dict.fromkeys(piece.strip() for piece in text.split(",")))
+
+
+def ridges(text: str) -> list[float]:
+    """Numbers separated by commas, each once."""
+    try:
+        return list(dict.fromkeys(float(piece) for piece in text.split(",")))
+    except ValueError:
+        raise ValueError(f"--reg-covar must be numbers such as 1e-6, or 1e-6,1e-3; got {text!r}.") from None
+
+
+def _is_digits(*texts: str) -> bool:
+    return all(text.strip().isdecimal() for text in texts)

@@ -1,0 +1,5 @@
+"""`jaxgmm plot`."""
+
+
+def plot_file() -> None:
+    """Draw."""

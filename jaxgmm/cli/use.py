@@ -1,0 +1,193 @@
+"""`jaxgmm predict` and `jaxgmm sample`: what fits say of samples, and samples drawn from fits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+import typer
+from rich.console import Console
+
+import jaxgmm
+from jaxgmm import frames, job, parts, tables
+from jaxgmm.cli import console
+from jaxgmm.cli import options as of
+
+# Samples that are evaluated at a time, and numbers that are drawn at a time.
+_BLOCK = 2**20
+_EVALUATED = 2**18
+_DRAWN = 2**22
+
+Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has filled.", show_default=False)]
+
+
+class Fitted(NamedTuple):
+    """The fits of a directory.
+
+    Attributes:
+        keys: one row for each of B groups, sorted.
+        mixture: weights `(B, K)` and so on; NaN where a group has no answer.
+        features: names of the D features.
+        table: all of `fits.parquet`.
+    """
+
+    keys: pa.Table
+    mixture: jaxgmm.Mixture
+    features: list[str]
+    table: pa.Table
+
+
+def read_fits(directory: Path) -> Fitted:
+    """Reads what `jaxgmm fit` or `sweep` has written.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it was written by something else.
+    """
+    path = directory / "fits.parquet"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has filled.")
+    description = job.description_of(path)
+    if description is None:
+        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
+    table = tables.read_table(path, tables.column_names(path))
+    components = directory / "components.parquet"
+    components = tables.read_table(components, tables.column_names(components))
+    mixture = frames.mixture_of(components, table.num_rows, description["features"])
+    return Fitted(table.select(description["by"]), mixture, description["features"], table)
+
+
+def predict_file(
+    *,
+    file: of.Table,
+    fits: Annotated[
+        Path, typer.Option(help="Directory that jaxgmm fit or sweep has filled.", metavar="DIR", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE", show_default=False)],
+    as_json: of.Json = False,
+) -> None:
+    """Say of every row of a table which component of its group it most probably belongs to.
+
+    Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
+
+    The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
+    of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
+    component), and log_density (nats). They are null where a feature is missing, and for groups without a fit. The
+    table is read block by block and may be larger than memory.
+    """
+    _check_absent(out)
+    fitted = read_fits(fits)
+    by, features = fitted.keys.column_names, fitted.features
+    rows = parts.open_rows(file, [*by, *features])
+    schema = fitted.keys.schema.remove_metadata()
+    for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
+        schema = schema.append(pa.field(name, kind))
+    n_rows, n_unknown = 0, 0
+    with tables.written(out, schema) as writer:
+        for block in rows.blocks([*by, *features], size=_BLOCK):
+            keys = block.select(by).cast(fitted.keys.schema.remove_metadata())
+            group = _group_of(keys, fitted.keys)
+            samples = np.stack([frames.numbers(block[name], name) for name in features], axis=1)
+            component, uncertainty, log_density = _evaluated(fitted.mixture, group, samples)
+            predicted = [
+                pa.array(component, pa.int32(), mask=component < 0),
+                pa.array(uncertainty, from_pandas=True),
+                pa.array(log_density, from_pandas=True),
+            ]
+            writer.write_table(pa.table([*keys.columns, *predicted], schema=schema))
+            n_rows, n_unknown = n_rows + len(group), n_unknown + int(np.count_nonzero(component < 0))
+    if as_json:
+        console.print_json({"rows": n_rows, "without_answer": n_unknown, "file": str(out)})
+        return
+    Console().print(f"{n_rows:,} rows, {n_unknown:,} of them without an answer; wrote {out}", highlight=False)
+
+
+def sample_file(
+    *,
+    fits: Fits,
+    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE", show_default=False)],
+    n: Annotated[int, typer.Option("--samples", "-n", help="Samples of every group.", min=1, metavar="N")] = 100,
+    seed: of.Seed = 0,
+    as_json: of.Json = False,
+) -> None:
+    """Draw samples from the mixture of every group.
+
+    Example: `jaxgmm sample fits --samples 100 --out drawn.parquet`
+
+    FILE has N rows for every group that has an answer: the key columns, component (from 0), and the features.
+    """
+    _check_absent(out)
+    fitted = read_fits(fits)
+    has_answer = np.flatnonzero(np.isfinite(fitted.mixture.weights[:, 0]))
+    schema = fitted.keys.schema.remove_metadata().append(pa.field("component", pa.int32()))
+    for name in fitted.features:
+        schema = schema.append(pa.field(name, pa.float64()))
+    at_a_time = max(1, _DRAWN // (n * len(fitted.features)))
+    with tables.written(out, schema) as writer:
+        for number, first in enumerate(range(0, len(has_answer), at_a_time)):
+            groups = has_answer[first : first + at_a_time]
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            drawn, component = jaxgmm.sample(key, jaxgmm.Mixture(*(leaf[groups] for leaf in fitted.mixture)), n)
+            columns = [*fitted.keys.take(np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
+            columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
+            writer.write_table(pa.table(columns, schema=schema))
+    n_without = fitted.keys.num_rows - len(has_answer)
+    if as_json:
+        console.print_json({"groups": len(has_answer), "without_answer": n_without, "file": str(out)})
+        return
+    said = f"{len(has_answer):,} groups, {n:,} samples each; {n_without:,} groups without an answer; wrote {out}"
+    Console().print(said, highlight=False)
+
+
+def _check_absent(out: Path) -> None:
+    if out.suffix != ".parquet":
+        raise ValueError(f"--out must name a Parquet file, such as {out.with_suffix('.parquet')}; got {out}.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} does not exist; make it, or name another file.")
+    tables.check_absent(out.parent, [out.stem])
+
+
+def _group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
+    """The number of each row's group among those known, which are sorted; -1 where it is none of them."""
+    codes = frames.key_codes(pa.concat_tables([known, keys]), known.column_names)
+    of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
+    place = np.minimum(np.searchsorted(of_known, wanted), known.num_rows - 1)
+    return np.where(of_known[place] == wanted, place, -1)
+
+
+def _evaluated(
+    mixture: jaxgmm.Mixture, group: np.ndarray, samples: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Component, uncertainty and log-density of every sample under its group's mixture; -1 and NaN for group -1."""
+    component = np.full(len(group), -1)
+    uncertainty, log_density = np.full((2, len(group)), np.nan)
+    for groups, rows, is_own in _batches(group):
+        own = jaxgmm.Mixture(*(leaf[groups] for leaf in mixture))
+        x, of_own = samples[rows], rows[is_own]
+        component[of_own] = jaxgmm.predict(own, x)[is_own]
+        uncertainty[of_own] = 1 - np.max(jaxgmm.responsibilities(own, x), axis=-1)[is_own]
+        log_density[of_own] = jaxgmm.log_prob(own, x)[is_own]
+    return component, uncertainty, log_density
+
+
+def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Groups `(G,)`, the rows of each `(G, N)`, filled up by repeating, and which of them are its own.
+
+    N is a power of two, and so is G, so that few programs are compiled.
+    """
+    order = np.argsort(group, kind="stable")
+    order = order[np.searchsorted(group[order], 0) :]
+    groups, first, lengths = np.unique(group[order], return_index=True, return_counts=True)
+    padded = 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    for n in np.unique(padded):
+        members = np.flatnonzero(padded == n)
+        most = max(1, _EVALUATED // n)
+        for start in range(0, len(members), most):
+            some = members[start : start + most]
+            size = 1 << (len(some) - 1).bit_length()
+            some = np.concatenate([some, np.repeat(some[:1], size - len(some))])
+            is_own = np.arange(n) < lengths[some][:, None]
+            is_own[min(len(members) - start, most) :] = False
+            yield groups[some], order[first[some][:, None] + np.where(is_own, np.arange(n), 0)], is_own

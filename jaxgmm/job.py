@@ -1,0 +1,187 @@
+"""A job that can be taken up again: its finished parts, kept in a directory until all are one.
+
+    OUT/.unfinished/job.json     what was asked for, of which file
+    OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
+    OUT/fits.parquet, …          all parts, joined, once the last is done; what was asked for stands in their metadata
+
+Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
+moment: what has a name is whole, and anything else is made again.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxgmm import tables
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has none, and two processes could take up one job there.
+    fcntl = None
+
+UNFINISHED = ".unfinished"
+METADATA = b"jaxgmm"
+_JOB, _LOCK = "job.json", "lock"
+
+
+class Job(NamedTuple):
+    """A job in a directory.
+
+    Attributes:
+        out: where its tables will be.
+        names: of the tables, without suffix; the last is placed last.
+        description: what was asked for: numbers, texts, lists and dicts of them.
+    """
+
+    out: Path
+    names: tuple[str, ...]
+    description: Mapping[str, Any]
+
+    @property
+    def directory(self) -> Path:
+        """Where parts are kept until all are done."""
+        return self.out / UNFINISHED
+
+    def is_done(self, part: int) -> bool:
+        """Whether a part has been kept."""
+        return self._part(part).is_dir()
+
+    @property
+    def n_done(self) -> int:
+        """How many parts have been kept."""
+        return sum(path.name.isdecimal() for path in self.directory.iterdir()) if self.directory.is_dir() else 0
+
+    def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
+        """Keeps the tables of a part.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        aside = self.directory / f"{self._part(part).name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for name in self.names:
+            with tables.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
+                writer.write_table(of_part[name])
+        aside.rename(self._part(part))
+
+    def finish(self, n_parts: int) -> None:
+        """Joins the tables of all parts, puts them in their places, and removes the parts.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        described = {METADATA: json.dumps(self.description).encode()}
+        for name in self.names:
+            files = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
+            schema = pq.read_schema(files[0])
+            schema = schema.with_metadata({**(schema.metadata or {}), **described})
+            with tables.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
+                for path in files:
+                    with pq.ParquetFile(path) as file:
+                        writer.write_table(file.read())
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _part(self, part: int) -> Path:
+        return self.directory / f"{part:06}"
+
+
+@contextmanager
+def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any], *, resume: bool) -> Iterator[Job]:
+    """A job, new or taken up again, for this process alone.
+
+    Args:
+        out: directory of the tables; made if it does not exist.
+        names: of the tables, without suffix.
+        description: what is asked for; JSON.
+        resume: whether to go on with a job that was begun in this directory before, if there is one.
+
+    Raises:
+        OSError: tables of these names exist already, or another process is at work on them.
+        ValueError: another job was begun there.
+    """
+    job = Job(Path(out), tuple(names), json.loads(json.dumps(description)))
+    if not _is_begun(job, resume=resume):
+        tables.check_absent(job.out, job.names)
+    missing = [path for path in job.directory.absolute().parents if not path.exists()]
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with _alone(job):
+        try:
+            _describe(job)
+            yield job
+        finally:
+            # Without a finished part there is nothing to go on with.
+            if job.n_done == 0:
+                shutil.rmtree(job.directory, ignore_errors=True)
+            for made in missing:
+                if made.is_dir() and not any(made.iterdir()):
+                    made.rmdir()
+
+
+def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
+    """Whether all tables of a job are in their places. What a killed process left beside them is removed."""
+    out, wanted = Path(out), json.loads(json.dumps(description))
+    if not all(description_of(out / f"{name}.parquet") == wanted for name in names):
+        return False
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    return True
+
+
+def description_of(path: str | Path) -> dict[str, Any] | None:
+    """What was asked for when a table was made, or None where that is not known."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return json.loads(metadata[METADATA])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _is_begun(job: Job, *, resume: bool) -> bool:
+    """Whether the same job was begun before."""
+    file = job.directory / _JOB
+    if not file.is_file():
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{job.directory} holds an unfinished job; go on with --resume, or remove it to begin anew."
+        )
+    try:
+        before = json.loads(file.read_text())
+    except ValueError:
+        raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.") from None
+    for name in {**before, **job.description}:
+        if before.get(name) != job.description.get(name):
+            raise ValueError(
+                f"{job.directory} was begun with {name} {_said(before, name)}, not {_said(job.description, name)}; "
+                "ask for the same again, or remove it to begin anew."
+            )
+    return True
+
+
+def _said(description: Mapping[str, Any], name: str) -> str:
+    return json.dumps(description[name]) if name in description else "left out"
+
+
+def _describe(job: Job) -> None:
+    aside = job.directory / f"{_JOB}.partial"
+    aside.write_text(json.dumps(job.description, indent=1))
+    aside.replace(job.directory / _JOB)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Keeps other processes from the same job; the system ends this with the process, however that ends."""
+    with (job.directory / _LOCK).open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise FileExistsError(f"another process is at work in {job.directory}; wait for it.") from None
+        yield

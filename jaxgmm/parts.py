@@ -1,0 +1,220 @@
+"""A table larger than memory, in parts that hold whole groups.
+
+    plan: one pass over the key columns finds all groups, and whether rows are in the order of their keys
+    read: one part after another; where rows are in order, each is a range of rows, and otherwise rows are first cut
+          into a file for each part
+
+A plan depends on the file and on the size of parts alone, so the same parts come back when work is taken up again. What
+is held at a time is a part, the keys of all groups, and a block of rows of the file as it was written.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+
+from jaxgmm import tables
+from jaxgmm.frames import checked_weights, key_codes, numbers
+
+# Rows read at a time: small beside a part, large beside the cost of a call.
+_BLOCK = 2**17
+# Groups collected before equal ones are joined.
+_MANY = 2**20
+# Files that are open while rows are cut; a process may have about a thousand.
+_MOST_FILES = 256
+
+
+class Rows(NamedTuple):
+    """The rows of a file.
+
+    Attributes:
+        path: a Parquet file, which is read block by block, or a CSV file.
+        table: all rows of a CSV file, which is read whole; None otherwise.
+    """
+
+    path: Path
+    table: pa.Table | None
+
+    def blocks(self, columns: Sequence[str], start: int = 0, size: int = _BLOCK) -> Iterator[pa.Table]:
+        """The rows from number `start` on, some columns of them, `size` at a time."""
+        if self.table is not None:
+            for first in range(start, self.table.num_rows, size):
+                yield self.table.select(list(columns)).slice(first, size)
+            return
+        with tables.opened(self.path) as file:
+            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            first_group = int(np.searchsorted(ends, start, side="right"))
+            skipped = start - (int(ends[first_group - 1]) if first_group else 0)
+            groups = list(range(first_group, file.num_row_groups))
+            for batch in file.iter_batches(size, row_groups=groups, columns=list(columns)):
+                block = pa.Table.from_batches([batch]).select(list(columns)).slice(skipped)
+                skipped = max(0, skipped - batch.num_rows)
+                if block.num_rows:
+                    yield block
+
+
+class Plan(NamedTuple):
+    """The groups of a table, and how they are dealt out to P parts.
+
+    Attributes:
+        keys: one row for each of B groups, in the order of the keys.
+        n_samples: `(B,)`, their rows.
+        first: `(P + 1,)`; part `p` holds groups `first[p]` to `first[p + 1]`.
+        is_in_order: whether the rows of the file are in the order of their keys.
+    """
+
+    keys: pa.Table
+    n_samples: Int[np.ndarray, " b"]
+    first: Int[np.ndarray, " boundaries"]
+    is_in_order: bool
+
+    @property
+    def n_parts(self) -> int:
+        """P."""
+        return len(self.first) - 1
+
+    def n_groups(self, some: Sequence[int]) -> int:
+        """How many groups some parts hold."""
+        return int(np.sum(np.diff(self.first)[list(some)]))
+
+
+def open_rows(path: str | Path, columns: Sequence[str]) -> Rows:
+    """A file's rows, not yet read unless it is a CSV file.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table, no rows, or a column that it lacks.
+    """
+    path = Path(path)
+    tables.check_columns(path, tables.column_names(path), columns)
+    rows = Rows(path, None if tables.is_parquet(path) else tables.read_table(path, columns))
+    n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
+    if n_rows == 0:
+        raise ValueError(f"{path} is empty; it needs at least one row below its header.")
+    return rows
+
+
+def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | None, rows_per_part: int) -> Plan:
+    """Finds the groups of a table, in one pass over its key columns, and deals them out.
+
+    Args:
+        rows: the table.
+        by: the columns that make a group's key.
+        features: columns that will be fitted.
+        weights: column of sample weights, or None.
+        rows_per_part: about so many rows go into a part, though never less than a group.
+
+    Returns:
+        the groups and the parts.
+
+    Raises:
+        ValueError: a column cannot be a key, a feature is no number, or a weight is negative.
+    """
+    found, is_in_order = [], True
+    for block in rows.blocks([*features, *by]):
+        for name in features:
+            numbers(block[name].slice(0, 0), name)
+        break
+    for block in rows.blocks(list(dict.fromkeys([*by, *([] if weights is None else [weights])]))):
+        if weights is not None:
+            checked_weights(block[weights], weights)
+        codes = key_codes(block, by)
+        is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))
+        found.append(_counted(block.select(list(by)), codes, np.ones(len(codes), np.int64)))
+        if sum(len(counts) for _, counts in found) > _MANY:
+            found, is_in_order = _joined(found, by, is_in_order)
+    ((keys, n_samples),), is_in_order = _joined(found, by, is_in_order)
+    before = np.cumsum(n_samples) - n_samples
+    n_rows = int(np.sum(n_samples))
+    n_parts = -(-n_rows // rows_per_part)
+    if not is_in_order:
+        n_parts = min(n_parts, _MOST_FILES)
+    part = before * n_parts // n_rows
+    first = np.flatnonzero(np.concatenate([[True], part[1:] != part[:-1], [True]]))
+    return Plan(keys, n_samples, first, is_in_order)
+
+
+def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int], aside: Path) -> Iterator[pa.Table]:
+    """The rows of some parts, one table for each.
+
+    Args:
+        rows: the table.
+        planned: its plan.
+        columns: the columns wanted, those of the keys among them.
+        wanted: numbers of parts, ascending.
+        aside: a directory for files to cut the rows into; made if it is needed, and not removed.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if planned.is_in_order or planned.n_parts == 1:
+        yield from _ranges(rows, planned, columns, wanted)
+        return
+    _cut(rows, planned, columns, set(wanted), aside)
+    for part in wanted:
+        with pa.memory_map(str(_aside(aside, part))) as source:
+            yield pa.ipc.open_stream(source).read_all()
+        _aside(aside, part).unlink()
+
+
+def _ranges(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[pa.Table]:
+    """Parts that are ranges of rows."""
+    ends = np.concatenate([[0], np.cumsum(planned.n_samples)])[planned.first]
+    held: list[pa.Table] = []
+    position = int(ends[wanted[0]]) if len(wanted) else 0
+    blocks = rows.blocks(columns, position)
+    for part in wanted:
+        start, stop = int(ends[part]), int(ends[part + 1])
+        while position + sum(table.num_rows for table in held) < stop:
+            held.append(next(blocks))
+        table = pa.concat_tables(held)
+        yield table.slice(start - position, stop - start)
+        held, position = [table.slice(stop - position)], stop
+
+
+def _cut(rows: Rows, planned: Plan, columns: Sequence[str], wanted: set[int], aside: Path) -> None:
+    """Writes the rows of every wanted part into a file of its own, in the order that they have."""
+    by = planned.keys.column_names
+    boundaries = planned.keys.take(planned.first[1:-1])
+    aside.mkdir(parents=True, exist_ok=True)
+    writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+    try:
+        for block in rows.blocks(columns):
+            codes = key_codes(pa.concat_tables([boundaries, block.select(by)]), by)
+            part = np.searchsorted(codes[: len(boundaries)], codes[len(boundaries) :], side="right")
+            order = np.argsort(part, kind="stable")
+            for number, own in zip(*_runs(part[order], order), strict=True):
+                if number in wanted:
+                    if number not in writers:
+                        writers[number] = pa.ipc.new_stream(_aside(aside, number), block.schema)
+                    writers[number].write_table(block.take(own))
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _runs(values: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
+    """The distinct ones of some sorted values, and the rows that have each."""
+    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    return values[first].tolist(), np.split(rows, first[1:])
+
+
+def _aside(directory: Path, part: int) -> Path:
+    return directory / f"{part:06}.arrow"
+
+
+def _counted(keys: pa.Table, codes: np.ndarray, counts: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The distinct keys in order, and the sum of counts of each."""
+    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
+    return keys.take(first), np.bincount(group, weights=counts).astype(np.int64)
+
+
+def _joined(found: list, by: Sequence[str], is_in_order: bool) -> tuple[list, bool]:
+    """Groups of successive blocks as those of one, and whether they were in order."""
+    keys = pa.concat_tables([keys for keys, _ in found])
+    codes = key_codes(keys, by)
+    is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))
+    return [_counted(keys, codes, np.concatenate([counts for _, counts in found]))], is_in_order

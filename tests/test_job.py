@@ -1,0 +1,170 @@
+"""Jobs: what a process leaves behind when it ends at any moment, and what the next one makes of it."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jaxgmm import job, tables
+
+NAMES, ASKED = ["models", "fits"], {"k": [1, 2], "tol": 1e-5}
+N_PARTS = 3
+
+
+def of_part(part):
+    return {"fits": pa.table({"part": [part, part]}), "models": pa.table({"name": [f"m{part}"]})}
+
+
+def do(out, *, resume=False, asked=ASKED, stop_after=None):
+    """Does a job, or stops; returns the parts that were done now."""
+    done = []
+    with job.begun(out, NAMES, asked, resume=resume) as begun:
+        for part in range(N_PARTS):
+            if part == stop_after:
+                raise KeyboardInterrupt
+            if not begun.is_done(part):
+                begun.keep(part, of_part(part))
+                done.append(part)
+        begun.finish(N_PARTS)
+    return done
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def check_whole(out):
+    assert files(out) == ["fits.parquet", "models.parquet"]
+    assert pq.read_table(out / "fits.parquet")["part"].to_pylist() == [0, 0, 1, 1, 2, 2]
+    assert pq.read_table(out / "models.parquet")["name"].to_pylist() == ["m0", "m1", "m2"]
+
+
+def test_tables_are_those_of_all_parts_and_say_what_was_asked_for(tmp_path):
+    assert do(tmp_path / "new" / "out") == [0, 1, 2]
+    check_whole(tmp_path / "new" / "out")
+    assert job.description_of(tmp_path / "new" / "out" / "fits.parquet") == ASKED
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_job_goes_on_where_it_was(tmp_path, stop_after):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=stop_after)
+    assert not (tmp_path / "fits.parquet").exists()
+    assert do(tmp_path, resume=True) == list(range(stop_after, N_PARTS))
+    check_whole(tmp_path)
+
+
+def test_a_job_without_a_finished_part_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path / "new" / "out", stop_after=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def places(monkeypatch, stop_at):
+    """Ends the process, as it were, just before change number `stop_at` of the directory."""
+    n_changes = 0
+
+    def counted(change):
+        def changed(*args, **kwargs):
+            nonlocal n_changes
+            n_changes += 1
+            if n_changes >= stop_at:
+                # From here on the process does nothing any more, not even tidy up.
+                raise _Killed
+            return change(*args, **kwargs)
+
+        return changed
+
+    for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (Path, "rmdir")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    for name in ("rmtree",):
+        monkeypatch.setattr(job.shutil, name, counted(getattr(job.shutil, name)))
+    return lambda: n_changes
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_a_job_killed_at_any_change_is_finished_by_the_next(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        count = places(patch, 10**9)
+        do(tmp_path / "uninterrupted")
+    assert count() > 10
+    for stop_at in range(1, count() + 1):
+        out = tmp_path / f"{stop_at}"
+        with monkeypatch.context() as patch:
+            places(patch, stop_at)
+            with pytest.raises(_Killed):
+                do(out)
+        kept = {path.name for path in out.glob(f"{job.UNFINISHED}/??????") if path.name.isdecimal()}
+        if not job.is_finished(out, NAMES, ASKED):
+            done = do(out, resume=True)
+            assert {f"{part:06}" for part in done} == {f"{part:06}" for part in range(N_PARTS)} - kept
+        check_whole(out)
+
+
+def test_a_finished_job_is_known_by_what_was_asked_for(tmp_path):
+    assert not job.is_finished(tmp_path, NAMES, ASKED)
+    do(tmp_path)
+    assert job.is_finished(tmp_path, NAMES, ASKED)
+    assert not job.is_finished(tmp_path, NAMES, ASKED | {"tol": 1e-4})
+
+
+def test_another_job_is_refused_by_what_differs(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match=r"was begun with tol 1e-05, not 0\.1; ask for the same again, or remove it"):
+        do(tmp_path, resume=True, asked=ASKED | {"tol": 0.1})
+    with pytest.raises(ValueError, match="was begun with new left out, not 1"):
+        do(tmp_path, resume=True, asked=ASKED | {"new": 1})
+    with pytest.raises(FileExistsError, match="unfinished job; go on with --resume"):
+        do(tmp_path)
+    assert do(tmp_path, resume=True) == [1, 2]
+
+
+def test_existing_tables_are_left_alone(tmp_path):
+    (tmp_path / "fits.parquet").write_bytes(b"mine")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="exists already; remove it"):
+            do(tmp_path, resume=resume)
+    assert files(tmp_path) == ["fits.parquet"]
+
+
+def test_two_processes_do_not_share_a_job(tmp_path):
+    if job.fcntl is None:
+        pytest.skip("the system has no locks of this kind")
+    with job.begun(tmp_path, NAMES, ASKED, resume=False) as first:
+        first.keep(0, of_part(0))
+        with (
+            pytest.raises(FileExistsError, match="another process is at work"),
+            job.begun(tmp_path, NAMES, ASKED, resume=True),
+        ):
+            pass
+        assert first.is_done(0)
+
+
+def test_an_unreadable_description_is_one_line_with_the_remedy(tmp_path):
+    (tmp_path / job.UNFINISHED).mkdir()
+    (tmp_path / job.UNFINISHED / "job.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read; remove"):
+        do(tmp_path, resume=True)
+
+
+def test_a_full_disk_keeps_the_parts_that_are_done(tmp_path, monkeypatch):
+    write, calls = tables.pq.ParquetWriter.write_table, []
+
+    def full(self, table):
+        calls.append(table)
+        if len(calls) > 2:
+            raise OSError(28, os.strerror(28))
+        write(self, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables.pq.ParquetWriter, "write_table", full)
+        with pytest.raises(OSError, match="No space"):
+            do(tmp_path)
+    assert do(tmp_path, resume=True) == [1, 2]
+    check_whole(tmp_path)
