@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -53,6 +54,22 @@ def check_options(
     ):
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+
+
+def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None]:
+    """The length of the history, 0 for none, and after which iterations `(S,)` to record the parameters, or None."""
+    if isinstance(history, bool | np.bool_):
+        return (int(max_iter) + 1 if history else 0), None
+    if isinstance(history, np.ndarray):
+        history = history.tolist()
+    if not isinstance(history, Sequence) or isinstance(history, str | bytes) or not history:
+        raise ValueError(f"history must be False, True or a sequence of iteration numbers; got {history!r}.")
+    for number in history:
+        if not is_integer(number) or not 0 <= int(number) <= max_iter:
+            raise ValueError(f"history must name iterations from 0 to max_iter={max_iter}; got {number!r}.")
+    if len(set(history)) < len(history):
+        raise ValueError(f"history must name every iteration once; got {history!r}.")
+    return int(max_iter) + 1, np.array(history, np.int32)
 
 
 def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:

@@ -45,7 +45,7 @@ def store_chosen(fits: ChunkFits, chosen: np.ndarray, data_sets: np.ndarray, bes
     if len(c) == 0:
         return
     rows = data_sets[c]
-    for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history"}:
+    for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
         getattr(best, name)[rows] = getattr(fits, name)[c, m]
     mixture = Mixture(*(leaf[c, m] for leaf in fits.mixture))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:

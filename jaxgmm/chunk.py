@@ -42,6 +42,7 @@ class ChunkFits(NamedTuple):
     start_status: Int[Array, "g r"]
     start_spurious: Int[Array, "g r"]
     history: Float[Array, "g t"] | None
+    snapshots: Mixture | None
     executed: int
     useful: int
 
@@ -69,7 +70,9 @@ def fit_chunk(
     Returns:
         the fits.
     """
-    sets, starts, status = _begin(x, lengths, sample_weight, start, options, layout=program.layout, init=program.init)
+    # How many snapshots are taken is nothing to compile this for.
+    told = options._replace(snapshots=None)
+    sets, starts, status = _begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
     fits = jax.device_get(_chosen(described, status, runs.states, runs.spikes, runs.judged, options.models))
@@ -226,8 +229,12 @@ def _chosen(
     variances = mixture.covariances if mixture.is_diagonal else jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
     representable = jnp.all(jnp.isfinite(variances) & (variances > 0), axis=(-2, -1))
     has_answer = fitted & jnp.isfinite(chosen.log_likelihood) & representable
+
+    def answer(mixture: Mixture) -> Mixture:
+        return where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture))
+
     return ChunkFits(
-        mixture=where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture)),
+        mixture=answer(mixture),
         best=best,
         # Taken from the starts' on the host: compiled twice, the same sum may round differently.
         log_likelihood=None,
@@ -240,6 +247,9 @@ def _chosen(
         history=None
         if chosen.history is None
         else jnp.where(fitted[:, None], sets.weight_scale[:, None] * (chosen.history - offset), jnp.nan),
+        snapshots=None
+        if chosen.snapshots is None
+        else answer(jax.vmap(jax.vmap(to_data_units, (0, None)))(chosen.snapshots, sets.units)),
         executed=0,
         useful=0,
     )

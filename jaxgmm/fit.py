@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_options, checked_key, checked_start, checked_weights
+from jaxgmm.arguments import check_options, checked_history, checked_key, checked_start, checked_weights
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded
@@ -40,6 +40,10 @@ class FitResult(NamedTuple):
         history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
             end; None unless asked for.
         efficiency: of all run-iterations executed, the share that some run still needed.
+        snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
+            in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
+            `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
+            (its end is in `mixture`), or where there is no answer. None unless asked for.
     """
 
     mixture: Mixture
@@ -52,6 +56,7 @@ class FitResult(NamedTuple):
     start_spurious: np.ndarray
     history: np.ndarray | None
     efficiency: float
+    snapshots: Mixture | None = None
 
 
 def fit(
@@ -68,7 +73,7 @@ def fit(
     sample_weight: Any = None,
     key: Any = 0,
     precision: Precision = "mixed",
-    history: bool = False,
+    history: bool | Sequence[int] = False,
     progress: bool | Callable[[int, int], None] = False,
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
@@ -98,7 +103,8 @@ def fit(
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
         precision: `"mixed"` searches among starts in float32, unless there is little to do, and finishes in float64;
             `"float32"` and `"float64"` do all iterations in one precision. Preparation and results are float64 always.
-        history: record the log-likelihood of every iteration.
+        history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
+            also records the parameters after exactly these, in `snapshots`.
         progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
 
     Returns:
@@ -120,8 +126,10 @@ def fit(
     data = batch(x)
     weights_of = read_weights(sample_weight, data)
     init_name, start = checked_start(init, data, n_components, covariance_type)
-    n_init, n_history = int(n_init) if start is None else 1, int(max_iter) + 1 if history else 0
-    program, options = what_to_run(init_name, n_init, n_finalists, precision, n_history, tol, max_iter, key)
+    n_init, (n_history, snapshots) = int(n_init) if start is None else 1, checked_history(history, max_iter)
+    program, options = what_to_run(
+        init_name, n_init, n_finalists, precision, n_history, tol, max_iter, key, snapshots=snapshots
+    )
     model = (int(n_components), covariance_type, float(reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
         return fit_batch(data, weights_of, start, model, program, options, report)
@@ -164,7 +172,16 @@ def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
 
 
 def what_to_run(
-    init: str, n_init: int, n_finalists: int | None, precision: str, n_history: int, tol: Any, max_iter: Any, key: Any
+    init: str,
+    n_init: int,
+    n_finalists: int | None,
+    precision: str,
+    n_history: int,
+    tol: Any,
+    max_iter: Any,
+    key: Any,
+    *,
+    snapshots: np.ndarray | None = None,
 ) -> tuple[Program, Options]:
     """Programs and options, as far as they do not depend on shapes and models: `jaxgmm.plan` decides those."""
     layout = Layout(families=(), n_components=0, has_absent=False, n_init=n_init, tile=0)
@@ -175,11 +192,12 @@ def what_to_run(
         precision=precision,
         search_dtype="float32",
         n_history=n_history,
+        n_snapshots=0 if snapshots is None else len(snapshots),
         n_slots=1,
         n_stacked_slots=0,
     )
     no_models = Models(*np.empty((3, 0), np.int32))
-    return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models)
+    return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models, snapshots)
 
 
 # From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
@@ -245,8 +263,12 @@ def empty_result(data: Batch, models: Sequence[Combination], program: Program) -
     """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
     b, d, r, k = data.n_data_sets, data.samples.shape[1], program.layout.n_init, max(k for k, _, _ in models)
     spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in models) else (d, d)
+
+    def no_mixtures(*axes: int) -> Mixture:
+        return Mixture(*(np.full((*axes, k, *trailing), np.nan) for trailing in ((), (d,), spread)))
+
     return FitResult(
-        mixture=Mixture(np.full((b, k), np.nan), np.full((b, k, d), np.nan), np.full((b, k, *spread), np.nan)),
+        mixture=no_mixtures(b),
         log_likelihood=np.full(b, np.nan),
         n_iter=np.zeros(b, np.int32),
         status=np.zeros(b, np.int32),
@@ -256,6 +278,7 @@ def empty_result(data: Batch, models: Sequence[Combination], program: Program) -
         start_spurious=np.zeros((b, r), np.int32),
         history=np.full((b, program.n_history), np.nan) if program.n_history else None,
         efficiency=math.nan,
+        snapshots=no_mixtures(b, program.n_snapshots) if program.n_snapshots else None,
     )
 
 
@@ -268,6 +291,8 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
     # A program may have had room for more components.
     n_components = result.mixture.weights.shape[1]
     fits = fits._replace(mixture=Mixture(*(leaf[:, :n_components] for leaf in fits.mixture)))
+    if fits.snapshots is not None:
+        fits = fits._replace(snapshots=Mixture(*(leaf[:, :, :n_components] for leaf in fits.snapshots)))
     for name in set(FitResult._fields) & set(ChunkFits._fields):
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
 

@@ -176,7 +176,7 @@ def _sized(
         n_samples, n_held = -(-n_samples // tile) * tile, n_features
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
-    data_set_bytes += 8 * n_runs * (program.n_history + 3 * n_components * n_rows)
+    data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
     slots, stacked = 1, 0
     if tile == 0:
         slots = n_slots(n_samples * sample_bytes, machine)

@@ -84,6 +84,7 @@ class Program(NamedTuple):
         precision: `"mixed"`, `"float32"` or `"float64"`.
         search_dtype: type of the search among starts in mixed precision.
         n_history: length of the recorded history; 0 when none is asked for.
+        n_snapshots: S, iterations after which the parameters are recorded; 0 likewise.
         n_slots: slots for single runs.
         n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
     """
@@ -94,6 +95,7 @@ class Program(NamedTuple):
     precision: str
     search_dtype: str
     n_history: int
+    n_snapshots: int
     n_slots: int
     n_stacked_slots: int
 
@@ -121,6 +123,7 @@ class Options(NamedTuple):
         reg_covar: the ridges, as fractions of each feature's variance.
         key: random key, or seed.
         models: what is fitted.
+        snapshots: `(S,)`, the iterations after which the parameters are recorded; None for none.
     """
 
     tol: float
@@ -128,6 +131,7 @@ class Options(NamedTuple):
     reg_covar: Float[Array | np.ndarray, " i"]
     key: Array | np.int64
     models: Models
+    snapshots: Int[Array | np.ndarray, " s"] | None
 
 
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
@@ -232,7 +236,7 @@ def all_runs(
     rows = form_of(np.arange(len(sound)), len(sound), len(sets.total_weight), options.models)
     margin = tol * np.maximum(np.asarray(sets.total_weight)[rows], 1.0)
 
-    found = _begun(starts, program.n_history)
+    found = _begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = work.run(found, wanted, tol, SHORT, floor, dtype)
         wanted = _among_best(found, wanted, margin, program)
@@ -311,6 +315,7 @@ class _Work(NamedTuple):
         program = self.program
         states, spikes, executed, useful = _run(
             *(self.sets, self.starts, found.states, wanted, self.options.models, tol, max_iter, floor),
+            self.options.snapshots,
             layout=program.layout,
             n_slots=program.n_stacked_slots if stacked else program.n_slots,
             stacked=stacked,
@@ -329,6 +334,7 @@ def _run(
     tol: Any,
     max_iter: Any,
     variance_floor: Any,
+    snapshots: Int[Array, " s"] | None,
     *,
     layout: Layout,
     n_slots: int,
@@ -345,6 +351,7 @@ def _run(
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
+    snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
 
     # A slot holds one run, or all runs of a fit in a leading axis.
     def load(item: Array) -> tuple[Data | Tiles, _Slot]:
@@ -355,12 +362,12 @@ def _run(
         row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
         data = as_data(z[row], weights[row], layout.tile, diagonal=layout.diagonal)
         present = jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components if layout.has_absent else None
-        settings = em.Settings(ridge[row], tol, max_iter, floor, present)
+        settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
 
     def begin(slot: _Slot) -> _Slot:
         def one(record: em.RunState) -> em.RunState:
-            return em.init(record.mixture, slot.settings, record.n_iter, record.history)
+            return em.init(record.mixture, slot.settings, record.n_iter, record.history, record.snapshots)
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
@@ -399,9 +406,9 @@ def _run(
     return kept, spikes, executed * runs_per_slot, useful
 
 
-def _begun(starts: Mixture, n_history: int) -> Runs:
+def _begun(starts: Mixture, program: Program) -> Runs:
     """Runs `(Q,)` that have made no step yet. Made on the host: that spares a dispatch for each array."""
-    n_runs = len(starts.weights)
+    n_runs, n_history, n_snapshots = len(starts.weights), program.n_history, program.n_snapshots
 
     def full(value: float, dtype: type, *shape: int) -> Any:
         return np.full(shape, value, dtype)
@@ -413,6 +420,9 @@ def _begun(starts: Mixture, n_history: int) -> Runs:
         n_iter=full(0, np.int32, n_runs),
         status=full(em.RUNNING, np.int32, n_runs),
         history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,
+        snapshots=Mixture(*(full(np.nan, np.float64, n_runs, n_snapshots, *leaf.shape[1:]) for leaf in starts))
+        if n_snapshots
+        else None,
     )
     return Runs(states, np.zeros(n_runs, np.int32), np.zeros(n_runs, bool), 0, 0)
 

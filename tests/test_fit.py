@@ -278,6 +278,95 @@ def test_history_holds_the_start_and_every_iteration(precision: str) -> None:
     assert result.history.shape == (3, result.n_iter.max() + 1)
 
 
+@pytest.mark.parametrize(("family", "precision"), [*((family, "mixed") for family in FAMILIES), ("full", "float32")])
+def test_snapshots_are_the_parameters_after_so_many_iterations(family: str, precision: str) -> None:
+    x, iterations = stack(3), (4, 0, 1)
+    options = {"covariance_type": family, "init": np.arange(x.shape[1]) % 3, "precision": precision, "tol": 0}
+    snapshots = jaxgmm.fit(x, 3, max_iter=6, history=iterations, **options).snapshots
+    for s, n in enumerate(iterations):
+        expected = jaxgmm.fit(x, 3, max_iter=n, **options).mixture
+        for leaf, expected_leaf in zip(snapshots, expected, strict=True):
+            np.testing.assert_allclose(leaf[:, s], expected_leaf, rtol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float64"])
+def test_snapshots_explain_the_history(precision: str) -> None:
+    x = stack(4)
+    n_iter = jaxgmm.fit(x, 3, n_init=3, precision=precision).n_iter
+    iterations = sorted({0, 1, 2, 500, *n_iter.tolist()})
+    result = jaxgmm.fit(x, 3, n_init=3, precision=precision, history=iterations)
+    np.testing.assert_array_equal(result.n_iter, n_iter)
+    for s, n in enumerate(iterations):
+        snapshot = jaxgmm.Mixture(*(leaf[:, s] for leaf in result.snapshots))
+        ended = n_iter < n
+        for leaf in snapshot:
+            np.testing.assert_array_equal(np.all(np.isnan(leaf.reshape(4, -1)), axis=1), ended)
+            np.testing.assert_array_equal(np.any(np.isnan(leaf.reshape(4, -1)), axis=1), ended)
+        expected = jaxgmm.log_prob(snapshot, x).sum(axis=1)
+        history = result.history[:, n] if n < result.history.shape[1] else np.full(4, np.nan)
+        # Iterations that float32 made are known in its digits.
+        np.testing.assert_allclose(history, expected, rtol=1e-12 if precision == "float64" else 1e-5)
+        last = n_iter == n
+        np.testing.assert_allclose(result.log_likelihood[last], expected[last], rtol=1e-12)
+        for leaf, end in zip(snapshot, result.mixture, strict=True):
+            # Two products of the same matrices, which compilers may round differently.
+            np.testing.assert_allclose(leaf[last], end[last], rtol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_snapshots_have_the_shapes_of_the_mixture_and_an_axis_more(family: str) -> None:
+    # Data sets of many lengths share a program with room for five components.
+    x = [clusters(0, 50), np.full((60, 2), np.nan), clusters(1, 90)]
+    result = jaxgmm.fit(x, 2, covariance_type=family, n_init=2, history=[1, 0])
+    spread = (2,) if FAMILIES[family].diagonal else (2, 2)
+    assert [leaf.shape for leaf in result.snapshots] == [(3, 2, 2), (3, 2, 2, 2), (3, 2, 2, *spread)]
+    assert all(np.all(np.isnan(leaf[1])) and not np.any(np.isnan(leaf[[0, 2]])) for leaf in result.snapshots)
+    alone = jaxgmm.fit(x[0], 2, covariance_type=family, n_init=2, history=[1, 0])
+    assert [leaf.shape for leaf in alone.snapshots] == [(2, 2), (2, 2, 2), (2, 2, *spread)]
+    np.testing.assert_allclose(alone.snapshots.means, result.snapshots.means[0], atol=1e-5)
+
+
+def test_snapshots_change_nothing_else() -> None:
+    x = stack(5)
+    plain, traced, kept = (jaxgmm.fit(x, 3, n_init=3, history=history) for history in (False, True, (2,)))
+    assert plain.snapshots is None
+    assert traced.snapshots is None
+    np.testing.assert_array_equal(kept.history, traced.history)
+    np.testing.assert_array_equal(kept.mixture.means, plain.mixture.means)
+    compiled = _run._cache_size()
+    jaxgmm.fit(x, 3, n_init=3, history=(7,))
+    assert _run._cache_size() == compiled
+
+
+def test_snapshots_of_stacked_starts_and_of_finalists_are_those_of_the_chosen_run() -> None:
+    x = stack(5)
+    for options in ({"tol": 0, "max_iter": 30, "precision": "float64"}, {"n_finalists": 2}):
+        result = jaxgmm.fit(x, 3, n_init=4, history=(0, 3), **options)
+        start = jaxgmm.Mixture(*(leaf[:, 0] for leaf in result.snapshots))
+        again = jaxgmm.fit(x, 3, init=start, tol=0, max_iter=3, precision="float64").mixture
+        np.testing.assert_allclose(result.snapshots.means[:, 1], again.means, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ((), "history must be False, True or a sequence of iteration numbers"),
+        ("all", "history must be False, True or a sequence of iteration numbers; got 'all'"),
+        (3, "history must be False, True or a sequence of iteration numbers; got 3"),
+        (None, "history must be False, True or a sequence"),
+        ((0, -1), "history must name iterations from 0 to max_iter=20; got -1"),
+        ((0, 21), "history must name iterations from 0 to max_iter=20; got 21"),
+        ((0, 1.5), "history must name iterations from 0 to max_iter=20; got 1.5"),
+        ((0, True), "history must name iterations from 0 to max_iter=20; got True"),
+        (np.array([[1, 2]]), "history must name iterations"),
+        ((3, 1, 3), "history must name every iteration once"),
+    ],
+)
+def test_snapshots_that_cannot_be_are_refused_in_words(history: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        jaxgmm.fit(stack(2), 3, max_iter=20, history=history)
+
+
 @pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
 @pytest.mark.parametrize("n_init", [1, 3])
 @pytest.mark.parametrize("max_iter", [0, 1, 2, 9])

@@ -40,6 +40,7 @@ class Settings(NamedTuple):
         max_iter: iterations at most.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
         present: which components there are, `(K,)`; None for all. The others keep weight 0.
+        snapshots: iterations `(S,)` after which the parameters are kept; None for none.
     """
 
     ridge: Ridge
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     max_iter: Int[Array, ""]
     variance_floor: Float[Array, ""]
     present: Bool[Array, " k"] | None = None
+    snapshots: Int[Array, " s"] | None = None
 
 
 class RunState(NamedTuple):
@@ -62,6 +64,8 @@ class RunState(NamedTuple):
         status: `RUNNING`, or a `Status`.
         history: log-likelihood of the start and after each iteration, `(max_iter + 1,)`, NaN where there was none; or
             None when it was not asked for.
+        snapshots: the parameters after the iterations that `Settings.snapshots` names, `(S, K, …)`, NaN where there
+            were none; or None.
     """
 
     mixture: Mixture
@@ -70,6 +74,7 @@ class RunState(NamedTuple):
     n_iter: Int[Array, ""]
     status: Int[Array, ""]
     history: Float[Array, " t"] | None
+    snapshots: Mixture | None
 
 
 def init(
@@ -77,6 +82,7 @@ def init(
     settings: Settings,
     n_iter: Int[Array, ""] | None = None,
     history: Float[Array, " t"] | None = None,
+    snapshots: Mixture | None = None,
 ) -> RunState:
     """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
     natural, sound = _checked(start, settings)
@@ -88,6 +94,7 @@ def init(
         n_iter=jnp.zeros((), jnp.int32) if n_iter is None else n_iter,
         status=jnp.where(sound, RUNNING, int(Status.DEGENERATE)).astype(jnp.int32),
         history=history,
+        snapshots=snapshots,
     )
 
 
@@ -126,6 +133,10 @@ def advance(
     history = state.history
     if history is not None:
         history = history.at[state.n_iter].set(log_likelihood)
+    snapshots = state.snapshots
+    if snapshots is not None:
+        is_asked_for = settings.snapshots == state.n_iter
+        snapshots = jax.tree.map(lambda kept, new: _where_rows(is_asked_for, new, kept), snapshots, state.mixture)
     advanced = RunState(
         mixture=_select(goes_on, proposal, state.mixture),
         natural=_select(goes_on, natural, state.natural),
@@ -133,6 +144,7 @@ def advance(
         n_iter=state.n_iter + goes_on.astype(jnp.int32),
         status=status,
         history=history,
+        snapshots=snapshots,
     )
     return _select(is_finished(state), state, advanced)
 
@@ -179,7 +191,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
     mixture, (n_iter, status) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
     natural, _ = natural_parameters(mixture)
     _, log_likelihood = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
-    return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None)
+    return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
 def _checked(mixture: Mixture, settings: Settings) -> tuple[Array, Array]:
@@ -191,6 +203,11 @@ def _checked(mixture: Mixture, settings: Settings) -> tuple[Array, Array]:
 
 def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _where_rows(condition: Bool[Array, " s"], new: Array, old: Array) -> Array:
+    """Rows `(S, …)`, replaced by one new value where a condition holds."""
+    return jnp.where(condition.reshape(-1, *[1] * new.ndim), new[None], old)
 
 
 def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
