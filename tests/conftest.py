@@ -21,7 +21,7 @@ CHECKED = [
         "plan",
         "criteria",
         "frames",
-        "storage",
+        "schema",
         "tables",
         "parts",
         "job",

@@ -19,6 +19,7 @@ FLOORS = [
     {"fit"},
     {"bootstrap", "held_out", "choice"},
     {"sweep"},
+    {"schema"},
     {"sklearn", "frames", "tables", "storage", "plot", "diagnosis", "job", "parts", "cli", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,0 +1,259 @@
+"""Results in files: mixtures, fits, sweeps and bootstraps as safetensors.
+
+A file holds numbers and a header of text, so that reading one never executes anything. Its header is checked against
+what its kind of result must have before any array is read. Every error names the file and the remedy in one line, and
+is a `ValueError` or an `OSError`.
+"""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import jaxgmm
+from jaxgmm.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
+
+try:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save as serialized
+except ImportError:
+    raise ImportError("jaxgmm.storage needs safetensors: pip install 'jaxgmm[files]'.") from None
+
+# Raised whenever what is written could not be read by a version that knows the number before.
+FORMAT_VERSION = 1
+
+_TYPES = {
+    **{f"F{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype(bool),
+}
+
+
+class Info(NamedTuple):
+    """What a file says of itself.
+
+    Attributes:
+        kind: `"Mixture"`, `"FitResult"`, `"Sweep"` or `"Bootstrap"`.
+        shapes: of all arrays, by name, such as `"mixture.means"`, or `"table.bic"` for a column of a sweep's table.
+        options: what `save` was told that the result was made with.
+        format_version: of the file.
+        jaxgmm_version: of the library that wrote it.
+    """
+
+    kind: str
+    shapes: dict[str, tuple[int, ...]]
+    options: dict[str, Any]
+    format_version: int
+    jaxgmm_version: str
+
+
+def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None = None, overwrite: bool = False) -> None:
+    """Writes a result to a file, whole or not at all.
+
+    Args:
+        path: the file; its directory must exist. Nothing depends on its name, which usually ends in `.safetensors`.
+        value: a `Mixture`, `FitResult`, `Sweep` or `Bootstrap`; JAX arrays are saved as NumPy arrays.
+        options: what the result was made with, such as `{"n_components": 3, "key": 0}`, to be found again by `info`:
+            finite numbers, texts, truth values, None, and sequences of these, which come back as lists.
+        overwrite: whether to replace a file that exists.
+
+    Raises:
+        ValueError: no result, arrays that do not fit together, or options that are not as described.
+        OSError: the file exists, or the disk refuses.
+
+    Example:
+        >>> import tempfile, numpy as np, jaxgmm
+        >>> from jaxgmm import storage
+        >>> standard = jaxgmm.Mixture(np.ones(1), np.zeros((1, 2)), np.ones((1, 2)))
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     storage.save(f"{directory}/standard.safetensors", standard, options={"author": "Gauss"})
+        ...     read = storage.load(f"{directory}/standard.safetensors")
+        ...     about = storage.info(f"{directory}/standard.safetensors")
+        >>> read.means, about.kind, about.options
+        (array([[0., 0.]]), 'Mixture', {'author': 'Gauss'})
+    """
+    kind = kind_of(value)
+    options = _checked_options(options)
+    arrays, columns = taken_apart(value)
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    reason = fault(kind, found, columns) or next(
+        (f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES.values()), None
+    )
+    if reason:
+        raise ValueError(f"this {kind} cannot be saved: {reason}.")
+    header = {
+        "format": "jaxgmm",
+        "format_version": str(FORMAT_VERSION),
+        "jaxgmm_version": jaxgmm.__version__,
+        "kind": kind,
+        "options": json.dumps(options),
+        "columns": json.dumps(columns),
+    }
+    _write(Path(path), serialized(arrays, metadata=header), overwrite=overwrite)
+
+
+def load(path: str | Path) -> Result:
+    """Reads a result that `save` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        the result, of the type that was saved, with NumPy arrays.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: the file is cut short or damaged, is not one of jaxgmm, or was written by a newer jaxgmm.
+    """
+    path = _readable(path)
+    about, columns = _header(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            # An array without axes becomes a number, which is what the fit of one data set holds.
+            arrays = {name: file.get_tensor(name)[()] for name in about.shapes}
+        return put_together(about.kind, arrays, columns)
+    except (SafetensorError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def info(path: str | Path) -> Info:
+    """What a file holds, read from its header alone.
+
+    Args:
+        path: a file that `save` wrote.
+
+    Returns:
+        kind, shapes, options and versions.
+
+    Raises:
+        OSError: as for `load`.
+        ValueError: as for `load`.
+    """
+    return _header(_readable(path))[0]
+
+
+def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options as JSON knows them."""
+    options = {} if options is None else options
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise ValueError(f"options must be a dict with texts as keys; got {options!r}.")
+    return {name: _as_json(value, name) for name, value in options.items()}
+
+
+def _as_json(value: Any, name: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_as_json(item, name) for item in value]
+    raise ValueError(
+        f"options may hold finite numbers, texts, truth values, None and sequences of these; {name!r} holds {value!r}."
+    )
+
+
+def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Writes a file aside, and renames it when it is complete."""
+
+    def check_absent() -> None:
+        if os.path.lexists(path) and not overwrite:
+            raise FileExistsError(f"{path} exists already; remove it, name another file, or pass overwrite=True.")
+
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a directory; make it first, or name another.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file.")
+    check_absent()
+    partial = path.with_name(f".partial-{uuid.uuid4().hex}")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        check_absent()
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _readable(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; check the path.")
+    if not path.is_file():
+        raise IsADirectoryError(f"{path} is not a file; name one that jaxgmm.storage.save wrote.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read; change its permissions.")
+    return path
+
+
+def _header(path: Path) -> tuple[Info, list[Column]]:
+    """What a file says of itself, and of the columns of its table; ValueError where it cannot be so."""
+    try:
+        with safe_open(path, framework="np") as file:
+            texts = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, str(error)) from error
+    if texts.get("format") != "jaxgmm":
+        raise _foreign(path)
+    version = _version(path, texts.get("format_version", ""))
+    kind = texts.get("kind", "")
+    unknown = [f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES]
+    if kind not in KINDS or unknown:
+        raise _unreadable(path, unknown[0] if unknown else f"its kind is {kind!r}")
+    try:
+        options, columns = json.loads(texts["options"]), _columns(json.loads(texts["columns"]))
+        if not isinstance(options, dict):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _unreadable(path, "its header does not make sense") from error
+    reason = fault(kind, {name: (shape, _TYPES[dtype]) for name, (shape, dtype) in found.items()}, columns)
+    if reason:
+        raise _unreadable(path, reason)
+    shapes = {name: shape for name, (shape, _) in found.items()}
+    return Info(kind, shapes, options, version, texts.get("jaxgmm_version", "")), columns
+
+
+def _version(path: Path, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise _unreadable(path, f"its format version is {text!r}")
+    if int(text) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} was written by a newer jaxgmm (format {int(text)}; this one reads {FORMAT_VERSION}): upgrade."
+        )
+    return int(text)
+
+
+def _columns(rows: Any) -> list[Column]:
+    """Columns as JSON has them; TypeError where it has something else."""
+    columns = [Column(*row) for row in rows]
+    for name, texts, length in columns:
+        is_list_of_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        if not isinstance(name, str) or type(length) is not int or not (texts is None or is_list_of_text):
+            raise TypeError(f"{name!r} is not a column")
+    if len({column.name for column in columns}) < len(columns):
+        raise TypeError("two columns have one name")
+    return columns
+
+
+def _unreadable(path: Path, reason: str) -> ValueError:
+    with path.open("rb") as file:
+        head = file.read(9)
+    # The header follows its length of 8 bytes, and begins with a brace.
+    if not b"{".startswith(head[8:]):
+        return _foreign(path)
+    reason = reason.strip().partition("\n")[0].rstrip(".")
+    return ValueError(f"{path} is cut short or damaged ({reason}); copy it again, or save the result anew.")
+
+
+def _foreign(path: Path) -> ValueError:
+    return ValueError(f"{path} is not a file of jaxgmm; name one that jaxgmm.storage.save wrote.")
