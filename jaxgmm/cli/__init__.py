@@ -12,8 +12,7 @@ from collections.abc import Sequence
 try:
     import typer
 
-    from jaxgmm.cli import about, demo, fit, pictures, use
-    from jaxgmm.cli.console import INTERRUPTED, MISUSE, Interrupted, say, usage_error
+    from jaxgmm.cli import console, demo, doctor, fit, info, pictures, use
 except ImportError as missing:
     # This module is a program, and the one line is its whole output.
     print(f"jaxgmm: the command needs more packages ({missing}); pip install 'jaxgmm[cli]'", file=sys.stderr)  # noqa: T201
@@ -30,7 +29,7 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    version: about.Version = False,
+    version: console.Version = False,
 ) -> None:
     """Gaussian mixtures in bulk: thousands to millions of fits in one call.
 
@@ -43,9 +42,9 @@ app.command("sweep")(fit.sweep_file)
 app.command("predict")(use.predict_file)
 app.command("sample")(use.sample_file)
 app.command("plot")(pictures.plot_file)
-app.command("info")(about.info)
+app.command("info")(info.info)
 app.command("demo")(demo.demo)
-app.command("doctor")(about.doctor)
+app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,20 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="jaxgmm", standalone_mode=False)
-    except usage_error as error:
+    except console.usage_error as error:
         return _refuse(_usage(error))
     except (ValueError, OSError) as error:
         return _refuse(str(error))
-    except Interrupted as error:
-        say(f"\njaxgmm: interrupted; {error}")
+    except console.Interrupted as error:
+        console.say(f"\njaxgmm: interrupted; {error}")
         if error.is_running:
             # Threads at work in compiled code cannot be stopped, and an orderly exit would wait for them.
             sys.stdout.flush()
-            os._exit(INTERRUPTED)
-        return INTERRUPTED
+            os._exit(console.INTERRUPTED)
+        return console.INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
-        say("\njaxgmm: interrupted; nothing was written.")
-        return INTERRUPTED
+        console.say("\njaxgmm: interrupted; nothing was written.")
+        return console.INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
@@ -86,5 +85,5 @@ def _usage(error: Exception) -> str:
 
 def _refuse(message: str) -> int:
     """Says in one line what is wrong and what to do, and returns the exit code."""
-    say(f"jaxgmm: error: {' '.join(message.split())}")
-    return MISUSE
+    console.say(f"jaxgmm: error: {' '.join(message.split())}")
+    return console.MISUSE

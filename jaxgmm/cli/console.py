@@ -5,14 +5,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+import jax
 import numpy as np
 import typer
 from rich import progress
 from rich.console import Console
 from rich.table import Table
 
+import jaxgmm
 from jaxgmm.status import Status
 
 Answer = TypeVar("Answer")
@@ -21,6 +24,16 @@ MISUSE = 2
 INTERRUPTED = 130
 # Click's, or that of the copy which newer typers carry.
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # pyright: ignore[reportAssignmentType]
+
+
+def _version(shown: bool) -> bool:
+    if shown:
+        typer.echo(f"jaxgmm {jaxgmm.__version__}")
+        raise typer.Exit
+    return shown
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)]
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -34,6 +47,12 @@ class Interrupted(Exception):  # noqa: N818
 def say(text: str) -> None:
     """Prints a line on stderr."""
     typer.echo(text, err=True)
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs for the next time, unless the user has said where."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        jaxgmm.keep_programs(Path(typer.get_app_dir("jaxgmm")) / "programs")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

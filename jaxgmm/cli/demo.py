@@ -1,5 +1,100 @@
-"""`jaxgmm demo`."""
+"""`jaxgmm demo`: a job of the usual kind, from a table to pictures, on cells made for it."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from jaxgmm.cli import console
+
+_PLATES, _ROWS, _COLUMNS = 4, "ABCDEFGH", 12
+_MOST_KINDS = 4
+_OUT = Path("jaxgmm-demo")
 
 
-def demo() -> None:
-    """Show."""
+def demo(
+    context: typer.Context,
+    *,
+    out: Annotated[Path, typer.Option(help="Directory for tables and pictures, new or empty.", metavar="DIR")] = _OUT,
+) -> None:
+    """Choose a mixture for each of 384 wells of made-up cells, and draw what came out.
+
+    Example: `jaxgmm demo --out demo`
+
+    Every command is shown as you would type it. Three wells are spoilt, to show what becomes of them.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not an empty directory; name another.")
+    out.mkdir(parents=True, exist_ok=True)
+    cells, fits = str(out / "cells.parquet"), str(out / "fits")
+    table, n_kinds = wells()
+    pq.write_table(table, cells)
+    n_wells = len(n_kinds)
+    Console().print(
+        f"wrote {cells}: {table.num_rows:,} cells in {n_wells} wells, three of them spoilt", highlight=False
+    )
+
+    def run(*words: str) -> None:
+        console.say(f"\n$ jaxgmm {shlex.join(words)}")
+        context.find_root().command.main(args=list(words), prog_name="jaxgmm", standalone_mode=False)
+
+    run(*("sweep", cells, "--by", "plate,well", "--features", "red,green", "--components", "1-6", "--out", fits))
+    run(*("plot", "overview", fits, "--data", cells, "--out", str(out / "overview.png")))
+    run(
+        *(
+            "plot",
+            "overview",
+            fits,
+            "--data",
+            cells,
+            "--by",
+            "misfit",
+            "--panels",
+            "12",
+            "--out",
+            str(out / "worst.png"),
+        )
+    )
+    run(*("plot", "criterion", fits, "--group", "plate=1,well=A03", "--out", str(out / "bic.png")))
+    run(*("predict", cells, "--fits", fits, "--out", str(out / "predicted.parquet")))
+
+    chosen = pq.read_table(fits + "/fits.parquet", columns=["n_components"])["n_components"].to_pylist()
+    n_found = sum(k == own for k, own in zip(chosen, n_kinds.tolist(), strict=True))
+    n_fitted = sum(k is not None for k in chosen)
+    said = f"\nBIC found the number of kinds of cells in {n_found} of the {n_fitted} wells that could be fitted."
+    Console().print(said, highlight=False)
+
+
+def wells() -> tuple[pa.Table, np.ndarray]:
+    """Cells of two colours, 100 to 400 in a well, and how many kinds of cells each well was made of."""
+    draw = np.random.default_rng(0)
+    names = [(plate, f"{row}{column:02}") for plate in range(1, _PLATES + 1) for row in _ROWS for column in _columns()]
+    n_kinds = draw.integers(1, _MOST_KINDS + 1, len(names))
+    samples = [_well(draw, int(k), int(draw.integers(100, 401))) for k in n_kinds]
+    samples[5][0, 0] = np.nan
+    samples[17] = samples[17][:1]
+    samples[40][:] = samples[40][0]
+    sizes = [len(x) for x in samples]
+    plate, well = (np.repeat([name[i] for name in names], sizes) for i in (0, 1))
+    colours = np.concatenate(samples)
+    return pa.table(
+        {"plate": plate.astype(np.int64), "well": well, "red": colours[:, 0], "green": colours[:, 1]}
+    ), n_kinds
+
+
+def _columns() -> range:
+    return range(1, _COLUMNS + 1)
+
+
+def _well(draw: np.random.Generator, n_kinds: int, n_cells: int) -> np.ndarray:
+    """Cells of some kinds, each a Gaussian cloud about a place of its own."""
+    angles = draw.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(n_kinds) / max(n_kinds, 1)
+    places = 20 + draw.uniform(4, 6) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    shapes = draw.normal(size=(n_kinds, 2, 2)) * 0.5 + np.eye(2)
+    kind = draw.choice(n_kinds, n_cells, p=draw.dirichlet(np.full(n_kinds, 8.0)))
+    return places[kind] + np.einsum("nij,nj->ni", shapes[kind], draw.normal(size=(n_cells, 2)))

@@ -4,11 +4,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,8 +77,13 @@ class Request(NamedTuple):
     @property
     def description(self) -> dict[str, Any]:
         """The same as it is written into outputs; a changed file is another file."""
-        size, changed = self.file.stat().st_size, self.file.stat().st_mtime_ns
-        described = {"jaxgmm": jaxgmm.__version__, "file": self.file.name, "bytes": size, "modified": changed}
+        size, changed = self.file.stat().st_size, datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
+        described = {
+            "jaxgmm": jaxgmm.__version__,
+            "file": self.file.name,
+            "bytes": size,
+            "modified": changed.isoformat(),
+        }
         described |= {"call": self.call, "by": self.by, "features": self.features, "weights": self.weights}
         return described | self.models | self.options
 
@@ -244,8 +249,7 @@ def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
         _summarise(request, out, None, as_json=as_json)
         return
     with job.begun(out, request.outputs, request.description, resume=resume) as begun:
-        if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-            jaxgmm.keep_programs(Path(typer.get_app_dir("jaxgmm")) / "programs")
+        console.keep_programs()
         fitted = console.interruptible(
             lambda: _fit_parts(request, rows, begun, shown=not as_json), lambda: _kept(begun)
         )

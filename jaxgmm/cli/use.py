@@ -68,7 +68,7 @@ def predict_file(
     out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE", show_default=False)],
     as_json: of.Json = False,
 ) -> None:
-    """Say of every row of a table which component of its group it most probably belongs to.
+    """Name the most probable component of every row of a table.
 
     Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
 
@@ -88,7 +88,7 @@ def predict_file(
     with tables.written(out, schema) as writer:
         for block in rows.blocks([*by, *features], size=_BLOCK):
             keys = block.select(by).cast(fitted.keys.schema.remove_metadata())
-            group = _group_of(keys, fitted.keys)
+            group = group_of(keys, fitted.keys)
             samples = np.stack([frames.numbers(block[name], name) for name in features], axis=1)
             component, uncertainty, log_density = _evaluated(fitted.mixture, group, samples)
             predicted = [
@@ -149,7 +149,7 @@ def _check_absent(out: Path) -> None:
     tables.check_absent(out.parent, [out.stem])
 
 
-def _group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
+def group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
     """The number of each row's group among those known, which are sorted; -1 where it is none of them."""
     codes = frames.key_codes(pa.concat_tables([known, keys]), known.column_names)
     of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]

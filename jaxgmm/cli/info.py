@@ -1,0 +1,96 @@
+"""`jaxgmm info`: what a table, a directory of fits or a saved file holds."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from jaxgmm import job, parts, storage, tables
+from jaxgmm.cli import console
+from jaxgmm.cli import options as of
+
+
+def info(
+    *,
+    path: Annotated[
+        Path, typer.Argument(help="A table, a directory of fits, or a .safetensors file.", show_default=False)
+    ],
+    by: Annotated[
+        list[str] | None, typer.Option(help="Columns to count the groups of a table by.", metavar="COLUMNS")
+    ] = None,
+    as_json: of.Json = False,
+) -> None:
+    """Say what a table, a directory of fits or a saved file holds.
+
+    Example: `jaxgmm info cells.parquet --by plate,well`
+
+    Example: `jaxgmm info fits`
+    """
+    if path.is_dir():
+        facts = _of_fits(path)
+    elif path.suffix == ".safetensors":
+        facts = _of_saved(path)
+    else:
+        facts = _of_table(path, by or [])
+    if as_json:
+        console.print_json(facts)
+        return
+    table = console.plain_table(str(path), "")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _written(value))
+    Console().print(table, highlight=False)
+
+
+def _of_table(path: Path, by: list[str]) -> dict[str, Any]:
+    """Columns and rows of a table, and its groups."""
+    names = tables.column_names(path)
+    rows = parts.open_rows(path, names)
+    first = next(iter(rows.blocks(names)))
+    n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
+    facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
+    by = of.columns(by, names)
+    if not by:
+        return facts
+    tables.check_columns(path, names, by)
+    planned = parts.plan(rows, by, [], None, n_rows)
+    least, median, most = np.quantile(planned.n_samples, [0, 0.5, 1]).tolist()
+    sizes = {"smallest": int(least), "median": median, "largest": int(most)}
+    return facts | {"groups": len(planned.n_samples), "sizes": sizes, "in_the_order_of_keys": planned.is_in_order}
+
+
+def _of_fits(directory: Path) -> dict[str, Any]:
+    """What was asked for in a directory, and how the fits ended."""
+    path = directory / "fits.parquet"
+    unfinished = directory / job.UNFINISHED
+    if not path.exists() and unfinished.is_dir():
+        return {
+            "unfinished": f"{job.Job(directory, (), {}).n_done} parts are done; the same command with --resume goes on"
+        }
+    tables.column_names(path)
+    description = job.description_of(path)
+    if description is None:
+        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
+    with pq.ParquetFile(path) as file:
+        fits = file.read(["status", "n_samples"])
+    sizes = fits["n_samples"].to_numpy()
+    ended = {"groups": fits.num_rows, "samples": int(sizes.sum()), "status": dict(Counter(fits["status"].to_pylist()))}
+    return ended | {name: value for name, value in description.items() if value is not None}
+
+
+def _of_saved(path: Path) -> dict[str, Any]:
+    """What a file that `jaxgmm.storage` has written holds."""
+    return storage.info(path)._asdict()
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_written(own)}" for name, own in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
