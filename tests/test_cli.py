@@ -11,7 +11,7 @@ import pytest
 from pyarrow import csv
 
 import jaxgmm
-from jaxgmm import cli, tables
+from jaxgmm import cli, storage, tables
 from jaxgmm.arguments import PRECISIONS
 from jaxgmm.cli import options
 from jaxgmm.criteria import CRITERIA
@@ -238,7 +238,7 @@ def test_interrupt_does_not_wait_for_compiled_code(here):
     program = """
 import os, signal, sys, time
 import jaxgmm
-from jaxgmm import cli, tables
+from jaxgmm import cli, storage, tables
 from jaxgmm.cli import options
 
 def endless(*args, **kwargs):
@@ -503,3 +503,110 @@ def test_misuse_of_predict_is_one_line_with_a_remedy(here, capsys, options, word
     assert words in said.err
     assert said.err.count("\n") == 1
     assert not (here / "predicted.parquet").exists()
+
+
+def test_info_says_what_a_table_holds(here, capsys):
+    assert cli.main(["info", "cells.parquet", "--by", "well", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["rows"] == 136
+    assert facts["columns"]["red"] == "double"
+    assert (facts["groups"], facts["in_the_order_of_keys"]) == (3, False)
+    assert facts["sizes"] == {"smallest": 36, "median": 40.0, "largest": 60}
+    assert cli.main(["info", "cells.parquet"]) == 0
+    assert "well string, red double" in " ".join(capsys.readouterr().out.split())
+
+
+def test_info_says_what_was_asked_for_and_how_it_ended(here, capsys):
+    assert run(seed=7) == 0
+    capsys.readouterr()
+    assert cli.main(["info", "out", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["status"] == {"CONVERGED": 3}
+    assert (facts["file"], facts["by"], facts["key"], facts["n_components"]) == ("cells.parquet", ["well"], 7, 2)
+
+
+def test_info_knows_unfinished_jobs_and_saved_files(here, capsys):
+    (here / "half" / ".unfinished" / "000000").mkdir(parents=True)
+    assert cli.main(["info", "half"]) == 0
+    assert "1 parts are done" in capsys.readouterr().out
+    storage.save("fits.safetensors", expected_fits(), options={"n_components": 2})
+    assert cli.main(["info", "fits.safetensors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"] == {"n_components": 2}
+    assert cli.main(["info", "nothing"]) == 2
+    assert "nothing does not exist" in capsys.readouterr().err
+
+
+def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypatch):
+    monkeypatch.setattr(cli.doctor, "_SECONDS", 0)
+    assert cli.main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["jaxgmm"] == jaxgmm.__version__
+    assert all(check["is_right"] for check in facts["checks"])
+    assert "iterations of whole runs per second" in facts["checks"][-1]["found"]
+    assert cli.main(["doctor"]) == 0
+    assert "known fit, float64" in capsys.readouterr().out
+
+
+def test_the_doctor_notices_wrong_answers(here, capsys, monkeypatch):
+    monkeypatch.setattr(cli.doctor, "_SECONDS", 0)
+    monkeypatch.setattr(cli.doctor, "_LOG_LIKELIHOOD", -46.8)
+    assert cli.main(["doctor"]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+KINDS = {"overview": ["--data", "cells.parquet", "--by", "size"]}
+KINDS |= {kind: ["--data", "cells.parquet", "--group", "b"] for kind in ("mixture", "pairs", "diagnosis")}
+KINDS |= {"criterion": ["--group", "well=b"]}
+
+
+def test_every_kind_of_picture_is_drawn(here, capsys):
+    assert run(components="1-2", precision=None) == 0
+    for kind, words in KINDS.items():
+        assert cli.main(["plot", kind, "out", *words, "--out", f"{kind}.png"]) == 0
+        assert (here / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    assert "drew criterion.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mixture", "out"], "jaxgmm plot mixture needs the fitted table; give --data"),
+        (["criterion", "out", "--data", "cells.parquet"], "jaxgmm plot criterion takes no table; leave out --data"),
+        (["criterion", "out"], "models.parquet does not exist; jaxgmm sweep writes it"),
+        (["mixture", "out", "--data", "other.parquet"], "other.parquet holds other groups than were fitted"),
+        (["mixture", "out", "--data", "cells.parquet", "--group", "z"], "no group is called 'z'"),
+        (["mixture", "out", "--data", "cells.parquet", "--group", "well=b,row=1"], "--group must give each of well"),
+        (["mixture", "out", "--data", "cells.parquet", "--out", "p.jpg"], "--out must end in .png, .svg, .pdf"),
+        (["mixture", "out", "--data", "cells.parquet", "--out", "there.png"], "there.png exists already"),
+    ],
+)
+def test_misuse_of_plot_is_one_line_with_a_remedy(here, capsys, words, said):
+    assert run() == 0
+    (here / "there.png").touch()
+    pq.write_table(TABLE.slice(0, 1), "other.parquet")
+    capsys.readouterr()
+    assert cli.main(["plot", *words, *([] if "--out" in words else ["--out", "p.png"])]) == 2
+    found = capsys.readouterr().err
+    assert said in found
+    assert found.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_demonstration_is_a_session_from_table_to_pictures(here, capsys, monkeypatch):
+    monkeypatch.setattr(cli.demo, "_PLATES", 1)
+    assert cli.main(["demo", "--out", "demo"]) == 0
+    said = capsys.readouterr()
+    assert "$ jaxgmm sweep demo/cells.parquet --by plate,well" in said.err
+    assert "of the 93 wells that could be fitted" in " ".join(said.out.split())
+    pictures = {path.name for path in (here / "demo").glob("*.png")}
+    assert pictures == {"overview.png", "worst.png", "bic.png"}
+    fits = pq.read_table("demo/fits/fits.parquet")
+    assert fits["status"].to_pylist().count("CONVERGED") == 93
+    assert cli.main(["demo", "--out", "demo"]) == 2
+    assert "demo is not an empty directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "sweep", "predict", "sample", "plot", "info", "demo", "doctor"])
+def test_every_command_has_an_example_in_its_help(capsys, command):
+    assert cli.main([command, "--help"]) == 0
+    assert f"Example: jaxgmm {command}" in " ".join(capsys.readouterr().out.split())

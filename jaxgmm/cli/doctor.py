@@ -99,7 +99,7 @@ def _checks() -> list[Check]:
         result = jaxgmm.fit(stack, 2, n_init=2, reg_covar=0, tol=1e-7, precision=precision)
         found, statuses = result.log_likelihood, [jaxgmm.Status(code).name for code in result.status]
         said = f"log-likelihood {found[0]:.5f}, published {_LOG_LIKELIHOOD}"
-        checks.append(Check(f"known fit, {precision}", said, abs(found[0] - _LOG_LIKELIHOOD) < _TOLERANCE))
+        checks.append(Check(f"known fit, {precision}", said, bool(abs(found[0] - _LOG_LIKELIHOOD) < _TOLERANCE)))
         is_right = statuses == ["CONVERGED", "NONFINITE", "CONVERGED"] and bool(found[0] == found[2])
         checks.append(Check(f"bad neighbour, {precision}", ", ".join(statuses), is_right))
     return checks

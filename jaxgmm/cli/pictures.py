@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 import typer
@@ -69,17 +69,14 @@ def plot_file(
         raise ValueError(f"--out must end in {', '.join(_KINDS)}; got {out}.")
     if out.exists():
         raise FileExistsError(f"{out} exists already; remove it, or name another file.")
-    if kind != Kind.criterion and data is None:
-        raise ValueError(f"jaxgmm plot {kind} needs the table that was fitted; give --data.")
+    if (data is None) != (kind == Kind.criterion):
+        remedy = "leave out" if data else "give"
+        raise ValueError(f"jaxgmm plot {kind} {'takes no' if data else 'needs the fitted'} table; {remedy} --data.")
     fitted = use.read_fits(fits)
-    with mpl.rc_context({"backend": "agg"}):
-        if kind == Kind.criterion:
-            drawn = _criterion(fits, fitted, group)
-        else:
-            assert data is not None
-            drawn = _of_samples(kind, fitted, data, group, by, n)
-        figure = np.ravel(np.asarray(drawn))[0].figure
-        figure.savefig(out, dpi=150)
+    drawn = _criterion(fits, fitted, group) if data is None else _of_samples(kind, fitted, data, group, by, n)
+    figure = np.ravel(np.asarray(drawn))[0].figure
+    figure.savefig(out, dpi=150)
+    plt.close(figure)
     if as_json:
         console.print_json({"file": str(out)})
         return
