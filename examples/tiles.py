@@ -28,7 +28,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import jaxgmm
-from jaxgmm import cli, frames
+from jaxgmm import cli, tabular
 
 TILE = 16
 COLOURS = ("red", "green", "blue")
@@ -86,7 +86,7 @@ def main() -> int:
     fits = pq.read_table(out / "fits.parquet")
     report(compare(tiles, fits["bic"].to_numpy()), len(tiles), seconds)
     chosen = fits["n_components"].to_numpy()
-    mixture = frames.mixture_of(pq.read_table(out / "components.parquet"), len(tiles), COLOURS)
+    mixture = tabular.mixture_of(pq.read_table(out / "components.parquet"), len(tiles), COLOURS)
     painting = paint(tiles, mixture)
     draw(photographs, painting, chosen, out / "tiles.png")
     bic = pq.read_table(out / "models.parquet")["bic"].to_numpy().reshape(len(tiles), len(KS))

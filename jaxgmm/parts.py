@@ -17,7 +17,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from jaxgmm import tables
-from jaxgmm.frames import checked_weights, key_codes, numbers
+from jaxgmm.groups import checked_weights, key_codes, numbers
 
 # Rows read at a time: small beside a part, large beside the cost of a call.
 _BLOCK = 2**17

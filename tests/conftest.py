@@ -20,7 +20,7 @@ CHECKED = [
         "chunk",
         "plan",
         "criteria",
-        "frames",
+        "groups",
         "schema",
         "tables",
         "parts",

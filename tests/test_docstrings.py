@@ -5,9 +5,11 @@ import doctest
 import pytest
 
 import jaxgmm
+from jaxgmm import frames, groups, storage
 
 FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
-WITH_EXAMPLE = ["fit", "log_prob"]
+FUNCTIONS += [frames.fit_groups, groups.group, storage.save]
+WITH_EXAMPLE = ["fit", "log_prob", "fit_groups", "group", "save"]
 
 
 def doctests_of(function) -> list[doctest.DocTest]:

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from jaxgmm import frames, parts
+from jaxgmm import parts
+from jaxgmm.groups import group
 
 SIZES = {("b", 2): 7, ("b", None): 3, ("a", 5): 1, (None, 1): 4, ("c", 0): 30, ("c", 9): 2}
 # Shuffled, so that neither groups nor their rows come in order.
@@ -54,8 +55,8 @@ def test_parts_of_a_file_in_order_are_its_rows(tmp_path, rows_per_part, row_grou
 def test_parts_of_a_file_in_no_order_hold_whole_groups_in_the_order_of_keys(tmp_path, rows_per_part):
     planned, found = cut(tmp_path, table_of(SHUFFLED), rows_per_part)
     assert not planned.is_in_order
-    groups = [frames.group(part, BY, ["x"]) for part in found]
-    whole = frames.group(table_of(SHUFFLED), BY, ["x"])
+    groups = [group(part, BY, ["x"]) for part in found]
+    whole = group(table_of(SHUFFLED), BY, ["x"])
     np.testing.assert_array_equal(np.concatenate([g.samples for g in groups]), whole.samples)
     assert pa.concat_tables([g.keys for g in groups]).equals(whole.keys)
     assert planned.keys.equals(whole.keys)
@@ -77,7 +78,7 @@ def test_some_parts_are_what_they_are_among_all(tmp_path, rows):
     wanted = [1, planned.n_parts - 1]
     _, some = cut(tmp_path, table_of(rows), 5, wanted=wanted)
     assert [part.to_pydict() for part in some] == [everything[i].to_pydict() for i in wanted]
-    assert planned.n_groups(wanted) == sum(frames.group(part, BY, ["x"]).keys.num_rows for part in some)
+    assert planned.n_groups(wanted) == sum(group(part, BY, ["x"]).keys.num_rows for part in some)
 
 
 def test_a_key_that_comes_back_is_noticed_across_blocks(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import frames
+from jaxgmm.groups import group
 
 SPEC = importlib.util.spec_from_file_location("tiles", Path(__file__).parent.parent / "examples" / "tiles.py")
 tiles = importlib.util.module_from_spec(SPEC)
@@ -39,7 +39,7 @@ def test_joining_undoes_cutting():
 def test_groups_of_the_pixel_table_are_the_tiles():
     other = 255 - PICTURE
     table = tiles.pixel_table({"b": PICTURE, "a": other})
-    groups = frames.group(table, tiles.KEY, tiles.COLOURS)
+    groups = group(table, tiles.KEY, tiles.COLOURS)
     np.testing.assert_array_equal(np.stack(groups.x), np.concatenate([tiles.cut(other), tiles.cut(PICTURE)]))
 
 

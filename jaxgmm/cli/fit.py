@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 import jaxgmm
-from jaxgmm import frames, job, parts, tables
+from jaxgmm import job, parts, tables, tabular
 from jaxgmm.arguments import check_options
 from jaxgmm.cli import console
 from jaxgmm.cli import options as of
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.groups import check_named, group
 from jaxgmm.sweep import LRT, check_test
 
 Item = TypeVar("Item")
@@ -239,12 +240,12 @@ def _options(
 
 def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
     """Does the job, or what is left of it, and says how it went."""
-    frames.check_named(request.by, request.features)
     families = request.models["covariance_type"]
     families = [families] if isinstance(families, str) else families
-    frames.check_output_columns(request.by, request.features, families, request.criterion)
+    tabular.check_output_columns(request.by, request.features, families, request.criterion)
     _check_options(request)
     rows = parts.open_rows(request.file, request.columns)
+    check_named(request.columns, request.by, request.features, request.weights)
     if resume and job.is_finished(out, request.outputs, request.description):
         _summarise(request, out, None, as_json=as_json)
         return
@@ -307,18 +308,18 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
 
 def _fitted(request: Request, table: pa.Table, progress: Callable[[int, int], None]) -> dict[str, pa.Table]:
     """The output tables of one part."""
-    groups = frames.group(table, request.by, request.features, request.weights)
+    groups = group(table, request.by, request.features, request.weights)
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
         result, chosen, models = jaxgmm.fit(groups.x, **options), None, {}
     else:
         sweep = jaxgmm.sweep(groups.x, **options)
         result = sweep.best
-        chosen = frames.chosen_columns(sweep.table, groups.keys.num_rows, request.criterion)
-        models = {"models": frames.models_table(groups.keys, sweep.table)}
+        chosen = tabular.chosen_columns(sweep.table, groups.keys.num_rows, request.criterion)
+        models = {"models": tabular.models_table(groups.keys, sweep.table)}
     return models | {
-        "components": frames.components_table(groups.keys, result, request.features),
-        "fits": frames.fits_table(groups.keys, groups.n_samples, result, chosen),
+        "components": tabular.components_table(groups.keys, result, request.features),
+        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, chosen),
     }
 
 

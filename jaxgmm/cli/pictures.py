@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 import jaxgmm
-from jaxgmm import frames, job, plot, tables
+from jaxgmm import groups, job, plot, tables
 from jaxgmm.cli import console, use
 from jaxgmm.cli import options as of
 from jaxgmm.status import Status
@@ -87,14 +87,14 @@ def _of_samples(kind: Kind, fitted: use.Fitted, data: Path, group: str | None, b
     """The kinds of picture that show samples."""
     keys = fitted.keys
     table = tables.read_table(data, [*keys.column_names, *fitted.features])
-    groups = frames.group(table, keys.column_names, fitted.features)
-    if not groups.keys.cast(keys.schema.remove_metadata()).equals(keys.replace_schema_metadata(None)):
+    fitted_to = groups.group(table, keys.column_names, fitted.features)
+    if not fitted_to.keys.cast(keys.schema.remove_metadata()).equals(keys.replace_schema_metadata(None)):
         raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was.")
     if kind == Kind.overview:
         names = [" ".join(map(str, row.values())) for row in keys.to_pylist()]
-        return plot.overview(groups.x, _result(fitted), by=by.value, n=n, names=names)
+        return plot.overview(fitted_to.x, _result(fitted), by=by.value, n=n, names=names)
     b = _numbered(keys, group)
-    own, x = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture)), groups.x[b]
+    own, x = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture)), fitted_to.x[b]
     x = x[np.all(np.isfinite(x), axis=1)]
     if kind == Kind.diagnosis:
         return plot.diagnosis(jaxgmm.diagnose(own, x), names=fitted.features)
@@ -138,7 +138,7 @@ def _result(fitted: use.Fitted) -> jaxgmm.FitResult:
     table, none = fitted.table, np.empty((fitted.table.num_rows, 0))
     return jaxgmm.FitResult(
         mixture=fitted.mixture,
-        log_likelihood=frames.numbers(table["log_likelihood"], "log_likelihood"),
+        log_likelihood=groups.numbers(table["log_likelihood"], "log_likelihood"),
         n_iter=table["n_iter"].to_numpy(),
         status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
         spurious=table["spurious"].to_numpy(),

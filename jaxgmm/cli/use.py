@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 
 import jaxgmm
-from jaxgmm import frames, job, parts, tables
+from jaxgmm import job, parts, tables, tabular
 from jaxgmm.cli import console
 from jaxgmm.cli import options as of
+from jaxgmm.groups import key_codes, numbers
 
 # Samples that are evaluated at a time, and numbers that are drawn at a time.
 _BLOCK = 2**20
@@ -55,7 +56,7 @@ def read_fits(directory: Path) -> Fitted:
     table = tables.read_table(path, tables.column_names(path))
     components = directory / "components.parquet"
     components = tables.read_table(components, tables.column_names(components))
-    mixture = frames.mixture_of(components, table.num_rows, description["features"])
+    mixture = tabular.mixture_of(components, table.num_rows, description["features"])
     return Fitted(table.select(description["by"]), mixture, description["features"], table)
 
 
@@ -89,7 +90,7 @@ def predict_file(
         for block in rows.blocks([*by, *features], size=_BLOCK):
             keys = block.select(by).cast(fitted.keys.schema.remove_metadata())
             group = group_of(keys, fitted.keys)
-            samples = np.stack([frames.numbers(block[name], name) for name in features], axis=1)
+            samples = np.stack([numbers(block[name], name) for name in features], axis=1)
             component, uncertainty, log_density = _evaluated(fitted.mixture, group, samples)
             predicted = [
                 pa.array(component, pa.int32(), mask=component < 0),
@@ -151,7 +152,7 @@ def _check_absent(out: Path) -> None:
 
 def group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
     """The number of each row's group among those known, which are sorted; -1 where it is none of them."""
-    codes = frames.key_codes(pa.concat_tables([known, keys]), known.column_names)
+    codes = key_codes(pa.concat_tables([known, keys]), known.column_names)
     of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
     place = np.minimum(np.searchsorted(of_known, wanted), known.num_rows - 1)
     return np.where(of_known[place] == wanted, place, -1)
