@@ -1,6 +1,7 @@
 """Gaussian mixtures in bulk: thousands to millions of fits in one call, on a CPU or a GPU."""
 
 from jaxgmm.bootstrap import Bootstrap, bootstrap
+from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.engine.programs import keep_programs
 from jaxgmm.fit import FitResult, fit
 from jaxgmm.mixture import Mixture, log_prob, predict, responsibilities, sample
@@ -10,11 +11,13 @@ from jaxgmm.sweep import Sweep, sweep
 __version__ = "0.1.0"
 __all__ = [
     "Bootstrap",
+    "Diagnosis",
     "FitResult",
     "Mixture",
     "Status",
     "Sweep",
     "bootstrap",
+    "diagnose",
     "fit",
     "keep_programs",
     "log_prob",

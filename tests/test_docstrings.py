@@ -9,7 +9,7 @@ from jaxgmm import frames, groups, storage
 
 FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
 FUNCTIONS += [frames.fit_groups, groups.group, storage.save]
-WITH_EXAMPLE = ["fit", "log_prob", "fit_groups", "group", "save"]
+WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "save"]
 
 
 def doctests_of(function) -> list[doctest.DocTest]:
