@@ -1,0 +1,83 @@
+"""A criterion against the number of components, family by family."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from jaxgmm.criteria import CRITERIA
+from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, without_frame
+from jaxgmm.status import Status
+from jaxgmm.sweep import LEVEL, LRT
+
+
+def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0, ax: Axes | None = None) -> Axes:
+    """Draws a criterion against K for one data set, with a line for each family (and ridge, if there are several).
+
+    The chosen model has a ring. Models that are degenerate or have spikes, which are chosen only where there is no
+    sound one, are hollow.
+
+    Args:
+        sweep_or_table: a `Sweep`, or its table.
+        criterion: a column of the table.
+        data_set: number of the data set.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        the axes.
+
+    Raises:
+        ValueError: no such data set or criterion.
+    """
+    whole = sweep_or_table if isinstance(sweep_or_table, Mapping) else sweep_or_table.table
+    known = [name for name in (*CRITERIA, LRT) if name in whole]
+    if criterion not in known:
+        raise ValueError(f"criterion must be one that the sweep has, {', '.join(map(repr, known))}; got {criterion!r}.")
+    rows = np.asarray(whole["data_set"]) == data_set
+    if not np.any(rows):
+        raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")
+    table = {name: np.asarray(column)[rows] for name, column in whole.items()}
+    ax = axes_for_one(ax, (5.0, 3.6))
+    hollow = (table["spurious"] > 0) | (table["status"] == Status.DEGENERATE.name)
+    kinds = list(dict.fromkeys(zip(table["covariance_type"].tolist(), table["reg_covar"].tolist(), strict=True)))
+    for number, (family, ridge) in enumerate(kinds):
+        of_kind = (table["covariance_type"] == family) & (table["reg_covar"] == ridge)
+        of_kind &= np.isfinite(table[criterion])
+        one_ridge = len({ridge for _, ridge in kinds}) == 1
+        label = family if one_ridge else f"{family}, ridge {ridge:g}"
+        _draw_line(ax, number, table["n_components"][of_kind], table[criterion][of_kind], hollow[of_kind], label)
+    handles, _ = ax.get_legend_handles_labels()
+    if np.any(hollow & np.isfinite(table[criterion])):
+        handles.append(_key("o", "spikes or degenerate", markerfacecolor="white", markeredgecolor=INK))
+    chosen = np.flatnonzero(table["chosen"] & np.isfinite(table[criterion]))
+    for row in chosen:
+        at = (table["n_components"][row], table[criterion][row])
+        ax.plot(*at, "o", markersize=15, markerfacecolor="none", markeredgecolor=EMPHASIS, markeredgewidth=2, zorder=4)
+        handles.append(
+            _key("o", "chosen", markersize=11, markerfacecolor="none", markeredgecolor=EMPHASIS, markeredgewidth=2)
+        )
+    if criterion == LRT:
+        ax.axhline(LEVEL, color=GREY, linewidth=1, linestyle=":")
+    ylabel = "p-value of K against K + 1" if criterion == LRT else f"{_written(criterion)} (lower is better)"
+    ax.set(xlabel="components K", ylabel=ylabel, xticks=np.unique(table["n_components"]))
+    ax.margins(x=0.08, y=0.1)
+    ax.legend(handles=handles, frameon=False, fontsize="small")
+    without_frame(ax)
+    return ax
+
+
+def _draw_line(ax: Axes, number: int, k: np.ndarray, values: np.ndarray, hollow: np.ndarray, label: str) -> None:
+    """One family: a line, and a marker for every K, filled or hollow."""
+    style = {"color": colour(number), "marker": marker(number), "markersize": 6}
+    ax.plot(k, values, linestyle=line(number), linewidth=1.5, label=label, zorder=2, **style)
+    ax.plot(k[hollow], values[hollow], linestyle="none", markerfacecolor="white", zorder=3, **style)
+
+
+def _key(shape: str, label: str, **style: Any) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=shape, label=label, **style)
+
+
+def _written(criterion: str) -> str:
+    return {"aicc": "AICc", "cv": "cross-validation"}.get(criterion, criterion.upper())

@@ -1,0 +1,134 @@
+"""Small multiples: some of thousands of fits, chosen by how they ended, how large they are, or how badly they fit."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from jaxgmm.diagnosis import diagnose
+from jaxgmm.engine.batch import Batch, batch
+from jaxgmm.mixture import Mixture
+from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane
+from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo
+from jaxgmm.status import Status
+
+_COLUMNS = 6
+
+
+def overview(
+    x: Any,
+    result: Any,
+    *,
+    by: Literal["status", "size", "misfit"] = "status",
+    n: int = 24,
+    ax: Any = None,
+    features: Sequence[int] = (0, 1),
+    names: Sequence[Any] | None = None,
+) -> np.ndarray:
+    """Draws some of many fits, each in a small panel that says how it ended.
+
+    A fit without an answer is hatched. Panels have scales of their own.
+
+    Args:
+        x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
+        result: a `FitResult` of these.
+        by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
+            the most spikes and others evenly from first to last; `"size"` goes from the smallest data set to the
+            largest in equal steps of rank; `"misfit"` takes those whose residuals are farthest from uniform, the worst
+            first (see `jaxgmm.diagnose`).
+        n: how many, at most.
+        ax: as many axes; a new figure without it.
+        features: which two features, if there are more.
+        names: of all B data sets; their numbers without it.
+
+    Returns:
+        the axes in one row, `(n,)` or, of fewer data sets, `(B,)`.
+
+    Raises:
+        ValueError: data or result without batch axis, other numbers of data sets, or an unknown `by`.
+    """
+    if by not in ("status", "size", "misfit"):
+        raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
+    if n < 1:
+        raise ValueError(f"n must be at least 1; got {n!r}.")
+    data = batch(x)
+    if data.is_single or np.ndim(result.status) != 1:
+        raise ValueError("plot.overview draws many fits, x and result with a batch axis. Use plot.mixture for one.")
+    if len(result.status) != data.n_data_sets:
+        raise ValueError(f"x holds {data.n_data_sets} data sets, but result {len(result.status)} fits.")
+    if names is not None and len(names) != data.n_data_sets:
+        raise ValueError(f"names must be of all {data.n_data_sets} data sets; there are {len(names)}.")
+    plane = checked_features(features, result.mixture) if result.mixture.n_features > 1 else None
+    misfit = diagnose(result.mixture, x).misfit if by == "misfit" else None
+    chosen = _chosen(data, result, by, min(n, data.n_data_sets), misfit)
+    rows = -(-len(chosen) // _COLUMNS)
+    axes = _panels(ax, rows, len(chosen))
+    for panel, b in zip(axes, chosen, strict=True):
+        samples = np.asarray(data.samples[data.first[b] : data.first[b] + data.lengths[b]], dtype=np.float64)
+        fitted = Mixture(*(np.asarray(leaf[b], dtype=np.float64) for leaf in result.mixture))
+        _draw_fit(panel, fitted, samples, Status(int(result.status[b])), plane)
+        name = f"data set {b}" if names is None else str(names[b])
+        panel.set_title(name, fontsize="medium", pad=3)
+        line = f"N = {len(samples):,}"
+        if misfit is not None and np.isfinite(misfit[b]):
+            line += f", misfit {misfit[b]:.2f}"
+        if result.spurious[b]:
+            line += f", {result.spurious[b]} spike{'s' if result.spurious[b] > 1 else ''}"
+        panel.set_xlabel(line, fontsize="small", labelpad=3)
+    return axes
+
+
+def _chosen(data: Batch, result: Any, by: str, n: int, misfit: np.ndarray | None) -> np.ndarray:
+    """Numbers of the data sets to be drawn, in order."""
+    if by == "size":
+        return _evenly(np.argsort(data.lengths, kind="stable"), n)
+    if misfit is not None:
+        # Fits without an answer come last.
+        return np.argsort(-np.nan_to_num(misfit, nan=-1.0), kind="stable")[:n]
+    groups = [np.flatnonzero(result.status == status) for status in reversed(Status)]
+    groups = [group[np.argsort(-result.spurious[group], kind="stable")] for group in groups if len(group)]
+    shares = np.zeros(len(groups), int)
+    while shares.sum() < n:
+        # One more for the group that has the fewest panels, if it has more members.
+        open_groups = [g for g in range(len(groups)) if shares[g] < len(groups[g])]
+        shares[min(open_groups, key=lambda g: shares[g])] += 1
+    return np.concatenate([_evenly(group, share) for group, share in zip(groups, shares, strict=True)])
+
+
+def _evenly(members: np.ndarray, n: int) -> np.ndarray:
+    """So many of them, from the first to the last."""
+    return members[np.linspace(0, len(members) - 1, n).round().astype(int)]
+
+
+def _panels(ax: Any, rows: int, n: int) -> np.ndarray:
+    """As many axes as there are fits; those left over in a new figure are hidden."""
+    if ax is not None:
+        return axes_for_many(ax, 1, n, (0, 0))[0]
+    grid = axes_for_many(None, rows, min(n, _COLUMNS), (1.9, 1.95)).ravel()
+    for panel in grid[n:]:
+        panel.set_visible(False)
+    return grid[:n]
+
+
+def _draw_fit(panel: Axes, fitted: Mixture, samples: np.ndarray, status: Status, plane: tuple[int, int] | None) -> None:
+    """Samples with the fit; without one, hatched."""
+    if plane is None:
+        draw_histogram(panel, fitted, samples[:, 0], small=True)
+    else:
+        draw_plane(panel, fitted, samples, plane, small=True)
+    panel.set(xticks=[], yticks=[])
+    has_answer = np.isfinite(fitted.means).all()
+    if not has_answer:
+        panel.patch.set(facecolor="0.93", edgecolor="0.75", hatch="////")
+    if status is not Status.CONVERGED:
+        _write_status(panel, status.name, "center" if not has_answer else "top")
+    for spine in panel.spines.values():
+        spine.set_color("0.6")
+
+
+def _write_status(panel: Axes, name: str, place: str) -> None:
+    height = 0.5 if place == "center" else 0.97
+    options = {"fontsize": "small", "fontweight": "bold", "path_effects": halo(3), "zorder": 5}
+    colour = INK if place == "center" else EMPHASIS
+    panel.text(0.5, height, name, transform=panel.transAxes, ha="center", va=place, color=colour, **options)

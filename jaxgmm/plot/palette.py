@@ -1,0 +1,63 @@
+"""What pictures share: colours, markers and lines of components, and axes to draw into."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+# Okabe and Ito (2008), "Color universal design", without yellow, which is too light for lines. Neighbours differ in
+# lightness.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+# As many as make the first 56 components differ in colour or marker.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+INK, GREY, PALE = "0.1", "0.55", "0.85"
+EMPHASIS = "#D55E00"
+
+
+def colour(k: int) -> str:
+    """Of a component or family, by its number."""
+    return _COLOURS[k % len(_COLOURS)]
+
+
+def marker(k: int) -> str:
+    """Of a component or family, by its number."""
+    return _MARKERS[k % len(_MARKERS)]
+
+
+def line(k: int) -> Any:
+    """Style of the line of a component or family, by its number."""
+    return _LINES[k % len(_LINES)]
+
+
+def halo(width: float = 2.5) -> list[AbstractPathEffect]:
+    """A white edge, by which lines and letters stand out from samples."""
+    return [withStroke(linewidth=width, foreground="white")]
+
+
+def axes_for_one(ax: Any, size: tuple[float, float]) -> Axes:
+    """The axes given, or those of a new figure."""
+    if ax is None:
+        return plt.figure(figsize=size, layout="constrained").subplots()
+    if not isinstance(ax, Axes):
+        raise ValueError(f"ax must be one matplotlib Axes; got {type(ax).__name__}.")
+    return ax
+
+
+def axes_for_many(ax: Any, rows: int, columns: int, size: tuple[float, float]) -> np.ndarray:
+    """An array `(rows, columns)` of axes: those given, or those of a new figure in which each has a size in inches."""
+    if ax is None:
+        figure = plt.figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+        return figure.subplots(rows, columns, squeeze=False)
+    given = np.asarray(ax, dtype=object)
+    if given.size != rows * columns or not all(isinstance(panel, Axes) for panel in given.flat):
+        raise ValueError(f"ax must hold {rows * columns} matplotlib Axes; it holds {given.size}.")
+    return given.reshape(rows, columns)
+
+
+def without_frame(ax: Axes) -> None:
+    """Leaves only the axes that are read."""
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,107 @@
+"""The stages of a fit, as teaching notebooks draw them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxgmm.mixture import Mixture
+from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane, names_of, one_data_set, one_mixture
+from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, without_frame
+from jaxgmm.status import Status
+
+
+def stages(
+    x: Any,
+    result: Any,
+    iterations: Sequence[int] = (0, 1),
+    *,
+    ax: Any = None,
+    features: Sequence[int] = (0, 1),
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draws a fit at some of its iterations and at its end, and its log-likelihood by iteration.
+
+    Args:
+        x: one data set `(N, D)`.
+        result: its fit, a `FitResult` without batch axis that has `history` and `snapshots`, such as
+            `fit(x, 3, history=(0, 1))` gives.
+        iterations: the numbers that the snapshots were asked for by; 0 is the start.
+        ax: as many axes as iterations, and two more; a new figure without it.
+        features: which two features, if there are more.
+        names: of all D features.
+
+    Returns:
+        the axes, in a row.
+
+    Raises:
+        ValueError: a batch of fits, a result without history or snapshots, or other numbers of iterations than these.
+    """
+    if np.ndim(result.status) != 0:
+        raise ValueError("the stages of one fit are drawn; this result has a batch axis. Fit the data set alone.")
+    snapshots, history = getattr(result, "snapshots", None), result.history
+    if snapshots is None or history is None:
+        raise ValueError("result has no snapshots of its parameters; ask for them with fit(…, history=(0, 1)).")
+    if len(snapshots.weights) != len(iterations):
+        raise ValueError(f"result has {len(snapshots.weights)} snapshots; iterations names {len(iterations)}.")
+    mixture = one_mixture(result.mixture)
+    samples, names = one_data_set(x, mixture), names_of(names, mixture)
+    axes = axes_for_many(ax, 1, len(iterations) + 2, (3.1, 3.2))[0]
+    shown = [Mixture(*(leaf[s] for leaf in snapshots)) for s in range(len(iterations))]
+    titles = [_title(int(n)) for n in iterations]
+    titles += [f"the end: {Status(int(result.status)).name},\n{_counted(int(result.n_iter))}"]
+    for panel, title, stage in zip(axes[:-1], titles, [*shown, mixture], strict=True):
+        _draw_stage(panel, one_mixture(stage), samples, features, names)
+        panel.set_title(title)
+        if np.isnan(stage.weights).all():
+            panel.text(0.5, 0.5, "no parameters", transform=panel.transAxes, ha="center", color=INK)
+    for panel in axes[1:-1]:
+        panel.set_ylabel("")
+        panel.tick_params(labelleft=False)
+    _draw_history(axes[-1], np.asarray(history), iterations, int(result.n_iter))
+    return axes
+
+
+def _draw_stage(
+    panel: Axes, mixture: Mixture, samples: np.ndarray, features: Sequence[int], names: Sequence[str]
+) -> None:
+    """One stage, on the scale of the data, which all stages share."""
+    if mixture.n_features == 1:
+        draw_histogram(panel, mixture, samples[:, 0])
+        panel.set(xlabel=names[0], ylabel="density", xlim=_limits(samples[:, 0]))
+    else:
+        i, j = checked_features(features, mixture)
+        draw_plane(panel, mixture, samples, (i, j), labels=True)
+        panel.set(xlabel=names[i], ylabel=names[j], xlim=_limits(samples[:, i]), ylim=_limits(samples[:, j]))
+    without_frame(panel)
+
+
+def _draw_history(panel: Axes, history: np.ndarray, iterations: Sequence[int], n_iter: int) -> None:
+    history = history[: n_iter + 1]
+    panel.plot(history, color=GREY, linewidth=1.5, marker=".", markersize=4 if len(history) < 100 else 0, zorder=1)
+    stages = [n for n in iterations if n < n_iter]
+    panel.plot(stages, history[stages], "o", color=colour(0), markersize=7, label="drawn", zorder=2)
+    panel.plot(n_iter, history[n_iter], "D", color=EMPHASIS, markersize=7, label="the end", zorder=2)
+    panel.set(xlabel="iteration", title="log-likelihood (nats)")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.legend(frameon=False, loc="lower right", fontsize="small")
+    without_frame(panel)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Of finite values, with a margin."""
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return (0.0, 1.0)
+    margin = 0.08 * (values.max() - values.min()) or 1.0
+    return (values.min() - margin, values.max() + margin)
+
+
+def _title(n: int) -> str:
+    return "the start" if n == 0 else f"after {_counted(n)}"
+
+
+def _counted(n: int) -> str:
+    return "1 iteration" if n == 1 else f"{n} iterations"
