@@ -105,17 +105,19 @@ def draw_overview(by: str) -> Callable[[], Any]:
 
     def draw() -> None:
         x = many_data_sets()
-        plot.overview(x, jaxgmm.fit(x, 2, max_iter=200), by=by)
+        plot.overview(x, jaxgmm.fit(x, 2, max_iter=40), by=by)
 
     return draw
 
 
 def draw_diagnosis(n_components: int) -> Callable[[], Any]:
-    """Three clusters, described by as many components, and by one."""
+    """Three species, described by as many components, and by one."""
 
     def draw() -> None:
-        x = correlated_clusters()
-        plot.diagnosis(jaxgmm.diagnose(jaxgmm.fit(x, n_components).mixture, x))
+        iris = load_iris()
+        names = [name.removesuffix(" (cm)") for name in iris.feature_names]
+        fitted = jaxgmm.fit(iris.data, n_components).mixture
+        plot.diagnosis(jaxgmm.diagnose(fitted, iris.data), names=names)
 
     return draw
 

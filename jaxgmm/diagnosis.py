@@ -207,6 +207,8 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
         x = jnp.asarray(padded(data.samples, data, rows, n_samples), jnp.float64)
         answers = (*_at_samples(chunk, x), _separation(chunk))
         pit, shares, separation = (np.asarray(answer)[: len(data_sets)] for answer in answers)
+    # Rounding may lead beyond the ends. Done here, as compiled minima of some shapes do not keep NaN.
+    pit, separation = np.minimum(pit, 1.0), np.maximum(separation, 0.0)
     inside = np.arange(n_samples) < data.lengths[data_sets][:, None]
     weight = inside.astype(np.float64)
     if found.sample_weight is not None:
@@ -257,8 +259,7 @@ def _at_samples(mixture: Mixture, x: Float[Array, "n d"]) -> tuple[Float[Array, 
     log_joint = log_weights - jnp.cumsum(0.5 * z * z + jnp.log(scales)[:, None, :], axis=-1)
     before = jnp.concatenate([jnp.broadcast_to(log_weights, (*z.shape[:2], 1)), log_joint[:, :, :-1]], axis=-1)
     pit = jnp.sum(jax.nn.softmax(before, axis=0) * jax.scipy.special.ndtr(z), axis=0)
-    # Rounding may lead beyond 1.
-    return jnp.minimum(pit, 1.0), jax.nn.softmax(log_joint[:, :, -1], axis=0).T
+    return pit, jax.nn.softmax(log_joint[:, :, -1], axis=0).T
 
 
 @jax.jit
@@ -279,7 +280,7 @@ def _separation(mixture: Mixture) -> Float[Array, "k k"]:
         log_between, log_own = log_determinant(factor), log_determinant(cholesky(covariances))
     distance = 0.125 * jnp.sum(whitened * whitened, axis=-1)
     distance += 0.5 * (log_between - 0.5 * (log_own[:, None] + log_own[None, :]))
-    return jnp.where(is_absent[:, None] | is_absent[None, :], jnp.nan, jnp.maximum(distance, 0.0))
+    return jnp.where(is_absent[:, None] | is_absent[None, :], jnp.nan, distance)
 
 
 def _with_harmless_absent(mixture: Mixture) -> Mixture:

@@ -191,9 +191,10 @@ def test_more_data_sets_than_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch)
     assert_equal(found._replace(sample_weight=0), expected._replace(sample_weight=0), rtol=1e-12)
 
 
-def test_bad_data_sets_have_nan_and_leave_neighbours_unchanged() -> None:
-    x = np.random.default_rng(19).normal(size=(4, 30, 2))
-    mixture = stacked([random_mixture(seed, 2, 2) for seed in range(4)])
+@pytest.mark.parametrize(("n_components", "n_samples"), [(2, 30), (2, 500), (3, 30)])
+def test_bad_data_sets_have_nan_and_leave_neighbours_unchanged(n_components: int, n_samples: int) -> None:
+    x = np.random.default_rng(19).normal(size=(4, n_samples, 2))
+    mixture = stacked([random_mixture(seed, n_components, 2) for seed in range(4)])
     expected = jaxgmm.diagnose(mixture, x)
     spoilt, holes = x.copy(), jaxgmm.Mixture(*(leaf.copy() for leaf in mixture))
     spoilt[1, 3] = np.nan

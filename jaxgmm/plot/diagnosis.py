@@ -1,5 +1,6 @@
 """The picture of a diagnosis."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,115 +16,145 @@ _BAND = 1.358
 _MOST_NUMBERS = 8
 
 
-def diagnosis(diagnosis: Diagnosis, *, ax: Any = None) -> np.ndarray:
+def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | None = None) -> np.ndarray:
     """Draws the checks of one fit in four panels.
 
     1. Residuals: by how much more of them lie below u than should. Lines beyond the grey band would come about in one
        of twenty tests of a mixture that is right.
     2. Samples of each component: the sum of its responsibilities, and its effective number of samples.
     3. Overlap of components, which is 0 for those apart and 1 for those that are the same.
-    4. Uncertainty: the share of the samples that are less certain than this, with the mean of every component.
+    4. Uncertainty: the share of the samples that are at least as uncertain, with the mean of every component. The axis
+       ends where all components would be equally probable.
 
     Args:
         diagnosis: of one data set; take one of a batch with `diagnosis.of(b)`.
         ax: four axes; a new figure without it.
+        names: of the features.
 
     Returns:
         the axes, in a row.
 
     Raises:
-        ValueError: a diagnosis with a batch axis.
+        ValueError: a diagnosis with a batch axis, or names of another number of features.
     """
     if diagnosis.weights.ndim != 1:
         raise ValueError(
             "the diagnosis of one data set is drawn; this has a batch axis. Take one with diagnosis.of(b)."
         )
-    axes = axes_for_many(ax, 1, 4, (3.2, 3.2))[0] if ax is not None else axes_for_many(None, 2, 2, (4.0, 3.3)).ravel()
-    weight = diagnosis.sample_weight
-    weight = np.ones(len(diagnosis.pit)) if weight is None else np.asarray(weight)
+    n_features = diagnosis.pit.shape[1]
+    names = [f"feature {d}" for d in range(n_features)] if names is None else names
+    if len(names) != n_features:
+        raise ValueError(f"names must be of all {n_features} features; there are {len(names)}.")
+    axes = axes_for_many(ax, 1, 4, (0, 0))[0] if ax is not None else axes_for_many(None, 2, 2, (4.2, 3.2)).ravel()
+    weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
     counted = weight > 0
-    present = np.flatnonzero(diagnosis.weights > 0)
+    weight, present = weight[counted], np.flatnonzero(diagnosis.weights > 0)
     residuals = np.concatenate([diagnosis.pit, diagnosis.radius[:, None]], axis=1)[counted]
-    _draw_residuals(axes[0], residuals, weight[counted], diagnosis.misfits, diagnosis.p_values)
+    _draw_residuals(axes[0], residuals, weight, diagnosis, [*names, "radius"])
     _draw_counts(axes[1], diagnosis, present)
     _draw_overlap(axes[2], np.exp(-diagnosis.separation[np.ix_(present, present)]), present)
-    _draw_uncertainty(axes[3], diagnosis, present, weight)
+    _draw_uncertainty(axes[3], diagnosis, present, diagnosis.uncertainty[counted], weight)
+    for panel in axes:
+        panel.title.set_fontsize("medium")
+        without_frame(panel)
     return axes
 
 
 def _draw_residuals(
-    ax: Axes, residuals: np.ndarray, weight: np.ndarray, misfits: np.ndarray, p_values: np.ndarray
+    ax: Axes, residuals: np.ndarray, weight: np.ndarray, diagnosis: Diagnosis, labels: Sequence[str]
 ) -> None:
-    n_features = residuals.shape[1] - 1
-    labels = [f"feature {d}" for d in range(n_features)] + ["radius"]
-    worst = set(np.argsort(-misfits[:n_features])[:_MOST_LINES].tolist()) | {n_features}
-    band = _BAND * np.sqrt(np.sum(weight**2)) / np.sum(weight) if len(weight) else np.nan
-    ax.axhspan(-band, band, color=PALE, zorder=0)
+    """Lines of the worst features and of the radius, thin ones of the others, and the band for one line."""
+    n_features = len(labels) - 1
+    worst = np.argsort(-diagnosis.misfits[:n_features], kind="stable")[:_MOST_LINES]
+    band = _BAND * np.sqrt(np.sum(weight**2)) / np.sum(weight)
+    ax.axhspan(-band, band, color=PALE, linewidth=0, zorder=0)
     ax.axhline(0, color="white", linewidth=1, zorder=1)
-    number = 0
     for column, label in enumerate(labels):
-        order = np.argsort(residuals[:, column])
-        u, jumps = residuals[order, column], weight[order] / np.sum(weight)
-        after = np.cumsum(jumps)
-        # A corner before and after each jump, as the largest distance is at one of them.
-        at = np.concatenate([[0], np.repeat(u, 2), [1]])
-        height = np.concatenate([[0], np.stack([after - jumps, after], axis=1).ravel(), [1]]) - at
-        if column in worst:
-            is_radius = column == n_features
-            style = (
-                {"color": INK, "linestyle": "-"} if is_radius else {"color": colour(number), "linestyle": line(number)}
-            )
-            number += not is_radius
-            ax.plot(at, height, linewidth=1.6, label=f"{label}: p = {_rounded(p_values[column])}", zorder=3, **style)
-        else:
+        at, height = _excess(residuals[:, column], weight)
+        if column not in worst and column < n_features:
             ax.plot(at, height, color=GREY, linewidth=0.6, zorder=2)
-    ax.set(xlabel="residual u", ylabel="share below u, less u", title="residuals, uniform if the mixture is right")
-    ax.legend(frameon=False, fontsize="small")
-    without_frame(ax)
+            continue
+        number = int(np.count_nonzero(worst < column))
+        style: dict[str, Any] = {"color": INK, "linestyle": "-", "linewidth": 2.2}
+        if column < n_features:
+            style = {"color": colour(number), "linestyle": line(number), "linewidth": 1.6}
+        ax.plot(at, height, label=f"{label}: p {_rounded(diagnosis.p_values[column])}", zorder=3, **style)
+    # The band is seen where everything lies within it.
+    half = 1.1 * max(1.6 * band, *diagnosis.misfits)
+    ax.set(
+        xlabel="residual u",
+        ylabel="share of residuals below u, less u",
+        title="residuals of a right mixture are uniform",
+    )
+    ax.set(xlim=(0, 1), ylim=(-half, half))
+    ax.legend(frameon=False, fontsize="small", borderpad=0, loc="lower left", ncols=1 + (len(worst) > 1))
+
+
+def _excess(u: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By how much the distribution of u exceeds the uniform one: corners before and after each sample."""
+    order = np.argsort(u)
+    u, jumps = u[order], weight[order] / np.sum(weight)
+    after = np.cumsum(jumps)
+    at = np.concatenate([[0], np.repeat(u, 2), [1]])
+    return at, np.concatenate([[0], np.stack([after - jumps, after], axis=1).ravel(), [1]]) - at
 
 
 def _draw_counts(ax: Axes, diagnosis: Diagnosis, present: np.ndarray) -> None:
     rows = np.arange(len(present))
-    ax.barh(rows, diagnosis.counts[present], color=[colour(k) for k in present], alpha=0.75, height=0.6)
-    ax.plot(
-        diagnosis.effective_counts[present], rows, "|", color=INK, markersize=16, markeredgewidth=2.5, linestyle="none"
-    )
+    counts, effective = diagnosis.counts[present], diagnosis.effective_counts[present]
+    ax.barh(rows, counts, color=[colour(k) for k in present], alpha=0.75, height=0.6, label="sum of responsibilities")
+    ax.plot(effective, rows, "|", color=INK, markersize=16, markeredgewidth=2.5, label="effective samples")
     for row, k in enumerate(present):
         ax.text(0, row, f" {diagnosis.weights[k]:.0%}", va="center", path_effects=halo(), color=INK)
-    ax.set(ylabel="component", xlabel="samples (bar) and effective samples (stroke)", title="samples of components")
+    ax.set(
+        ylabel="component", xlabel="samples: responsibilities (bar), effective (stroke)", title="samples of components"
+    )
     ax.set_yticks(rows, [str(k) for k in present])
-    ax.invert_yaxis()
-    without_frame(ax)
+    ax.set_ylim(max(len(present), 3) - 0.5, -0.5)
 
 
 def _draw_overlap(ax: Axes, overlap: np.ndarray, present: np.ndarray) -> None:
+    """Of every pair once: rows from the second component, columns up to the last but one."""
+    ax.set(xlabel="component", ylabel="component", title="overlap of components, from 0 to 1")
     k = len(present)
-    shown = np.where(np.tri(k, k, -1, dtype=bool), overlap, np.nan)
-    ax.imshow(shown, vmin=0, vmax=1, cmap="Greys", aspect="auto")
+    if k < 2:
+        ax.set(xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "no pair", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        return
+    pairs = np.ma.masked_array(overlap[1:, :-1], mask=~np.tri(k - 1, dtype=bool))
+    ax.pcolormesh(pairs, vmin=0, vmax=1, cmap="Greys", edgecolors=PALE, linewidth=1)
     if k <= _MOST_NUMBERS:
-        for i in range(k):
-            for j in range(i):
-                dark = overlap[i, j] > 0.5
-                ax.text(j, i, f"{overlap[i, j]:.2f}", ha="center", va="center", color="white" if dark else INK)
-    ax.set_xticks(np.arange(k), [str(component) for component in present])
-    ax.set_yticks(np.arange(k), [str(component) for component in present])
-    ax.set(xlabel="component", ylabel="component", title="overlap of components")
-    without_frame(ax)
+        for i in range(k - 1):
+            for j in range(i + 1):
+                ink = "white" if pairs[i, j] > 0.5 else INK
+                ax.text(j + 0.5, i + 0.5, f"{pairs[i, j]:.2f}", ha="center", va="center", color=ink)
+    ax.set_xticks(np.arange(k - 1) + 0.5, [str(component) for component in present[:-1]])
+    ax.set_yticks(np.arange(k - 1) + 0.5, [str(component) for component in present[1:]])
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
 
 
-def _draw_uncertainty(ax: Axes, diagnosis: Diagnosis, present: np.ndarray, weight: np.ndarray) -> None:
-    order = np.argsort(-diagnosis.uncertainty)
-    share = np.cumsum(weight[order]) / np.sum(weight)
-    ax.step(diagnosis.uncertainty[order], share, where="post", color=INK, linewidth=1.6)
+def _draw_uncertainty(
+    ax: Axes, diagnosis: Diagnosis, present: np.ndarray, uncertainty: np.ndarray, weight: np.ndarray
+) -> None:
+    order = np.argsort(-uncertainty)
+    at, share = uncertainty[order], np.cumsum(weight[order]) / np.sum(weight)
+    most = 1 - 1 / max(2, len(present))
+    ax.step([most, *at, 0], [0, *share, 1], where="post", color=INK, linewidth=1.8)
     for k in present:
-        ax.plot(
-            diagnosis.component_uncertainty[k], 0, marker(k), color=colour(k), markersize=9, clip_on=False, zorder=3
-        )
-    ax.set(xlabel="uncertainty", ylabel="share of less certain samples", title="uncertainty of assignments")
-    ax.set_xlim(left=0)
-    ax.set_ylim(0, 1)
-    without_frame(ax)
+        mean = diagnosis.component_uncertainty[k]
+        height = np.sum(weight[uncertainty >= mean]) / np.sum(weight)
+        style = {"color": colour(k), "marker": marker(k), "markersize": 9, "linestyle": "none", "clip_on": False}
+        ax.plot(mean, height, label=f"mean of {k}: {mean:.2f}", zorder=3, **style)
+    ax.set(
+        xlabel="uncertainty of the assignment",
+        ylabel="share of samples as uncertain",
+        title="uncertainty of assignments",
+    )
+    ax.set(xlim=(0, most), ylim=(0, 1))
+    if len(present) <= _MOST_NUMBERS:
+        ax.legend(frameon=False, fontsize="small", loc="upper right")
 
 
 def _rounded(p_value: float) -> str:
-    return f"{p_value:.2f}" if p_value >= 0.01 else f"{p_value:.0e}"
+    return f"= {p_value:.2f}" if p_value >= 0.01 else "< 0.01" if p_value >= 0.001 else "< 0.001"

@@ -10,8 +10,8 @@ from matplotlib.patches import Ellipse
 from jaxgmm.mixture import Mixture, full_covariances, log_prob, predict
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, without_frame
 
-# Shares of the density's mass within a contour.
-MASSES = (0.25, 0.5, 0.75, 0.95)
+# Shares of the mass within a contour.
+MASSES = (0.5, 0.8, 0.95)
 _GRID = 160
 # More labels than this hide what they are to explain.
 _MOST_LABELS = 12
@@ -38,7 +38,7 @@ def mixture(
         x: samples `(N, D)`, or None.
         ax: where to draw; a new figure without it.
         features: the two features, numbered from 0.
-        contours: lines of equal density around 25, 50, 75 and 95% of the mass, in place of ellipses.
+        contours: lines of equal density around 50, 80 and 95% of the mass, in place of ellipses.
         names: of all D features.
         sample_weight: `(N,)`; samples of weight 0 are not drawn.
 
@@ -185,7 +185,7 @@ def draw_plane(
     ax.autoscale_view()
     if labels and len(present) <= _MOST_LABELS:
         for k in present:
-            _label_weight(ax, plane.weights[k], plane.means[k])
+            _write(ax, f"{plane.weights[k]:.0%}", plane.means[k], fontweight="bold")
 
 
 def draw_samples(
@@ -232,7 +232,7 @@ def _draw_ellipses(ax: Axes, k: int, plane: Mixture, *, small: bool) -> None:
             edgecolor=colour(k),
             linewidth=thickness,
             linestyle="-" if n_deviations == 1 else (0, (4, 2)),
-            path_effects=halo(thickness + 1.2),
+            path_effects=halo(thickness + 0.8),
             zorder=3,
         )
         ax.add_patch(ellipse)
@@ -255,25 +255,16 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
     lines = ax.contour(horizontal, vertical, density, sorted(edges), colors=INK, linewidths=1.2, zorder=3)
     lines.set_path_effects(halo())
     if labels:
-        for text in ax.clabel(lines, fmt=edges, fontsize="small"):
-            text.set_path_effects(halo())
+        for segments, density_there in zip(lines.allsegs, lines.levels, strict=True):
+            longest = max(segments, key=len)
+            _write(ax, edges[density_there], longest[np.argmax(longest[:, 1])], fontsize="small")
 
 
-def _label_weight(ax: Axes, weight: float, at: Any) -> None:
-    """Writes a component's weight where its mean is."""
+def _write(ax: Axes, text: str, at: Any, **style: Any) -> None:
+    """Letters that can be read among samples."""
     horizontal, vertical = at
-    ax.text(
-        horizontal,
-        vertical,
-        f"{weight:.0%}",
-        ha="center",
-        va="center",
-        fontweight="bold",
-        color=INK,
-        path_effects=halo(3),
-        clip_on=True,
-        zorder=4,
-    )
+    options = {"ha": "center", "va": "center", "color": INK, "path_effects": halo(3), "clip_on": True, "zorder": 4}
+    ax.text(horizontal, vertical, text, **options | style)
 
 
 def draw_histogram(
@@ -303,12 +294,13 @@ def draw_histogram(
     z = (grid - means[:, None]) / scales[:, None]
     densities = line_of_feature.weights[:, None] * np.exp(-0.5 * z**2) / (scales[:, None] * np.sqrt(2 * np.pi))
     thin = 0.7 if small else 1.0
-    ax.plot(grid, densities.sum(axis=0), color=INK, linewidth=1.6 * thin, label="mixture", zorder=2)
     for k in present:
-        ax.plot(grid, densities[k], color=colour(k), linestyle=line(k), linewidth=1.9 * thin, zorder=3)
+        ax.plot(grid, densities[k], color=colour(k), linestyle=line(k), linewidth=3 * thin, zorder=2)
+    # The sum is thinner, so that where it is one component's both are seen.
+    ax.plot(grid, densities.sum(axis=0), color=INK, linewidth=1.2 * thin, zorder=3)
     if labels and len(present) <= _MOST_LABELS:
         for k in present:
-            _label_weight(ax, line_of_feature.weights[k], (means[k], densities[k].max() / 2))
+            _write(ax, f"{line_of_feature.weights[k]:.0%}", (means[k], densities[k].max() / 2), fontweight="bold")
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxgmm.diagnosis import diagnose
+from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane
@@ -35,8 +35,9 @@ def overview(
         result: a `FitResult` of these.
         by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
             the most spikes and others evenly from first to last; `"size"` goes from the smallest data set to the
-            largest in equal steps of rank; `"misfit"` takes those whose residuals are farthest from uniform, the worst
-            first (see `jaxgmm.diagnose`).
+            largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be uniform, those
+            with the least p-value first (see `jaxgmm.diagnose`). Distances from uniform would not do: few samples are
+            far from it by chance.
         n: how many, at most.
         ax: as many axes; a new figure without it.
         features: which two features, if there are more.
@@ -60,8 +61,8 @@ def overview(
     if names is not None and len(names) != data.n_data_sets:
         raise ValueError(f"names must be of all {data.n_data_sets} data sets; there are {len(names)}.")
     plane = checked_features(features, result.mixture) if result.mixture.n_features > 1 else None
-    misfit = diagnose(result.mixture, x).misfit if by == "misfit" else None
-    chosen = _chosen(data, result, by, min(n, data.n_data_sets), misfit)
+    found = diagnose(result.mixture, x) if by == "misfit" else None
+    chosen = _chosen(data, result, by, min(n, data.n_data_sets), found)
     rows = -(-len(chosen) // _COLUMNS)
     axes = _panels(ax, rows, len(chosen))
     for panel, b in zip(axes, chosen, strict=True):
@@ -71,21 +72,21 @@ def overview(
         name = f"data set {b}" if names is None else str(names[b])
         panel.set_title(name, fontsize="medium", pad=3)
         line = f"N = {len(samples):,}"
-        if misfit is not None and np.isfinite(misfit[b]):
-            line += f", misfit {misfit[b]:.2f}"
+        if found is not None and np.isfinite(found.misfit[b]):
+            line += f", misfit {found.misfit[b]:.2f}"
         if result.spurious[b]:
             line += f", {result.spurious[b]} spike{'s' if result.spurious[b] > 1 else ''}"
         panel.set_xlabel(line, fontsize="small", labelpad=3)
     return axes
 
 
-def _chosen(data: Batch, result: Any, by: str, n: int, misfit: np.ndarray | None) -> np.ndarray:
+def _chosen(data: Batch, result: Any, by: str, n: int, found: Diagnosis | None) -> np.ndarray:
     """Numbers of the data sets to be drawn, in order."""
     if by == "size":
         return _evenly(np.argsort(data.lengths, kind="stable"), n)
-    if misfit is not None:
-        # Fits without an answer come last.
-        return np.argsort(-np.nan_to_num(misfit, nan=-1.0), kind="stable")[:n]
+    if found is not None:
+        # Those that underflow are told apart by distance; NaN, of fits without an answer, comes last.
+        return np.lexsort((-found.misfit, found.p_values.min(axis=1)))[:n]
     groups = [np.flatnonzero(result.status == status) for status in reversed(Status)]
     groups = [group[np.argsort(-result.spurious[group], kind="stable")] for group in groups if len(group)]
     shares = np.zeros(len(groups), int)

@@ -51,10 +51,10 @@ def stages(
     axes = axes_for_many(ax, 1, len(iterations) + 2, (3.1, 3.2))[0]
     shown = [Mixture(*(leaf[s] for leaf in snapshots)) for s in range(len(iterations))]
     titles = [_title(int(n)) for n in iterations]
-    titles += [f"the end: {Status(int(result.status)).name},\n{_counted(int(result.n_iter))}"]
+    titles += [f"{Status(int(result.status)).name} after {_counted(int(result.n_iter))}"]
     for panel, title, stage in zip(axes[:-1], titles, [*shown, mixture], strict=True):
         _draw_stage(panel, one_mixture(stage), samples, features, names)
-        panel.set_title(title)
+        panel.set_title(title, fontsize="medium")
         if np.isnan(stage.weights).all():
             panel.text(0.5, 0.5, "no parameters", transform=panel.transAxes, ha="center", color=INK)
     for panel in axes[1:-1]:
@@ -84,7 +84,8 @@ def _draw_history(panel: Axes, history: np.ndarray, iterations: Sequence[int], n
     stages = [n for n in iterations if n < n_iter]
     panel.plot(stages, history[stages], "o", color=colour(0), markersize=7, label="drawn", zorder=2)
     panel.plot(n_iter, history[n_iter], "D", color=EMPHASIS, markersize=7, label="the end", zorder=2)
-    panel.set(xlabel="iteration", title="log-likelihood (nats)")
+    panel.set_xlabel("iteration")
+    panel.set_title("log-likelihood (nats)", fontsize="medium")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend(frameon=False, loc="lower right", fontsize="small")
     without_frame(panel)
@@ -95,7 +96,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return (0.0, 1.0)
-    margin = 0.08 * (values.max() - values.min()) or 1.0
+    margin = 0.12 * (values.max() - values.min()) or 1.0
     return (values.min() - margin, values.max() + margin)
 
 
