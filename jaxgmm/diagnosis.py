@@ -11,8 +11,11 @@ Gaussians is a mixture again: its components are Gaussian, and weighed by how we
 
     u_d = Σ_k p(k | x_1, …, x_{d-1}) Φ(z_kd),    p(k | x_1, …, x_{d-1}) ∝ w_k Π_{j<d} exp(-z_kj² / 2) / L_kjj.
 
-One column of u knows nothing of the others: a mixture without covariances, fitted to correlated features, may have
-uniform columns. The radius Σ_d Φ⁻¹(u_d)², whose distribution is then χ² with D degrees of freedom, shows it.
+No one of these is enough. What u shows depends on the order of the features: clusters that lie apart in the last one
+may be hidden where those before predict it. So every feature also goes through its marginal distribution function,
+Σ_k w_k Φ((x_d - μ_kd) / σ_kd). And one column knows nothing of the others: a mixture without covariances, fitted to
+correlated features, may have uniform columns of either kind. The radius Σ_d Φ⁻¹(u_d)², whose distribution is χ² with D
+degrees of freedom if the mixture is right, shows it.
 """
 
 from typing import Any, NamedTuple
@@ -42,13 +45,16 @@ class Diagnosis(NamedTuple):
     Attributes:
         weights: `(B, K)`, of the mixtures.
         pit: `(B, N, D)`, from 0 to 1: each feature's distribution function given the features before it. Uniform if the
-            mixture is right; what a column shows depends on the order of the features.
+            mixture is right.
+        marginal: `(B, N, D)`, from 0 to 1: each feature's distribution function whatever the others are. Uniform if the
+            mixture is right.
         radius: `(B, N)`, from 0 to 1: the distribution function of the distance from the centre, once `pit` is brought
             to normal scores. Uniform if the mixture is right; near 1 for outliers.
         uncertainty: `(B, N)`, 1 less the largest responsibility: 0 for samples that clearly belong to a component.
         sample_weight: `(B, N)`, as given, or None for 1.
-        misfits: `(B, D + 1)`, Kolmogorov-Smirnov distances from uniform, of `pit` by feature and then of `radius`.
-        p_values: `(B, D + 1)`, of these distances. Optimistic where the mixture was fitted to the same samples, as it
+        misfits: `(B, 2 D + 1)`, Kolmogorov-Smirnov distances from uniform: of `pit` by feature, then of `marginal` by
+            feature, then of `radius`. The first feature's are the same twice.
+        p_values: `(B, 2 D + 1)`, of these distances. Optimistic where the mixture was fitted to the same samples, as it
             then is closer to them than to others; and not adjusted for there being several.
         counts: `(B, K)`, sums of (weighted) responsibilities.
         effective_counts: `(B, K)`, Kish's effective number of samples, (Σ a)² / Σ a² of these responsibilities: how
@@ -63,6 +69,7 @@ class Diagnosis(NamedTuple):
 
     weights: np.ndarray
     pit: Any
+    marginal: Any
     radius: Any
     uncertainty: Any
     sample_weight: Any
@@ -148,11 +155,12 @@ def diagnose(mixture: Mixture, x: Any, sample_weight: Any = None) -> Diagnosis:
     found = Diagnosis(
         weights=mixture.weights,
         pit=np.empty((n_rows, n_features)),
+        marginal=np.empty((n_rows, n_features)),
         radius=np.empty(n_rows),
         uncertainty=np.empty(n_rows),
         sample_weight=weights,
-        misfits=np.empty((b, n_features + 1)),
-        p_values=np.empty((b, n_features + 1)),
+        misfits=np.empty((b, 2 * n_features + 1)),
+        p_values=np.empty((b, 2 * n_features + 1)),
         counts=np.empty((b, k)),
         effective_counts=np.empty((b, k)),
         component_uncertainty=np.empty((b, k)),
@@ -206,9 +214,9 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
         chunk = Mixture(*(leaf[rows] for leaf in mixture))
         x = jnp.asarray(padded(data.samples, data, rows, n_samples), jnp.float64)
         answers = (*_at_samples(chunk, x), _separation(chunk))
-        pit, shares, separation = (np.asarray(answer)[: len(data_sets)] for answer in answers)
+        pit, marginal, shares, separation = (np.asarray(answer)[: len(data_sets)] for answer in answers)
     # Rounding may lead beyond the ends. Done here, as compiled minima of some shapes do not keep NaN.
-    pit, separation = np.minimum(pit, 1.0), np.maximum(separation, 0.0)
+    pit, marginal, separation = np.minimum(pit, 1.0), np.minimum(marginal, 1.0), np.maximum(separation, 0.0)
     inside = np.arange(n_samples) < data.lengths[data_sets][:, None]
     weight = inside.astype(np.float64)
     if found.sample_weight is not None:
@@ -216,11 +224,11 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
     radius = _radius(pit)
     uncertainty = 1 - np.max(shares, axis=-1)
     of_samples = (data.first[data_sets][:, None] + np.arange(n_samples))[inside]
-    for name, values in (("pit", pit), ("radius", radius), ("uncertainty", uncertainty)):
-        getattr(found, name)[of_samples] = values[inside]
+    found.pit[of_samples], found.marginal[of_samples] = pit[inside], marginal[inside]
+    found.radius[of_samples], found.uncertainty[of_samples] = radius[inside], uncertainty[inside]
 
     counted = weight > 0
-    residuals = np.where(counted[..., None], np.concatenate([pit, radius[..., None]], axis=-1), 0.0)
+    residuals = np.where(counted[..., None], np.concatenate([pit, marginal, radius[..., None]], axis=-1), 0.0)
     shares = np.where(counted[..., None], shares, 0.0)
     uncertainty = np.where(counted, uncertainty, 0.0)
     weighted = weight[..., None] * shares
@@ -243,15 +251,18 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
 
 @jax.jit
 @jax.vmap
-def _at_samples(mixture: Mixture, x: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Float[Array, "n k"]]:
-    """Of one data set, the transform of Rosenblatt and the responsibilities."""
+def _at_samples(
+    mixture: Mixture, x: Float[Array, "n d"]
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"], Float[Array, "n k"]]:
+    """Of one data set, the transform of Rosenblatt, marginal distribution functions, and responsibilities."""
     mixture = _with_harmless_absent(mixture)
     centred = x[None, :, :] - mixture.means[:, None, :]
     if mixture.is_diagonal:
-        scales = jnp.sqrt(mixture.covariances)
+        own = scales = jnp.sqrt(mixture.covariances)
         z = centred / scales[:, None, :]
     else:
         factor = cholesky(mixture.covariances)
+        own = jnp.sqrt(jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1))
         scales = jnp.diagonal(factor, axis1=-2, axis2=-1)
         z = jnp.einsum("kij,knj->kni", inverse_lower(factor), centred, precision="highest")
     log_weights = jnp.log(mixture.weights)[:, None, None]
@@ -259,7 +270,8 @@ def _at_samples(mixture: Mixture, x: Float[Array, "n d"]) -> tuple[Float[Array, 
     log_joint = log_weights - jnp.cumsum(0.5 * z * z + jnp.log(scales)[:, None, :], axis=-1)
     before = jnp.concatenate([jnp.broadcast_to(log_weights, (*z.shape[:2], 1)), log_joint[:, :, :-1]], axis=-1)
     pit = jnp.sum(jax.nn.softmax(before, axis=0) * jax.scipy.special.ndtr(z), axis=0)
-    return pit, jax.nn.softmax(log_joint[:, :, -1], axis=0).T
+    marginal = jnp.sum(mixture.weights[:, None, None] * jax.scipy.special.ndtr(centred / own[:, None, :]), axis=0)
+    return pit, marginal, jax.nn.softmax(log_joint[:, :, -1], axis=0).T
 
 
 @jax.jit
@@ -334,7 +346,7 @@ def _laid_out(found: Diagnosis, data: Batch) -> Diagnosis:
             return np.split(rows, data.first[1:])
         return rows.reshape(data.n_data_sets, -1, *rows.shape[1:])
 
-    of_samples = ("pit", "radius", "uncertainty", "sample_weight")
+    of_samples = ("pit", "marginal", "radius", "uncertainty", "sample_weight")
     known = {name: getattr(found, name) for name in of_samples}
     found = found._replace(**{name: by_data_set(rows) for name, rows in known.items() if rows is not None})
     return found.of(0) if data.is_single else found

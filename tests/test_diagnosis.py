@@ -49,6 +49,7 @@ def test_one_feature_is_transformed_by_scipys_distribution_function() -> None:
     expected = norm.cdf(x, mixture.means[:, 0], scales) @ mixture.weights
     found = jaxgmm.diagnose(mixture, x)
     np.testing.assert_allclose(found.pit[:, 0], expected, rtol=1e-11)
+    np.testing.assert_allclose(found.marginal[:, 0], expected, rtol=1e-11)
     np.testing.assert_allclose(found.radius, np.abs(2 * expected - 1), rtol=1e-9)
     assert found.misfits[0] == pytest.approx(kstest(expected, "uniform").statistic, rel=1e-10)
     assert found.p_values[0] == pytest.approx(kstest(expected, "uniform").pvalue, abs=0.02)
@@ -85,7 +86,7 @@ def test_residuals_of_the_true_mixture_are_uniform_and_their_p_values_as_well() 
     mixture = random_mixture(6, 3, 2)
     x, _ = jaxgmm.sample(0, stacked([mixture] * 400), 300)
     found = jaxgmm.diagnose(mixture, x)
-    for values in (found.pit[..., 0], found.pit[..., 1], found.radius):
+    for values in (*np.moveaxis(found.pit, -1, 0), *np.moveaxis(found.marginal, -1, 0), found.radius):
         assert kstest(values.ravel(), "uniform").pvalue > 0.01
     for p_values in found.p_values.T:
         assert kstest(p_values, "uniform").pvalue > 0.01
@@ -94,9 +95,33 @@ def test_residuals_of_the_true_mixture_are_uniform_and_their_p_values_as_well() 
 def test_columns_hide_a_correlation_that_the_radius_shows() -> None:
     x = np.random.default_rng(7).normal(size=(2000, 2)) @ np.array([[1.0, 0.9], [0.0, 0.44]])
     found = jaxgmm.diagnose(jaxgmm.Mixture(np.ones(1), x.mean(axis=0)[None], x.var(axis=0)[None]), x)
-    assert np.all(found.p_values[:2] > 0.05)
-    assert found.p_values[2] < 1e-6
-    assert found.misfit == found.misfits[2]
+    assert np.all(found.p_values[:4] > 0.05)
+    assert found.p_values[4] < 1e-6
+    assert found.misfit == found.misfits[4]
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_marginals_are_the_first_residuals_of_each_feature_alone(diagonal: bool) -> None:
+    mixture = random_mixture(27, 3, 3, diagonal=diagonal)
+    x = np.random.default_rng(28).normal(scale=2, size=(20, 3))
+    found = jaxgmm.diagnose(mixture, x)
+    for d in range(3):
+        alone = jaxgmm.Mixture(mixture.weights, mixture.means[:, [d]], full_covariances(mixture)[:, [d]][:, :, [d]])
+        of_one = jaxgmm.diagnose(alone, x[:, [d]])
+        np.testing.assert_allclose(found.marginal[:, d], of_one.pit[:, 0], rtol=1e-10)
+        assert found.misfits[3 + d] == pytest.approx(of_one.misfits[0], rel=1e-10)
+
+
+def test_an_order_of_features_hides_two_clusters_that_marginals_show() -> None:
+    rng = np.random.default_rng(29)
+    cluster = np.repeat([-1.0, 1.0], 300)
+    # The first feature predicts the second, but for noise; only the second shows two clusters.
+    first = 2 * cluster + rng.normal(scale=2, size=600)
+    x = np.column_stack([first, cluster + 0.2 * rng.normal(size=600)])
+    one = jaxgmm.Mixture(np.ones(1), x.mean(axis=0)[None], np.cov(x.T, bias=True)[None])
+    p_values = jaxgmm.diagnose(one, x).p_values
+    assert p_values[3] < 1e-9
+    assert p_values[3] < 1e-6 * p_values[1]
 
 
 def test_misfit_tells_two_clusters_from_one() -> None:

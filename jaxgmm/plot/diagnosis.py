@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from jaxgmm.diagnosis import Diagnosis
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, without_frame
 
-# Of the features, so many of the worst have a line of their own.
+# Of the residuals by feature, so many of the worst have a line of their own.
 _MOST_LINES = 3
 # The Kolmogorov-Smirnov distance that is exceeded with a probability of 0.05, times √N, for large N.
 _BAND = 1.358
@@ -49,8 +49,10 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
     counted = weight > 0
     weight, present = weight[counted], np.flatnonzero(diagnosis.weights > 0)
-    residuals = np.concatenate([diagnosis.pit, diagnosis.radius[:, None]], axis=1)[counted]
-    _draw_residuals(axes[0], residuals, weight, diagnosis, [*names, "radius"])
+    # The first feature has none before it, so that both kinds of its residuals are the same.
+    residuals = np.concatenate([diagnosis.pit[:, 1:], diagnosis.marginal, diagnosis.radius[:, None]], axis=1)[counted]
+    labels = [*(f"{name}, given those before" for name in names[1:]), *names, "radius"]
+    _draw_residuals(axes[0], residuals, weight, diagnosis, labels)
     _draw_counts(axes[1], diagnosis, present)
     _draw_overlap(axes[2], np.exp(-diagnosis.separation[np.ix_(present, present)]), present)
     _draw_uncertainty(axes[3], diagnosis, present, diagnosis.uncertainty[counted], weight)
@@ -64,30 +66,30 @@ def _draw_residuals(
     ax: Axes, residuals: np.ndarray, weight: np.ndarray, diagnosis: Diagnosis, labels: Sequence[str]
 ) -> None:
     """Lines of the worst features and of the radius, thin ones of the others, and the band for one line."""
-    n_features = len(labels) - 1
-    worst = np.argsort(-diagnosis.misfits[:n_features], kind="stable")[:_MOST_LINES]
+    misfits, p_values, last = diagnosis.misfits[1:], diagnosis.p_values[1:], len(labels) - 1
+    worst = np.argsort(-misfits[:last], kind="stable")[:_MOST_LINES]
     band = _BAND * np.sqrt(np.sum(weight**2)) / np.sum(weight)
     ax.axhspan(-band, band, color=PALE, linewidth=0, zorder=0)
     ax.axhline(0, color="white", linewidth=1, zorder=1)
     for column, label in enumerate(labels):
         at, height = _excess(residuals[:, column], weight)
-        if column not in worst and column < n_features:
+        if column not in worst and column < last:
             ax.plot(at, height, color=GREY, linewidth=0.6, zorder=2)
             continue
         number = int(np.count_nonzero(worst < column))
         style: dict[str, Any] = {"color": INK, "linestyle": "-", "linewidth": 2.2}
-        if column < n_features:
+        if column < last:
             style = {"color": colour(number), "linestyle": line(number), "linewidth": 1.6}
-        ax.plot(at, height, label=f"{label}: p {_rounded(diagnosis.p_values[column])}", zorder=3, **style)
+        ax.plot(at, height, label=f"{label}: p {_rounded(p_values[column])}", zorder=3, **style)
     # The band is seen where everything lies within it.
-    half = 1.1 * max(1.6 * band, *diagnosis.misfits)
+    half = 1.1 * max(1.6 * band, *misfits)
     ax.set(
         xlabel="residual u",
         ylabel="share of residuals below u, less u",
         title="residuals of a right mixture are uniform",
     )
-    ax.set(xlim=(0, 1), ylim=(-half, half))
-    ax.legend(frameon=False, fontsize="small", borderpad=0, loc="lower left", ncols=1 + (len(worst) > 1))
+    ax.set(xlim=(0, 1), ylim=(-half, 2 * half))
+    ax.legend(frameon=False, fontsize="small", borderpad=0, loc="upper left")
 
 
 def _excess(u: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,9 +108,7 @@ def _draw_counts(ax: Axes, diagnosis: Diagnosis, present: np.ndarray) -> None:
     ax.plot(effective, rows, "|", color=INK, markersize=16, markeredgewidth=2.5, label="effective samples")
     for row, k in enumerate(present):
         ax.text(0, row, f" {diagnosis.weights[k]:.0%}", va="center", path_effects=halo(), color=INK)
-    ax.set(
-        ylabel="component", xlabel="samples: responsibilities (bar), effective (stroke)", title="samples of components"
-    )
+    ax.set(ylabel="component", xlabel="samples (bar), effective samples (stroke)", title="samples of components")
     ax.set_yticks(rows, [str(k) for k in present])
     ax.set_ylim(max(len(present), 3) - 0.5, -0.5)
 
@@ -148,7 +148,7 @@ def _draw_uncertainty(
         ax.plot(mean, height, label=f"mean of {k}: {mean:.2f}", zorder=3, **style)
     ax.set(
         xlabel="uncertainty of the assignment",
-        ylabel="share of samples as uncertain",
+        ylabel="share at least as uncertain",
         title="uncertainty of assignments",
     )
     ax.set(xlim=(0, most), ylim=(0, 1))

@@ -255,9 +255,12 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
     lines = ax.contour(horizontal, vertical, density, sorted(edges), colors=INK, linewidths=1.2, zorder=3)
     lines.set_path_effects(halo())
     if labels:
+        # One label for each level, from the outermost to the innermost, as near to each other as may be.
+        at = max(lines.allsegs[0], key=len)[0]
         for segments, density_there in zip(lines.allsegs, lines.levels, strict=True):
-            longest = max(segments, key=len)
-            _write(ax, edges[density_there], longest[np.argmax(longest[:, 1])], fontsize="small")
+            tops = [segment[np.argmax(segment[:, 1])] for segment in segments]
+            at = min(tops, key=lambda top, before=at: np.linalg.norm((top - before) / (high - low)))
+            _write(ax, edges[density_there], at, fontsize="small")
 
 
 def _write(ax: Axes, text: str, at: Any, **style: Any) -> None:

@@ -73,7 +73,7 @@ def overview(
         panel.set_title(name, fontsize="medium", pad=3)
         line = f"N = {len(samples):,}"
         if found is not None and np.isfinite(found.misfit[b]):
-            line += f", misfit {found.misfit[b]:.2f}"
+            line += f", p = {found.p_values[b].min():.1g}"
         if result.spurious[b]:
             line += f", {result.spurious[b]} spike{'s' if result.spurious[b] > 1 else ''}"
         panel.set_xlabel(line, fontsize="small", labelpad=3)
