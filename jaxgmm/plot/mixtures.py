@@ -53,9 +53,9 @@ def mixture(
         return histogram(mixture, x, ax=ax, names=names, sample_weight=sample_weight)
     samples = one_data_set(x, mixture)
     names, (i, j) = names_of(names, mixture), checked_features(features, mixture)
-    ax = axes_for_one(ax, (5.0, 4.2))
     if sample_weight is not None:
         samples = samples[checked_weight(sample_weight, samples) > 0]
+    ax = axes_for_one(ax, (5.0, 4.2))
     draw_plane(ax, mixture, samples, (i, j), contours=contours, labels=True)
     ax.set(xlabel=names[i], ylabel=names[j])
     without_frame(ax)

@@ -9,7 +9,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 # Okabe and Ito (2008), "Color universal design", without yellow, which is too light for lines. Neighbours differ in
 # lightness.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7", "#000000")
 # As many as make the first 56 components differ in colour or marker.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

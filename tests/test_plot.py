@@ -1,0 +1,567 @@
+"""Pictures: what is drawn is what was asked for, and looks as it did when it was looked at.
+
+The pictures compared are in tests/images/, without letters, whose shapes change with the version of matplotlib. After a
+change that is meant, `python tests/test_plot.py` writes them anew; look at them before they are committed.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from matplotlib.testing.compare import compare_images
+from matplotlib.text import Text
+from scipy.stats import kstest
+
+import jaxgmm
+from jaxgmm import Mixture, Status, plot
+from jaxgmm.plot.palette import EMPHASIS, colour, line, marker
+
+mpl.use("Agg")
+IMAGES = Path(__file__).parent / "images"
+# Of 255. Versions of matplotlib that differ in nothing but how they smooth edges stay below 1.
+TOLERANCE = 3.0
+
+
+class Fit(NamedTuple):
+    """Of a FitResult, what pictures read."""
+
+    mixture: Mixture
+    n_iter: Any
+    status: Any
+    spurious: Any = None
+    history: Any = None
+    snapshots: Any = None
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def plane_mixture() -> Mixture:
+    covariances = np.array([[[1.0, 0.6], [0.6, 1.0]], [[0.5, 0.0], [0.0, 2.0]], [[1.0, -0.3], [-0.3, 0.4]]])
+    return Mixture(np.array([0.6, 0.3, 0.1]), np.array([[0.0, 0.0], [5.0, 1.0], [1.0, 5.0]]), covariances)
+
+
+def line_mixture() -> Mixture:
+    return Mixture(np.array([0.7, 0.3]), np.array([[0.0], [4.0]]), np.array([[[1.0]], [[0.25]]]))
+
+
+def space_mixture() -> Mixture:
+    covariances = np.array([np.eye(3), [[2.0, 0.5, 0.0], [0.5, 1.0, 0.3], [0.0, 0.3, 0.5]]])
+    return Mixture(np.array([0.5, 0.5]), np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 3.0]]), covariances)
+
+
+def drawn(mixture: Mixture, n_samples: int = 200) -> np.ndarray:
+    """Samples of a mixture, as NumPy draws them, which is the same in all versions of JAX."""
+    rng = np.random.default_rng(0)
+    component = np.sort(rng.choice(len(mixture.weights), p=mixture.weights, size=n_samples))
+    noise = rng.normal(size=(n_samples, mixture.n_features))
+    factors = np.linalg.cholesky(mixture.covariances)
+    return mixture.means[component] + np.einsum("nij,nj->ni", factors[component], noise)
+
+
+def table(**changed: Any) -> dict[str, np.ndarray]:
+    """Of a sweep over two data sets, two families and K = 1…3; the last model has spikes."""
+    columns = {
+        "data_set": np.repeat([0, 1], 6),
+        "n_components": np.tile([1, 1, 2, 2, 3, 3], 2),
+        "covariance_type": np.tile(["full", "diag"], 6),
+        "reg_covar": np.full(12, 1e-6),
+        "bic": np.array([90.0, 95, 60, 62, 70, 40, 10, 11, 12, 13, 14, 15]),
+        "status": np.full(12, "CONVERGED"),
+        "spurious": np.tile([0, 0, 0, 0, 0, 1], 2),
+        "chosen": np.arange(12) % 6 == 2,
+    }
+    return columns | changed
+
+
+def stages_of_fit() -> tuple[np.ndarray, Fit]:
+    """Samples, and a fit that went from two guesses to their mixture in three iterations."""
+    end = plane_mixture()
+    at = [end._replace(means=end.means + step, weights=np.full(3, 1 / 3)) for step in (2.0, 0.5)]
+    snapshots = Mixture(*(np.stack(leaves) for leaves in zip(*at, strict=True)))
+    history = np.array([-90.0, -50.0, -42.0, -41.0])
+    return drawn(end), Fit(end, 3, Status.CONVERGED, 0, history, snapshots)
+
+
+def many_fits(*, n_features: int = 2) -> tuple[list[np.ndarray], Fit]:
+    """Eight data sets of 10, 20, … samples, and fits of all kinds."""
+    one = line_mixture() if n_features == 1 else plane_mixture()
+    x = [drawn(one, 10 * (b + 1)) for b in range(8)]
+    mixture = Mixture(*(np.stack([leaf] * 8) for leaf in one))
+    status = np.array([0, 0, 1, 3, 0, 2, 4, 0])
+    for leaf in mixture:
+        leaf[status >= 2] = np.nan
+    x[3][2] = np.nan
+    return x, Fit(mixture, np.full(8, 9), status, np.array([0, 0, 2, 0, 0, 0, 0, 1]))
+
+
+def diagnosis_of(mixture: Mixture, n_samples: int = 200, **options: Any) -> jaxgmm.Diagnosis:
+    return jaxgmm.diagnose(mixture, drawn(mixture, n_samples), **options)
+
+
+# Pictures that are compared, each drawn into axes of a figure.
+
+PICTURES: dict[str, tuple[tuple[int, int], Callable[[Any], Any]]] = {
+    "mixture": ((1, 1), lambda ax: plot.mixture(plane_mixture(), drawn(plane_mixture()), ax=ax[0])),
+    "contours": ((1, 1), lambda ax: plot.mixture(plane_mixture(), drawn(plane_mixture()), ax=ax[0], contours=True)),
+    "histogram": ((1, 1), lambda ax: plot.histogram(line_mixture(), drawn(line_mixture()), ax=ax[0])),
+    "stages": ((1, 4), lambda ax: plot.stages(*stages_of_fit(), ax=ax)),
+    "criterion": ((1, 1), lambda ax: plot.criterion(table(), ax=ax[0])),
+    "pairs": ((3, 3), lambda ax: plot.pairs(space_mixture(), drawn(space_mixture()), ax=ax)),
+    "overview": ((2, 4), lambda ax: plot.overview(*many_fits(), ax=ax, n=8)),
+    "overview_1d": ((2, 4), lambda ax: plot.overview(*many_fits(n_features=1), ax=ax, n=8, by="size")),
+    "diagnosis": ((2, 2), lambda ax: plot.diagnosis(diagnosis_of(plane_mixture()), ax=ax)),
+}
+
+
+def picture(name: str) -> Figure:
+    """One of the pictures, small, in matplotlib's own style and without letters."""
+    (rows, columns), draw = PICTURES[name]
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(2.2 * columns + 1, 2 * rows + 0.6), dpi=50)
+        draw(figure.subplots(rows, columns, squeeze=False).ravel())
+        for text in figure.findobj(Text):
+            text.set_visible(False)
+        for panel in figure.axes:
+            panel.tick_params(labelbottom=False, labelleft=False)
+            if panel.get_legend():
+                # Its size, and its place among lines, are those of its letters.
+                panel.get_legend().remove()
+        return figure
+
+
+def save(figure: Figure, path: Path) -> str:
+    figure.savefig(path, metadata={"Software": None})
+    return str(path)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_look_as_they_did(name: str, tmp_path: Path) -> None:
+    difference = compare_images(str(IMAGES / f"{name}.png"), save(picture(name), tmp_path / "now.png"), TOLERANCE)
+    assert difference is None, difference
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_other_pictures_are_noticed(name: str, tmp_path: Path) -> None:
+    figure = picture(name)
+    # Any one thing that is drawn for a component or a model.
+    panel = figure.axes[0]
+    things = [*panel.collections, *panel.lines, *(patch for patch in panel.patches if isinstance(patch, Ellipse))]
+    things[0].set_visible(False)
+    assert compare_images(str(IMAGES / f"{name}.png"), save(figure, tmp_path / "other.png"), TOLERANCE) is not None
+
+
+def test_images_are_small_and_all_in_use() -> None:
+    assert sorted(path.stem for path in IMAGES.glob("*.png")) == sorted(PICTURES)
+    assert all(path.stat().st_size < 60_000 for path in IMAGES.glob("*.png"))
+
+
+# Axes.
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_axes_given_are_drawn_into_and_returned(name: str) -> None:
+    (rows, columns), draw = PICTURES[name]
+    axes = Figure().subplots(rows, columns, squeeze=False).ravel()
+    returned = np.atleast_1d(draw(axes)).ravel()
+    assert all(given is back for given, back in zip(axes, returned, strict=True))
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("draw", "shape"),
+    [
+        (lambda: plot.mixture(plane_mixture()), ()),
+        (lambda: plot.histogram(line_mixture()), ()),
+        (lambda: plot.criterion(table()), ()),
+        (lambda: plot.stages(*stages_of_fit()), (4,)),
+        (lambda: plot.pairs(space_mixture(), drawn(space_mixture())), (3, 3)),
+        (lambda: plot.overview(*many_fits(), n=7), (7,)),
+        (lambda: plot.diagnosis(diagnosis_of(plane_mixture())), (4,)),
+    ],
+    ids=["mixture", "histogram", "criterion", "stages", "pairs", "overview", "diagnosis"],
+)
+def test_without_axes_there_is_one_new_figure(draw: Callable[[], Any], shape: tuple[int, ...]) -> None:
+    axes = draw()
+    assert np.shape(axes) == shape
+    (number,) = plt.get_fignums()
+    assert {panel.figure.number for panel in np.atleast_1d(axes).ravel()} == {number}
+    plt.figure(number).canvas.draw()
+
+
+# Colours.
+
+
+def lightness(name: str) -> float:
+    """L* of CIELAB, from 0 for black to 100 for white."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(name)]
+    return 116 * float(np.dot([0.2126, 0.7152, 0.0722], linear)) ** (1 / 3) - 16
+
+
+def test_components_can_be_told_apart_in_grey() -> None:
+    assert all(abs(lightness(colour(k)) - lightness(colour(k + 1))) > 5 for k in range(5))
+    assert all(lightness(colour(k)) < 75 for k in range(7))
+    assert len({(colour(k), marker(k)) for k in range(56)}) == 56
+    assert len({(colour(k), str(line(k))) for k in range(35)}) == 35
+
+
+# One mixture.
+
+
+def ellipses(ax: Axes) -> list[Ellipse]:
+    return [patch for patch in ax.patches if isinstance(patch, Ellipse)]
+
+
+def texts(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize("features", [(0, 1), (2, 0)])
+def test_ellipses_are_one_and_two_standard_deviations_from_the_mean(features: tuple[int, int]) -> None:
+    mixture = space_mixture()
+    drawn_ellipses = ellipses(plot.mixture(mixture, features=features))
+    assert len(drawn_ellipses) == 4
+    for number, ellipse in enumerate(drawn_ellipses):
+        k, n_deviations = divmod(number, 2)
+        on_it = ellipse.get_transform().transform(ellipse.get_path().vertices) @ np.eye(2)
+        on_it = ellipse.axes.transData.inverted().transform(on_it) - mixture.means[k, list(features)]
+        precision = np.linalg.inv(mixture.covariances[k][np.ix_(features, features)])
+        # Bézier curves are circles to a few parts in ten thousand, and between their ends lie control points.
+        ends = on_it[:-1:3]
+        np.testing.assert_allclose(np.einsum("ni,ij,nj->n", ends, precision, ends), (n_deviations + 1) ** 2, rtol=1e-3)
+
+
+def test_heavier_components_have_thicker_lines_and_their_weights_are_written() -> None:
+    ax = plot.mixture(plane_mixture())
+    widths = [ellipse.get_linewidth() for ellipse in ellipses(ax)[::2]]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) == 3
+    assert texts(ax) == ["60%", "30%", "10%"]
+
+
+def test_samples_have_the_colour_of_their_most_probable_component() -> None:
+    mixture, x = plane_mixture(), drawn(plane_mixture())
+    ax = plot.mixture(mixture, x, names=["height", "width"])
+    component = jaxgmm.predict(mixture, x)
+    for k, points in enumerate(ax.collections):
+        np.testing.assert_allclose(points.get_offsets(), x[component == k])
+        assert to_hex(points.get_facecolor()[0]) == colour(k).lower()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("height", "width")
+
+
+def test_samples_of_weight_0_are_not_drawn() -> None:
+    x = drawn(plane_mixture())
+    ax = plot.mixture(plane_mixture(), x, sample_weight=np.arange(200) < 50)
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 50
+
+
+def test_absent_components_are_not_drawn() -> None:
+    room = Mixture(*(np.concatenate([leaf, leaf[:1]]) for leaf in plane_mixture()))
+    room.weights[3] = 0
+    room.means[3] = np.nan
+    assert len(ellipses(plot.mixture(room))) == 6
+
+
+@pytest.mark.parametrize("contours", [False, True])
+def test_of_a_mixture_of_nan_only_samples_are_drawn(contours: bool) -> None:
+    nothing = Mixture(*(np.full_like(leaf, np.nan) for leaf in plane_mixture()))
+    ax = plot.mixture(nothing, drawn(plane_mixture()), contours=contours)
+    assert ellipses(ax) == []
+    assert [len(points.get_offsets()) for points in ax.collections] == [200]
+
+
+def test_contours_hold_their_share_of_the_mass() -> None:
+    ax = plot.mixture(plane_mixture(), contours=True)
+    (lines,) = ax.collections
+    density = np.exp(jaxgmm.log_prob(plane_mixture(), drawn(plane_mixture(), 20_000)))
+    shares = [np.mean(density > level) for level in lines.levels]
+    np.testing.assert_allclose(shares, [0.95, 0.8, 0.5], atol=0.01)
+    assert texts(ax) == ["95%", "80%", "50%"]
+
+
+def test_axis_aligned_components_are_drawn_as_their_matrices() -> None:
+    variances = np.diagonal(plane_mixture().covariances, axis1=1, axis2=2)
+    matrices = plane_mixture()._replace(covariances=variances[..., None] * np.eye(2))
+    of_each = [ellipses(plot.mixture(m)) for m in (plane_mixture()._replace(covariances=variances), matrices)]
+    for one, other in zip(*of_each, strict=True):
+        assert (one.width, one.height, one.angle) == (other.width, other.height, other.angle)
+
+
+# One feature.
+
+
+def test_the_black_line_is_the_density_and_the_others_add_up_to_it() -> None:
+    mixture = line_mixture()
+    *components, total = plot.histogram(mixture, drawn(mixture)).lines
+    grid = total.get_xdata()
+    np.testing.assert_allclose(total.get_ydata(), np.exp(jaxgmm.log_prob(mixture, grid[:, None])), rtol=1e-9)
+    np.testing.assert_allclose(sum(line.get_ydata() for line in components), total.get_ydata())
+    assert [to_hex(component.get_color()) for component in components] == [colour(k).lower() for k in range(2)]
+    assert len({component.get_linestyle() for component in components}) == 2
+
+
+def test_bars_have_the_area_of_their_weighted_samples() -> None:
+    x, weight = np.array([[0.0], [0.4], [1.5], [np.nan]]), np.array([1.0, 2.0, 5.0, 9.0])
+    bars = plot.histogram(line_mixture(), x, bins=[0, 1, 2], sample_weight=weight).patches
+    np.testing.assert_allclose([bar.get_height() for bar in bars], [3 / 8, 5 / 8])
+
+
+def test_an_outlier_does_not_make_thousands_of_bars() -> None:
+    ax = plot.histogram(line_mixture(), np.append(drawn(line_mixture()), 1e6)[:, None])
+    assert len(ax.patches) == 80
+
+
+def test_a_mixture_of_one_feature_is_a_histogram() -> None:
+    ax = plot.mixture(line_mixture(), drawn(line_mixture()), names=["height"])
+    assert (ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)) == ("height", "density", 3)
+
+
+# Stages.
+
+
+def test_stages_are_titled_and_the_log_likelihood_is_by_iteration() -> None:
+    x, result = stages_of_fit()
+    start, one, end, history = plot.stages(x, result, (0, 1))
+    titles = [panel.get_title() for panel in (start, one, end)]
+    assert titles == ["the start", "after 1 iteration", "CONVERGED after 3 iterations"]
+    np.testing.assert_array_equal(history.lines[0].get_ydata(), result.history)
+    np.testing.assert_array_equal(history.lines[1].get_xdata(), [0, 1])
+    np.testing.assert_array_equal(history.lines[2].get_xydata(), [[3, -41]])
+    assert ellipses(start)[0].get_center() == (2, 2)
+    assert ellipses(end)[0].get_center() == (0, 0)
+    assert start.get_xlim() == one.get_xlim() == end.get_xlim()
+
+
+def test_a_stage_after_the_end_has_no_parameters() -> None:
+    x, result = stages_of_fit()
+    result.snapshots.weights[1] = result.snapshots.means[1] = result.snapshots.covariances[1] = np.nan
+    _, late, _, history = plot.stages(x, result, (0, 50))
+    assert (late.get_title(), texts(late)) == ("after 50 iterations", ["no parameters"])
+    np.testing.assert_array_equal(history.lines[1].get_xdata(), [0])
+
+
+def test_stages_of_one_feature_are_histograms() -> None:
+    end = line_mixture()
+    snapshots = Mixture(*(leaf[None] for leaf in end))
+    result = Fit(end, 2, Status.MAX_ITER, 0, np.array([-3.0, -2.0, -1.0]), snapshots)
+    axes = plot.stages(drawn(end), result, (1,), names=["height"])
+    assert [len(panel.lines) for panel in axes] == [3, 3, 3]
+    assert [panel.get_xlabel() for panel in axes] == ["height", "height", "iteration"]
+
+
+# The criterion.
+
+
+def test_every_family_has_a_line_with_its_own_colour_marker_and_style() -> None:
+    ax = plot.criterion(table())
+    lines = [drawn for drawn in ax.lines if not drawn.get_label().startswith("_")]
+    assert [drawn.get_label() for drawn in lines] == ["full", "diag"]
+    np.testing.assert_array_equal(lines[0].get_xydata(), [[1, 90], [2, 60], [3, 70]])
+    np.testing.assert_array_equal(lines[1].get_xydata(), [[1, 95], [2, 62], [3, 40]])
+    assert all(len({getattr(drawn, f"get_{what}")() for drawn in lines}) == 2 for what in ("color", "marker"))
+    assert len({drawn.get_linestyle() for drawn in lines}) == 2
+    assert ax.get_ylabel() == "BIC (lower is better)"
+
+
+def test_the_chosen_model_has_a_ring_and_spikes_are_hollow() -> None:
+    ax = plot.criterion(table())
+    (ring,) = (drawn for drawn in ax.lines if drawn.get_markeredgecolor() == EMPHASIS)
+    np.testing.assert_array_equal(ring.get_xydata(), [[2, 60]])
+    hollow = [drawn.get_xydata().tolist() for drawn in ax.lines if drawn.get_markerfacecolor() == "white"]
+    assert hollow == [[], [[3.0, 40.0]]]
+    keys = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert keys == ["full", "diag", "spikes or degenerate", "chosen"]
+
+
+def test_ridges_have_lines_of_their_own_and_missing_values_none() -> None:
+    bic = table()["bic"]
+    bic[4] = np.nan
+    ax = plot.criterion(table(bic=bic, reg_covar=np.tile(np.repeat([1e-6, 0.01], [4, 2]), 2)))
+    keys = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert keys[:4] == ["full, ridge 1e-06", "diag, ridge 1e-06", "full, ridge 0.01", "diag, ridge 0.01"]
+    assert len(ax.lines[4].get_xdata()) == 0
+
+
+def test_another_data_set_and_a_test_of_k() -> None:
+    ax = plot.criterion(table(lrt=np.linspace(0, 1, 12)), "lrt", data_set=1)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.array([6, 8, 10]) / 11)
+    assert ax.get_ylabel() == "p-value of K against K + 1"
+
+
+def test_a_sweep_is_drawn_by_its_table() -> None:
+    ax = plot.criterion(jaxgmm.Sweep(table(), None))
+    assert len(ax.lines[0].get_xdata()) == 3
+
+
+# Pairs.
+
+
+def test_pairs_share_their_scales_and_hide_what_is_above_the_diagonal() -> None:
+    axes = plot.pairs(space_mixture(), drawn(space_mixture()), names=["a", "b", "c"])
+    assert [[panel.get_visible() for panel in row] for row in axes] == np.tri(3, dtype=bool).tolist()
+    for row in range(3):
+        for column in range(row):
+            assert axes[row, column].get_xlim() == axes[column, column].get_xlim()
+            assert axes[row, column].get_ylim() == axes[row, row].get_xlim()
+            assert len(ellipses(axes[row, column])) == 4
+    assert [panel.get_xlabel() for panel in axes[2]] == ["a", "b", "c"]
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == ["a", "b", "c"]
+
+
+# Many fits.
+
+
+def titles(axes: np.ndarray) -> list[str]:
+    return [panel.get_title().removeprefix("data set ") for panel in axes]
+
+
+def test_by_status_takes_some_of_each_the_worst_first() -> None:
+    x, result = many_fits()
+    assert titles(plot.overview(x, result, n=5)) == ["6", "3", "5", "2", "7"]
+    # Among those that converged, the one with a spike first.
+    assert titles(plot.overview(x, result, n=20)) == ["6", "3", "5", "2", "7", "0", "1", "4"]
+    stack, fits = np.stack([x[7]] * 40), jaxgmm_fits(40, status=np.repeat([0, 1], [39, 1]))
+    assert titles(plot.overview(stack, fits, n=4)) == ["39", "0", "19", "38"]
+
+
+def jaxgmm_fits(n: int, *, status: np.ndarray) -> Fit:
+    mixture = Mixture(*(np.stack([leaf] * n) for leaf in plane_mixture()))
+    return Fit(mixture, np.zeros(n, int), status, np.zeros(n, int))
+
+
+def test_by_size_goes_from_the_smallest_to_the_largest() -> None:
+    x, result = many_fits()
+    axes = plot.overview(x[::-1], result, by="size", n=3)
+    assert titles(axes) == ["7", "3", "0"]
+    assert [panel.get_xlabel() for panel in axes] == ["N = 10, 1 spike", "N = 50", "N = 80"]
+
+
+def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() -> None:
+    good = plane_mixture()
+    x = np.stack([drawn(good, 300), 1.5 * drawn(good, 300), drawn(good, 300) + 1, drawn(good, 300)])
+    result = jaxgmm_fits(4, status=np.array([0, 0, 0, 3]))
+    for leaf in result.mixture:
+        leaf[3] = np.nan
+    axes = plot.overview(x, result, by="misfit")
+    p_values = jaxgmm.diagnose(result.mixture, x).p_values.min(axis=1)
+    assert titles(axes) == [str(b) for b in np.argsort(p_values)]
+    assert titles(axes)[2:] == ["0", "3"]
+    assert axes[0].get_xlabel() == f"N = 300, p = {p_values.min():.1g}"
+    assert axes[3].get_xlabel() == "N = 300"
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_fits_without_answer_are_hatched_and_named(n_features: int) -> None:
+    x, result = many_fits(n_features=n_features)
+    axes = plot.overview(x, result, by="size", names=list("abcdefgh"))
+    named = [text for panel in axes for text in texts(panel)]
+    assert named == ["MAX_ITER", "NONFINITE", "DEGENERATE", "TOO_FEW_SAMPLES"]
+    assert [panel.patch.get_hatch() is not None for panel in axes] == (result.status >= 2).tolist()
+    assert [panel.get_title() for panel in axes] == list("abcdefgh")
+    assert axes[2].get_xlabel() == "N = 30, 2 spikes"
+
+
+def test_a_real_result_is_drawn() -> None:
+    x = [drawn(line_mixture(), n) for n in (30, 40)]
+    axes = plot.overview(x, jaxgmm.fit(x, 2, n_init=1))
+    assert [len(panel.lines) for panel in axes] == [3, 3]
+
+
+# Checks of a fit.
+
+
+def test_residuals_depart_from_zero_by_the_misfit() -> None:
+    diagnosis = diagnosis_of(plane_mixture(), sample_weight=np.arange(200) % 3)
+    residuals, *_ = plot.diagnosis(diagnosis, names=["a", "b"])
+    farthest = {drawn.get_label().split(":")[0]: np.abs(drawn.get_ydata()).max() for drawn in residuals.lines}
+    for label, misfit in zip(
+        ["a", "b, given those before", "b", "radius"], diagnosis.misfits[[0, 1, 3, 4]], strict=True
+    ):
+        assert farthest[label] == pytest.approx(misfit)
+
+
+def test_the_band_holds_nineteen_of_twenty() -> None:
+    (band,) = (patch for patch in plot.diagnosis(diagnosis_of(plane_mixture(), 2000))[0].patches)
+    half = band.get_y() + band.get_height()
+    rng = np.random.default_rng(0)
+    beyond = [kstest(rng.uniform(size=2000), "uniform").statistic > half for _ in range(400)]
+    assert 0.02 < np.mean(beyond) < 0.08
+
+
+def test_counts_overlaps_and_uncertainties_are_drawn() -> None:
+    diagnosis = diagnosis_of(plane_mixture())
+    _, counts, overlaps, uncertainty = plot.diagnosis(diagnosis)
+    np.testing.assert_allclose([bar.get_width() for bar in counts.patches], diagnosis.counts)
+    np.testing.assert_allclose(counts.lines[0].get_xdata(), diagnosis.effective_counts)
+    below = np.exp(-diagnosis.separation[np.tril_indices(3, -1)])
+    assert texts(overlaps) == [f"{overlap:.2f}" for overlap in below]
+    means = [drawn.get_xdata()[0] for drawn in uncertainty.lines[1:]]
+    np.testing.assert_allclose(means, diagnosis.component_uncertainty)
+    assert uncertainty.get_xlim() == (0, pytest.approx(2 / 3))
+
+
+def test_one_component_has_no_pair_and_absent_ones_are_left_out() -> None:
+    one = Mixture(np.array([0.0, 1.0]), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
+    _, counts, overlaps, uncertainty = plot.diagnosis(diagnosis_of(one))
+    assert texts(overlaps) == ["no pair"]
+    assert [label.get_text() for label in counts.get_yticklabels()] == ["1"]
+    assert len(uncertainty.lines) == 2
+
+
+# Misuse.
+
+
+def batched(mixture: Mixture) -> Mixture:
+    return Mixture(*(leaf[None] for leaf in mixture))
+
+
+X, FIT = stages_of_fit()
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plot.mixture(batched(plane_mixture())), r"one mixture is drawn.*\(1, 3\).*plot.overview"),
+        (lambda: plot.mixture(plane_mixture(), np.zeros((5, 3))), r"x must be \(N, 2\).*\(5, 3\)"),
+        (lambda: plot.mixture(plane_mixture(), features=(0, 2)), "features must be two different of 0 to 1"),
+        (lambda: plot.mixture(plane_mixture(), names=["a"]), "names must be of all 2 features"),
+        (lambda: plot.mixture(plane_mixture(), X, sample_weight=[1.0]), r"sample_weight must have shape \(200,\)"),
+        (lambda: plot.mixture(plane_mixture(), ax=[1]), "ax must be one matplotlib Axes; got list"),
+        (lambda: plot.histogram(plane_mixture()), "one feature; this one has 2"),
+        (lambda: plot.pairs(line_mixture(), None), "two features or more.*plot.histogram"),
+        (lambda: plot.pairs(space_mixture(), None, ax=[None] * 4), "ax must hold 9 matplotlib Axes; it holds 4"),
+        (lambda: plot.stages(X, FIT._replace(status=np.zeros(2))), "has a batch axis"),
+        (lambda: plot.stages(X, FIT._replace(snapshots=None)), r"no snapshots.*fit\(…, history=\(0, 1\)\)"),
+        (lambda: plot.stages(X, FIT, (0, 1, 2)), "has 2 snapshots; iterations names 3"),
+        (lambda: plot.criterion(table(), "aic"), "criterion must be one that the sweep has, 'bic'; got 'aic'"),
+        (lambda: plot.criterion(table(), data_set=2), "has no data set 2; its last is 1"),
+        (lambda: plot.overview(*many_fits(), by="age"), "by must be 'status', 'size' or 'misfit'; got 'age'"),
+        (lambda: plot.overview(*many_fits(), n=0), "n must be at least 1; got 0"),
+        (lambda: plot.overview(X, FIT), "with a batch axis. Use plot.mixture"),
+        (lambda: plot.overview(many_fits()[0][:3], many_fits()[1]), "x holds 3 data sets, but result 8 fits"),
+        (lambda: plot.overview(*many_fits(), names=["a"]), "names must be of all 8 data sets; there are 1"),
+        (lambda: plot.diagnosis(jaxgmm.diagnose(plane_mixture(), X[None])), r"batch axis.*diagnosis.of\(b\)"),
+        (lambda: plot.diagnosis(diagnosis_of(plane_mixture()), names=["a"]), "names must be of all 2 features"),
+    ],
+)
+def test_misuse_is_refused_in_words(draw: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        draw()
+    assert plt.get_fignums() == []
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    for name in PICTURES:
+        print(save(picture(name), IMAGES / f"{name}.png"))
