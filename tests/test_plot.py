@@ -26,8 +26,9 @@ from jaxgmm.plot.palette import EMPHASIS, colour, line, marker
 
 mpl.use("Agg")
 IMAGES = Path(__file__).parent / "images"
-# Of 255. Versions of matplotlib that differ in nothing but how they smooth edges stay below 1.
-TOLERANCE = 3.0
+# Root of the mean squared difference, of 255. From matplotlib 3.8 to 3.11 there is none; elsewhere edges may be
+# smoothed in another way.
+TOLERANCE = 1.0
 
 
 class Fit(NamedTuple):
@@ -129,7 +130,7 @@ def picture(name: str) -> Figure:
     """One of the pictures, small, in matplotlib's own style and without letters."""
     (rows, columns), draw = PICTURES[name]
     with mpl.rc_context(mpl.rcParamsDefault):
-        figure = Figure(figsize=(2.2 * columns + 1, 2 * rows + 0.6), dpi=50)
+        figure = Figure(figsize=(2 * columns + 1, 2 * rows + 1), dpi=50)
         draw(figure.subplots(rows, columns, squeeze=False).ravel())
         for text in figure.findobj(Text):
             text.set_visible(False)
@@ -155,9 +156,9 @@ def test_pictures_look_as_they_did(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_other_pictures_are_noticed(name: str, tmp_path: Path) -> None:
     figure = picture(name)
-    # Any one thing that is drawn for a component or a model.
-    panel = figure.axes[0]
-    things = [*panel.collections, *panel.lines, *(patch for patch in panel.patches if isinstance(patch, Ellipse))]
+    # Any one thing that is drawn for a component or a model, in any panel.
+    panel = figure.axes[-1]
+    things = [*panel.collections, *ellipses(panel), *panel.lines]
     things[0].set_visible(False)
     assert compare_images(str(IMAGES / f"{name}.png"), save(figure, tmp_path / "other.png"), TOLERANCE) is not None
 
@@ -210,7 +211,7 @@ def lightness(name: str) -> float:
 
 
 def test_components_can_be_told_apart_in_grey() -> None:
-    assert all(abs(lightness(colour(k)) - lightness(colour(k + 1))) > 5 for k in range(5))
+    assert all(abs(lightness(colour(k)) - lightness(colour(k + 1))) > 5 for k in range(6))
     assert all(lightness(colour(k)) < 75 for k in range(7))
     assert len({(colour(k), marker(k)) for k in range(56)}) == 56
     assert len({(colour(k), str(line(k))) for k in range(35)}) == 35
@@ -454,10 +455,10 @@ def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() 
     for leaf in result.mixture:
         leaf[3] = np.nan
     axes = plot.overview(x, result, by="misfit")
-    p_values = jaxgmm.diagnose(result.mixture, x).p_values.min(axis=1)
-    assert titles(axes) == [str(b) for b in np.argsort(p_values)]
-    assert titles(axes)[2:] == ["0", "3"]
-    assert axes[0].get_xlabel() == f"N = 300, p = {p_values.min():.1g}"
+    least = np.nanmin(jaxgmm.diagnose(result.mixture, x).p_values, axis=1, initial=1)
+    assert titles(axes) == [*(str(b) for b in np.argsort(least[:3])), "3"]
+    assert titles(axes)[2] == "0"
+    assert axes[0].get_xlabel() == f"N = 300, p = {least.min():.1g}"
     assert axes[3].get_xlabel() == "N = 300"
 
 
@@ -474,7 +475,7 @@ def test_fits_without_answer_are_hatched_and_named(n_features: int) -> None:
 
 def test_a_real_result_is_drawn() -> None:
     x = [drawn(line_mixture(), n) for n in (30, 40)]
-    axes = plot.overview(x, jaxgmm.fit(x, 2, n_init=1))
+    axes = plot.overview(x, jaxgmm.fit(x, 2, init=line_mixture(), precision="float64"))
     assert [len(panel.lines) for panel in axes] == [3, 3]
 
 
