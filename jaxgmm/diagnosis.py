@@ -82,7 +82,7 @@ class Diagnosis(NamedTuple):
     entropy: np.ndarray
 
     @property
-    def misfit(self) -> np.ndarray:
+    def misfit(self) -> np.ndarray | np.floating:
         """The largest of a data set's `misfits`, `(B,)`."""
         return np.max(self.misfits, axis=-1)
 
@@ -96,16 +96,16 @@ class Diagnosis(NamedTuple):
         """
         weights, separation = np.atleast_2d(self.weights), self.separation.reshape(-1, *self.separation.shape[-2:])
         data_set, component = np.nonzero(weights > 0)
-        overlap = np.where(np.isnan(separation) | np.eye(weights.shape[1], dtype=bool), 0.0, np.exp(-separation))
-        nearest = np.argmax(np.where(np.eye(weights.shape[1], dtype=bool), -1.0, _from_present(overlap, weights)), -1)
-        alone = np.sum(weights > 0, axis=1, keepdims=True) == 1
+        # -1 with itself, and with those that are absent.
+        overlap = np.where(np.isnan(separation) | np.eye(weights.shape[1], dtype=bool), -1.0, np.exp(-separation))
+        largest = np.max(overlap, axis=-1)
         of_components = {
             "weight": weights,
             "count": self.counts,
             "effective_count": self.effective_counts,
             "uncertainty": self.component_uncertainty,
-            "nearest": np.where(alone, -1, nearest),
-            "overlap": np.max(overlap, axis=-1),
+            "nearest": np.where(largest < 0, -1, np.argmax(overlap, axis=-1)),
+            "overlap": np.maximum(largest, 0.0),
         }
         columns = {name: np.atleast_2d(values)[data_set, component] for name, values in of_components.items()}
         of_mixtures = {"entropy": self.entropy, "misfit": self.misfit}
@@ -232,8 +232,8 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
     shares = np.where(counted[..., None], shares, 0.0)
     uncertainty = np.where(counted, uncertainty, 0.0)
     weighted = weight[..., None] * shares
-    counts = np.sum(weighted, axis=1)
-    # Absent components have no samples, and a data set may have none.
+    counts = np.where(found.weights[data_sets] == 0, np.nan, np.sum(weighted, axis=1))
+    # A data set may have no samples.
     with np.errstate(invalid="ignore", divide="ignore"):
         total = np.sum(weight, axis=1)
         n_effective = total**2 / np.sum(weight**2, axis=1)
@@ -245,8 +245,6 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
         surprise = -np.log(np.where(shares > 0, shares, 1.0))
         found.entropy[data_sets] = np.sum(weighted * surprise, axis=(1, 2)) / total
     found.separation[data_sets] = separation
-    absent = found.weights[data_sets] == 0
-    found.counts[data_sets] = np.where(absent, np.nan, found.counts[data_sets])
 
 
 @jax.jit
@@ -331,11 +329,6 @@ def _p_values(distances: np.ndarray, n_effective: np.ndarray) -> np.ndarray:
 
     root = np.sqrt(n_effective)[:, None]
     return kolmogorov((root + 0.12 + 0.11 / root) * distances)
-
-
-def _from_present(overlap: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Overlaps `(B, K, K)` of components with those that are there; -1 with others."""
-    return np.where((weights > 0)[:, None, :], overlap, -1.0)
 
 
 def _laid_out(found: Diagnosis, data: Batch) -> Diagnosis:

@@ -14,6 +14,7 @@ CHECKED = [
         "cholesky",
         "reductions",
         "mixture",
+        "diagnosis",
         "em",
         "engine",
         "search",

@@ -108,3 +108,11 @@ def test_ridges_page_differentiates_a_sweep_of_its_own(capsys):
     best = np.argmax(scores[:5])
     assert np.all(slopes[:best] > 0)
     assert np.all(np.abs(slopes[:3] - np.gradient(scores, page["RIDGES"])[:3]) < 0.3 * np.abs(slopes[:3]))
+
+
+def test_pictures_page_draws_what_it_is_asked_for(tmp_path, capsys):
+    page = runpy.run_path(str(EXAMPLES / "pictures.py"), run_name="pictures")
+    assert all(draw.__doc__ or draw.__qualname__.endswith("<locals>.draw") for draw in page["PICTURES"].values())
+    page["main"](tmp_path, ["mixture", "stages"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mixture.png", "stages.png"]
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -4,6 +4,8 @@ The pictures compared are in tests/images/, without letters, whose shapes change
 change that is meant, `python tests/test_plot.py` writes them anew; look at them before they are committed.
 """
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -560,6 +562,13 @@ def test_misuse_is_refused_in_words(draw: Callable[[], Any], words: str) -> None
     with pytest.raises(ValueError, match=words):
         draw()
     assert plt.get_fignums() == []
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "jaxgmm.plot")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxgmm\[plot\]'"):
+        importlib.import_module("jaxgmm.plot")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@ Components are told apart by colour (the palette of Okabe and Ito, made for all 
 line style, so that prints in grey can be read. Components of weight 0, and mixtures of NaN, are not drawn.
 """
 
+try:
+    import matplotlib  # noqa: F401
+except ImportError:
+    raise ImportError("jaxgmm.plot needs matplotlib: pip install 'jaxgmm[plot]'.") from None
+
 from jaxgmm.plot.criterion import criterion
 from jaxgmm.plot.diagnosis import diagnosis
 from jaxgmm.plot.mixtures import histogram, mixture
