@@ -72,7 +72,7 @@ def overview(
         name = f"data set {b}" if names is None else str(names[b])
         panel.set_title(name, fontsize="medium", pad=3)
         line = f"N = {len(samples):,}"
-        if found is not None and np.isfinite(found.misfit[b]):
+        if found is not None and np.isfinite(found.p_values[b]).all():
             line += f", p = {found.p_values[b].min():.1g}"
         if result.spurious[b]:
             line += f", {result.spurious[b]} spike{'s' if result.spurious[b] > 1 else ''}"
