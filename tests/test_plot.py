@@ -263,6 +263,12 @@ def test_samples_have_the_colour_of_their_most_probable_component() -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("height", "width")
 
 
+def test_few_samples_have_markers_and_many_have_dots() -> None:
+    few, many = (plot.mixture(plane_mixture(), drawn(plane_mixture(), n)).collections for n in (200, 20_000))
+    assert len({len(points.get_paths()[0]) for points in few}) == 3
+    assert len({len(points.get_paths()[0]) for points in many}) == 1
+
+
 def test_samples_of_weight_0_are_not_drawn() -> None:
     x = drawn(plane_mixture())
     ax = plot.mixture(plane_mixture(), x, sample_weight=np.arange(200) < 50)

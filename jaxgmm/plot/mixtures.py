@@ -195,13 +195,16 @@ def draw_samples(
     if len(samples) == 0:
         return
     component = most_probable(mixture, samples)
-    area, alpha = np.clip(4000 / len(samples), 1.5, 18), np.clip(60 / np.sqrt(len(samples)), 0.15, 0.65)
+    area = np.clip(4000 / len(samples), 1.5, 18) / (3 if small else 1)
     for k in np.unique(component):
-        kind = {"color": GREY, "marker": "."} if k < 0 else {"color": colour(k), "marker": marker(k)}
+        # Of markers that cover a pixel or less, some vanish and others swell.
+        kind = {"color": GREY, "marker": "."}
+        if k >= 0:
+            kind = {"color": colour(k), "marker": marker(k) if area > 3 else "o"}
         ax.scatter(
             *samples[component == k][:, features].T,
-            s=area / 3 if small else area,
-            alpha=alpha,
+            s=area,
+            alpha=np.clip(60 / np.sqrt(len(samples)), 0.15, 0.65),
             linewidths=0,
             rasterized=len(samples) > 2000,
             zorder=1,
