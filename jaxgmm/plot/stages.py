@@ -41,7 +41,7 @@ def stages(
     """
     if np.ndim(result.status) != 0:
         raise ValueError("the stages of one fit are drawn; this result has a batch axis. Fit the data set alone.")
-    snapshots, history = getattr(result, "snapshots", None), result.history
+    snapshots, history = result.snapshots, result.history
     if snapshots is None or history is None:
         raise ValueError("result has no snapshots of its parameters; ask for them with fit(…, history=(0, 1)).")
     if len(snapshots.weights) != len(iterations):
