@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-gpu bench-peers lint clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -58,5 +58,9 @@ lint: $(READY)
 	$(BIN)/pyright
 	$(BIN)/codespell
 
+# Warnings are errors: a link or a name that is not there ends the build.
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo dist
+	rm -rf $(VENV) demo dist site

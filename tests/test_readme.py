@@ -1,42 +1,16 @@
 """The README says what is so: its examples print what it shows, and what it lists and names is there."""
 
-import contextlib
 import importlib
-import io
-import itertools
 import re
 from pathlib import Path
 
 import pytest
+from code_blocks import blocks, run_blocks
 
 from jaxgmm import FitResult, Status, __version__
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def examples(markdown: str) -> list[tuple[str, str]]:
-    """Every Python block, each with the block after it if that is text, or nothing."""
-    blocks = [*FENCE.findall(markdown), ("", "")]
-    return [
-        (source, shown if kind == "text" else "")
-        for (language, source), (kind, shown) in itertools.pairwise(blocks)
-        if language == "python"
-    ]
-
-
-def run_examples(markdown: str) -> None:
-    """Runs the Python blocks in one namespace, in order.
-
-    Raises:
-        AssertionError: a block does not print what the README shows below it.
-    """
-    namespace: dict[str, object] = {}
-    for source, shown in examples(markdown):
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(compile(source, "README.md", "exec"), namespace)
-        assert printed.getvalue() == shown, f"README.md shows other output than this prints:\n{source}"
 
 
 def table_under(heading: str) -> list[list[str]]:
@@ -47,8 +21,8 @@ def table_under(heading: str) -> list[list[str]]:
 
 
 def test_examples_print_what_the_readme_shows() -> None:
-    assert [bool(shown) for _, shown in examples(README)] == [True] * 4
-    run_examples(README)
+    assert [bool(shown) for language, _, shown in blocks(README) if language == "python"] == [True] * 4
+    run_blocks(README, "README.md")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +37,7 @@ def test_examples_print_what_the_readme_shows() -> None:
 )
 def test_other_output_than_shown_is_noticed(markdown: str) -> None:
     with pytest.raises(AssertionError, match="other output"):
-        run_examples(markdown)
+        run_blocks(markdown, "README.md")
 
 
 def test_every_status_stands_in_the_table_with_its_sentence() -> None:
