@@ -15,7 +15,7 @@ import typer
 from code_blocks import FENCE, blocks, run_blocks
 
 import jaxgmm
-from jaxgmm import Status, cli
+from jaxgmm import Status, cli, plot
 from jaxgmm.criteria import CRITERIA
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
@@ -163,10 +163,17 @@ def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
 
 
 def test_every_public_name_is_in_the_api(site: Path) -> None:
-    documented = {re.sub(r"\W", "", heading) for heading in re.findall(r"heading: jaxgmm\.(\w+)", PAGES["api.md"])}
-    assert documented >= set(jaxgmm.__all__)
+    documented = set(re.findall(r"heading: jaxgmm\.([\w.]+),", PAGES["api.md"]))
+    assert documented >= {*jaxgmm.__all__, *(f"plot.{name}" for name in plot.__all__)}
     built = (site / "api.html").read_text()
     assert [name for name in jaxgmm.__all__ if not re.search(rf"jaxgmm\.{name}\b", built)] == []
+
+
+def test_pictures_of_the_page_are_those_that_its_code_saves() -> None:
+    saved = set(re.findall(r"savefig\(\"([\w.]+)\"", PAGES["pictures.md"]))
+    assert saved == set(re.findall(r"\]\(pictures/([\w.]+)\)", PAGES["pictures.md"]))
+    assert saved == {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert {f"plot.{name}" for name in plot.__all__} <= set(re.findall(r"plot\.\w+", PAGES["pictures.md"]))
 
 
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
