@@ -401,8 +401,8 @@ def _run(
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
-    n_effective = sets.n_effective[form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)]
-    spikes = jax.vmap(n_spikes)(kept.mixture, n_effective)
+    row = form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)
+    spikes = jax.vmap(n_spikes)(kept.mixture, sets.n_effective[row], sets.ridge[row])
     return kept, spikes, executed * runs_per_slot, useful
 
 

@@ -303,3 +303,15 @@ def test_finalists_are_sound_where_any_start_is() -> None:
 def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         jaxgmm.sweep(clusters(0), **options)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+def test_features_of_few_values_have_no_spike_for_each_value(precision):
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(10, 200, 2))
+    x[:, :, 0] = x[:, :, 0].round()
+    sweep = jaxgmm.sweep(x, (1, 5), covariance_type=("full", "diag"), n_init=3, precision=precision)
+    assert sweep.chosen["n_components"].tolist() == [1] * 10
+    assert np.all(sweep.best.spurious == 0)
+    # By likelihood alone, most would have had five.
+    assert np.mean(np.any(sweep.table["passed_over"].reshape(10, 4), axis=1)) > 0.5

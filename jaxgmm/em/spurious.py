@@ -5,34 +5,60 @@ the more components and starts there are, the likelier it is to win by likelihoo
 components of a mixture of normal distributions"). Widths are compared with those of the other components, as in the
 bounded ratios of Hathaway (1985), "A constrained formulation of maximum-likelihood estimation for normal mixture
 distributions", and not with the spread of the data: clusters far from each other are narrow beside that, and real.
+
+Where a feature has few values, all components may shrink alike, each onto equal samples. What then remains of their
+widths is the ridge, and their likelihood is whatever the ridge makes it: they are spikes too.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.cholesky import cholesky
+from jaxgmm.cholesky import cholesky, inverse_lower
+from jaxgmm.em.covariance import Ridge
 from jaxgmm.mixture import Mixture
 
 # A component is a spike where its standard deviation in some direction is below this fraction of that within the
 # components together. The choice is that of a simulation: `benchmarks/NOTES.md`.
 NARROWEST = 0.01
 
+# Or where its variance in some direction is less than this multiple of the ridge, and so next to nothing without it.
+# A ridge that makes components as wide as `NARROWEST` of the data is there for that, and they are no spikes.
+RIDGE_ALONE = 1.05
 
-def n_spikes(mixture: Mixture, n_effective: Float[Array, ""]) -> Int[Array, ""]:
+
+def n_spikes(mixture: Mixture, n_effective: Float[Array, ""], ridge: Ridge) -> Int[Array, ""]:
     """How many components are spikes: too narrow, or supported by fewer than D + 1 effective samples.
 
     Args:
-        mixture: in any coordinates.
+        mixture: in standardised coordinates.
         n_effective: effective number of samples, (Σ w)² / Σ w².
+        ridge: `(D, D)` or `(D,)`, part of the covariances.
     """
     spread = tuple([1] * (mixture.covariances.ndim - 1))
     present = (mixture.weights > 0).reshape(-1, *spread)
     within = jnp.sum(jnp.where(present, mixture.weights.reshape(-1, *spread) * mixture.covariances, 0.0), axis=0)
-    excess = mixture.covariances - NARROWEST**2 * within[None]
-    if mixture.is_diagonal:
-        is_narrow = jnp.any(excess < 0, axis=-1)
-    else:
-        # No direction is too narrow exactly where there is a Cholesky factor of what remains.
-        is_narrow = jnp.any(jnp.isnan(cholesky(excess)), axis=(-2, -1))
+    is_narrow = _falls_below(mixture, NARROWEST**2 * within) | _falls_below(mixture, _made_of(ridge))
     is_small = mixture.weights * n_effective < mixture.n_features + 1
     return jnp.sum((mixture.weights > 0) & (is_narrow | is_small), dtype=jnp.int32)
+
+
+def _falls_below(mixture: Mixture, least: Ridge) -> Any:
+    """Which components `(K,)` have in some direction less variance than a covariance, or variances, of comparison."""
+    excess = mixture.covariances - least[None]
+    if mixture.is_diagonal:
+        return jnp.any(excess < 0, axis=-1)
+    # No direction is too narrow exactly where there is a Cholesky factor of what remains.
+    return jnp.any(jnp.isnan(cholesky(excess)), axis=(-2, -1))
+
+
+def _made_of(ridge: Ridge) -> Ridge:
+    """Variances that hardly anything but the ridge explains, as far as it is narrow beside the data, whose are 1."""
+    # a / (1 + a² / b²) is below a and b, and close to a as long as that is the lesser by far.
+    alone, most = RIDGE_ALONE * ridge, NARROWEST**2
+    if ridge.ndim == 1:
+        return alone / (1 + (alone / most) ** 2)
+    factor = cholesky(jnp.eye(len(ridge), dtype=ridge.dtype) + jnp.matmul(alone, alone, precision="highest") / most**2)
+    inverse = inverse_lower(factor)
+    return jnp.matmul(alone, jnp.matmul(inverse.T, inverse, precision="highest"), precision="highest")

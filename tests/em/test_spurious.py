@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em.spurious import NARROWEST, n_spikes
+from jaxgmm.em.spurious import NARROWEST, RIDGE_ALONE, n_spikes
 from jaxgmm.mixture import Mixture
 
 
@@ -34,4 +34,30 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
     ],
 )
 def test_spikes_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
-    assert int(n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0))) == expected
+    no_ridge = jnp.zeros(2) if diagonal else jnp.zeros((2, 2))
+    found = n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0), no_ridge)
+    assert int(found) == expected
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(
+    ("ridge", "times", "expected"),
+    [
+        # Nothing but the ridge: however many components are as narrow.
+        (1e-6, 1.0, 2),
+        (1e-5, 1.0, 2),
+        (1e-6, 0.99 * RIDGE_ALONE, 2),
+        (1e-6, 1.01 * RIDGE_ALONE, 0),
+        # A ridge as wide as a hundredth of the data is there to be that.
+        (1e-2, 1.0, 0),
+        # Where the data have no variance of their own, as collinear ones, the ridge is all there is.
+        (1.0, 1.0, 0),
+        (0.0, 1.0, 0),
+    ],
+)
+def test_components_of_nothing_but_ridge_are_spikes(ridge: float, times: float, expected: int, diagonal: bool) -> None:
+    axes = np.eye(2) if diagonal else np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
+    added = axes @ np.diag([ridge, 1e-6]) @ axes.T
+    found = mixture([max(times * ridge, 1e-12) ** 0.5] * 2, [0.5, 0.5], diagonal=diagonal)
+    added = jnp.asarray(np.diagonal(added) if diagonal else added)
+    assert int(n_spikes(found, jnp.asarray(100.0), added)) == expected
