@@ -101,7 +101,7 @@ def _begin(
 
     def all_forms(x: Array, length: Array, sample_weight: Array | None) -> tuple[DataSets, Array]:
         of_kinds = [
-            jax.vmap(lambda ridge, kind=kind: _prepare(x, length, sample_weight, kind, ridge))(ridges)
+            jax.vmap(lambda ridge, kind=kind: _prepare(x, length, sample_weight, kind, ridge, layout))(ridges)
             for kind in layout.kinds
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_kinds)
@@ -121,7 +121,7 @@ def _begin(
 
 
 def _prepare(
-    x: Array, length: Array, sample_weight: Array | None, closed_under: str, reg_covar: Array
+    x: Array, length: Array, sample_weight: Array | None, closed_under: str, reg_covar: Array, layout: Layout
 ) -> tuple[DataSets, Array]:
     """Standardises one data set, or says why it cannot be fitted."""
     inside = jnp.arange(x.shape[0]) < length
@@ -136,7 +136,7 @@ def _prepare(
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
     weights = weights / weight_scale
     x = jnp.where(jnp.isfinite(x), x, 0.0)
-    z, ridge, units, varies = standardize(x.T, weights, closed_under, reg_covar)
+    z, ridge, units, varies = standardize(x.T, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge)
     status = jnp.where(varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
     total = jnp.sum(weights)

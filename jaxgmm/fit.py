@@ -1,5 +1,6 @@
 """fit(): thousands of data sets, one number of components, one covariance family."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,13 +12,16 @@ from jaxgmm.arguments import check_options, checked_history, checked_key, checke
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded
-from jaxgmm.engine.devices import machine, map_chunks
+from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job, chunks
 from jaxgmm.search import Combination, Layout, Models, Options, Program
 
 Precision = Literal["mixed", "float32", "float64"]
+
+# A history is carried through every iteration, and so is not made longer than runs are, bar a few.
+_SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024
 
 
 class FitResult(NamedTuple):
@@ -133,7 +137,52 @@ def fit(
     )
     model = (int(n_components), covariance_type, float(reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        return fit_batch(data, weights_of, start, model, program, options, report)
+        result = fit_batch(data, weights_of, start, model, program, options, report)
+    return without_batch_axis(result) if data.is_single else result
+
+
+def fit_starts(
+    x: np.ndarray,
+    starts: Mixture,
+    covariance_type: str,
+    tol: float,
+    max_iter: int,
+    reg_covar: float,
+    sample_weight: np.ndarray | None = None,
+) -> FitResult:
+    """EM as scikit-learn has it, from every one of R starts on one data set; what `jaxgmm.sklearn` runs.
+
+    Unlike in `fit`, the ridge is absolute, and a run takes the M-step of its last E-step before it ends. Nothing is
+    chosen among the starts.
+
+    Args:
+        x: `(N, D)`, float64.
+        starts: `(R, K, …)`, in data units; their weights need not sum to 1.
+        covariance_type: as for `fit`.
+        tol: as for `fit`.
+        max_iter: at least 1.
+        reg_covar: ridge added to every component variance, in squared data units.
+        sample_weight: `(N,)`, float64, not negative; None for 1.
+
+    Returns:
+        one row for each start. `n_iter` counts the last M-step; `log_likelihood`, and the last entry of `history`, are
+        those of the parameters before it.
+    """
+    # Repeated, the data set is still a single one: it shares programs with others of its length.
+    data = batch(x).repeated(len(starts.weights))._replace(is_single=True)
+    weights_of = None if sample_weight is None else functools.partial(padded, sample_weight, data)
+    model = (starts.n_components, covariance_type, float(reg_covar))
+
+    def with_history(length: int) -> FitResult:
+        # Programs are compiled for the length of the history, so few lengths are used.
+        n_history = power_of_two_above(max(_SHORTEST_HISTORY, length))
+        program, options = what_to_run("mixture", 1, None, "float64", n_history, tol, int(max_iter) - 1, 0)
+        program = program._replace(layout=program.layout._replace(absolute_ridge=True, ends_with_m_step=True))
+        return fit_batch(data, weights_of, starts, model, program, options, lambda _: None)
+
+    result = with_history(min(int(max_iter), _LONGEST_HISTORY))
+    longest = int(np.max(result.n_iter))
+    return result if longest <= _LONGEST_HISTORY else with_history(longest)
 
 
 def fit_batch(
@@ -161,7 +210,7 @@ def fit_batch(
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
         result = result._replace(history=result.history[:, :longest].copy())
-    return without_batch_axis(result) if data.is_single else result
+    return result
 
 
 def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":

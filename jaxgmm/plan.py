@@ -15,7 +15,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import Machine, chunk_size, n_slots, power_of_two_above, power_of_two_below
-from jaxgmm.search import Combination, Layout, Options, Program, models_of
+from jaxgmm.search import Combination, Options, Program, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -90,8 +90,8 @@ def chunks(
     Args:
         data: the data sets.
         models: what is fitted to each.
-        wanted: what to compile; what depends on shapes (`layout` but for `n_init`, `search_dtype`, `n_slots`,
-            `n_stacked_slots`) is decided here.
+        wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
+            `search_dtype`, `n_slots`, `n_stacked_slots`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -136,7 +136,7 @@ def _jobs(
     jobs = []
     for (_, _, room), numbers in sorted(groups.items()):
         families, ridges, traced = models_of([models[number] for number in numbers])
-        layout = Layout(families, room, room in with_absent, wanted.layout.n_init, tile=0)
+        layout = wanted.layout._replace(families=families, n_components=room, has_absent=room in with_absent)
         jobs.append(
             (np.array(numbers), wanted._replace(layout=layout), options._replace(reg_covar=ridges, models=traced))
         )
@@ -155,7 +155,8 @@ def _of_one_length(
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
         sizes.append(chunk_size(len(data_sets), n_bytes, least, machine))
-    size = min(sizes)
+    # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
+    size = 1 if data.is_single and machine.is_cpu else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
     return [Chunk(part, size, tuple(sized)) for part in parts]
 
@@ -181,7 +182,8 @@ def _sized(
     if tile == 0:
         slots = n_slots(n_samples * sample_bytes, machine)
         # One data set has no neighbours, and needs no more slots than it has runs.
-        slots = min(slots, power_of_two_above(n_runs)) if data.n_data_sets == 1 else slots
+        has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
+        slots = slots if has_neighbours else min(slots, power_of_two_above(n_runs))
         # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
         together = options.tol == 0 and program.precision != "mixed" and program.n_finalists == layout.n_init
         if together and layout.n_init > 1 and n_models == 1 and n_components * n_rows <= FEW_ROWS:

@@ -55,6 +55,8 @@ class Layout(NamedTuple):
         has_absent: whether models may have fewer components.
         n_init: R; 1 for explicit starts.
         tile: samples that an E-step reads at a time, or 0 for all.
+        absolute_ridge: whether ridges are in squared data units.
+        ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
     """
 
     families: tuple[str, ...]
@@ -62,6 +64,8 @@ class Layout(NamedTuple):
     has_absent: bool
     n_init: int
     tile: int
+    absolute_ridge: bool = False
+    ends_with_m_step: bool = False
 
     @property
     def diagonal(self) -> bool:
@@ -120,7 +124,7 @@ class Options(NamedTuple):
     Attributes:
         tol: smallest gain of the mean log-likelihood to go on for.
         max_iter: iterations at most.
-        reg_covar: the ridges, as fractions of each feature's variance.
+        reg_covar: the ridges, as fractions of each feature's variance unless they are absolute.
         key: random key, or seed.
         models: what is fitted.
         snapshots: `(S,)`, the iterations after which the parameters are recorded; None for none.
@@ -378,7 +382,9 @@ def _run(
         family = one_of(layout.families, slot.family)
 
         def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
-            return em.advance(state, *sums, slot.total_weight, family, slot.settings)
+            return em.advance(
+                state, *sums, slot.total_weight, family, slot.settings, ends_with_m_step=layout.ends_with_m_step
+            )
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
 

@@ -116,8 +116,14 @@ def advance(
     total_weight: Float[Array, ""],
     family: Family,
     settings: Settings,
+    *,
+    ends_with_m_step: bool = False,
 ) -> RunState:
-    """The rest of a step: decision and M-step, from what the E-step found."""
+    """The rest of a step: decision and M-step, from what the E-step found.
+
+    If a run is to end with an M-step, as scikit-learn's do, that counts as an iteration, and the log-likelihood is that
+    of the parameters before it.
+    """
     proposal = m_step(statistics, family, settings.ridge, settings.present)
     natural, sound = _checked(proposal, settings)
 
@@ -130,6 +136,9 @@ def advance(
     status = jnp.where(jnp.isnan(log_likelihood), int(Status.DEGENERATE), status).astype(jnp.int32)
 
     goes_on = status == RUNNING
+    if ends_with_m_step:
+        goes_on = sound & ~jnp.isnan(log_likelihood)
+        status = jnp.where(goes_on, status, int(Status.DEGENERATE)).astype(jnp.int32)
     history = state.history
     if history is not None:
         history = history.at[state.n_iter].set(log_likelihood)

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
         samples: `(M, D)`, all samples of all data sets; a JAX array where they already are on an accelerator.
         first: `(B,)`, the row with which each data set begins.
         lengths: `(B,)`, the number of samples of each data set.
-        is_single: whether the user passed one data set without a batch axis.
+        is_single: whether the user passed one data set without a batch axis. It may be repeated, once for each start.
     """
 
     samples: Rows

@@ -4,8 +4,9 @@ Sums of squares lose digits when a component is narrow and far from the origin, 
 under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the Cholesky factor of the
 data's covariance, which also removes correlation; otherwise it is a scale per feature, or one for all.
 
-The ridge is a fraction of each feature's variance in the data set; here it becomes the matrix, or the vector, that has
-the same effect in the coordinates z.
+The ridge is a fraction of each feature's variance in the data set, or absolute, in squared data units; here it becomes
+the matrix, or the vector, that has the same effect in the coordinates z. An absolute ridge gives constant features a
+variance too, so the scale is then that of data and ridge together.
 """
 
 from typing import NamedTuple
@@ -37,7 +38,12 @@ class Standardization(NamedTuple):
 
 
 def standardize(
-    x: Float[Array, "d n"], weights: Float[Array, " n"], closed_under: str, reg_covar: Float[Array, ""]
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    closed_under: str,
+    reg_covar: Float[Array, ""],
+    *,
+    is_absolute: bool = False,
 ) -> tuple[Float[Array, "d n"], Ridge, Standardization, Bool[Array, ""]]:
     """Standardises one data set.
 
@@ -46,10 +52,12 @@ def standardize(
         weights: sample weights; samples of weight 0 come out as zeros.
         closed_under: what kind of map the families that are to be fitted are closed under.
         reg_covar: ridge, as a fraction of each feature's variance.
+        is_absolute: whether the ridge is in squared units of x instead.
 
     Returns:
-        the samples z, the ridge in their coordinates, the map, and whether the data vary in every direction that the
-        family gives a variance of its own; where they do not, the likelihood has no bound, and z is not to be used.
+        the samples z, the ridge in their coordinates, the map, and whether every direction that the family gives a
+        variance of its own has one, from the data or an absolute ridge; where one has not, the likelihood has no bound,
+        and z is not to be used.
     """
     total = jnp.sum(weights)
     present = (weights > 0)[None, :]
@@ -61,10 +69,18 @@ def standardize(
     # Equal values may differ from their own mean by rounding; that is no variation.
     varies = extent > 8 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=1)
     extent = jnp.where(varies, extent, 1.0)
+    if is_absolute:
+        # Nothing is divided by less than the ridge, whose own square in these units is then 1 at most.
+        extent = jnp.maximum(jnp.where(varies, extent, 0.0), jnp.sqrt(reg_covar))
+        extent = jnp.where(extent > 0, extent, 1.0)
     centred = jnp.where(varies[:, None], centred / extent[:, None], 0.0)
+    if is_absolute:
+        varies |= reg_covar > 0
     if closed_under == "affine":
-        return _affine(centred, weights, total, shift, extent, varies, reg_covar)
+        return _affine(centred, weights, total, shift, extent, varies, reg_covar, is_absolute)
     variances = jnp.sum(centred**2 * weights[None, :], axis=1) / total
+    if is_absolute:
+        variances += (jnp.sqrt(reg_covar) / extent) ** 2
     if closed_under == "one scale":
         largest = jnp.max(jnp.where(varies, extent, 0.0))
         largest = jnp.where(largest > 0, largest, 1.0)
@@ -75,25 +91,33 @@ def standardize(
         scale = extent * jnp.sqrt(variances)
     scale = jnp.where(varies, scale, 1.0)
     z = centred * (extent / scale)[:, None]
-    ridge = jnp.full_like(shift, reg_covar)
+    ridge = (jnp.sqrt(reg_covar) / scale) ** 2 if is_absolute else jnp.full_like(shift, reg_covar)
     return z, ridge, Standardization(shift, scale, 1 / scale, jnp.sum(jnp.log(scale))), jnp.all(varies)
 
 
 def _affine(
-    centred: Array, weights: Array, total: Array, shift: Array, extent: Array, varies: Array, reg_covar: Array
+    centred: Array,
+    weights: Array,
+    total: Array,
+    shift: Array,
+    extent: Array,
+    varies: Array,
+    reg_covar: Array,
+    is_absolute: bool,
 ) -> tuple[Array, Array, Standardization, Array]:
     """Whitens data that are already centred and divided by their extent."""
     weighted = centred * weights[None, :]
     covariance = jnp.matmul(weighted, centred.T, precision=lax.Precision.HIGHEST) / total
     variances = jnp.diagonal(covariance)
+    ridges = (jnp.sqrt(reg_covar) / extent) ** 2 if is_absolute else reg_covar * variances
     # The ridge is part of what is whitened: with it, collinear features are no obstacle.
-    factor = cholesky(covariance + jnp.diag(reg_covar * variances))
+    factor = cholesky(covariance + jnp.diag(ridges))
     pivots = jnp.diagonal(factor) ** 2
     sound = jnp.all(varies & (pivots > 64 * jnp.finfo(centred.dtype).eps * variances))
     factor = jnp.where(sound, factor, jnp.eye(centred.shape[0], dtype=centred.dtype))
     inverse = inverse_lower(factor)
     z = jnp.matmul(inverse, centred, precision=lax.Precision.HIGHEST)
-    ridge = jnp.matmul(inverse * (reg_covar * variances)[None, :], inverse.T, precision=lax.Precision.HIGHEST)
+    ridge = jnp.matmul(inverse * ridges[None, :], inverse.T, precision=lax.Precision.HIGHEST)
     scale = extent[:, None] * factor
     log_scale = jnp.sum(jnp.log(jnp.diagonal(factor)) + jnp.log(extent))
     return z, ridge, Standardization(shift, scale, inverse / extent[None, :], log_scale), sound

@@ -113,3 +113,35 @@ def test_sample_of_weight_zero_is_not_there(family: str) -> None:
     np.testing.assert_allclose(z[:, :60], expected[0], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(ridge, expected[1], rtol=1e-9, atol=1e-18)
     np.testing.assert_array_equal(z[:, 60:], 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_absolute_ridge_is_in_squared_data_units(family: str, scale: float) -> None:
+    x, reg_covar = scale * (table() - 1e4), 0.01 * scale**2
+    kind = FAMILIES[family].closed_under
+    z, ridge, units, varies = standardize(
+        jnp.asarray(x.T), jnp.ones(80), kind, jnp.asarray(reg_covar), is_absolute=True
+    )
+    assert varies
+    assert np.all(np.abs(z) < 10)
+    of_unit = np.asarray(units.scale) / scale
+    in_data_units = np.diag(of_unit**2 * ridge) if of_unit.ndim == 1 else of_unit @ ridge @ of_unit.T
+    np.testing.assert_allclose(in_data_units, 0.01 * np.eye(3), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6, 4.0])
+def test_absolute_ridge_gives_constant_features_a_variance(family: str, reg_covar: float) -> None:
+    x = table()
+    x[:, 1] = 0.1
+    kind = FAMILIES[family].closed_under
+    z, ridge, units, varies = standardize(
+        jnp.asarray(x.T), jnp.ones(80), kind, jnp.asarray(reg_covar), is_absolute=True
+    )
+    assert varies == (reg_covar > 0 or kind == "one scale")
+    assert np.all(np.isfinite(z))
+    assert np.all(np.isfinite(ridge))
+    if varies and kind == "scale per feature":
+        np.testing.assert_allclose(units.scale[1], np.sqrt(reg_covar), rtol=1e-12)
+        np.testing.assert_allclose(z[1], 0.0)
