@@ -6,10 +6,11 @@ import pytest
 
 import jaxgmm
 from jaxgmm import frames, groups, storage
+from jaxgmm.sklearn import GaussianMixture
 
 FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
-FUNCTIONS += [frames.fit_groups, groups.group, storage.save]
-WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "save"]
+FUNCTIONS += [frames.fit_groups, groups.group, storage.save, GaussianMixture]
+WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "save", "GaussianMixture"]
 
 
 def doctests_of(function) -> list[doctest.DocTest]:

@@ -1,0 +1,363 @@
+"""The scikit-learn estimator: scikit-learn's parameters, starts and stopping rule, fitted by jaxgmm's engine.
+
+Parameters, validation, prediction and criteria are inherited from `sklearn.mixture.GaussianMixture`; only the fitting
+is replaced. All `n_init` starts are drawn as scikit-learn draws them, and fitted in one call.
+"""
+
+import inspect
+import warnings
+from typing import Any
+
+import numpy as np
+import sklearn.mixture
+from sklearn.base import _fit_context
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from jaxgmm.fit import FitResult, fit_starts
+from jaxgmm.mixture import Mixture, full_covariances
+from jaxgmm.status import Status
+
+_NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
+    "check for degenerate data."
+)
+_ILL_DEFINED = (
+    "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
+    "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
+    "the input data."
+)
+
+# From 1.8 on, scikit-learn's checks want to know whose arrays they are given.
+_checks = inspect.signature(sklearn.mixture.GaussianMixture._check_parameters)
+_NAMESPACE = {"xp": np} if "xp" in _checks.parameters else {}
+
+
+class GaussianMixture(sklearn.mixture.GaussianMixture):
+    """`sklearn.mixture.GaussianMixture`, fitted by jaxgmm; its parameters, attributes and defaults are scikit-learn's.
+
+    From the same `random_state` it takes the same starts, makes the same iterations and stops by the same rule, so that
+    results agree to rounding. `fit`, `fit_predict` and `score` take a `sample_weight` besides. The fit itself is made
+    in float64; attributes have the type of X, as scikit-learn's.
+
+    What differs:
+        - All starts run at once. So one that fails does not end the fit while another is sound, and what `verbose`
+          prints comes when all have ended.
+        - Components without samples, or narrower than about a millionth of the data's spread, are more than the
+          engine's arithmetic can follow. Where that happens to every start, scikit-learn's own loop makes the fit,
+          or says why there is none; with sample weights, that is a ValueError.
+        - The array API is not supported.
+
+    `lower_bound_`, the mean log-likelihood of a sample in nats, is that of the parameters before the last M-step, as
+    scikit-learn's is; `score` has that of the returned ones.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxgmm.sklearn import GaussianMixture
+        >>> x = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> GaussianMixture(n_components=2, random_state=0).fit(x).means_
+        array([[10.,  2.],
+               [ 1.,  2.]])
+    """
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "GaussianMixture":
+        """Fits the mixture by expectation-maximisation, from `n_init` starts or from where the last fit ended.
+
+        Args:
+            X: samples `(N, D)`, array or data frame.
+            y: not used.
+            sample_weight: `(N,)`, not negative; None for 1. Weight 0 removes a sample, weight 2 counts it twice, in the
+                starts too.
+
+        Returns:
+            the estimator.
+
+        Raises:
+            ValueError: wrong parameters or data, fewer samples than components, or no start of which something came.
+        """
+        given: Any = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        x, weights = _weighted(given, sample_weight)
+        if len(x) < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, n_samples = {len(x)}"
+            )
+        self._check_parameters(x, **_NAMESPACE)
+        resumes = self.warm_start and hasattr(self, "converged_")
+        random_state = check_random_state(self.random_state)
+        before = random_state.get_state()
+        starts = self._last(x) if resumes else [self._drawn(x, weights, random_state) for _ in range(self.n_init)]
+        if self.max_iter == 0:
+            self._keep(starts[-1], x.dtype)
+            return self
+        total = len(x) if weights is None else np.sum(weights)
+        fits = self._run(x, weights, starts, self.max_iter)
+        # The gain of the first iteration is over where the last fit ended, of which the engine knows nothing.
+        at_once = resumes and abs(np.asarray(fits.history)[0, 0] / total - self.lower_bound_) < self.tol
+        if at_once and self.max_iter > 1:
+            fits = self._run(x, weights, starts, 1)
+        is_sound = (fits.status == Status.CONVERGED) | (fits.status == Status.MAX_ITER)
+        if not np.any(is_sound):
+            if weights is not None or len(x) < len(given):
+                raise ValueError(_ILL_DEFINED)
+            # From the same draws as before.
+            random_state.set_state(before)
+            super().fit_predict(X)
+            return self
+        best = int(np.argmax(np.where(is_sound, fits.log_likelihood, -np.inf)))
+        self._report(fits, total)
+        mixture = Mixture(*(leaf[best] for leaf in fits.mixture))
+        bounds = np.asarray(fits.history)[best, : fits.n_iter[best]] / total
+        converged = at_once or bool(fits.status[best] == Status.CONVERGED)
+        self._keep(mixture, x.dtype, bounds.tolist(), converged)
+        if not self.converged_:
+            warnings.warn(_NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Fits the mixture, and says which component each sample most probably comes from.
+
+        Args:
+            X: samples `(N, D)`.
+            y: not used.
+            sample_weight: as for `fit`.
+
+        Returns:
+            `(N,)`, components numbered from 0.
+        """
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The (weighted) mean log-likelihood of a sample, in nats.
+
+        Args:
+            X: samples `(N, D)`.
+            y: not used.
+            sample_weight: `(N,)`, not negative; None for 1.
+
+        Returns:
+            the mean of `score_samples`.
+        """
+        if sample_weight is None:
+            return super().score(X)
+        log_density = self.score_samples(X)
+        return float(np.average(log_density, weights=_checked_weights(sample_weight, log_density)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = False
+        return tags
+
+    def _last(self, x: np.ndarray) -> list[Mixture]:
+        """The one start of a fit that goes on from the last."""
+        last = from_sklearn(self)
+        if last.n_features != x.shape[1]:
+            raise ValueError(f"X has {x.shape[1]} features, and the last fit, to start from, {last.n_features}.")
+        return [last]
+
+    def _drawn(self, x: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState) -> Mixture:
+        """A start as scikit-learn draws it, with those parameters that the user gave."""
+        start = Mixture(None, None, None)
+        if self.weights_init is None or self.means_init is None or self.precisions_init is None:
+            responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
+            start = _moments(x, responsibilities, weights, self.covariance_type, self.reg_covar)
+        if self.weights_init is not None:
+            start = start._replace(weights=np.asarray(self.weights_init, np.float64))
+        if self.means_init is not None:
+            start = start._replace(means=np.asarray(self.means_init, np.float64))
+        if self.precisions_init is not None:
+            precisions = np.asarray(self.precisions_init, np.float64)
+            is_diagonal = self.covariance_type in ("diag", "spherical")
+            covariances = 1 / precisions if is_diagonal else np.linalg.inv(precisions)
+            start = start._replace(covariances=_for_each(covariances, self.covariance_type, start.means.shape))
+        return start
+
+    def _run(self, x: np.ndarray, weights: np.ndarray | None, starts: list[Mixture], max_iter: int) -> FitResult:
+        """EM from all starts."""
+        stacked = Mixture(*map(np.stack, zip(*starts, strict=True)))
+        x = x.astype(np.float64, copy=False)
+        return fit_starts(x, stacked, self.covariance_type, self.tol, max_iter, self.reg_covar, weights)
+
+    def _keep(self, mixture: Mixture, dtype: Any, bounds: list[float] | None = None, converged: bool = False) -> None:
+        """Sets the fitted attributes."""
+        covariances = mixture.covariances
+        if self.covariance_type == "tied":
+            covariances = covariances[0]
+        elif self.covariance_type == "spherical":
+            covariances = covariances[:, 0]
+        factors = _compute_precision_cholesky(covariances, self.covariance_type)
+        parameters = (mixture.weights, mixture.means, covariances, factors)
+        self._set_parameters(tuple(leaf.astype(dtype) for leaf in parameters))
+        self.converged_, self.n_iter_ = converged, len(bounds or [])
+        self.lower_bounds_, self.lower_bound_ = bounds or [], bounds[-1] if bounds else -np.inf
+
+    def _report(self, fits: FitResult, total: float) -> None:
+        """Prints what scikit-learn prints on the way."""
+        if not self.verbose:
+            return
+        for r, (trace, n_iter) in enumerate(zip(np.asarray(fits.history) / total, fits.n_iter, strict=True)):
+            self._print_verbose_msg_init_beg(r)
+            for i in range(n_iter):
+                self._print_verbose_msg_iter_end(i + 1, trace[i] - trace[i - 1] if i else np.inf)
+            self._print_verbose_msg_init_end(trace[n_iter - 1], fits.status[r] == Status.CONVERGED)
+
+
+def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> GaussianMixture:
+    """A mixture as a fitted estimator, as after `max_iter=0`. Components of weight 0 are left out.
+
+    Args:
+        mixture: one mixture, without a batch axis.
+        covariance_type: the family; None infers the narrowest that the covariances belong to.
+
+    Returns:
+        an estimator that predicts, scores and samples, and is a `sklearn.mixture.GaussianMixture`. With
+        `warm_start=True` set, its `fit` goes on from here.
+
+    Raises:
+        ValueError: a batch of mixtures, parameters that are not finite, or covariances that are not of the family.
+    """
+    mixture = Mixture(*(np.asarray(leaf, np.float64) for leaf in mixture))
+    if mixture.weights.ndim != 1:
+        raise ValueError(
+            f"mixture must be one mixture, with weights (K,); its weights have shape {mixture.weights.shape}. Convert "
+            "one of the batch at a time: Mixture(*(leaf[b] for leaf in mixture))."
+        )
+    if not all(np.all(np.isfinite(leaf)) for leaf in mixture):
+        raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
+    mixture = Mixture(*(leaf[mixture.weights > 0] for leaf in mixture))
+    family = _narrowest(mixture) if covariance_type is None else covariance_type
+    estimator = GaussianMixture(mixture.n_components, covariance_type=family)
+    estimator._validate_params()
+    full = full_covariances(mixture)
+    variances = np.diagonal(full, axis1=1, axis2=2)
+    is_diagonal = np.array_equal(full, variances[:, :, None] * np.eye(mixture.n_features))
+    spread, belongs = {
+        "full": (full, True),
+        "tied": (full, np.all(full == full[:1])),
+        "diag": (variances, is_diagonal),
+        "spherical": (variances, is_diagonal and np.all(variances == variances[:, :1])),
+    }[family]
+    if not belongs:
+        raise ValueError(
+            f"The mixture's covariances are not of covariance_type={family!r}; the narrowest that they belong to is "
+            f"{_narrowest(mixture)!r}."
+        )
+    estimator._keep(mixture._replace(covariances=spread), np.float64)
+    validate_data(estimator, mixture.means)  # notes the number of features
+    return estimator
+
+
+def from_sklearn(estimator: sklearn.mixture.GaussianMixture) -> Mixture:
+    """The parameters of a fitted estimator as a `jaxgmm.Mixture`.
+
+    Args:
+        estimator: a fitted `sklearn.mixture.GaussianMixture`, jaxgmm's or scikit-learn's.
+
+    Returns:
+        weights `(K,)`, means `(K, D)` and covariances `(K, D, D)`, or variances `(K, D)` for `"diag"` and
+        `"spherical"`; float64.
+
+    Raises:
+        ValueError: not such an estimator.
+        sklearn.exceptions.NotFittedError: not fitted.
+    """
+    if not isinstance(estimator, sklearn.mixture.GaussianMixture):
+        raise ValueError(f"estimator must be a sklearn.mixture.GaussianMixture; it is a {type(estimator).__name__}.")
+    check_is_fitted(estimator)
+    weights, means, covariances = (
+        np.array(leaf, np.float64) for leaf in (estimator.weights_, estimator.means_, estimator.covariances_)
+    )
+    return Mixture(weights, means, _for_each(covariances, estimator.covariance_type, means.shape))
+
+
+def _narrowest(mixture: Mixture) -> str:
+    """The narrowest family of one mixture's covariances."""
+    covariances = mixture.covariances
+    if mixture.is_diagonal:
+        return "spherical" if np.all(covariances == covariances[:, :1]) else "diag"
+    return "tied" if np.all(covariances == covariances[:1]) else "full"
+
+
+def _for_each(covariances: np.ndarray, covariance_type: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Covariances `(K, D, D)`, or variances `(K, D)`, of what scikit-learn keeps one of; `shape` is `(K, D)`."""
+    if covariance_type == "tied":
+        return np.broadcast_to(covariances, (shape[0], *covariances.shape)).copy()
+    if covariance_type == "spherical":
+        return np.broadcast_to(covariances[:, None], shape).copy()
+    return covariances
+
+
+def _checked_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray:
+    weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+    if not np.any(weights):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
+
+
+def _weighted(x: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples with positive weight, and their weights; None where all are equal."""
+    if sample_weight is None:
+        return x, None
+    weights = _checked_weights(sample_weight, x)
+    x, weights = x[weights > 0], weights[weights > 0]
+    return x, None if np.all(weights == weights[0]) else weights
+
+
+def _responsibilities(
+    x: np.ndarray,
+    weights: np.ndarray | None,
+    n_components: int,
+    init_params: str,
+    random_state: np.random.RandomState,
+) -> np.ndarray:
+    """Where scikit-learn begins: `(N, K)`, multiplied by the samples' weights; drawn as it draws them."""
+    n_samples = len(x)
+    if init_params == "random":
+        rows = random_state.uniform(size=(n_samples, n_components)).astype(x.dtype)
+        rows /= np.sum(rows, axis=1, keepdims=True)
+        return rows if weights is None else rows * weights[:, None]
+    rows = np.zeros((n_samples, n_components), x.dtype)
+    if init_params == "kmeans":
+        clusters = KMeans(n_components, random_state=random_state).fit(x, sample_weight=weights)
+        rows[np.arange(n_samples), clusters.labels_] = 1 if weights is None else weights
+        return rows
+    if init_params == "random_from_data":
+        share = None if weights is None else weights / np.sum(weights)
+        seeds = random_state.choice(n_samples, size=n_components, replace=False, p=share)
+    else:
+        _, seeds = kmeans_plusplus(x, n_components, sample_weight=weights, random_state=random_state)
+    # A seed begins as a component of one sample: of several that are alike, only one is it.
+    rows[seeds, np.arange(n_components)] = 1
+    return rows
+
+
+def _moments(
+    x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray | None, covariance_type: str, ridge: float
+) -> Mixture:
+    """Weights, means and covariances of some responsibilities, as scikit-learn has them.
+
+    Weights need not sum to 1. The tied covariance is the scatter of all samples about the means, also where the
+    responsibilities are those of seeds alone.
+    """
+    x, responsibilities = x.astype(np.float64, copy=False), responsibilities.astype(np.float64, copy=False)
+    counts = np.sum(responsibilities, axis=0) + 10 * np.finfo(np.float64).eps
+    means = responsibilities.T @ x / counts[:, None]
+    total = len(x) if weights is None else np.sum(weights)
+    if covariance_type == "tied":
+        scatter = (x if weights is None else x * weights[:, None]).T @ x - (counts * means.T) @ means
+        covariances = _for_each(scatter / np.sum(counts) + ridge * np.eye(x.shape[1]), "tied", means.shape)
+        return Mixture(counts / total, means, covariances)
+    if covariance_type == "full":
+        spread = []
+        for row, count, mean in zip(responsibilities.T, counts, means, strict=True):
+            centred = x[row > 0] - mean
+            spread.append((row[row > 0] * centred.T) @ centred / count + ridge * np.eye(x.shape[1]))
+        return Mixture(counts / total, means, np.array(spread))
+    # Centred samples would lose fewer digits, but around a single sample it is these that scikit-learn starts with.
+    variances = responsibilities.T @ x**2 / counts[:, None] - means**2 + ridge
+    if covariance_type == "spherical":
+        variances = _for_each(np.mean(variances, axis=1), "spherical", means.shape)
+    return Mixture(counts / total, means, variances)
