@@ -90,7 +90,7 @@ def fit_groups(
     check_named(frame.columns, by, features, weights)
     criteria = _criteria(n_components, options)
     for criterion in criteria or [None]:
-        check_output_columns(by, features, _several(options.get("covariance_type", "full")), criterion)
+        check_output_columns(by, features, criterion)
     if "sample_weight" in options:
         raise ValueError("fit_groups takes sample weights from a column; name it as weights.")
     # Weights may be a feature too.

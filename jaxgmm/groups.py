@@ -152,7 +152,11 @@ def _stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
 def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], int]:
     """The rank of every row's value among the column's distinct values, null last; and how many values there are."""
     try:
-        encoded = _decoded(column).combine_chunks().dictionary_encode(null_encoding="encode")
+        column = _decoded(column)
+        if pa.types.is_floating(column.type):
+            # Minus zero is zero.
+            column = pc.add(column, 0.0)  # pyright: ignore[reportAttributeAccessIssue]
+        encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
         values, indices = encoded.dictionary, encoded.indices
         in_order = np.zeros(1, np.int64)
         if not pa.types.is_null(values.type):

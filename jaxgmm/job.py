@@ -10,6 +10,7 @@ moment: what has a name is whole, and anything else is made again.
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ except ImportError:
 
 UNFINISHED = ".unfinished"
 METADATA = b"jaxgmm"
-_JOB, _LOCK = "job.json", "lock"
+_JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
 
 
 class Job(NamedTuple):
@@ -38,11 +39,13 @@ class Job(NamedTuple):
         out: where its tables will be.
         names: of the tables, without suffix; the last is placed last.
         description: what was asked for: numbers, texts, lists and dicts of them.
+        mutex: held by whichever thread changes the directory.
     """
 
     out: Path
     names: tuple[str, ...]
     description: Mapping[str, Any]
+    mutex: Any
 
     @property
     def directory(self) -> Path:
@@ -56,7 +59,7 @@ class Job(NamedTuple):
     @property
     def n_done(self) -> int:
         """How many parts have been kept."""
-        return sum(path.name.isdecimal() for path in self.directory.iterdir()) if self.directory.is_dir() else 0
+        return n_done(self.out)
 
     def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
         """Keeps the tables of a part.
@@ -65,12 +68,13 @@ class Job(NamedTuple):
             OSError: the disk refuses.
         """
         aside = self.directory / f"{self._part(part).name}.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        for name in self.names:
-            with tables.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
-                writer.write_table(of_part[name])
-        aside.rename(self._part(part))
+        with self.mutex:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            for name in self.names:
+                with tables.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
+                    writer.write_table(of_part[name])
+            aside.rename(self._part(part))
 
     def finish(self, n_parts: int) -> None:
         """Joins the tables of all parts, puts them in their places, and removes the parts.
@@ -79,15 +83,20 @@ class Job(NamedTuple):
             OSError: the disk refuses.
         """
         described = {METADATA: json.dumps(self.description).encode()}
-        for name in self.names:
-            files = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
-            schema = pq.read_schema(files[0])
-            schema = schema.with_metadata({**(schema.metadata or {}), **described})
-            with tables.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
-                for path in files:
-                    with pq.ParquetFile(path) as file:
-                        writer.write_table(file.read())
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with self.mutex:
+            for name in self.names:
+                files = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
+                schema = pq.read_schema(files[0])
+                schema = schema.with_metadata({**(schema.metadata or {}), **described})
+                with tables.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
+                    for path in files:
+                        with pq.ParquetFile(path) as file:
+                            writer.write_table(file.read())
+            _removed(self.directory)
+
+    def stop(self) -> None:
+        """Waits for the change that is under way; from here on no other thread makes one."""
+        self.mutex.acquire()
 
     def _part(self, part: int) -> Path:
         return self.directory / f"{part:06}"
@@ -107,19 +116,24 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
         OSError: tables of these names exist already, or another process is at work on them.
         ValueError: another job was begun there.
     """
-    job = Job(Path(out), tuple(names), json.loads(json.dumps(description)))
-    if not _is_begun(job, resume=resume):
+    job = Job(Path(out), tuple(names), json.loads(json.dumps(description)), threading.RLock())
+    if not job.directory.is_dir():
         tables.check_absent(job.out, job.names)
     missing = [path for path in job.directory.absolute().parents if not path.exists()]
     job.directory.mkdir(parents=True, exist_ok=True)
     with _alone(job):
-        try:
+        if not _is_begun(job, resume=resume):
+            tables.check_absent(job.out, job.names)
+            # Parts that nobody describes may be of any job.
+            _emptied(job.directory)
             _describe(job)
+        try:
             yield job
         finally:
+            job.stop()
             # Without a finished part there is nothing to go on with.
-            if job.n_done == 0:
-                shutil.rmtree(job.directory, ignore_errors=True)
+            if job.n_done == 0 and job.directory.is_dir():
+                _removed(job.directory)
             for made in missing:
                 if made.is_dir() and not any(made.iterdir()):
                     made.rmdir()
@@ -130,8 +144,15 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
     out, wanted = Path(out), json.loads(json.dumps(description))
     if not all(description_of(out / f"{name}.parquet") == wanted for name in names):
         return False
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    for left in (out / UNFINISHED, out / _FINISHED):
+        shutil.rmtree(left, ignore_errors=True)
     return True
+
+
+def n_done(out: str | Path) -> int:
+    """How many parts of an unfinished job a directory holds."""
+    directory = Path(out) / UNFINISHED
+    return sum(path.name.isdecimal() for path in directory.iterdir()) if directory.is_dir() else 0
 
 
 def description_of(path: str | Path) -> dict[str, Any] | None:
@@ -167,6 +188,24 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
 
 def _said(description: Mapping[str, Any], name: str) -> str:
     return json.dumps(description[name]) if name in description else "left out"
+
+
+def _removed(directory: Path) -> None:
+    """Removes a job's directory. Renamed first, since half of one would be taken for a job."""
+    aside = directory.with_name(_FINISHED)
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _emptied(directory: Path) -> None:
+    """Removes what a killed process has left in a job's directory, and beside it."""
+    shutil.rmtree(directory.with_name(_FINISHED), ignore_errors=True)
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def _describe(job: Job) -> None:

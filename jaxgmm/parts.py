@@ -5,7 +5,8 @@
           into a file for each part
 
 A plan depends on the file and on the size of parts alone, so the same parts come back when work is taken up again. What
-is held at a time is a part, the keys of all groups, and a block of rows of the file as it was written.
+is held at a time is a part, the keys of all groups, and a block of rows of the file as it was written. (Of rows in no
+order, a part is never less than a 256th of the file.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,17 @@ from jaxtyping import Int
 from jaxgmm import tables
 from jaxgmm.groups import checked_weights, key_codes, numbers
 
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None
+
 # Rows read at a time: small beside a part, large beside the cost of a call.
 _BLOCK = 2**17
 # Groups collected before equal ones are joined.
 _MANY = 2**20
-# Files that are open while rows are cut; a process may have about a thousand.
+# Files that are open while rows are cut, unless a process may not have as many.
 _MOST_FILES = 256
 
 
@@ -49,7 +56,8 @@ class Rows(NamedTuple):
             first_group = int(np.searchsorted(ends, start, side="right"))
             skipped = start - (int(ends[first_group - 1]) if first_group else 0)
             groups = list(range(first_group, file.num_row_groups))
-            for batch in file.iter_batches(size, row_groups=groups, columns=list(columns)):
+            batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
+            while (batch := tables.translated(self.path, lambda: next(batches, None))) is not None:
                 block = pa.Table.from_batches([batch]).select(list(columns)).slice(skipped)
                 skipped = max(0, skipped - batch.num_rows)
                 if block.num_rows:
@@ -131,7 +139,7 @@ def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | 
     n_rows = int(np.sum(n_samples))
     n_parts = -(-n_rows // rows_per_part)
     if not is_in_order:
-        n_parts = min(n_parts, _MOST_FILES)
+        n_parts = min(n_parts, _most_files())
     part = before * n_parts // n_rows
     first = np.flatnonzero(np.concatenate([[True], part[1:] != part[:-1], [True]]))
     return Plan(keys, n_samples, first, is_in_order)
@@ -153,7 +161,8 @@ def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int
     if planned.is_in_order or planned.n_parts == 1:
         yield from _ranges(rows, planned, columns, wanted)
         return
-    _cut(rows, planned, columns, set(wanted), aside)
+    if len(wanted):
+        _cut(rows, planned, columns, set(wanted), aside)
     for part in wanted:
         with pa.memory_map(str(_aside(aside, part))) as source:
             yield pa.ipc.open_stream(source).read_all()
@@ -200,6 +209,11 @@ def _runs(values: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndar
     """The distinct ones of some sorted values, and the rows that have each."""
     first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
     return values[first].tolist(), np.split(rows, first[1:])
+
+
+def _most_files() -> int:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else 2 * _MOST_FILES
+    return max(1, min(_MOST_FILES, allowed // 2))
 
 
 def _aside(directory: Path, part: int) -> Path:

@@ -34,13 +34,13 @@ def column_names(path: str | Path) -> list[str]:
     """
     path = _readable(path)
     if is_parquet(path):
-        return list(_translated(path, lambda: pq.read_schema(path).names))
+        return list(translated(path, lambda: pq.read_schema(path).names))
 
     def header() -> list[str]:
         with csv.open_csv(path, parse_options=_CSV_FORM) as reader:
             return reader.schema.names
 
-    return _translated(path, header)
+    return translated(path, header)
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
@@ -64,14 +64,14 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
     check_columns(path, column_names(path), columns)
     columns = list(columns)
     if is_parquet(path):
-        return _translated(path, lambda: _read_parquet(path, columns))
+        return translated(path, lambda: _read_parquet(path, columns))
     convert = csv.ConvertOptions(include_columns=columns)
-    return _translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
+    return translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
 
 
 def opened(path: Path) -> pq.ParquetFile:
     """A Parquet file to be read in pieces, and closed."""
-    return _translated(path, lambda: pq.ParquetFile(path))
+    return translated(path, lambda: pq.ParquetFile(path))
 
 
 def n_rows(path: Path) -> int:
@@ -118,8 +118,11 @@ def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise OSError(f"{path} cannot be written ({reason}); free some room, or name another place.") from error
         raise
 
 
@@ -149,7 +152,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
         return file.read(list(columns)).select(list(columns))
 
 
-def _translated(path: Path, read: Callable[[], Read]) -> Read:
+def translated(path: Path, read: Callable[[], Read]) -> Read:
     """What `read` returns; Arrow's errors become one line that names the file."""
     try:
         return read()

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.fit import FitResult
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
@@ -93,7 +92,7 @@ def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> 
     component, n_features = components["component"].to_numpy(), len(features)
     group = np.cumsum(component == 0) - 1
     n_components = int(component.max()) + 1
-    is_diagonal = f"variance_{features[0]}" in components.column_names
+    is_diagonal = f"covariance_{features[0]}_{features[0]}" not in components.column_names
 
     def filled(leaf: np.ndarray, *place: Any, name: str) -> None:
         leaf[(group, component, *place)] = components[name].to_numpy()
@@ -136,18 +135,17 @@ def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) 
     return {name: pa.array(table[name]).take(index) for name in (*_CHOSEN, criterion)}
 
 
-def check_output_columns(
-    by: Sequence[str], features: Sequence[str], families: Sequence[str], criterion: str | None = None
-) -> None:
+def check_output_columns(by: Sequence[str], features: Sequence[str], criterion: str | None = None) -> None:
     """Makes sure that no two columns of an output table would have one name; `criterion` where models are chosen.
 
     Raises:
         ValueError: two would.
     """
-    diagonal = all(FAMILIES[family].diagonal for family in families if family in FAMILIES)
-    tables = [_FITS, ("component", *_parameter_columns(features, diagonal=diagonal))]
+    # Both kinds of parameters are reserved: which there are is seen by their names when they are read back.
+    kinds = [("component", *_parameter_columns(features, diagonal=diagonal)) for diagonal in (False, True)]
+    tables = [_FITS, *kinds]
     if criterion is not None:
-        tables = [(*_FITS, *_CHOSEN, criterion), tables[1], (*_MODELS, *_CHOSEN, criterion)]
+        tables = [(*_FITS, *_CHOSEN, criterion), *kinds, (*_MODELS, *_CHOSEN, criterion)]
     for names in tables:
         twice = [name for name, count in Counter([*by, *names]).items() if count > 1]
         if twice:

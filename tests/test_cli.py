@@ -11,7 +11,7 @@ import pytest
 from pyarrow import csv
 
 import jaxgmm
-from jaxgmm import cli, storage, tables
+from jaxgmm import cli, parts, storage, tables
 from jaxgmm.arguments import PRECISIONS
 from jaxgmm.cli import options
 from jaxgmm.criteria import CRITERIA
@@ -238,7 +238,7 @@ def test_interrupt_does_not_wait_for_compiled_code(here):
     program = """
 import os, signal, sys, time
 import jaxgmm
-from jaxgmm import cli, storage, tables
+from jaxgmm import cli, parts, storage, tables
 from jaxgmm.cli import options
 
 def endless(*args, **kwargs):
@@ -486,7 +486,7 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
             "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled",
         ),
         ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
-        ({"out": "p.csv"}, "--out must name a Parquet file, such as p.parquet; got p.csv"),
+        ({"out": "p.csv"}, "--out must name a file that ends in .parquet; got p.csv"),
         ({"out": "cells.parquet"}, "cells.parquet exists already"),
         ({"out": "deep/p.parquet"}, "deep does not exist; make it"),
         ({"file": "narrow.parquet"}, "has no column 'green'"),
@@ -564,7 +564,7 @@ def test_every_kind_of_picture_is_drawn(here, capsys):
     for kind, words in KINDS.items():
         assert cli.main(["plot", kind, "out", *words, "--out", f"{kind}.png"]) == 0
         assert (here / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
-    assert "drew criterion.png" in capsys.readouterr().out
+    assert "drew the criterion of b: criterion.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -575,8 +575,14 @@ def test_every_kind_of_picture_is_drawn(here, capsys):
         (["criterion", "out"], "models.parquet does not exist; jaxgmm sweep writes it"),
         (["mixture", "out", "--data", "other.parquet"], "other.parquet holds other groups than were fitted"),
         (["mixture", "out", "--data", "cells.parquet", "--group", "z"], "no group is called 'z'"),
-        (["mixture", "out", "--data", "cells.parquet", "--group", "well=b,row=1"], "--group must give each of well"),
-        (["mixture", "out", "--data", "cells.parquet", "--out", "p.jpg"], "--out must end in .png, .svg, .pdf"),
+        (
+            ["mixture", "out", "--data", "cells.parquet", "--group", "well=b", "--group", "row=1"],
+            "--group must give each",
+        ),
+        (
+            ["mixture", "out", "--data", "cells.parquet", "--out", "p.jpg"],
+            "--out must name a file that ends in .png, .svg, .pdf",
+        ),
         (["mixture", "out", "--data", "cells.parquet", "--out", "there.png"], "there.png exists already"),
     ],
 )
@@ -610,3 +616,94 @@ def test_the_demonstration_is_a_session_from_table_to_pictures(here, capsys, mon
 def test_every_command_has_an_example_in_its_help(capsys, command):
     assert cli.main([command, "--help"]) == 0
     assert f"Example: jaxgmm {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_is_shown_without_a_command(capsys):
+    assert cli.main([]) == 2
+    said = capsys.readouterr()
+    assert "Usage: jaxgmm" in said.out + said.err
+    assert "error" not in said.err
+
+
+def test_names_in_brackets_are_printed_as_they_are(here, capsys):
+    table = TABLE.rename_columns(["well", "[/red]", "[bold]green", "copies", "name"])
+    pq.write_table(table.append_column("at", pa.array([None] * 136, pa.timestamp("us", "UTC"))), "marked.parquet")
+    assert cli.main(["info", "marked.parquet"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "[/red] double, [bold]green double" in said
+    assert "timestamp[us, tz=UTC]" in said
+    assert run(file="marked.parquet", features="[/red]") == 0
+    assert cli.main(["info", "out"]) == 0
+    assert "[/red]" in capsys.readouterr().out
+
+
+def test_keys_called_like_parameters_are_refused_or_harmless(here, capsys):
+    pq.write_table(TABLE.rename_columns(["variance_red", "red", "green", "copies", "name"]), "odd.parquet")
+    assert run(file="odd.parquet", by="variance_red") == 2
+    assert "two columns of the output would be called 'variance_red'" in capsys.readouterr().err
+    pq.write_table(TABLE.rename_columns(["uncertainty", "red", "green", "copies", "name"]), "odder.parquet")
+    assert run(file="odder.parquet", by="uncertainty") == 0
+    assert predicted(file="odder.parquet") == 2
+    assert "two columns of the output would be called 'uncertainty'" in capsys.readouterr().err
+
+
+def test_keys_of_another_kind_are_refused_and_of_another_width_are_not(here, capsys):
+    numbered = TABLE.set_column(0, "well", pa.array([ord(key) for key in TABLE["well"].to_pylist()], pa.int64()))
+    pq.write_table(numbered, "numbered.parquet")
+    assert run(file="numbered.parquet") == 0
+    capsys.readouterr()
+    assert predicted() == 2
+    assert "column 'well' of cells.parquet holds string, where int64 was fitted; convert it." in capsys.readouterr().err
+    narrow = numbered.set_column(0, "well", numbered["well"].cast(pa.int16()))
+    pq.write_table(narrow, "narrow.parquet")
+    assert predicted(file="narrow.parquet") == 0
+    assert pq.read_table("predicted.parquet")["component"].null_count == 0
+
+
+def test_tables_of_another_job_are_refused(here, capsys):
+    assert run() == 0
+    assert run(out="other", components=1) == 0
+    (here / "other" / "components.parquet").replace(here / "out" / "components.parquet")
+    capsys.readouterr()
+    assert predicted() == 2
+    assert "components.parquet is not of the job that made out/fits.parquet" in capsys.readouterr().err
+
+
+def test_rows_that_are_not_finite_have_no_component(here):
+    assert run() == 0
+    pq.write_table(pa.table({"well": ["a"], "red": [np.inf], "green": [0.0]}), "far.parquet")
+    assert predicted(file="far.parquet") == 0
+    assert pq.read_table("predicted.parquet")["component"].null_count == 1
+
+
+def test_pictures_take_weights_and_keys_as_the_fit_did(here, capsys, monkeypatch):
+    keys = pa.array([{"a": float("nan"), "b": 1.0, "c": None}[key] for key in TABLE["well"].to_pylist()])
+    pq.write_table(TABLE.set_column(0, "well", keys), "odd.parquet")
+    assert run(file="odd.parquet", weights="copies") == 0
+    drawn = []
+    diagnose = jaxgmm.diagnose
+    monkeypatch.setattr(jaxgmm, "diagnose", lambda *args: (drawn.append(args), diagnose(*args))[1])
+    for group, key in (("1", "b"), ("null", "c")):
+        words = ["--data", "odd.parquet", "--group", group, "--out", f"{key}.png"]
+        assert cli.main(["plot", "diagnosis", "out", *words]) == 0
+        np.testing.assert_array_equal(drawn[-1][1], in_table_order(key, SAMPLES[key]))
+        np.testing.assert_array_equal(drawn[-1][2], in_table_order(key, WEIGHTS[key]))
+    assert cli.main(["plot", "overview", "out", "--data", "odd.parquet", "--by", "misfit", "--out", "all.png"]) == 0
+    pq.write_table(TABLE.set_column(0, "well", keys).slice(3), "fewer.parquet")
+    assert cli.main(["plot", "overview", "out", "--data", "fewer.parquet", "--out", "more.png"]) == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(here):
+    program = "import sys; from jaxgmm import cli; sys.exit(cli.main(sys.argv[1:]))"
+    for flags in ([], ["--json"]):
+        command = [sys.executable, "-c", program, "info", "cells.parquet", *flags]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait() == 0
+
+
+def test_few_open_files_are_enough_to_sort(here, small_parts, monkeypatch):
+    monkeypatch.setattr(parts, "_MOST_FILES", 2)
+    assert run() == 0
+    assert output("fits")["well"].to_pylist() == list(SIZES)

@@ -130,3 +130,8 @@ def test_misuse_is_refused(arguments, words):
 def test_table_without_rows_is_refused():
     with pytest.raises(ValueError, match="the table is empty"):
         group(pa.table({"key": pa.array([], pa.string()), "x": pa.array([], pa.float64())}), ["key"], ["x"])
+
+
+def test_minus_zero_is_zero():
+    table = pa.table({"key": [0.0, -0.0, 1.0], "x": [1, 2, 3]})
+    assert group(table, ["key"], ["x"]).n_samples.tolist() == [2, 1]

@@ -1,6 +1,7 @@
 """Jobs: what a process leaves behind when it ends at any moment, and what the next one makes of it."""
 
 import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,5 +167,39 @@ def test_a_full_disk_keeps_the_parts_that_are_done(tmp_path, monkeypatch):
         patch.setattr(tables.pq.ParquetWriter, "write_table", full)
         with pytest.raises(OSError, match="No space"):
             do(tmp_path)
+    assert do(tmp_path, resume=True) == [1, 2]
+    check_whole(tmp_path)
+
+
+def test_parts_that_nobody_describes_are_not_taken_over(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=2)
+    (tmp_path / job.UNFINISHED / "job.json").unlink()
+    assert do(tmp_path, asked=ASKED | {"tol": 1.0}) == [0, 1, 2]
+    check_whole(tmp_path)
+
+
+def test_an_interrupt_waits_for_the_part_that_is_being_kept(tmp_path, monkeypatch):
+    writing, may_go_on = threading.Event(), threading.Event()
+    written = tables.written
+
+    def slow(*args, **kwargs):
+        writing.set()
+        may_go_on.wait(10)
+        return written(*args, **kwargs)
+
+    def interrupted():
+        with job.begun(tmp_path, NAMES, ASKED, resume=False) as begun:
+            thread = threading.Thread(target=begun.keep, args=(0, of_part(0)))
+            thread.start()
+            writing.wait(10)
+            threading.Timer(0.2, may_go_on.set).start()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "written", slow)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    assert job.n_done(tmp_path) == 1
     assert do(tmp_path, resume=True) == [1, 2]
     check_whole(tmp_path)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 try:
+    import pyarrow as pa
     import typer
 
     from jaxgmm.cli import console, demo, doctor, fit, info, pictures, use
@@ -59,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="jaxgmm", standalone_mode=False)
     except console.usage_error as error:
-        return _refuse(_usage(error))
-    except (ValueError, OSError) as error:
+        # Without a command, the help has been printed, and there is nothing to add.
+        return _refuse(_usage(error)) if str(error) else console.MISUSE
+    except (BrokenPipeError, SystemExit):
+        # Whoever read this has seen enough, which rich says by an exit. Nothing more is printed, not even at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, pa.ArrowException) as error:
         return _refuse(str(error))
     except console.Interrupted as error:
         console.say(f"\njaxgmm: interrupted; {error}")
@@ -77,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage(error: Exception) -> str:
     message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
-    if message.startswith("Got unexpected extra argument"):
-        return f"{message}; separate columns by commas, as in --by plate,well."
     context = getattr(error, "ctx", None)
+    if message.startswith("Got unexpected extra argument") and context and context.command.name in ("fit", "sweep"):
+        return f"{message}; separate columns by commas, as in --by plate,well."
     return f"{message.rstrip('.')}; see '{context.command_path if context else 'jaxgmm'} --help'."
 
 

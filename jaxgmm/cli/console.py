@@ -44,6 +44,11 @@ class Interrupted(Exception):  # noqa: N818
         self.is_running = is_running
 
 
+def plain() -> Console:
+    """Standard output, where texts of the user's are printed as they are."""
+    return Console(markup=False, highlight=False)
+
+
 def say(text: str) -> None:
     """Prints a line on stderr."""
     typer.echo(text, err=True)
@@ -118,7 +123,7 @@ def print_statuses(counts: Mapping[str, int]) -> None:
     for code in Status:
         if counts.get(code.name):
             table.add_row(code.name, f"{counts[code.name]:,}", code.sentence)
-    Console().print(table)
+    plain().print(table)
 
 
 def print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
@@ -130,9 +135,8 @@ def print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
     for k in np.unique(n_components).tolist():
         of_k = covariance_type[n_components == k]
         table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
-    console = Console()
-    console.print("\ngroups by the model chosen", style="bold", highlight=False)
-    console.print(table)
+    plain().print("\ngroups by the model chosen", style="bold")
+    plain().print(table)
 
 
 def plain_table(*headers: str) -> Table:

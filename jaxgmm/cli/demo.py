@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 
 from jaxgmm.cli import console
 
@@ -35,7 +34,7 @@ def demo(
     table, n_kinds = wells()
     pq.write_table(table, cells)
     n_wells = len(n_kinds)
-    Console().print(
+    console.plain().print(
         f"wrote {cells}: {table.num_rows:,} cells in {n_wells} wells, three of them spoilt", highlight=False
     )
 
@@ -67,7 +66,7 @@ def demo(
     n_found = sum(k == own for k, own in zip(chosen, n_kinds.tolist(), strict=True))
     n_fitted = sum(k is not None for k in chosen)
     said = f"\nBIC found the number of kinds of cells in {n_found} of the {n_fitted} wells that could be fitted."
-    Console().print(said, highlight=False)
+    console.plain().print(said)
 
 
 def wells() -> tuple[pa.Table, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import typer
-from rich.console import Console
+from rich.text import Text
 
 import jaxgmm
 from jaxgmm.cli import console
@@ -128,7 +128,7 @@ def _rate(facts: dict[str, Any]) -> Check:
 
 
 def _print(facts: dict[str, Any], checks: list[Check]) -> None:
-    printed = Console()
+    printed = console.plain()
     table = console.plain_table("this machine", "")
     optional = ", ".join(f"{name} {version}" for name, version in facts["optional"].items() if version)
     missing = ", ".join(name for name, version in facts["optional"].items() if not version)
@@ -140,11 +140,9 @@ def _print(facts: dict[str, Any], checks: list[Check]) -> None:
     table.add_row("devices", f"{', '.join(facts['devices'])}; {facts['workers']} workers")
     table.add_row("memory", "unknown" if memory is None else f"{memory} GiB")
     table.add_row("programs", f"kept in {facts['programs_kept_in']}")
-    printed.print(table, highlight=False)
+    printed.print(table)
     table = console.plain_table("test", "", "found")
     for check in checks:
-        table.add_row(
-            check.name, "[green]right[/green]" if check.is_right else "[bold red]WRONG[/bold red]", check.found
-        )
+        table.add_row(check.name, Text("right", "green") if check.is_right else Text("WRONG", "bold red"), check.found)
     printed.print()
-    printed.print(table, highlight=False)
+    printed.print(table)

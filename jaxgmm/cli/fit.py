@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.text import Text
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
@@ -240,9 +238,7 @@ def _options(
 
 def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
     """Does the job, or what is left of it, and says how it went."""
-    families = request.models["covariance_type"]
-    families = [families] if isinstance(families, str) else families
-    tabular.check_output_columns(request.by, request.features, families, request.criterion)
+    tabular.check_output_columns(request.by, request.features, request.criterion)
     _check_options(request)
     rows = parts.open_rows(request.file, request.columns)
     check_named(request.columns, request.by, request.features, request.weights)
@@ -251,9 +247,12 @@ def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
         return
     with job.begun(out, request.outputs, request.description, resume=resume) as begun:
         console.keep_programs()
-        fitted = console.interruptible(
-            lambda: _fit_parts(request, rows, begun, shown=not as_json), lambda: _kept(begun)
-        )
+        try:
+            fitted = console.interruptible(
+                lambda: _fit_parts(request, rows, begun, shown=not as_json), lambda: _kept(begun)
+            )
+        except OSError as error:
+            raise OSError(f"{error} ({_kept(begun)})") from error
     _summarise(request, out, fitted, as_json=as_json)
 
 
@@ -286,7 +285,7 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
     if planned.n_parts > 1 and not planned.is_in_order and wanted:
         console.say(
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
-            f"sorting them into {planned.n_parts} parts in {begun.directory}."
+            f"sorting them into {len(wanted)} parts in {begun.directory}."
         )
     began, n_done = time.perf_counter(), planned.n_groups(range(planned.n_parts)) - planned.n_groups(wanted)
     n_before = n_done
@@ -344,7 +343,10 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _kept(begun: job.Job) -> str:
-    """What is kept after an interrupt."""
+    """What is kept when a job ends early."""
+    begun.stop()
+    if job.is_finished(begun.out, begun.names, begun.description):
+        return "all tables were written."
     if begun.n_done == 0:
         return "nothing was written."
     return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
@@ -363,16 +365,16 @@ def _summarise(request: Request, out: Path, fitted: tuple[int, float] | None, *,
         summary |= {"fitted": n_fitted, "seconds": round(seconds, 3), "files": [str(path) for path in files]}
         console.print_json(summary)
         return
-    printed = Console()
-    printed.print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold", highlight=False)
+    printed = console.plain()
+    printed.print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
     console.print_statuses(counts)
     if fitted is None:
-        printed.print("all was done before", highlight=False)
+        printed.print("all was done before")
     else:
         rest = "" if n_fitted == fits.num_rows else f"; {fits.num_rows - n_fitted:,} had been done before"
         rate = n_fitted / seconds if seconds else 0
-        printed.print(f"fitted {n_fitted:,} in {seconds:.1f} s, {rate:,.0f} groups/s{rest}", highlight=False)
-    printed.print(Text("wrote " + " and ".join(map(str, files))))
+        printed.print(f"fitted {n_fitted:,} in {seconds:.1f} s, {rate:,.0f} groups/s{rest}")
+    printed.print("wrote " + " and ".join(map(str, files)), soft_wrap=True)
     if request.criterion:
         has_answer = fits.drop_null()
         console.print_choice(has_answer["n_components"].to_numpy(), np.array(has_answer["covariance_type"].to_pylist()))

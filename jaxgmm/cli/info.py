@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 
 from jaxgmm import job, parts, storage, tables
-from jaxgmm.cli import console
+from jaxgmm.cli import console, use
 from jaxgmm.cli import options as of
 
 
@@ -42,7 +41,7 @@ def info(
     table = console.plain_table(str(path), "")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _written(value))
-    Console().print(table, highlight=False)
+    console.plain().print(table)
 
 
 def _of_table(path: Path, by: list[str]) -> dict[str, Any]:
@@ -67,13 +66,9 @@ def _of_fits(directory: Path) -> dict[str, Any]:
     path = directory / "fits.parquet"
     unfinished = directory / job.UNFINISHED
     if not path.exists() and unfinished.is_dir():
-        return {
-            "unfinished": f"{job.Job(directory, (), {}).n_done} parts are done; the same command with --resume goes on"
-        }
+        return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
     tables.column_names(path)
-    description = job.description_of(path)
-    if description is None:
-        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
+    description = use.described(path)
     with pq.ParquetFile(path) as file:
         fits = file.read(["status", "n_samples"])
     sizes = fits["n_samples"].to_numpy()

@@ -1,14 +1,13 @@
 """`jaxgmm predict` and `jaxgmm sample`: what fits say of samples, and samples drawn from fits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 import pyarrow as pa
 import typer
-from rich.console import Console
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
@@ -31,12 +30,14 @@ class Fitted(NamedTuple):
         keys: one row for each of B groups, sorted.
         mixture: weights `(B, K)` and so on; NaN where a group has no answer.
         features: names of the D features.
+        weights: name of the column of sample weights, or None.
         table: all of `fits.parquet`.
     """
 
     keys: pa.Table
     mixture: jaxgmm.Mixture
     features: list[str]
+    weights: str | None
     table: pa.Table
 
 
@@ -50,14 +51,31 @@ def read_fits(directory: Path) -> Fitted:
     path = directory / "fits.parquet"
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has filled.")
-    description = job.description_of(path)
-    if description is None:
-        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
-    table = tables.read_table(path, tables.column_names(path))
+    description = described(path)
     components = directory / "components.parquet"
-    components = tables.read_table(components, tables.column_names(components))
-    mixture = tabular.mixture_of(components, table.num_rows, description["features"])
-    return Fitted(table.select(description["by"]), mixture, description["features"], table)
+    if job.description_of(components) != description:
+        raise ValueError(f"{components} is not of the job that made {path}; fit again.")
+    table = tables.read_table(path, tables.column_names(path))
+    rows = tables.read_table(components, tables.column_names(components))
+    if np.count_nonzero(rows["component"].to_numpy() == 0) != table.num_rows:
+        raise ValueError(f"{components} does not hold the groups of {path}; fit again.")
+    mixture = tabular.mixture_of(rows, table.num_rows, description["features"])
+    keys = table.select(description["by"])
+    # Rows of other tables may have null where those that were fitted could not.
+    keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
+    return Fitted(keys, mixture, description["features"], description["weights"], table)
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What was asked for when a table of fits was made.
+
+    Raises:
+        ValueError: it was made by something else.
+    """
+    description = job.description_of(path)
+    if not isinstance(description, dict) or not {"call", "by", "features", "weights"} <= set(description):
+        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
+    return description
 
 
 def predict_file(
@@ -75,22 +93,24 @@ def predict_file(
 
     The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
     of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
-    component), and log_density (nats). They are null where a feature is missing, and for groups without a fit. The
+    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a fit. The
     table is read block by block and may be larger than memory.
     """
-    _check_absent(out)
+    check_absent(out, (".parquet",))
     fitted = read_fits(fits)
     by, features = fitted.keys.column_names, fitted.features
+    _check_free(by, ("component", "uncertainty", "log_density"))
     rows = parts.open_rows(file, [*by, *features])
-    schema = fitted.keys.schema.remove_metadata()
+    schema = fitted.keys.schema
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
     n_rows, n_unknown = 0, 0
     with tables.written(out, schema) as writer:
         for block in rows.blocks([*by, *features], size=_BLOCK):
-            keys = block.select(by).cast(fitted.keys.schema.remove_metadata())
+            keys = _as_fitted(block.select(by), fitted.keys, file)
             group = group_of(keys, fitted.keys)
             samples = np.stack([numbers(block[name], name) for name in features], axis=1)
+            group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
             component, uncertainty, log_density = _evaluated(fitted.mixture, group, samples)
             predicted = [
                 pa.array(component, pa.int32(), mask=component < 0),
@@ -102,7 +122,8 @@ def predict_file(
     if as_json:
         console.print_json({"rows": n_rows, "without_answer": n_unknown, "file": str(out)})
         return
-    Console().print(f"{n_rows:,} rows, {n_unknown:,} of them without an answer; wrote {out}", highlight=False)
+    said = f"{n_rows:,} rows, {n_unknown:,} of them without an answer; wrote {out}"
+    console.plain().print(said, soft_wrap=True)
 
 
 def sample_file(
@@ -119,10 +140,11 @@ def sample_file(
 
     FILE has N rows for every group that has an answer: the key columns, component (from 0), and the features.
     """
-    _check_absent(out)
+    check_absent(out, (".parquet",))
     fitted = read_fits(fits)
+    _check_free([*fitted.keys.column_names, *fitted.features], ("component",))
     has_answer = np.flatnonzero(np.isfinite(fitted.mixture.weights[:, 0]))
-    schema = fitted.keys.schema.remove_metadata().append(pa.field("component", pa.int32()))
+    schema = fitted.keys.schema.append(pa.field("component", pa.int32()))
     for name in fitted.features:
         schema = schema.append(pa.field(name, pa.float64()))
     at_a_time = max(1, _DRAWN // (n * len(fitted.features)))
@@ -139,15 +161,46 @@ def sample_file(
         console.print_json({"groups": len(has_answer), "without_answer": n_without, "file": str(out)})
         return
     said = f"{len(has_answer):,} groups, {n:,} samples each; {n_without:,} groups without an answer; wrote {out}"
-    Console().print(said, highlight=False)
+    console.plain().print(said, soft_wrap=True)
 
 
-def _check_absent(out: Path) -> None:
-    if out.suffix != ".parquet":
-        raise ValueError(f"--out must name a Parquet file, such as {out.with_suffix('.parquet')}; got {out}.")
+def check_absent(out: Path, kinds: Sequence[str]) -> None:
+    """Raises ValueError or OSError unless a file of one of some kinds may be written there."""
+    if out.suffix not in kinds:
+        raise ValueError(f"--out must name a file that ends in {', '.join(kinds)}; got {out}.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} does not exist; make it, or name another file.")
-    tables.check_absent(out.parent, [out.stem])
+    if out.exists():
+        raise FileExistsError(f"{out} exists already; remove it, or name another file.")
+
+
+def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
+    taken = [name for name in written if name in names]
+    if taken:
+        raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
+
+
+def _as_fitted(keys: pa.Table, known: pa.Table, file: Path) -> pa.Table:
+    """Keys in the types of those that were fitted. Only types of one kind are converted."""
+    for field in known.schema:
+        found = keys.schema.field(field.name).type
+        if _kind(found) != _kind(field.type):
+            raise ValueError(
+                f"column {field.name!r} of {file} holds {found}, where {field.type} was fitted; convert it."
+            )
+    return keys.cast(known.schema)
+
+
+def _kind(type_: pa.DataType) -> str:
+    """What keys are compared as."""
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    kinds = {
+        "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        "time": (pa.types.is_date, pa.types.is_timestamp),
+    }
+    return next((name for name, tests in kinds.items() if any(test(type_) for test in tests)), str(type_))
 
 
 def group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
+from jaxgmm.arguments import checked_weights
 from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
@@ -25,6 +26,7 @@ def overview(
     ax: Any = None,
     features: Sequence[int] = (0, 1),
     names: Sequence[Any] | None = None,
+    sample_weight: Any = None,
 ) -> np.ndarray:
     """Draws some of many fits, each in a small panel that says how it ended.
 
@@ -42,6 +44,7 @@ def overview(
         ax: as many axes; a new figure without it.
         features: which two features, if there are more.
         names: of all B data sets; their numbers without it.
+        sample_weight: as for `jaxgmm.fit`; samples of weight 0 are not drawn.
 
     Returns:
         the axes in one row, `(n,)` or, of fewer data sets, `(B,)`.
@@ -61,12 +64,16 @@ def overview(
     if names is not None and len(names) != data.n_data_sets:
         raise ValueError(f"names must be of all {data.n_data_sets} data sets; there are {len(names)}.")
     plane = checked_features(features, result.mixture) if result.mixture.n_features > 1 else None
-    found = diagnose(result.mixture, x) if by == "misfit" else None
+    found = diagnose(result.mixture, x, sample_weight) if by == "misfit" else None
+    weights = None if sample_weight is None else checked_weights(sample_weight, data)
     chosen = _chosen(data, result, by, min(n, data.n_data_sets), found)
     rows = -(-len(chosen) // _COLUMNS)
     axes = _panels(ax, rows, len(chosen))
     for panel, b in zip(axes, chosen, strict=True):
-        samples = np.asarray(data.samples[data.first[b] : data.first[b] + data.lengths[b]], dtype=np.float64)
+        rows = slice(data.first[b], data.first[b] + data.lengths[b])
+        samples = np.asarray(data.samples[rows], dtype=np.float64)
+        if weights is not None:
+            samples = samples[weights[rows] > 0]
         fitted = Mixture(*(np.asarray(leaf[b], dtype=np.float64) for leaf in result.mixture))
         _draw_fit(panel, fitted, samples, Status(int(result.status[b])), plane)
         name = f"data set {b}" if names is None else str(names[b])
