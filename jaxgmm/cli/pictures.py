@@ -62,7 +62,8 @@ def plot_file(
 
     Example: `jaxgmm plot criterion fits --group plate=1,well=A7 --out bic.png`
 
-    The table is read whole. Keys that hold commas are given one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm plot criterion` needs the directory of a sweep.
+    The table is read whole. Keys that hold commas are given one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
+    plot criterion` needs the directory of a sweep.
     """
     use.check_absent(out, _KINDS)
     if (data is None) != (kind == Kind.criterion):

@@ -93,8 +93,8 @@ def predict_file(
 
     The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
     of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
-    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a fit. The
-    table is read block by block and may be larger than memory.
+    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a
+    fit. The table is read block by block and may be larger than memory.
     """
     check_absent(out, (".parquet",))
     fitted = read_fits(fits)
