@@ -123,7 +123,8 @@ class Diagnosis(NamedTuple):
 def diagnose(mixture: Mixture, x: Any, sample_weight: Any = None) -> Diagnosis:
     """Checks mixtures against data: residuals, effective counts, separation, uncertainty of assignments.
 
-    Thousands of fits take one call. A data set's answer depends on that data set alone, and bad data do not raise.
+    Thousands of fits take one call. A data set's answer depends on that data set alone, and bad data do not raise. Of a
+    single data set, N K D numbers are held several times over: of millions of samples, check some.
 
     Args:
         mixture: of each data set, with batch axis `(B, K, …)`, or one for all.

@@ -3,6 +3,7 @@
 pandas, Polars and PyArrow tables come in through Narwhals, and tables of the same kind go out.
 """
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -89,6 +90,12 @@ def fit_groups(
         raise ValueError(f"weights must be the name of a column; got {weights!r}.")
     check_named(frame.columns, by, features, weights)
     criteria = _criteria(n_components, options)
+    call = sweep if criteria else fit
+    unknown = [name for name in options if name not in inspect.signature(call).parameters]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is no option of jaxgmm.{call.__name__}, which fits these groups; leave it out."
+        )
     for criterion in criteria or [None]:
         check_output_columns(by, features, criterion)
     if "sample_weight" in options:
@@ -138,10 +145,10 @@ def _arrow(frame: nw.DataFrame[Any]) -> pa.Table:
 
 def _names(role: str, given: Any) -> list[str]:
     """One name or several, as a list."""
-    names = [given] if isinstance(given, str) else given
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{role} must be the name of a column, or a sequence of names; got {given!r}.")
-    return list(names)
+    return names
 
 
 def _criteria(n_components: Any, options: dict[str, Any]) -> list[str]:

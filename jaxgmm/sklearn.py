@@ -49,6 +49,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         - Components without samples, or narrower than about a millionth of the data's spread, are more than the
           engine's arithmetic can follow. Where that happens to every start, scikit-learn's own loop makes the fit,
           or says why there is none; with sample weights, that is a ValueError.
+        - `bic` and `aic` are scikit-learn's, and know no weights.
         - The array API is not supported.
 
     `lower_bound_`, the mean log-likelihood of a sample in nats, is that of the parameters before the last M-step, as
@@ -77,7 +78,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             the estimator.
 
         Raises:
-            ValueError: wrong parameters or data, fewer samples than components, or no start of which something came.
+            ValueError: wrong parameters or data, fewer samples than components, or no start that led to a mixture.
         """
         given: Any = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         x, weights = _weighted(given, sample_weight)
@@ -153,7 +154,15 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
 
     def _last(self, x: np.ndarray) -> list[Mixture]:
         """The one start of a fit that goes on from the last."""
+        n_axes = {"full": 3, "tied": 2, "diag": 2, "spherical": 1}[self.covariance_type]
+        if np.asarray(self.covariances_).ndim != n_axes:
+            raise ValueError("covariance_type has changed since the last fit, to start from; set warm_start=False.")
         last = from_sklearn(self)
+        if last.n_components != self.n_components:
+            raise ValueError(
+                f"n_components is {self.n_components}, and that of the last fit, to start from, {last.n_components}; "
+                "set warm_start=False."
+            )
         if last.n_features != x.shape[1]:
             raise ValueError(f"X has {x.shape[1]} features, and the last fit, to start from, {last.n_features}.")
         return [last]
@@ -210,7 +219,8 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
 
     Args:
         mixture: one mixture, without a batch axis.
-        covariance_type: the family; None infers the narrowest that the covariances belong to.
+        covariance_type: the family; None infers one from the layout: `"tied"` where all matrices are equal,
+            `"spherical"` where all variances are, and otherwise `"full"` or `"diag"`.
 
     Returns:
         an estimator that predicts, scores and samples, and is a `sklearn.mixture.GaussianMixture`. With
@@ -228,7 +238,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     if not all(np.all(np.isfinite(leaf)) for leaf in mixture):
         raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
     mixture = Mixture(*(leaf[mixture.weights > 0] for leaf in mixture))
-    family = _narrowest(mixture) if covariance_type is None else covariance_type
+    family = _inferred(mixture) if covariance_type is None else covariance_type
     estimator = GaussianMixture(mixture.n_components, covariance_type=family)
     estimator._validate_params()
     full = full_covariances(mixture)
@@ -242,8 +252,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     }[family]
     if not belongs:
         raise ValueError(
-            f"The mixture's covariances are not of covariance_type={family!r}; the narrowest that they belong to is "
-            f"{_narrowest(mixture)!r}."
+            f"The mixture's covariances are not of covariance_type={family!r}; they are of {_inferred(mixture)!r}."
         )
     estimator._keep(mixture._replace(covariances=spread), np.float64)
     validate_data(estimator, mixture.means)  # notes the number of features
@@ -273,8 +282,8 @@ def from_sklearn(estimator: sklearn.mixture.GaussianMixture) -> Mixture:
     return Mixture(weights, means, _for_each(covariances, estimator.covariance_type, means.shape))
 
 
-def _narrowest(mixture: Mixture) -> str:
-    """The narrowest family of one mixture's covariances."""
+def _inferred(mixture: Mixture) -> str:
+    """The family that the layout of one mixture's covariances suggests."""
     covariances = mixture.covariances
     if mixture.is_diagonal:
         return "spherical" if np.all(covariances == covariances[:, :1]) else "diag"

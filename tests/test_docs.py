@@ -1,5 +1,6 @@
 """The documentation says what is so: its code prints what is shown, and what it names and links to is there."""
 
+import importlib
 import inspect
 import re
 import shlex
@@ -97,7 +98,7 @@ def test_every_name_is_there(page: str) -> None:
     text = FENCE.sub("", PAGES[page])
     for name in re.findall(r"`jaxgmm\.([\w.]+)", text):
         first, *rest = name.rstrip(".").split(".")
-        found = getattr(jaxgmm, first)
+        found = getattr(jaxgmm, first, None) or importlib.import_module(f"jaxgmm.{first}")
         for part in rest if inspect.ismodule(found) or inspect.isclass(found) else []:
             found = getattr(found, part)
     assert set(re.findall(r"`make ([\w-]+)", text)) <= TARGETS

@@ -192,3 +192,17 @@ def test_misuse_is_refused_in_words(arguments, words):
     columns |= {"bic": [1, 2]} if "criterion" in arguments else {}
     with pytest.raises(ValueError, match=words):
         fit_groups(**{"df": pl.DataFrame(columns), "by": "key", "features": "x", "n_components": 1} | arguments)
+
+
+def test_names_may_be_an_index():
+    df = pd.DataFrame({"cell": ["a"] * 6, "red": np.arange(6.0), "green": np.arange(6.0) ** 2})
+    found = fit_groups(df, by=df.columns[:1], features=df.columns[1:], n_components=1, n_init=1)
+    assert found.fits["status"].tolist() == ["CONVERGED"]
+
+
+def test_options_of_another_call_are_refused_before_any_work():
+    df = pd.DataFrame({"cell": ["a"] * 6, "red": np.arange(6.0)})
+    with pytest.raises(ValueError, match=r"'patience' is no option of jaxgmm\.fit, which fits these"):
+        fit_groups(df, "cell", "red", 1, patience=1)
+    with pytest.raises(ValueError, match=r"'history' is no option of jaxgmm\.sweep"):
+        fit_groups(df, "cell", "red", (1, 2), history=True)

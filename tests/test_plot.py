@@ -581,3 +581,23 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     for name in PICTURES:
         print(save(picture(name), IMAGES / f"{name}.png"))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 1.0])
+def test_contours_are_drawn_about_narrow_components_too(scale):
+    narrow = Mixture(np.full(2, 0.5), np.array([[0.0, 0.0], [9.7, 10.3]]), np.stack([np.eye(2) * scale**2] * 2))
+    ax = plot.mixture(narrow, contours=True)
+    (lines,) = [artist for artist in ax.collections if hasattr(artist, "levels")]
+    # The outermost line is about each component, at its standard deviations within which 95% of the mass lie.
+    radii = [np.abs(segment - nearest).max() for segment in lines.allsegs[0] for nearest in [segment.mean(axis=0)]]
+    np.testing.assert_allclose(radii, scale * np.sqrt(-2 * np.log(0.05)), rtol=0.1)
+    plt.close(ax.figure)
+
+
+def test_stages_of_other_iterations_than_named_are_refused():
+    x = np.random.default_rng(0).normal(size=(60, 2)) + 4 * (np.arange(60) % 2)[:, None]
+    result = jaxgmm.fit(x, 2, init=Mixture(np.full(2, 0.5), x[:2] + 3, np.stack([np.eye(2)] * 2)), history=(0, 3))
+    with pytest.raises(ValueError, match="snapshot 1 is not of iteration 1; give the numbers"):
+        plot.stages(x, result)
+    axes = plot.stages(x, result, (0, 3))
+    plt.close(axes[0].figure)

@@ -455,3 +455,10 @@ CHECKS = parametrize_with_checks([GaussianMixture(), GaussianMixture(max_iter=5,
 @pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_scikit_learns_checks(estimator: GaussianMixture, check: Callable) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("changed", [{"covariance_type": "diag"}, {"n_components": 2}])
+def test_a_warm_start_from_another_model_is_refused_in_words(changed: dict) -> None:
+    estimator = GaussianMixture(3, warm_start=True, random_state=0).fit(samples())
+    with pytest.raises(ValueError, match=r"last fit, to start from.*set warm_start=False"):
+        estimator.set_params(**changed).fit(samples())

@@ -191,7 +191,7 @@ def sweep_file(
     `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
     covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
     (components that are spikes), n_agreeing (starts that led to the same optimum), start_passed_over and passed_over
-    (whether a start, or this model, would have won but for its spikes), and chosen.
+    (whether a start, or this model, is better by its number but degenerate or with spikes), and chosen.
 
     Large files, `--resume` and compiled programs are treated as by `jaxgmm fit`.
     """

@@ -74,9 +74,12 @@ def plot_file(
     drawn = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
     figure = np.ravel(np.asarray(drawn))[0].figure
     partial = out.with_name(f".{out.name}.partial")
-    figure.savefig(partial, dpi=150, format=out.suffix[1:])
-    partial.replace(out)
-    plt.close(figure)
+    try:
+        figure.savefig(partial, dpi=150, format=out.suffix[1:])
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+        plt.close(figure)
     if as_json:
         console.print_json({"file": str(out)})
         return

@@ -24,7 +24,7 @@ from jaxgmm.mixture import Mixture
 NARROWEST = 0.01
 
 # Or where its variance in some direction is less than this multiple of the ridge, and so next to nothing without it.
-# A ridge that makes components as wide as `NARROWEST` of the data is there for that, and they are no spikes.
+# A ridge that makes components about as wide as `NARROWEST` of the data is there for that, and they are no spikes.
 RIDGE_ALONE = 1.05
 
 
@@ -54,11 +54,18 @@ def _falls_below(mixture: Mixture, least: Ridge) -> Any:
 
 
 def _made_of(ridge: Ridge) -> Ridge:
-    """Variances that hardly anything but the ridge explains, as far as it is narrow beside the data, whose are 1."""
-    # a / (1 + a² / b²) is below a and b, and close to a as long as that is the lesser by far.
+    """Variances that hardly anything but the ridge explains; next to none where it is as wide as it may be."""
     alone, most = RIDGE_ALONE * ridge, NARROWEST**2
     if ridge.ndim == 1:
-        return alone / (1 + (alone / most) ** 2)
-    factor = cholesky(jnp.eye(len(ridge), dtype=ridge.dtype) + jnp.matmul(alone, alone, precision="highest") / most**2)
-    inverse = inverse_lower(factor)
-    return jnp.matmul(alone, jnp.matmul(inverse.T, inverse, precision="highest"), precision="highest")
+        return jnp.where(alone < most, alone, 0.0)
+    # The same in every direction, without eigenvalues: a / (1 + (2a / (a + b))¹⁶) is a for a < b, and nearly 0 beyond.
+    identity = jnp.eye(len(ridge), dtype=ridge.dtype)
+    step = 2 * (identity - most * _inverse(alone + most * identity))
+    for _ in range(4):
+        step = jnp.matmul(step, step, precision="highest")
+    return jnp.matmul(alone, _inverse(identity + step), precision="highest")
+
+
+def _inverse(positive: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    inverse = inverse_lower(cholesky(positive))
+    return jnp.matmul(inverse.T, inverse, precision="highest")

@@ -43,7 +43,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
         )
     n_features = diagnosis.pit.shape[1]
     names = [f"feature {d}" for d in range(n_features)] if names is None else names
-    if len(names) != n_features:
+    if isinstance(names, str) or len(names) != n_features:
         raise ValueError(f"names must be of all {n_features} features; there are {len(names)}.")
     axes = axes_for_many(ax, 1, 4, (0, 0))[0] if ax is not None else axes_for_many(None, 2, 2, (4.2, 3.2)).ravel()
     weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
@@ -152,7 +152,7 @@ def _draw_uncertainty(
         title="uncertainty of assignments",
     )
     ax.set(xlim=(0, most), ylim=(0, 1))
-    if len(present) <= _MOST_NUMBERS:
+    if 0 < len(present) <= _MOST_NUMBERS:
         ax.legend(frameon=False, fontsize="small", loc="upper right")
 
 

@@ -12,7 +12,7 @@ from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, lin
 
 # Shares of the mass within a contour.
 MASSES = (0.5, 0.8, 0.95)
-_GRID = 160
+_GRID, _DRAWS = 160, 4096
 # More labels than this hide what they are to explain.
 _MOST_LABELS = 12
 
@@ -242,17 +242,29 @@ def _draw_ellipses(ax: Axes, k: int, plane: Mixture, *, small: bool) -> None:
 
 
 def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: bool) -> None:
-    """Lines around shares of the mass, which is summed over a grid."""
+    """Lines around shares of the mass."""
     spread = 3 * np.sqrt(np.diagonal(plane.covariances, axis1=1, axis2=2))
     present = plane.weights > 0
     corners = [*(plane.means - spread)[present], *(plane.means + spread)[present]]
     corners += list(samples[np.isfinite(samples).all(axis=1)])
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    horizontal, vertical = (np.linspace(a, b, _GRID) for a, b in zip(low, high, strict=True))
+    # Fine about the components too, which may be narrow beside the picture.
+    about = (plane.means[present] + spread[present] * at for at in np.linspace(-1, 1, _GRID // 4))
+    about = np.concatenate(list(about))
+    horizontal, vertical = (
+        np.unique(np.concatenate([np.linspace(a, b, _GRID), own])) for a, b, own in zip(low, high, about.T, strict=True)
+    )
     points = np.stack(np.meshgrid(horizontal, vertical), axis=-1)
-    density = np.exp(np.asarray(log_prob(plane, points.reshape(-1, 2)))).reshape(_GRID, _GRID)
-    descending = np.sort(density, axis=None)[::-1]
-    share = np.cumsum(descending) / np.sum(descending)
+    density = np.exp(np.asarray(log_prob(plane, points.reshape(-1, 2)))).reshape(points.shape[:-1])
+    # The mass above a density is its share of samples drawn (Hyndman, 1996, "Computing and graphing highest density
+    # regions"), from every component as many.
+    draws = np.random.default_rng(0).normal(size=(_DRAWS, 2))
+    drawn = plane.means[present][:, None] + draws @ np.linalg.cholesky(plane.covariances[present]).swapaxes(1, 2)
+    of_drawn = np.exp(np.asarray(log_prob(plane, drawn.reshape(-1, 2))))
+    order = np.argsort(of_drawn)[::-1]
+    descending = of_drawn[order]
+    share = np.cumsum(np.repeat(plane.weights[present], _DRAWS)[order])
+    share /= share[-1]
     # The density at the edge of each share, from the largest share to the smallest.
     edges = {descending[np.searchsorted(share, mass)]: f"{mass:.0%}" for mass in sorted(MASSES, reverse=True)}
     lines = ax.contour(horizontal, vertical, density, sorted(edges), colors=INK, linewidths=1.2, zorder=3)
@@ -261,7 +273,7 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
         # One label for each level, from the outermost to the innermost, as near to each other as may be.
         at = max(lines.allsegs[0], key=len)[0]
         for segments, density_there in zip(lines.allsegs, lines.levels, strict=True):
-            tops = [segment[np.argmax(segment[:, 1])] for segment in segments]
+            tops = [segment[np.argmax(segment[:, 1])] for segment in segments if len(segment)]
             at = min(tops, key=lambda top, before=at: np.linalg.norm((top - before) / (high - low)))
             _write(ax, edges[density_there], at, fontsize="small")
 

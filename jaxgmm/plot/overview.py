@@ -34,7 +34,7 @@ def overview(
 
     Args:
         x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
-        result: a `FitResult` of these.
+        result: a `FitResult` of these, or a `Sweep`.
         by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
             the most spikes and others evenly from first to last; `"size"` goes from the smallest data set to the
             largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be uniform, those
@@ -56,6 +56,8 @@ def overview(
         raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
     if n < 1:
         raise ValueError(f"n must be at least 1; got {n!r}.")
+    # A sweep is meant as what it has chosen.
+    result = getattr(result, "best", result)
     data = batch(x)
     if data.is_single or np.ndim(result.status) != 1:
         raise ValueError("plot.overview draws many fits, x and result with a batch axis. Use plot.mixture for one.")

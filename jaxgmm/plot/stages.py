@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, log_prob
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane, names_of, one_data_set, one_mixture
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, without_frame
 from jaxgmm.status import Status
@@ -47,6 +47,7 @@ def stages(
     if len(snapshots.weights) != len(iterations):
         raise ValueError(f"result has {len(snapshots.weights)} snapshots; iterations names {len(iterations)}.")
     mixture = one_mixture(result.mixture)
+    _check_numbers(x, mixture, snapshots, history, iterations)
     samples, names = one_data_set(x, mixture), names_of(names, mixture)
     axes = axes_for_many(ax, 1, len(iterations) + 2, (3.1, 3.2))[0]
     shown = [Mixture(*(leaf[s] for leaf in snapshots)) for s in range(len(iterations))]
@@ -62,6 +63,25 @@ def stages(
         panel.tick_params(labelleft=False)
     _draw_history(axes[-1], np.asarray(history), iterations, int(result.n_iter))
     return axes
+
+
+def _check_numbers(
+    x: Any, mixture: Mixture, snapshots: Mixture, history: np.ndarray, iterations: Sequence[int]
+) -> None:
+    """Raises ValueError where a snapshot has another log-likelihood than the iteration that it is said to be of."""
+    samples = one_data_set(x, mixture)
+
+    def is_of(stage: Mixture, log_likelihood: float) -> bool:
+        return bool(np.isclose(np.sum(log_prob(stage, samples)), log_likelihood, rtol=1e-3))
+
+    ended = history[np.isfinite(history)]
+    # With sample weights the log-likelihood is another sum, and nothing can be said.
+    if len(ended) == 0 or not is_of(mixture, ended[-1]):
+        return
+    for s, number in enumerate(iterations):
+        stage = Mixture(*(leaf[s] for leaf in snapshots))
+        if number < len(ended) and np.isfinite(stage.weights).all() and not is_of(stage, ended[number]):
+            raise ValueError(f"snapshot {s} is not of iteration {number}; give the numbers that history= named.")
 
 
 def _draw_stage(

@@ -46,9 +46,11 @@ def test_spikes_are_counted(widths: list[float], weights: list[float], expected:
         # Nothing but the ridge: however many components are as narrow.
         (1e-6, 1.0, 2),
         (1e-5, 1.0, 2),
+        (6e-5, 1.0, 2),
         (1e-6, 0.99 * RIDGE_ALONE, 2),
         (1e-6, 1.01 * RIDGE_ALONE, 0),
         # A ridge as wide as a hundredth of the data is there to be that.
+        (1.5e-4, 1.0, 0),
         (1e-2, 1.0, 0),
         # Where the data have no variance of their own, as collinear ones, the ridge is all there is.
         (1.0, 1.0, 0),
