@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxgmm import tables
+from jaxgmm import files, tables
 
 try:
     import fcntl
@@ -209,9 +209,8 @@ def _emptied(directory: Path) -> None:
 
 
 def _describe(job: Job) -> None:
-    aside = job.directory / f"{_JOB}.partial"
-    aside.write_text(json.dumps(job.description, indent=1))
-    aside.replace(job.directory / _JOB)
+    with files.written(job.directory / _JOB) as file:
+        file.write(json.dumps(job.description, indent=1).encode())
 
 
 @contextmanager

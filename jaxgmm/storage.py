@@ -8,7 +8,6 @@ is a `ValueError` or an `OSError`.
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxgmm
+from jaxgmm import files
 from jaxgmm.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
 
 try:
@@ -111,7 +111,7 @@ def load(path: str | Path) -> Result:
         OSError: no such file, or it may not be read.
         ValueError: the file is cut short or damaged, is not one of jaxgmm, or was written by a newer jaxgmm.
     """
-    path = _readable(path)
+    path = files.readable(path, "one that jaxgmm.storage.save wrote")
     about, columns = _header(path)
     try:
         with safe_open(path, framework="np") as file:
@@ -135,7 +135,7 @@ def info(path: str | Path) -> Info:
         OSError: as for `load`.
         ValueError: as for `load`.
     """
-    return _header(_readable(path))[0]
+    return _header(files.readable(path, "one that jaxgmm.storage.save wrote"))[0]
 
 
 def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -170,28 +170,9 @@ def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file.")
     check_absent()
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    with files.written(path) as file:
+        file.write(content)
         check_absent()
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _readable(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; check the path.")
-    if not path.is_file():
-        raise IsADirectoryError(f"{path} is not a file; name one that jaxgmm.storage.save wrote.")
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"{path} may not be read; change its permissions.")
-    return path
 
 
 def _header(path: Path) -> tuple[Info, list[Column]]:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from jaxgmm import files
+
 Read = TypeVar("Read")
 
 _PARQUET = (".parquet", ".pq")
@@ -109,33 +111,14 @@ def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -
     Raises:
         OSError: the disk refuses.
     """
-    path = Path(path)
-    partial = (aside or path.parent) / f".{path.name}.partial"
-    try:
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema) as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OSError(f"{path} cannot be written ({reason}); free some room, or name another place.") from error
-        raise
+    with files.written(path, aside=aside) as file, pq.ParquetWriter(file, schema) as writer:
+        yield writer
 
 
 def _readable(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; check the path.")
-    if not path.is_file():
-        raise IsADirectoryError(f"{path} is not a file; name one Parquet or CSV file.")
+    path = files.readable(path, "one Parquet or CSV file")
     if not path.name.lower().endswith(_PARQUET + _CSV):
         raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(_PARQUET + _CSV)}.")
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"{path} may not be read; change its permissions.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a header and at least one row.")
     return path

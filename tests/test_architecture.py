@@ -19,7 +19,7 @@ FLOORS = [
     {"fit"},
     {"bootstrap", "held_out", "choice"},
     {"sweep"},
-    {"schema", "groups", "tabular"},
+    {"schema", "groups", "tabular", "files"},
     {"sklearn", "frames", "tables", "storage", "plot", "diagnosis", "job", "parts", "cli", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

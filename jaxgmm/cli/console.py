@@ -2,16 +2,14 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
 import typer
-from rich import progress
 from rich.console import Console
 from rich.table import Table
 
@@ -89,31 +87,6 @@ def interruptible(work: Callable[[], Answer], kept: Callable[[], str]) -> Answer
     except KeyboardInterrupt:
         Console(stderr=True).show_cursor()
         raise Interrupted(kept(), is_running=not answer.done()) from None
-
-
-@contextmanager
-def bar_of_groups(n_groups: int, n_done: int, *, shown: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr, for all groups but those done before; yields a function to be told how many are done."""
-    if not shown:
-        yield lambda _: None
-        return
-
-    class Rate(progress.ProgressColumn):
-        # Over all of the time: rich's own rate looks at the last moments only.
-        def render(self, task: progress.Task) -> str:
-            return f"{(task.completed - n_done) / task.elapsed if task.elapsed else 0:,.0f} groups/s"
-
-    columns = (
-        progress.TextColumn("fitting"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} groups"),
-        Rate(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=n_groups, completed=n_done)
-        yield lambda n_done: bar.update(task, completed=n_done)
 
 
 def print_statuses(counts: Mapping[str, int]) -> None:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxgmm.arguments import check_options
 from jaxgmm.cli import console
 from jaxgmm.cli import options as of
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
 from jaxgmm.sweep import LRT, check_test
 
@@ -131,17 +133,9 @@ def fit_file(
     Compiled programs are kept for the next time, in the user's application directory, or where
     JAX_COMPILATION_CACHE_DIR says.
     """
-    names = tables.column_names(file)
-    request = Request(
-        file=file,
-        by=of.columns(by, names),
-        features=of.columns(features, names),
-        weights=weights,
-        call="fit",
-        models={"n_components": _one(components), "covariance_type": covariance, "reg_covar": reg_covar},
-        options=_options(starts, finalists, seed, tol, max_iter, precision),
-    )
-    _run(request, out, resume=resume, as_json=as_json)
+    models = {"n_components": _one(components), "covariance_type": covariance, "reg_covar": reg_covar}
+    options = _options(starts, finalists, seed, tol, max_iter, precision)
+    _run(_request(file, by, features, weights, "fit", models, options), out, resume=resume, as_json=as_json)
 
 
 def sweep_file(
@@ -195,23 +189,30 @@ def sweep_file(
 
     Large files, `--resume` and compiled programs are treated as by `jaxgmm fit`.
     """
-    names = tables.column_names(file)
-    choice: dict[str, Any] = {"criterion": criterion.value, "patience": patience, "split": split, "n_folds": folds}
     models = {
         "n_components": of.whole_numbers(components),
         "covariance_type": of.names(covariance),
         "reg_covar": of.ridges(reg_covar),
+        "criterion": criterion.value,
+        "patience": patience,
+        "split": split,
+        "n_folds": folds,
     }
-    request = Request(
-        file=file,
-        by=of.columns(by, names),
-        features=of.columns(features, names),
-        weights=weights,
-        call="sweep",
-        models=models | choice,
-        options=_options(starts, finalists, seed, tol, max_iter, precision),
-    )
-    _run(request, out, resume=resume, as_json=as_json)
+    options = _options(starts, finalists, seed, tol, max_iter, precision)
+    _run(_request(file, by, features, weights, "sweep", models, options), out, resume=resume, as_json=as_json)
+
+
+def _request(
+    file: Path,
+    by: list[str],
+    features: list[str],
+    weights: str | None,
+    call: str,
+    models: dict[str, Any],
+    options: dict[str, Any],
+) -> Request:
+    names = tables.column_names(file)
+    return Request(file, of.columns(by, names), of.columns(features, names), weights, call, models, options)
 
 
 def _one(components: str) -> int:
@@ -289,17 +290,18 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
         )
     began, n_done = time.perf_counter(), planned.n_groups(range(planned.n_parts)) - planned.n_groups(wanted)
     n_before = n_done
-    with console.bar_of_groups(len(planned.n_samples), n_done, shown=shown) as tell:
+    n_groups = len(planned.n_samples)
+    with bar(n_groups, "groups", n_done) if shown else nullcontext(lambda *_: None) as tell:
         whole = parts.read(rows, planned, request.columns, wanted, begun.directory / "sorted")
         for part, table in zip(wanted, _ahead(whole), strict=True):
-            n_groups = planned.n_groups([part])
+            of_part = planned.n_groups([part])
 
-            def progress(done: int, of_all: int, first: int = n_done, n_groups: int = n_groups) -> None:
-                tell(first + n_groups * done / of_all)
+            def progress(done: int, of_all: int, first: int = n_done, of_part: int = of_part) -> None:
+                tell(first + of_part * done / of_all, n_groups)
 
             begun.keep(part, _fitted(request, table, progress))
-            n_done += n_groups
-            tell(n_done)
+            n_done += of_part
+            tell(n_done, n_groups)
     seconds = time.perf_counter() - began
     begun.finish(planned.n_parts)
     return n_done - n_before, seconds

@@ -10,7 +10,7 @@ import pyarrow as pa
 import typer
 
 import jaxgmm
-from jaxgmm import groups, job, plot, tables
+from jaxgmm import files, groups, job, plot, tables
 from jaxgmm.cli import console, options, use
 from jaxgmm.status import Status
 
@@ -73,13 +73,9 @@ def plot_file(
     b = _numbered(fitted.keys, group or [])
     drawn = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
     figure = np.ravel(np.asarray(drawn))[0].figure
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        figure.savefig(partial, dpi=150, format=out.suffix[1:])
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-        plt.close(figure)
+    with files.written(out) as file:
+        figure.savefig(file, dpi=150, format=out.suffix[1:])
+    plt.close(figure)
     if as_json:
         console.print_json({"file": str(out)})
         return

@@ -1,7 +1,7 @@
 """A progress bar for long work: runs done, rate, time left."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 @contextmanager
@@ -15,19 +15,32 @@ def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> It
     Raises:
         ImportError: rich is not installed.
     """
-    if callable(shown):
-        n_done = 0
+    if not shown:
+        yield lambda _: None
+        return
+    n_done = 0
+    with nullcontext(shown) if callable(shown) else bar(n_runs, "runs") as told:
 
         def tell(n_more: int) -> None:
             nonlocal n_done
             n_done += n_more
-            shown(n_done, n_runs)
+            told(n_done, n_runs)
 
         yield tell
-        return
-    if not shown:
-        yield lambda _: None
-        return
+
+
+@contextmanager
+def bar(n_all: int, unit: str, n_before: int = 0) -> Iterator[Callable[[float, int], None]]:
+    """A bar on stderr. Yields a function to be told how many are done, and of how many.
+
+    Args:
+        n_all: how many there are.
+        unit: what they are called.
+        n_before: how many were done before, and say nothing of the rate.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
     try:
         from rich import progress
         from rich.console import Console
@@ -37,16 +50,16 @@ def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> It
     class Rate(progress.ProgressColumn):
         # Over all of the time: rich's own rate looks at the last moments only.
         def render(self, task: progress.Task) -> str:
-            return f"{task.completed / task.elapsed if task.elapsed else 0:,.0f} runs/s"
+            return f"{(task.completed - n_before) / task.elapsed if task.elapsed else 0:,.0f} {unit}/s"
 
     columns = (
         progress.TextColumn("fitting"),
         progress.BarColumn(),
-        progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} runs"),
+        progress.TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}"),
         Rate(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("left"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=n_runs)
-        yield lambda n_done: bar.advance(task, n_done)
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=n_all, completed=n_before)
+        yield lambda n_done, n_all: shown.update(task, completed=n_done, total=n_all)
