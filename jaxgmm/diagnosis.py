@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from jaxgmm.arguments import checked_weights
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
+from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
@@ -210,7 +211,7 @@ def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
 def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samples: int, found: Diagnosis) -> None:
     """Fills in what there is to say of some data sets."""
     # A power of two, so that other numbers of data sets find a compiled program.
-    rows = np.resize(data_sets, 1 << (len(data_sets) - 1).bit_length())
+    rows = np.resize(data_sets, power_of_two_above(len(data_sets)))
     with jax.enable_x64(True):
         chunk = Mixture(*(leaf[rows] for leaf in mixture))
         x = jnp.asarray(padded(data.samples, data, rows, n_samples), jnp.float64)

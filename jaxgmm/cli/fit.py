@@ -23,6 +23,7 @@ from jaxgmm.cli import options as of
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
+from jaxgmm.search import Combination
 from jaxgmm.sweep import LRT, check_test
 
 Item = TypeVar("Item")
@@ -64,6 +65,12 @@ class Request(NamedTuple):
     def criterion(self) -> str | None:
         """What models are chosen by, or None where there is one."""
         return self.models.get("criterion")
+
+    @property
+    def combinations(self) -> list[Combination]:
+        """The models that every group is fitted with."""
+        several = (self.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
+        return list(product(*(values if isinstance(values, list) else [values] for values in several)))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -259,12 +266,8 @@ def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
 
 def _check_options(request: Request) -> None:
     """Raises ValueError for what `fit` and `sweep` would refuse, before any row is read."""
-    several = [
-        values if isinstance(values, list) else [values]
-        for values in (request.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
-    ]
-    given, models = request.options, list(product(*several))
-    for k, family, ridge in models:
+    given = request.options
+    for k, family, ridge in request.combinations:
         check_options(
             k,
             family,
@@ -276,7 +279,7 @@ def _check_options(request: Request) -> None:
             given["precision"],
         )
     if request.criterion == LRT:
-        check_test([LRT], models, request.weights, request.models["patience"], request.models["split"])
+        check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])
 
 
 def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: bool) -> tuple[int, float]:
@@ -326,10 +329,7 @@ def _fitted(request: Request, table: pa.Table, progress: Callable[[int, int], No
 
 def _rows_per_part(request: Request) -> int:
     """So many rows that a part is some seconds of work, and takes a bounded share of memory."""
-    n_runs = request.options["n_init"]
-    for name in ("n_components", "covariance_type", "reg_covar"):
-        values = request.models[name]
-        n_runs *= len(values) if isinstance(values, list) else 1
+    n_runs = request.options["n_init"] * len(request.combinations)
     least, most = _ROWS
     by_work = min(most, max(least, _RUNS_TIMES_ROWS // n_runs))
     return max(1, min(by_work, _NUMBERS // len(request.columns)))

@@ -13,6 +13,7 @@ import jaxgmm
 from jaxgmm import job, parts, tables, tabular
 from jaxgmm.cli import console
 from jaxgmm.cli import options as of
+from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.groups import key_codes, numbers
 
 # Samples that are evaluated at a time, and numbers that are drawn at a time.
@@ -240,7 +241,7 @@ def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
         most = max(1, _EVALUATED // n)
         for start in range(0, len(members), most):
             some = members[start : start + most]
-            size = 1 << (len(some) - 1).bit_length()
+            size = power_of_two_above(len(some))
             some = np.concatenate([some, np.repeat(some[:1], size - len(some))])
             is_own = np.arange(n) < lengths[some][:, None]
             is_own[min(len(members) - start, most) :] = False

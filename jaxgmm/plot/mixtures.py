@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
+from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, full_covariances, log_prob, predict
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, without_frame
 
@@ -215,7 +216,7 @@ def draw_samples(
 def most_probable(mixture: Mixture, samples: np.ndarray) -> np.ndarray:
     """The component of each sample, -1 where there is none."""
     # Padded to powers of two, so that pictures of many data sets share a program.
-    rows = np.zeros((1 << max(5, (len(samples) - 1).bit_length()), samples.shape[1]))
+    rows = np.zeros((max(32, power_of_two_above(len(samples))), samples.shape[1]))
     rows[: len(samples)] = samples
     return np.asarray(predict(mixture, rows))[: len(samples)]
 
