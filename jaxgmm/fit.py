@@ -244,6 +244,7 @@ def what_to_run(
         n_history=n_history,
         n_snapshots=0 if snapshots is None else len(snapshots),
         n_slots=1,
+        by_vectors=False,
         n_stacked_slots=0,
     )
     no_models = Models(*np.empty((3, 0), np.int32))

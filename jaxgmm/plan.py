@@ -14,7 +14,15 @@ import numpy as np
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, padded_lengths
-from jaxgmm.engine.devices import Machine, chunk_size, n_slots, power_of_two_above, power_of_two_below
+from jaxgmm.engine.devices import (
+    SLOTS_IN_TURN,
+    Machine,
+    chunk_size,
+    n_slots,
+    power_of_two_above,
+    power_of_two_below,
+)
+from jaxgmm.kernels import are_known
 from jaxgmm.search import Combination, Options, Program, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
@@ -32,6 +40,12 @@ ROOMS = (5, 10, 20)
 
 # A product with so few rows gains by being stacked over the starts of a data set.
 FEW_ROWS = 64
+
+# An E-step of so few features, components and samples is faster by vectors than by matrix products. More samples, XLA
+# would hand to several threads at a time, which it cannot do within one kernel; more components take long to compile.
+FEW_FEATURES = 10
+FEW_COMPONENTS = 8
+FEW_SAMPLES = 1024
 
 
 class Job(NamedTuple):
@@ -91,7 +105,7 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `n_slots`, `n_stacked_slots`) is decided here.
+            `search_dtype`, `by_vectors`, `n_slots`, `n_stacked_slots`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -178,18 +192,34 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
+    by_vectors = (
+        tile == 0
+        and machine.is_cpu
+        and are_known()
+        and n_rows <= FEW_FEATURES
+        and n_components <= FEW_COMPONENTS
+        and n_samples <= FEW_SAMPLES
+    )
     slots, stacked = 1, 0
     if tile == 0:
-        slots = n_slots(n_samples * sample_bytes, machine)
+        slots = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * sample_bytes, machine)
         # One data set has no neighbours, and needs no more slots than it has runs.
         has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
         slots = slots if has_neighbours else min(slots, power_of_two_above(n_runs))
         # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
-        together = options.tol == 0 and program.precision != "mixed" and program.n_finalists == layout.n_init
+        together = (
+            not by_vectors
+            and options.tol == 0
+            and program.precision != "mixed"
+            and program.n_finalists == layout.n_init
+        )
         if together and layout.n_init > 1 and n_models == 1 and n_components * n_rows <= FEW_ROWS:
             stacked = n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine)
-    program = program._replace(layout=layout._replace(tile=tile), n_slots=slots, n_stacked_slots=stacked)
-    return program, n_samples, data_set_bytes, stacked or -(-slots // n_runs)
+    program = program._replace(
+        layout=layout._replace(tile=tile), n_slots=slots, by_vectors=by_vectors, n_stacked_slots=stacked
+    )
+    # Empty slots are left out where runs are read in turn.
+    return program, n_samples, data_set_bytes, 1 if by_vectors else stacked or -(-slots // n_runs)
 
 
 def _room(n_components: int) -> int:

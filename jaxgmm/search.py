@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
+from jaxgmm.em import vectors
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data, Tiles, as_data
 from jaxgmm.em.spurious import n_spikes
-from jaxgmm.em.statistics import SufficientStatistics
-from jaxgmm.engine.slots import Kind, run_queue, where_leading
+from jaxgmm.em.statistics import SufficientStatistics, features
+from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
@@ -90,6 +91,7 @@ class Program(NamedTuple):
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: S, iterations after which the parameters are recorded; 0 likewise.
         n_slots: slots for single runs.
+        by_vectors: whether single runs make their E-steps one after another; see `jaxgmm.em.vectors`.
         n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
     """
 
@@ -101,6 +103,7 @@ class Program(NamedTuple):
     n_history: int
     n_snapshots: int
     n_slots: int
+    by_vectors: bool
     n_stacked_slots: int
 
 
@@ -323,12 +326,13 @@ class _Work(NamedTuple):
             layout=program.layout,
             n_slots=program.n_stacked_slots if stacked else program.n_slots,
             stacked=stacked,
+            by_vectors=program.by_vectors and not stacked,
             dtype=dtype,
         )
         return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "dtype"))
+@functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
 def _run(
     sets: DataSets,
     starts: Mixture,
@@ -343,6 +347,7 @@ def _run(
     layout: Layout,
     n_slots: int,
     stacked: bool,
+    by_vectors: bool,
     dtype: str,
 ) -> tuple[em.RunState, Int[Array, " q"], Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
@@ -351,20 +356,24 @@ def _run(
     of one data set: their E-steps are one larger matrix product, but the slot waits for the slowest.
     """
     n_init, n_fits, n_rows = layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
+    diagonal = layout.diagonal
     models = jax.tree.map(jnp.asarray, models)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)
     snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
 
-    # A slot holds one run, or all runs of a fit in a leading axis.
-    def load(item: Array) -> tuple[Data | Tiles, _Slot]:
+    # By vectors, a slot knows the row of its data set; else it holds a copy. The state in it is that of one run, or of
+    # all runs of a fit in a leading axis.
+    all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
+
+    def load(item: Array) -> tuple[Data | Tiles | Array, _Slot]:
         fit = item if stacked else item // n_init
         runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
         record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
         row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
-        data = as_data(z[row], weights[row], layout.tile, diagonal=layout.diagonal)
+        data = row.astype(jnp.int32) if by_vectors else as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
         present = jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components if layout.has_absent else None
         settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
@@ -377,6 +386,9 @@ def _run(
 
     def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
         return em.read(data, slot.state, FAMILIES[layout.families[0]])
+
+    def read_busy(rows: Array, slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
+        return vectors.e_steps(all_data, rows, slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
@@ -400,7 +412,7 @@ def _run(
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
     size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
     queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
-    kind = Kind(load, begin, read, advance, is_finished, unload)
+    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if by_vectors else None)
     ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, n_slots)
     ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
     # Every run also makes an E-step after its last M-step.

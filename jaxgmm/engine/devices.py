@@ -51,6 +51,10 @@ _MOST_SLOTS_OF_A_GPU = 2**16
 _TOLERATED_IMBALANCE = 1.15
 _MOST_HALVINGS = 4
 
+# Slots whose runs are read one after another. Empty ones cost next to nothing, and what is done for all together costs
+# less for each, the more there are.
+SLOTS_IN_TURN = 128
+
 # A guess that only has to tell work for seconds from work for minutes.
 _CORES_OF_A_GPU = 64
 

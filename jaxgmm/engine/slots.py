@@ -32,6 +32,8 @@ class Kind(NamedTuple):
         advance: the rest of the step; leaves a finished state as it is.
         is_finished: whether a state has ended.
         unload: what to keep of a finished state.
+        read_busy: what replaces `read` where slots are better read one after another than together: a function of the
+            problems and states of all slots and of those that are `Busy`; idle ones cost it nothing.
     """
 
     load: Callable[[Array], tuple[Any, Any]]
@@ -40,6 +42,19 @@ class Kind(NamedTuple):
     advance: Callable[[Any, Any], Any]
     is_finished: Callable[[Any], Bool[Array, ""]]
     unload: Callable[[Any], Any]
+    read_busy: "Callable[[Any, Any, Busy], Any] | None" = None
+
+
+class Busy(NamedTuple):
+    """The slots that hold a run.
+
+    Attributes:
+        slots: numbers of all slots, theirs first.
+        number: how many they are.
+    """
+
+    slots: Int[Array, " s"]
+    number: Int[Array, ""]
 
 
 class _Loop(NamedTuple):
@@ -70,7 +85,7 @@ def run_queue(
         n_slots: S, runs that step together.
 
     Returns:
-        the results, and how many steps all slots together have made, idle ones included.
+        the results, and how many steps all slots together have made, idle ones included where they cost as much.
     """
     n_queued = n_queued.astype(jnp.int32)
     # States are small and of one shape: with slots as their last axis, arithmetic on them is vectorised over slots.
@@ -84,8 +99,9 @@ def run_queue(
         problems, starts = load_all(runs)
         return problems, begin_all(lax.optimization_barrier(starts))
 
-    def step(problems: Any, states: Any) -> Any:
-        return advance_all(states, lax.optimization_barrier(read_all(problems, states)))
+    def step(problems: Any, states: Any, busy: Busy) -> Any:
+        sums = kind.read_busy(problems, states, busy) if kind.read_busy else read_all(problems, states)
+        return advance_all(states, lax.optimization_barrier(sums))
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
@@ -103,7 +119,9 @@ def run_queue(
     def body(loop: _Loop) -> _Loop:
         wanting = jnp.any(loop.runs < 0) & (loop.next < n_queued)
         loop = lax.cond(wanting, refill, lambda loop: loop, loop)
-        states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states), loop.states)
+        is_busy = loop.runs >= 0
+        busy = Busy(jnp.argsort(~is_busy, stable=True).astype(jnp.int32), jnp.sum(is_busy, dtype=jnp.int32))
+        states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states, busy), loop.states)
         finished = are_finished(states) & (loop.runs >= 0)
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
@@ -112,7 +130,7 @@ def run_queue(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
             results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
-            n_steps=loop.n_steps + STRIDE * n_slots,
+            n_steps=loop.n_steps + STRIDE * (busy.number if kind.read_busy else n_slots),
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]

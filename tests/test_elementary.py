@@ -1,0 +1,36 @@
+"""Exponential and logarithm against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgmm.elementary import exp_nonpositive, log_from_one
+
+
+def test_exponential_is_that_of_float64() -> None:
+    x = -np.concatenate([np.linspace(0, 90, 200_001), np.geomspace(1e-30, 1e30, 10_001)]).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    found = np.asarray(jax.jit(exp_nonpositive)(x))
+    assert np.max(np.abs(found - exact)) < 1e-7
+    normal = x >= -87
+    # The argument is multiplied once, so its rounding grows with it.
+    relative = np.abs(found[normal] / exact[normal] - 1)
+    assert np.max(relative / (1 + np.abs(x[normal]))) < 1.2e-7
+    assert np.all(found[~normal] == 0)
+    assert found[0] == 1
+    assert np.all(found <= 1)
+
+
+def test_logarithm_is_that_of_float64() -> None:
+    x = np.concatenate([np.linspace(1, 30, 200_001), np.geomspace(1, 1e38, 10_001)]).astype(np.float32)
+    exact = np.log(x.astype(np.float64))
+    found = np.asarray(jax.jit(log_from_one)(x))
+    assert np.all(np.abs(found - exact) <= 1.5e-7 * exact)
+    assert found[0] == 0
+
+
+def test_no_number_stays_none() -> None:
+    for function in (exp_nonpositive, log_from_one):
+        assert np.isnan(function(jnp.float32(np.nan)))
+    assert exp_nonpositive(jnp.float32(-np.inf)) == 0
+    assert np.isnan(log_from_one(jnp.float32(0.5)))

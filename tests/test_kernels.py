@@ -1,0 +1,36 @@
+"""XLA does what the marks ask for: one kernel, whatever is in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxgmm import kernels
+
+E_STEPS = """
+import jax, jax.numpy as jnp
+from jaxgmm.em.expectation import Data
+from jaxgmm.em.vectors import e_steps
+data, rows = Data(jnp.ones((2, 6, 64)), jnp.ones((2, 64))), jnp.zeros(4, jnp.int32)
+jax.jit(lambda *a: e_steps(*a, 2, diagonal=False))(data, rows, jnp.ones((3, 6, 4)), rows, jnp.int32(4))
+"""
+
+
+def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
+    flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path}", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", E_STEPS], check=True, env=os.environ | flags)
+    modules = [path.name for path in tmp_path.glob("*lambda*ir-with-opt.ll")]
+    assert len([name for name in modules if "all_sums" in name]) == 1
+    # The call is inlined into the one kernel, and nothing of it is left outside.
+    assert not [name for name in modules if "log_joint" in name or "exp_of_difference" in name]
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [("0.7.2", False), ("0.8.0", True), ("0.10.2", True), ("0.11.2", True), ("0.12.0", False), ("1.0.0", False)],
+)
+def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.metadata, "version", {"jaxlib": version}.get)
+    assert kernels.are_known() is known
