@@ -21,7 +21,7 @@ jax.jit(lambda *a: e_steps(*a, 2, diagonal=False))(data, rows, jnp.ones((3, 6, 4
 def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
     flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path}", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", E_STEPS], check=True, env=os.environ | flags)
-    modules = [path.name for path in tmp_path.glob("*lambda*ir-with-opt.ll")]
+    modules = [path.name for path in tmp_path.glob("*lambda*obj-file*.o")]
     assert len([name for name in modules if "all_sums" in name]) == 1
     # The call is inlined into the one kernel, and nothing of it is left outside.
     assert not [name for name in modules if "log_joint" in name or "exp_of_difference" in name]
