@@ -172,10 +172,12 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
 
-    # One start of every data set after another: only then does memory not grow with their number.
+    # One start of every data set after another: only then does memory not grow with their number. Of as many data sets
+    # at a time as a cache holds.
     def of_all(numbers: tuple[Array, Array]) -> Mixture:
         m, r = numbers
-        return jax.vmap(from_key, in_axes=(0, None, None))(form(models.form[m]), m, r)
+        group = min(layout.group, len(sets.n_effective))
+        return lax.map(lambda sets: from_key(sets, m, r), form(models.form[m]), batch_size=group)
 
     n_models = len(models.form)
     m, r = jnp.divmod(jnp.arange(n_models * layout.n_init), layout.n_init)

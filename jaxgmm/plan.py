@@ -19,6 +19,7 @@ from jaxgmm.engine.devices import (
     Machine,
     chunk_size,
     n_slots,
+    n_starting,
     power_of_two_above,
     power_of_two_below,
 )
@@ -34,6 +35,11 @@ COMPILATION = 3.0
 
 # Below so much work a search in float32 takes longer to compile than it saves.
 SHORT_SEARCH = 0.1
+
+# So much work takes workers unequal time, in seconds, that more chunks pay. The last runs of a chunk leave slots idle,
+# which costs little where slots are few.
+UNEVEN = 0.2
+FEW_SLOTS = 4
 
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
@@ -119,8 +125,9 @@ def chunks(
     wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32")
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
     planned = []
+    uneven = options.tol > 0 and work >= UNEVEN
     for length in np.unique(lengths):
-        planned += _of_one_length(np.flatnonzero(lengths == length), int(length), data, jobs, machine)
+        planned += _of_one_length(np.flatnonzero(lengths == length), int(length), data, jobs, machine, uneven)
     return planned
 
 
@@ -163,12 +170,14 @@ def _of_one_length(
     data: Batch,
     jobs: list[tuple[np.ndarray, Program, Options]],
     machine: Machine,
+    uneven: bool,
 ) -> list[Chunk]:
     sized, sizes = [], []
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
-        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine))
+        ends_well = machine.is_cpu and (program.by_vectors or program.n_slots <= FEW_SLOTS)
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and ends_well))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
@@ -215,8 +224,11 @@ def _sized(
         )
         if together and layout.n_init > 1 and n_models == 1 and n_components * n_rows <= FEW_ROWS:
             stacked = n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine)
+    # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
+    start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
+    group = n_starting(start_bytes, machine)
     program = program._replace(
-        layout=layout._replace(tile=tile), n_slots=slots, by_vectors=by_vectors, n_stacked_slots=stacked
+        layout=layout._replace(tile=tile, group=group), n_slots=slots, by_vectors=by_vectors, n_stacked_slots=stacked
     )
     # Empty slots are left out where runs are read in turn.
     return program, n_samples, data_set_bytes, 1 if by_vectors else stacked or -(-slots // n_runs)

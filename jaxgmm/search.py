@@ -56,6 +56,7 @@ class Layout(NamedTuple):
         has_absent: whether models may have fewer components.
         n_init: R; 1 for explicit starts.
         tile: samples that an E-step reads at a time, or 0 for all.
+        group: data sets whose starts are made at the same time, a power of two.
         absolute_ridge: whether ridges are in squared data units.
         ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
     """
@@ -65,6 +66,7 @@ class Layout(NamedTuple):
     has_absent: bool
     n_init: int
     tile: int
+    group: int = 1
     absolute_ridge: bool = False
     ends_with_m_step: bool = False
 

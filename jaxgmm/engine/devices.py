@@ -50,6 +50,7 @@ _FEWEST_SLOTS, _MOST_SLOTS = 2, 64
 _MOST_SLOTS_OF_A_GPU = 2**16
 _TOLERATED_IMBALANCE = 1.15
 _MOST_HALVINGS = 4
+_CHUNKS_IF_UNEVEN = 4
 
 # Slots whose runs are read one after another. Empty ones cost next to nothing, and what is done for all together costs
 # less for each, the more there are.
@@ -83,16 +84,22 @@ def n_slots(run_bytes: int, machine: Machine) -> int:
     return power_of_two_below(wanted)
 
 
-def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine) -> int:
+def n_starting(start_bytes: int, machine: Machine) -> int:
+    """How many data sets get their starts at the same time, a power of two: as many as fill the working set."""
+    return power_of_two_below(max(1, machine.working_set // start_bytes))
+
+
+def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, uneven: bool = False) -> int:
     """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy.
 
-    Fewer than `least` leave slots empty.
+    Fewer than `least` leave slots empty. `uneven` says that data sets take unequal time, and that the end of a chunk is
+    cheap: several chunks for each worker then even it out.
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
     n_workers = len(machine.devices)
-    # A chunk ends in a few slow runs among empty slots, so one for each worker is best, unless that is rounded to a
+    # A chunk may end in a few slow runs among empty slots, so one for each worker is best, unless that is rounded to a
     # power of two so much that some workers would be idle.
-    share = -(-n_data_sets // n_workers)
+    share = -(-n_data_sets // (n_workers * (_CHUNKS_IF_UNEVEN if uneven else 1)))
     for _ in range(_MOST_HALVINGS):
         size = power_of_two_above(share)
         busiest = size * -(-n_data_sets // (size * n_workers))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.engine.slots import STRIDE, Kind, run_queue
+from jaxgmm.engine.slots import STRIDE, Busy, Kind, run_queue
 
 
 class Counter(NamedTuple):
@@ -72,3 +72,31 @@ def test_results_do_not_depend_on_the_neighbours() -> None:
     alone, _ = count_up([5], [0], 1, 4)
     together, _ = count_up([5, 100, 3, 9], [3, 1, 0, 2], 4, 4)
     np.testing.assert_array_equal(together.value[0], alone.value[0])
+
+
+def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
+    targets = jnp.asarray([4, 40, 8, 4, 12], jnp.int32)
+
+    def read_busy(problems: jax.Array, states: tuple[jax.Array, jax.Array], busy: Busy) -> jax.Array:
+        place = jnp.argsort(busy.slots)
+        # An idle slot gets what no run may see.
+        return jnp.where(place < busy.number, states[1] + 1 >= problems, True)
+
+    def advance(state: tuple[jax.Array, jax.Array], reaches: jax.Array) -> tuple[jax.Array, jax.Array]:
+        done, steps = state
+        return done | reaches, jnp.where(done, steps, steps + 1)
+
+    kind = Kind(
+        load=lambda run: (targets[run], jnp.zeros((), jnp.int32)),
+        begin=lambda steps: (jnp.zeros((), bool), steps),
+        read=lambda *_: pytest.fail("not asked for"),
+        advance=advance,
+        is_finished=lambda state: state[0],
+        unload=lambda state: state[1],
+        read_busy=read_busy,
+    )
+    queue = jnp.arange(5, dtype=jnp.int32)
+    steps, executed = run_queue(queue, jnp.asarray(5), kind, jnp.full(5, -1, jnp.int32), 4)
+    assert steps.tolist() == targets.tolist()
+    # The four idle slots beside the last of the long run cost nothing.
+    assert executed == sum(-(-int(target) // STRIDE) * STRIDE for target in targets)
