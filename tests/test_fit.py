@@ -120,7 +120,7 @@ def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for size in (64, 4):
         # The sizes that the machine suggests, not the results, are replaced.
-        monkeypatch.setattr(plan, "chunk_size", lambda *_, size=size: size)
+        monkeypatch.setattr(plan, "chunk_size", lambda *_, size=size, **__: size)
         results.append(jaxgmm.fit(x, 3, n_init=3))
     whole, cut = results
     np.testing.assert_array_equal(cut.status, whole.status)
