@@ -252,7 +252,9 @@ def test_one_sound_start_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = GaussianMixture(3, n_init=3, random_state=0).fit(samples())
     assert len(drawn) == 3
     monkeypatch.undo()
-    assert estimator.lower_bound_ == GaussianMixture(3, n_init=3, random_state=0).fit(samples()).lower_bound_
+    # Another start may be the best now, at the same optimum.
+    whole = GaussianMixture(3, n_init=3, random_state=0).fit(samples())
+    assert estimator.lower_bound_ == pytest.approx(whole.lower_bound_, rel=1e-12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
