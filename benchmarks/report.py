@@ -178,7 +178,7 @@ def _rates(own: dict | None, other: dict | None) -> float | None:
 
 
 def _times(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.3g} ×"
+    return "–" if ratio is None else f"{float(f'{ratio:.3g}'):,.{1 if ratio < 100 else 0}f} ×"
 
 
 def _share(row: dict | None, name: str) -> str:
