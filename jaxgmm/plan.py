@@ -36,10 +36,8 @@ COMPILATION = 3.0
 # Below so much work a search in float32 takes longer to compile than it saves.
 SHORT_SEARCH = 0.1
 
-# So much work takes workers unequal time, in seconds, that more chunks pay. The last runs of a chunk leave slots idle,
-# which costs little where slots are few.
+# So much work takes workers unequal time, in seconds, that more chunks pay where idle slots cost nothing.
 UNEVEN = 0.2
-FEW_SLOTS = 4
 
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
@@ -176,8 +174,7 @@ def _of_one_length(
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
-        ends_well = machine.is_cpu and (program.by_vectors or program.n_slots <= FEW_SLOTS)
-        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and ends_well))
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and program.by_vectors))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
