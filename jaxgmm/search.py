@@ -328,7 +328,7 @@ class _Work(NamedTuple):
             layout=program.layout,
             n_slots=program.n_stacked_slots if stacked else program.n_slots,
             stacked=stacked,
-            by_vectors=program.by_vectors and not stacked,
+            by_vectors=program.by_vectors,
             dtype=dtype,
         )
         return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
