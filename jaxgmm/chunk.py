@@ -20,6 +20,7 @@ from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, Task, from_responsibilities
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
+from jaxgmm.kernels import QUICKLY
 from jaxgmm.mixture import Mixture
 from jaxgmm.search import DataSets, Layout, Models, Options, Program, all_runs, form_of
 from jaxgmm.status import Status
@@ -85,7 +86,7 @@ def fit_chunk(
     return fits._replace(log_likelihood=log_likelihood, spurious=spurious, executed=runs.executed, useful=runs.useful)
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "init"))
+@functools.partial(jax.jit, static_argnames=("layout", "init"), compiler_options=QUICKLY)
 def _begin(
     x: Float[Array, "c n d"],
     lengths: Int[Array, " c"],
@@ -200,7 +201,7 @@ def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixtur
     return jax.tree.map(replaced, starts, last)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=QUICKLY)
 def _chosen(
     sets: DataSets,
     status: Int[Array, " g"],

@@ -1,4 +1,4 @@
-"""Kernels of a CPU program: what is compiled together, and what apart.
+"""Kernels of a CPU program: what is compiled together, what apart, and how well.
 
 XLA runs a program on a CPU as a sequence of kernels, roughly one for each operation over whole arrays, and gives some
 of them to a pool of threads. Where arrays fit a core's first cache, starting kernels and meeting in the pool costs as
@@ -9,6 +9,8 @@ The marks change no result, and platforms other than a CPU ignore them. Within o
 loops and products of a matrix and a vector, but neither products of matrices nor sums along the last axis, and it has
 no scatter and no sort. All that enters a marked call must be read in it, and none of it may be a constant of the
 program: XLA ends the process where it finds an argument without use.
+
+`WELL` and `QUICKLY` are options of the compiler, for `jax.jit`.
 """
 
 from collections.abc import Callable
@@ -18,14 +20,34 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-# The marks are no public interface of XLA. These versions of jaxlib, from first to last, are known to understand them.
+# Neither marks nor options are public interfaces of XLA. Versions of jaxlib, from first to last, that know them.
 _KNOWN = ((0, 8), (0, 11))
+_WITH_OLD_GENERATOR = ((0, 8), (0, 10))
 
 
 def are_known() -> bool:
     """Whether the marks are known to work in this version of jaxlib."""
+    return _is_within(_KNOWN)
+
+
+def options(*, quickly: bool) -> dict[str, Any]:
+    """What this version's compiler is told.
+
+    Compiled well, loops use vectors of 512 bits where the processor has them, which XLA else leaves half empty.
+    Compiled quickly, by the older of XLA's code generators, a program is ready in half the time; but outside marked
+    calls its exponentials and logarithms are computed one number at a time.
+    """
+    if quickly and _is_within(_WITH_OLD_GENERATOR):
+        return {"xla_cpu_use_fusion_emitters": False}
+    return {"xla_cpu_prefer_vector_width": 512} if are_known() else {}
+
+
+def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
     major, minor = metadata.version("jaxlib").split(".")[:2]
-    return _KNOWN[0] <= (int(major), int(minor)) <= _KNOWN[1]
+    return versions[0] <= (int(major), int(minor)) <= versions[1]
+
+
+WELL, QUICKLY = options(quickly=False), options(quickly=True)
 
 
 def in_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:

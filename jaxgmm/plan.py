@@ -36,6 +36,9 @@ COMPILATION = 3.0
 # Below so much work a search in float32 takes longer to compile than it saves.
 SHORT_SEARCH = 0.1
 
+# So little that even a call made again and again notices nothing of how its programs were compiled.
+LITTLE = 0.01
+
 # So much work takes workers unequal time, in seconds, that more chunks pay where idle slots cost nothing.
 UNEVEN = 0.2
 
@@ -109,18 +112,18 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `by_vectors`, `n_slots`, `n_stacked_slots`) is decided here.
+            `search_dtype`, `quickly`, `by_vectors`, `n_slots`, `n_stacked_slots`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
     """
-    iterations = wanted.layout.n_init * min(options.max_iter, ITERATIONS)
-    seconds = SECONDS * iterations / machine.n_cores  # for one sample and component
+    # For one sample and component. Of max_iter nothing may depend that is compiled.
+    seconds = SECONDS * wanted.layout.n_init * ITERATIONS / machine.n_cores
     n_components = sum(k for k, _, _ in models)
-    tolerated = int(COMPILATION / (seconds * n_components)) if seconds > 0 else np.iinfo(np.int64).max
+    tolerated = int(COMPILATION / (seconds * n_components))
     lengths = padded_lengths(data, tolerated)
     work = seconds * n_components * float(np.sum(lengths))
-    wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32")
+    wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32", quickly=work < LITTLE)
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
     planned = []
     uneven = options.tol > 0 and work >= UNEVEN
@@ -225,7 +228,12 @@ def _sized(
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
     program = program._replace(
-        layout=layout._replace(tile=tile, group=group), n_slots=slots, by_vectors=by_vectors, n_stacked_slots=stacked
+        layout=layout._replace(tile=tile, group=group),
+        # By vectors, all exponentials are in marked calls.
+        quickly=program.quickly and by_vectors,
+        n_slots=slots,
+        by_vectors=by_vectors,
+        n_stacked_slots=stacked,
     )
     # Empty slots are left out where runs are read in turn.
     return program, n_samples, data_set_bytes, 1 if by_vectors else stacked or -(-slots // n_runs)

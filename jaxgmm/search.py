@@ -24,6 +24,7 @@ from jaxgmm.em.spurious import n_spikes
 from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
+from jaxgmm.kernels import QUICKLY, WELL
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
@@ -90,6 +91,7 @@ class Program(NamedTuple):
         n_finalists: starts of each fit that are taken to their ends; the others end after `SHORT` iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
         search_dtype: type of the search among starts in mixed precision.
+        quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: S, iterations after which the parameters are recorded; 0 likewise.
         n_slots: slots for single runs.
@@ -102,6 +104,7 @@ class Program(NamedTuple):
     n_finalists: int
     precision: str
     search_dtype: str
+    quickly: bool
     n_history: int
     n_snapshots: int
     n_slots: int
@@ -322,7 +325,8 @@ class _Work(NamedTuple):
     ) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
         program = self.program
-        states, spikes, executed, useful = _run(
+        run = _run_quickly if program.quickly else _run
+        states, spikes, executed, useful = run(
             *(self.sets, self.starts, found.states, wanted, self.options.models, tol, max_iter, floor),
             self.options.snapshots,
             layout=program.layout,
@@ -334,8 +338,7 @@ class _Work(NamedTuple):
         return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
-def _run(
+def _to_ends(
     sets: DataSets,
     starts: Mixture,
     before: em.RunState,
@@ -424,6 +427,10 @@ def _run(
     row = form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)
     spikes = jax.vmap(n_spikes)(kept.mixture, sets.n_effective[row], sets.ridge[row])
     return kept, spikes, executed * runs_per_slot, useful
+
+
+_compiled = functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
+_run, _run_quickly = _compiled(_to_ends, compiler_options=WELL), _compiled(_to_ends, compiler_options=QUICKLY)
 
 
 def _begun(starts: Mixture, program: Program) -> Runs:

@@ -34,3 +34,21 @@ def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
 def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels.metadata, "version", {"jaxlib": version}.get)
     assert kernels.are_known() is known
+
+
+@pytest.mark.parametrize(
+    ("version", "well", "quickly"),
+    [
+        ("0.8.0", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
+        ("0.10.2", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
+        # The older generator is gone, and with it the option, which would be refused.
+        ("0.11.2", "xla_cpu_prefer_vector_width", "xla_cpu_prefer_vector_width"),
+        ("0.12.0", None, None),
+    ],
+)
+def test_compilers_are_told_what_they_know(
+    version: str, well: str | None, quickly: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels.metadata, "version", {"jaxlib": version}.get)
+    assert list(kernels.options(quickly=False)) == ([well] if well else [])
+    assert list(kernels.options(quickly=True)) == ([quickly] if quickly else [])

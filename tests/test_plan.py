@@ -51,6 +51,12 @@ def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
     assert planned((300, 2)).jobs[0].program.n_slots == 16
 
 
+def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
+    assert planned((300, 2)).jobs[0].program.quickly
+    assert not planned((300, 6)).jobs[0].program.quickly
+    assert not planned((1000, 300, 2)).jobs[0].program.quickly
+
+
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not planned((1000, 300, 2), device=Gpu).jobs[0].program.by_vectors
     monkeypatch.setattr(plan, "are_known", lambda: False)

@@ -49,12 +49,21 @@ class Busy(NamedTuple):
     """The slots that hold a run.
 
     Attributes:
-        slots: numbers of all slots, theirs first.
+        slots: their numbers, and then zeros.
         number: how many they are.
     """
 
     slots: Int[Array, " s"]
     number: Int[Array, ""]
+
+    @classmethod
+    def among(cls, is_busy: Bool[Array, " s"]) -> "Busy":
+        """Those that hold one. By a scatter, which takes a CPU less time than sorting them would."""
+        n_slots = len(is_busy)
+        counts = jnp.cumsum(is_busy, dtype=jnp.int32)
+        places = jnp.where(is_busy, counts - 1, n_slots)
+        numbers = jnp.arange(n_slots, dtype=jnp.int32)
+        return cls(jnp.zeros_like(numbers).at[places].set(numbers, mode="drop"), counts[-1])
 
 
 class _Loop(NamedTuple):
@@ -120,9 +129,9 @@ def run_queue(
         wanting = jnp.any(loop.runs < 0) & (loop.next < n_queued)
         loop = lax.cond(wanting, refill, lambda loop: loop, loop)
         is_busy = loop.runs >= 0
-        busy = Busy(jnp.argsort(~is_busy, stable=True).astype(jnp.int32), jnp.sum(is_busy, dtype=jnp.int32))
+        busy = Busy.among(is_busy)
         states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states, busy), loop.states)
-        finished = are_finished(states) & (loop.runs >= 0)
+        finished = are_finished(states) & is_busy
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
         leavings = unload_all(states)

@@ -74,13 +74,20 @@ def test_results_do_not_depend_on_the_neighbours() -> None:
     np.testing.assert_array_equal(together.value[0], alone.value[0])
 
 
+def test_busy_slots_are_counted_and_come_first() -> None:
+    busy = Busy.among(jnp.asarray([False, True, False, False, True, True]))
+    assert int(busy.number) == 3
+    assert busy.slots[:3].tolist() == [1, 4, 5]
+    assert int(Busy.among(jnp.zeros(6, bool)).number) == 0
+
+
 def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
     targets = jnp.asarray([4, 40, 8, 4, 12], jnp.int32)
 
     def read_busy(problems: jax.Array, states: tuple[jax.Array, jax.Array], busy: Busy) -> jax.Array:
-        place = jnp.argsort(busy.slots)
+        is_busy = jnp.zeros(4, bool).at[jnp.where(jnp.arange(4) < busy.number, busy.slots, 4)].set(True, mode="drop")
         # An idle slot gets what no run may see.
-        return jnp.where(place < busy.number, states[1] + 1 >= problems, True)
+        return jnp.where(is_busy, states[1] + 1 >= problems, True)
 
     def advance(state: tuple[jax.Array, jax.Array], reaches: jax.Array) -> tuple[jax.Array, jax.Array]:
         done, steps = state
