@@ -148,13 +148,17 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
 
 def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> Rows:
     """The rows of some data sets as `(C, n_samples, …)`; what lies beyond a data set's length is arbitrary."""
-    first, last = batch.first[data_sets], len(rows) - 1
-    whole = np.all(batch.lengths[data_sets] == n_samples)
-    if whole and np.all(np.diff(first) == n_samples) and isinstance(rows, np.ndarray):
-        chunk = rows[first[0] : first[0] + len(data_sets) * n_samples]
-        return chunk.reshape(len(data_sets), n_samples, *rows.shape[1:])
+    first, lengths, last = batch.first[data_sets], batch.lengths[data_sets], len(rows) - 1
     if last < 0:
         return np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
+    if isinstance(rows, np.ndarray) and np.all(lengths == lengths[0]) and np.all(np.diff(first) == lengths[0]):
+        # One block after the other: no row has to be looked up.
+        blocks = rows[first[0] : first[-1] + lengths[0]].reshape(len(data_sets), lengths[0], *rows.shape[1:])
+        if lengths[0] == n_samples:
+            return blocks
+        table = np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
+        table[:, : lengths[0]] = blocks
+        return table
     if isinstance(rows, jax.Array):
         return _gathered(rows, first, n_samples)
     return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
