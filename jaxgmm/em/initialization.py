@@ -22,9 +22,11 @@ from jaxgmm.reductions import sum_over
 
 MAX_LLOYD = 100
 
-# Iterations of Lloyd's algorithm that every other pair of k-means++ starts makes. On some data sets seeds alone lead to
-# the best optimum ten times more often than clusters do, on others it is the reverse, so ten starts need both.
+# Starts of three kinds take turns: on some data sets one kind leads to the best optimum ten times more often than another,
+# on others it is the reverse. Of every five, two are greedy seeds, one is random samples, and two are greedy seeds with
+# so many iterations of Lloyd's algorithm.
 POLISH = 10
+_TURNS, _RANDOM_TURN = 5, 2
 
 # A cluster of one sample has no covariance, and EM seldom leaves the spike that it makes. So the first covariances are
 # drawn towards the pooled one, with this share of a component's fair number of samples as weight.
@@ -71,8 +73,14 @@ def from_responsibilities(responsibilities: Float[Array, "k n"], task: Task) -> 
 
 
 def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
-    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), every other pair of starts polished."""
-    return _clusters(key, task, jnp.where(start % 4 < 2, 0, POLISH))
+    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), some polished; or random samples."""
+    turn = start % _TURNS
+    n_lloyd = jnp.where(turn < _RANDOM_TURN, 0, POLISH)
+    return lax.cond(
+        turn == _RANDOM_TURN,
+        lambda: random_samples(key, start, task),
+        lambda: _clusters(key, task, n_lloyd),
+    )
 
 
 def k_means(key: Array, _start: Array, task: Task) -> Mixture:

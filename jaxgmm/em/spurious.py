@@ -1,10 +1,11 @@
 """Spikes: optima that a likelihood without bound has wherever a component can shrink onto a few samples.
 
-Such a component has next to no variance in some direction, or next to no samples. It says nothing about the data, and
-the more components and starts there are, the likelier it is to win by likelihood alone (Day, 1969, "Estimating the
-components of a mixture of normal distributions"). Widths are compared with those of the other components, as in the
-bounded ratios of Hathaway (1985), "A constrained formulation of maximum-likelihood estimation for normal mixture
-distributions", and not with the spread of the data: clusters far from each other are narrow beside that, and real.
+Such a component has next to no variance in some direction and few samples, or next to none. It says nothing about the
+data: a handful of samples lies near some plane by chance, a hundred do not. The more components and starts there are,
+the likelier it is to win by likelihood alone (Day, 1969, "Estimating the components of a mixture of normal
+distributions"). Widths are compared with those of the other components, as in the bounded ratios of Hathaway (1985), "A
+constrained formulation of maximum-likelihood estimation for normal mixture distributions", and not with the spread of
+the data: clusters far from each other are narrow beside that, and real.
 
 Where a feature has few values, all components may shrink alike, each onto equal samples. What then remains of their
 widths is the ridge, and their likelihood is whatever the ridge makes it: they are spikes too.
@@ -20,8 +21,10 @@ from jaxgmm.em.covariance import Ridge
 from jaxgmm.mixture import Mixture
 
 # A component is a spike where its standard deviation in some direction is below this fraction of that within the
-# components together. The choice is that of a simulation: `benchmarks/NOTES.md`.
+# components together, and it has fewer effective samples than this multiple of D + 1. Both were chosen by simulation:
+# `benchmarks/NOTES.md`.
 NARROWEST = 0.01
+FEW = 5
 
 # Or where its variance in some direction is less than this multiple of the ridge, and so next to nothing without it.
 # A ridge that makes components about as wide as `NARROWEST` of the data is there for that, and they are no spikes.
@@ -29,7 +32,7 @@ RIDGE_ALONE = 1.05
 
 
 def n_spikes(mixture: Mixture, n_effective: Float[Array, ""], ridge: Ridge) -> Int[Array, ""]:
-    """How many components are spikes: too narrow, or supported by fewer than D + 1 effective samples.
+    """How many components are spikes: narrow and small, or next to nothing without the ridge or without samples.
 
     Args:
         mixture: in standardised coordinates.
@@ -39,9 +42,11 @@ def n_spikes(mixture: Mixture, n_effective: Float[Array, ""], ridge: Ridge) -> I
     spread = tuple([1] * (mixture.covariances.ndim - 1))
     present = (mixture.weights > 0).reshape(-1, *spread)
     within = jnp.sum(jnp.where(present, mixture.weights.reshape(-1, *spread) * mixture.covariances, 0.0), axis=0)
-    is_narrow = _falls_below(mixture, NARROWEST**2 * within) | _falls_below(mixture, _made_of(ridge))
-    is_small = mixture.weights * n_effective < mixture.n_features + 1
-    return jnp.sum((mixture.weights > 0) & (is_narrow | is_small), dtype=jnp.int32)
+    # Fewer than D + 1 samples lie in a plane, whatever they are.
+    multiple = mixture.weights * n_effective / (mixture.n_features + 1)
+    is_spike = _falls_below(mixture, NARROWEST**2 * within) & (multiple < FEW)
+    is_spike |= (multiple < 1) | _falls_below(mixture, _made_of(ridge))
+    return jnp.sum((mixture.weights > 0) & is_spike, dtype=jnp.int32)
 
 
 def _falls_below(mixture: Mixture, least: Ridge) -> Any:

@@ -1,4 +1,4 @@
-"""Spikes are narrow beside the other components, or have too few samples."""
+"""Spikes are small, and narrow beside the other components, or have too few samples."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +24,9 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
         ([1.0, 1.0], [0.5, 0.5], 0),
         ([1.0, 1.1 * NARROWEST], [0.9, 0.1], 0),
         ([1.0, 0.9 * NARROWEST], [0.9, 0.1], 1),
+        # Of 100 samples, 16 do not lie near a line by chance; 14, fewer than five times D + 1, may.
+        ([1.0, 0.1 * NARROWEST], [0.84, 0.16], 0),
+        ([1.0, 0.1 * NARROWEST], [0.86, 0.14], 1),
         # All equally narrow, as clusters are that lie far apart.
         ([1e-6, 1e-6], [0.5, 0.5], 0),
         # Of 100 samples, 2 are fewer than D + 1, and 4 are not.
