@@ -13,6 +13,7 @@ import numpy as np
 
 import jaxgmm
 from benchmarks.environment import RESULTS, environment, write
+from jaxgmm.em.spurious import NARROWEST
 
 N_DATA_SETS, N_STARTS = 200, 10
 FRACTIONS = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
@@ -21,7 +22,7 @@ FRACTIONS = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 def main() -> None:
     rows = []
     for n_samples, n_features, k in ((100, 1, 2), (200, 2, 3), (300, 4, 3)):
-        for narrow in (1.0, 0.1, 0.03):
+        for narrow in (1.0, 0.1, 0.03, 0.005):
             x, truth = drawn(np.random.default_rng([n_samples, n_features, k]), n_samples, n_features, k, narrow)
             for extra in (0, 2):
                 rows.append({"shape": [n_samples, n_features, k], "narrow": narrow, "extra": extra})
@@ -42,7 +43,7 @@ def drawn(
 
 
 def judged(x: np.ndarray, labels: np.ndarray, k: int) -> dict:
-    """Shares of true and of false components that are narrower than each fraction, or small."""
+    """Shares of true and of false components that are narrower than each fraction, or small; sizes in samples."""
     smallest, size, genuine = [], [], []
     for key in range(N_STARTS):
         result = jaxgmm.fit(x, k, n_init=1, init="random_from_data", precision="float64", key=key)
@@ -60,16 +61,23 @@ def judged(x: np.ndarray, labels: np.ndarray, k: int) -> dict:
             genuine += ((own > 0.8 * of_true) & (own > 0.8 * shared.sum(axis=1))).tolist()
     smallest, size, genuine = np.array(smallest), np.array(size), np.array(genuine)
     few = size < x.shape[2] + 1
+    narrow = smallest < NARROWEST
     tiny = ~genuine & (size < 0.1 * x.shape[1])
     return {
         "n_genuine": int(genuine.sum()),
         "n_small_and_false": int(tiny.sum()),
         "genuine_few": _share(few[genuine]),
         "genuine_narrower": {str(f): _share(smallest[genuine] < f) for f in FRACTIONS},
+        "largest_false_and_narrow": _first(-np.sort(-size[~genuine & narrow])),
+        "smallest_genuine_and_narrow": _first(np.sort(size[genuine & narrow])),
         "small_and_false_few": _share(few[tiny]),
         "small_and_false_narrower": {str(f): _share(smallest[tiny] < f) for f in FRACTIONS},
         "small_and_false_either": {str(f): _share(few[tiny] | (smallest[tiny] < f)) for f in FRACTIONS},
     }
+
+
+def _first(sizes: np.ndarray) -> float | None:
+    return round(float(sizes[0]), 1) if len(sizes) else None
 
 
 def _share(flags: np.ndarray) -> float | None:

@@ -22,6 +22,7 @@ import jaxgmm
 from benchmarks.environment import CORES, RESULTS, environment, write
 from benchmarks.scenarios import REG_COVAR, Scenario, clusters, problem
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.spurious import FEW
 
 KS, N_INIT, TOL, MAX_ITER, REPEATS = range(1, 6), 5, 1e-5, 1000, 5
 # Nats per sample that count as a difference: at this tolerance runs stop so far from their optimum.
@@ -119,7 +120,8 @@ def _fit(x: np.ndarray, k: int, family: str) -> tuple[float, int]:
         covariances = np.reshape(covariances, (k, -1))[..., None] * np.eye(n_features)
     whitening = np.linalg.inv(np.linalg.cholesky(np.cov(x.T)))
     narrowest = np.linalg.eigvalsh(whitening @ covariances @ whitening.T)[:, 0]
-    spikes = (narrowest < 1e-4) | (model.weights_ * len(x) < n_features + 1)
+    size = model.weights_ * len(x) / (n_features + 1)
+    spikes = ((narrowest < 1e-4) & (size < FEW)) | (size < 1)
     return model.score(x), int(np.sum(spikes))
 
 

@@ -154,7 +154,7 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
     def task(sets: DataSets, x: Array, m: Array | int) -> Task:
         present = jnp.arange(layout.n_components, dtype=jnp.int32) < models.n_components[m]
         data = as_data(sets.z, sets.weights, layout.tile, diagonal=layout.diagonal)
-        return Task(x, data, present, one_of(layout.families, models.family[m]), sets.ridge)
+        return Task(x, sets.z, data, present, one_of(layout.families, models.family[m]), sets.ridge)
 
     def from_rows(sets: DataSets, rows: Array) -> Mixture:
         if init == "labels":

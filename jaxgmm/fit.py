@@ -34,9 +34,9 @@ class FitResult(NamedTuple):
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
         spurious: `(B,)`, how many components of the chosen run are spikes: in some direction narrower than a hundredth
-            of the standard deviation within the components together, or with no variance but that of a small ridge, as
-            where all their samples are equal in a feature; or supported by fewer than D + 1 effective samples (their
-            share of (Σ w)² / Σ w²).
+            of the standard deviation within the components together and of fewer than 5 (D + 1) samples (their share
+            of Σ w / max w); or with no variance but that of a small ridge, as where all their samples are equal in a
+            feature; or supported by fewer than D + 1 effective samples (their share of (Σ w)² / Σ w²).
         start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
             float32, as the search left them.
         start_status: `(B, R)`, how each start's run ended.

@@ -10,14 +10,15 @@ loops and products of a matrix and a vector, but neither products of matrices no
 no scatter and no sort. All that enters a marked call must be read in it, and none of it may be a constant of the
 program: XLA ends the process where it finds an argument without use.
 
-`WELL` and `QUICKLY` are options of the compiler, for `jax.jit`.
+`WELL` and `QUICKLY` are options of the compiler, for `jax.jit`; a call that is compiled with such options cannot be
+part of another. They change the last bits of results. Other platforms read the options, and make nothing of them.
 """
 
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import jax
+import jaxlib
 from jax.experimental.xla_metadata import set_xla_metadata
 
 # Neither marks nor options are public interfaces of XLA. Versions of jaxlib, from first to last, that know them.
@@ -30,7 +31,7 @@ def are_known() -> bool:
     return _is_within(_KNOWN)
 
 
-def options(*, quickly: bool) -> dict[str, Any]:
+def compiler_options(*, quickly: bool) -> dict[str, Any]:
     """What this version's compiler is told.
 
     Compiled well, loops use vectors of 512 bits where the processor has them, which XLA else leaves half empty.
@@ -43,11 +44,11 @@ def options(*, quickly: bool) -> dict[str, Any]:
 
 
 def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
-    major, minor = metadata.version("jaxlib").split(".")[:2]
+    major, minor = jaxlib.__version__.split(".")[:2]
     return versions[0] <= (int(major), int(minor)) <= versions[1]
 
 
-WELL, QUICKLY = options(quickly=False), options(quickly=True)
+WELL, QUICKLY = compiler_options(quickly=False), compiler_options(quickly=True)
 
 
 def in_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:

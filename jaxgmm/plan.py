@@ -36,7 +36,7 @@ COMPILATION = 3.0
 # Below so much work a search in float32 takes longer to compile than it saves.
 SHORT_SEARCH = 0.1
 
-# So little that even a call made again and again notices nothing of how its programs were compiled.
+# So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled.
 LITTLE = 0.01
 
 # So much work takes workers unequal time, in seconds, that more chunks pay where idle slots cost nothing.
@@ -117,7 +117,7 @@ def chunks(
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
     """
-    # For one sample and component. Of max_iter nothing may depend that is compiled.
+    # For one sample and component. Whatever max_iter is: changing it should compile nothing.
     seconds = SECONDS * wanted.layout.n_init * ITERATIONS / machine.n_cores
     n_components = sum(k for k, _, _ in models)
     tolerated = int(COMPILATION / (seconds * n_components))

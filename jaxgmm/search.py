@@ -425,12 +425,13 @@ def _to_ends(
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
     row = form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)
-    spikes = jax.vmap(n_spikes)(kept.mixture, sets.n_effective[row], sets.ridge[row])
+    spikes = jax.vmap(n_spikes)(kept.mixture, sets.n_effective[row], sets.total_weight[row], sets.ridge[row])
     return kept, spikes, executed * runs_per_slot, useful
 
 
-_compiled = functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
-_run, _run_quickly = _compiled(_to_ends, compiler_options=WELL), _compiled(_to_ends, compiler_options=QUICKLY)
+_compile = functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
+_run = _compile(_to_ends, compiler_options=WELL)
+_run_quickly = _run if QUICKLY == WELL else _compile(_to_ends, compiler_options=QUICKLY)
 
 
 def _begun(starts: Mixture, program: Program) -> Runs:

@@ -33,7 +33,7 @@ def stack(n_data_sets: int = 6, **options: int) -> np.ndarray:
 
 def n_compiled() -> int:
     """Programs that run EM."""
-    return _run._cache_size() + _run_quickly._cache_size()
+    return sum(program._cache_size() for program in {_run, _run_quickly})
 
 
 def sorted_means(mixture: jaxgmm.Mixture) -> np.ndarray:
@@ -329,6 +329,14 @@ def test_snapshots_have_the_shapes_of_the_mixture_and_an_axis_more(family: str) 
     alone = jaxgmm.fit(x[0], 2, covariance_type=family, n_init=2, history=[1, 0])
     assert [leaf.shape for leaf in alone.snapshots] == [(2, 2), (2, 2, 2), (2, 2, *spread)]
     np.testing.assert_allclose(alone.snapshots.means, result.snapshots.means[0], atol=1e-5)
+
+
+def test_random_starts_from_data_are_samples() -> None:
+    # Correlated features: in coordinates that are not those of the fit, the means of every other start would be none.
+    x = stack(20) @ np.array([[1.0, 0.0], [0.95, 0.3]])
+    result = jaxgmm.fit(x, 3, init="random_from_data", n_init=2, tol=0, max_iter=1, history=(0,), precision="float64")
+    distance = np.linalg.norm(result.snapshots.means[:, 0, :, None] - x[:, None], axis=-1)
+    np.testing.assert_allclose(np.min(distance, axis=-1), 0, atol=1e-9)
 
 
 def test_snapshots_change_nothing_else() -> None:

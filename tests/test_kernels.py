@@ -32,7 +32,7 @@ def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
     [("0.7.2", False), ("0.8.0", True), ("0.10.2", True), ("0.11.2", True), ("0.12.0", False), ("1.0.0", False)],
 )
 def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.metadata, "version", {"jaxlib": version}.get)
+    monkeypatch.setattr(kernels.jaxlib, "__version__", version)
     assert kernels.are_known() is known
 
 
@@ -49,6 +49,6 @@ def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPat
 def test_compilers_are_told_what_they_know(
     version: str, well: str | None, quickly: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels.metadata, "version", {"jaxlib": version}.get)
-    assert list(kernels.options(quickly=False)) == ([well] if well else [])
-    assert list(kernels.options(quickly=True)) == ([quickly] if quickly else [])
+    monkeypatch.setattr(kernels.jaxlib, "__version__", version)
+    assert list(kernels.compiler_options(quickly=False)) == ([well] if well else [])
+    assert list(kernels.compiler_options(quickly=True)) == ([quickly] if quickly else [])

@@ -20,7 +20,8 @@ class Gpu:
 def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: object) -> plan.Chunk:
     device = changes.pop("device", Cpu)
     machine = Machine([device()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
-    program, options = what_to_run("k-means++", 10, None, "mixed", 0, changes.pop("tol", 1e-5), 1000, 0)
+    tol, max_iter = changes.pop("tol", 1e-5), changes.pop("max_iter", 1000)
+    program, options = what_to_run("k-means++", 10, None, "mixed", 0, tol, max_iter, 0)
     return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], program, options, machine)[0]
 
 
@@ -55,6 +56,14 @@ def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
     assert planned((300, 2)).jobs[0].program.quickly
     assert not planned((300, 6)).jobs[0].program.quickly
     assert not planned((1000, 300, 2)).jobs[0].program.quickly
+
+
+def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
+    # By estimate ten times too much to be compiled quickly at 50 iterations, and too little at 1.
+    for shape in ((300, 300, 2), (300, 300, 6), (3, 5000, 2)):
+        one, many = (planned(shape, max_iter=max_iter) for max_iter in (1, 1000))
+        assert one.size == many.size
+        assert [job.program for job in one.jobs] == [job.program for job in many.jobs]
 
 
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_all_models_share_a_few_programs() -> None:
     jax.clear_caches()
     x = np.stack([clusters(seed, n_samples=200) for seed in range(8)])
     jaxgmm.sweep(x, range(1, 6), covariance_type=ALL, n_init=5)
-    programs = (chunk._begin, search._run, search._run_quickly, chunk._chosen)
+    programs = {chunk._begin, search._run, search._run_quickly, chunk._chosen}
     assert sum(program._cache_size() for program in programs) <= 12
 
 

@@ -21,7 +21,7 @@ from jaxgmm.em.covariance import Ridge
 from jaxgmm.mixture import Mixture
 
 # A component is a spike where its standard deviation in some direction is below this fraction of that within the
-# components together, and it has fewer effective samples than this multiple of D + 1. Both were chosen by simulation:
+# components together, and it may have fewer samples than this multiple of D + 1. Both were chosen by simulation:
 # `benchmarks/NOTES.md`.
 NARROWEST = 0.01
 FEW = 5
@@ -31,21 +31,24 @@ FEW = 5
 RIDGE_ALONE = 1.05
 
 
-def n_spikes(mixture: Mixture, n_effective: Float[Array, ""], ridge: Ridge) -> Int[Array, ""]:
+def n_spikes(
+    mixture: Mixture, n_effective: Float[Array, ""], total_weight: Float[Array, ""], ridge: Ridge
+) -> Int[Array, ""]:
     """How many components are spikes: narrow and small, or next to nothing without the ridge or without samples.
 
     Args:
         mixture: in standardised coordinates.
         n_effective: effective number of samples, (Σ w)² / Σ w².
+        total_weight: Σ w, of weights of which the largest is 1: no component can be of fewer samples than its share.
         ridge: `(D, D)` or `(D,)`, part of the covariances.
     """
     spread = tuple([1] * (mixture.covariances.ndim - 1))
     present = (mixture.weights > 0).reshape(-1, *spread)
     within = jnp.sum(jnp.where(present, mixture.weights.reshape(-1, *spread) * mixture.covariances, 0.0), axis=0)
     # Fewer than D + 1 samples lie in a plane, whatever they are.
-    multiple = mixture.weights * n_effective / (mixture.n_features + 1)
-    is_spike = _falls_below(mixture, NARROWEST**2 * within) & (multiple < FEW)
-    is_spike |= (multiple < 1) | _falls_below(mixture, _made_of(ridge))
+    least = mixture.n_features + 1
+    is_spike = _falls_below(mixture, NARROWEST**2 * within) & (mixture.weights * total_weight < FEW * least)
+    is_spike |= (mixture.weights * n_effective < least) | _falls_below(mixture, _made_of(ridge))
     return jnp.sum((mixture.weights > 0) & is_spike, dtype=jnp.int32)
 
 

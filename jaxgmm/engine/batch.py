@@ -15,6 +15,8 @@ import numpy as np
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
+
+# Float32 numbers in the widest vectors of a CPU, and two of those in float64.
 _VECTOR = 16
 _LARGE = 4096
 
@@ -129,9 +131,9 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
 def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
     """The number of samples `(B,)` that each data set is padded to.
 
-    Every new length compiles a program. Stacks have a fine grid, which pads a sixteenth at most, or to the next
-    multiple of 16, where vectors of a processor end. Other data sets take powers of two, and those of one power join
-    the next larger as long as that pads them, all together, by no more than `tolerated` samples.
+    Every new length compiles a program. None is less than 32. Stacks have a fine grid, which pads a sixteenth at most,
+    or to the next multiple of 16, where vectors of a processor end. Other data sets take powers of two, and those of
+    one power join the next larger as long as that pads them, all together, by no more than `tolerated` samples.
     """
     lengths = np.maximum(batch.lengths, _SMALLEST_PADDED)
     octave = 2 ** np.floor(np.log2(lengths)).astype(int)

@@ -18,7 +18,8 @@ def m_step(x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray, fam
     ridge = jnp.full(n_features, ridge) if row.diagonal else ridge * jnp.eye(n_features)
     data = Data(features(jnp.asarray(x.T), diagonal=row.diagonal), jnp.asarray(weights))
     present = jnp.ones(responsibilities.shape[1], bool)
-    return from_responsibilities(jnp.asarray(responsibilities.T), Task(jnp.asarray(x.T), data, present, row, ridge))
+    task = Task(jnp.asarray(x.T), jnp.asarray(x.T), data, present, row, ridge)
+    return from_responsibilities(jnp.asarray(responsibilities.T), task)
 
 
 def as_matrices(covariances: np.ndarray, n_features: int) -> np.ndarray:
@@ -62,7 +63,7 @@ def test_a_family_is_chosen_by_its_number() -> None:
     @jax.jit
     def at(index: jax.Array) -> object:
         family = one_of(("full", "tied"), index)
-        task = Task(jnp.asarray(x.T), data, jnp.ones(2, bool), family, 0.1 * jnp.eye(3))
+        task = Task(jnp.asarray(x.T), jnp.asarray(x.T), data, jnp.ones(2, bool), family, 0.1 * jnp.eye(3))
         return from_responsibilities(jnp.asarray(responsibilities.T), task).covariances
 
     for index, name in enumerate(("full", "tied")):

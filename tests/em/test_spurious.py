@@ -38,7 +38,7 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
 )
 def test_spikes_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
     no_ridge = jnp.zeros(2) if diagonal else jnp.zeros((2, 2))
-    found = n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0), no_ridge)
+    found = n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0), jnp.asarray(100.0), no_ridge)
     assert int(found) == expected
 
 
@@ -65,4 +65,10 @@ def test_components_of_nothing_but_ridge_are_spikes(ridge: float, times: float, 
     added = axes @ np.diag([ridge, 1e-6]) @ axes.T
     found = mixture([max(times * ridge, 1e-12) ** 0.5] * 2, [0.5, 0.5], diagonal=diagonal)
     added = jnp.asarray(np.diagonal(added) if diagonal else added)
-    assert int(n_spikes(found, jnp.asarray(100.0), added)) == expected
+    assert int(n_spikes(found, jnp.asarray(100.0), jnp.asarray(100.0), added)) == expected
+
+
+def test_few_heavy_samples_are_no_more_than_few() -> None:
+    """Five samples of weight 10 near a line, among a thousand of weight 1: (Σ w)² / Σ w² is 735."""
+    found = mixture([1.0, 0.1 * NARROWEST], [1000 / 1050, 50 / 1050], diagonal=False)
+    assert int(n_spikes(found, jnp.asarray(735.0), jnp.asarray(105.0), jnp.zeros((2, 2)))) == 1
