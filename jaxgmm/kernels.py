@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxlib
 from jax.experimental.xla_metadata import set_xla_metadata
+from jaxlib import version
 
 # Neither marks nor options are public interfaces of XLA. Versions of jaxlib, from first to last, that know them.
 _KNOWN = ((0, 8), (0, 11))
@@ -44,7 +44,7 @@ def compiler_options(*, quickly: bool) -> dict[str, Any]:
 
 
 def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
-    major, minor = jaxlib.__version__.split(".")[:2]
+    major, minor = version.__version__.split(".")[:2]
     return versions[0] <= (int(major), int(minor)) <= versions[1]
 
 

@@ -28,16 +28,16 @@ def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "known"),
+    ("jaxlib", "known"),
     [("0.7.2", False), ("0.8.0", True), ("0.10.2", True), ("0.11.2", True), ("0.12.0", False), ("1.0.0", False)],
 )
-def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.jaxlib, "__version__", version)
+def test_known_versions(jaxlib: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.version, "__version__", jaxlib)
     assert kernels.are_known() is known
 
 
 @pytest.mark.parametrize(
-    ("version", "well", "quickly"),
+    ("jaxlib", "well", "quickly"),
     [
         ("0.8.0", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
         ("0.10.2", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
@@ -47,8 +47,8 @@ def test_known_versions(version: str, known: bool, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_compilers_are_told_what_they_know(
-    version: str, well: str | None, quickly: str | None, monkeypatch: pytest.MonkeyPatch
+    jaxlib: str, well: str | None, quickly: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels.jaxlib, "__version__", version)
+    monkeypatch.setattr(kernels.version, "__version__", jaxlib)
     assert list(kernels.compiler_options(quickly=False)) == ([well] if well else [])
     assert list(kernels.compiler_options(quickly=True)) == ([quickly] if quickly else [])
