@@ -8,6 +8,7 @@ Widths are relative to the covariance within all components together.
 """
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 
@@ -68,16 +69,16 @@ def judged(x: np.ndarray, labels: np.ndarray, k: int) -> dict:
         "n_small_and_false": int(tiny.sum()),
         "genuine_few": _share(few[genuine]),
         "genuine_narrower": {str(f): _share(smallest[genuine] < f) for f in FRACTIONS},
-        "largest_false_and_narrow": _first(-np.sort(-size[~genuine & narrow])),
-        "smallest_genuine_and_narrow": _first(np.sort(size[genuine & narrow])),
+        "largest_false_and_narrow": _extreme(max, size[~genuine & narrow]),
+        "smallest_genuine_and_narrow": _extreme(min, size[genuine & narrow]),
         "small_and_false_few": _share(few[tiny]),
         "small_and_false_narrower": {str(f): _share(smallest[tiny] < f) for f in FRACTIONS},
         "small_and_false_either": {str(f): _share(few[tiny] | (smallest[tiny] < f)) for f in FRACTIONS},
     }
 
 
-def _first(sizes: np.ndarray) -> float | None:
-    return round(float(sizes[0]), 1) if len(sizes) else None
+def _extreme(which: Callable[[np.ndarray], float], sizes: np.ndarray) -> float | None:
+    return round(float(which(sizes)), 1) if len(sizes) else None
 
 
 def _share(flags: np.ndarray) -> float | None:

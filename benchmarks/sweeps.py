@@ -22,7 +22,7 @@ import jaxgmm
 from benchmarks.environment import CORES, RESULTS, environment, write
 from benchmarks.scenarios import REG_COVAR, Scenario, clusters, problem
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.spurious import FEW
+from jaxgmm.em.spurious import FEW, NARROWEST
 
 KS, N_INIT, TOL, MAX_ITER, REPEATS = range(1, 6), 5, 1e-5, 1000, 5
 # Nats per sample that count as a difference: at this tolerance runs stop so far from their optimum.
@@ -121,7 +121,7 @@ def _fit(x: np.ndarray, k: int, family: str) -> tuple[float, int]:
     whitening = np.linalg.inv(np.linalg.cholesky(np.cov(x.T)))
     narrowest = np.linalg.eigvalsh(whitening @ covariances @ whitening.T)[:, 0]
     size = model.weights_ * len(x) / (n_features + 1)
-    spikes = ((narrowest < 1e-4) & (size < FEW)) | (size < 1)
+    spikes = ((narrowest < NARROWEST**2) & (size < FEW)) | (size < 1)
     return model.score(x), int(np.sum(spikes))
 
 
