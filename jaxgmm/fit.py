@@ -16,7 +16,7 @@ from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job, chunks
-from jaxgmm.search import Combination, Layout, Models, Options, Program
+from jaxgmm.search import Combination, Layout, Models, Options, Program, Slots
 
 Precision = Literal["mixed", "float32", "float64"]
 
@@ -244,9 +244,8 @@ def what_to_run(
         quickly=False,
         n_history=n_history,
         n_snapshots=0 if snapshots is None else len(snapshots),
-        n_slots=1,
-        by_vectors=False,
-        n_stacked_slots=0,
+        single=Slots(1),
+        together=Slots(1),
     )
     no_models = Models(*np.empty((3, 0), np.int32))
     return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models, snapshots)

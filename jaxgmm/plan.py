@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgmm.elimination import MOST_ENTRIES
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import (
+    FEWEST_SLOTS,
     SLOTS_IN_TURN,
     Machine,
     chunk_size,
@@ -24,7 +26,7 @@ from jaxgmm.engine.devices import (
     power_of_two_below,
 )
 from jaxgmm.kernels import are_known
-from jaxgmm.search import Combination, Options, Program, models_of
+from jaxgmm.search import Combination, Options, Program, Slots, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -53,6 +55,9 @@ FEW_ROWS = 64
 FEW_FEATURES = 10
 FEW_COMPONENTS = 8
 FEW_SAMPLES = 1024
+
+# Covariances of fewer features are inverted faster by a Cholesky factor, written out entry by entry.
+LEAST_ELIMINATED = 4
 
 
 class Job(NamedTuple):
@@ -112,7 +117,7 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `quickly`, `by_vectors`, `n_slots`, `n_stacked_slots`) is decided here.
+            `search_dtype`, `quickly`, `single`, `together`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -177,7 +182,7 @@ def _of_one_length(
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
-        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and program.by_vectors))
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and program.single.by_vectors))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
@@ -191,7 +196,7 @@ def _sized(
     layout, n_features = program.layout, data.samples.shape[1]
     n_components, n_models = layout.n_components, len(options.models.form)
     n_runs, n_forms = n_models * layout.n_init, len(layout.kinds) * len(options.reg_covar)
-    n_rows = 1 + 2 * n_features if layout.diagonal else 1 + n_features + n_features * (n_features + 1) // 2
+    n_rows = _n_rows(layout.diagonal, n_features)
     # A run reads its features and writes logits and responsibilities, in the main in float32.
     sample_bytes = 4 * (n_rows + 2 * n_components)
     tile, n_held = 0, n_rows
@@ -201,42 +206,70 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    by_vectors = (
-        tile == 0
-        and machine.is_cpu
-        and are_known()
-        and n_rows <= FEW_FEATURES
-        and n_components <= FEW_COMPONENTS
-        and n_samples <= FEW_SAMPLES
-    )
-    slots, stacked = 1, 0
-    if tile == 0:
-        slots = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * sample_bytes, machine)
-        # One data set has no neighbours, and needs no more slots than it has runs.
-        has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
-        slots = slots if has_neighbours else min(slots, power_of_two_above(n_runs))
-        # Stacked starts share one larger matrix product, which pays only where none has to wait for another.
-        together = (
-            not by_vectors
-            and options.tol == 0
-            and program.precision != "mixed"
-            and program.n_finalists == layout.n_init
-        )
-        if together and layout.n_init > 1 and n_models == 1 and n_components * n_rows <= FEW_ROWS:
-            stacked = n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine)
+    single, together = _slots(n_samples, tile, sample_bytes, data, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
     program = program._replace(
         layout=layout._replace(tile=tile, group=group),
         # By vectors, all exponentials are in marked calls.
-        quickly=program.quickly and by_vectors,
-        n_slots=slots,
-        by_vectors=by_vectors,
-        n_stacked_slots=stacked,
+        quickly=program.quickly and single.by_vectors,
+        single=single,
+        together=together,
     )
     # Empty slots are left out where runs are read in turn.
-    return program, n_samples, data_set_bytes, 1 if by_vectors else stacked or -(-slots // n_runs)
+    least = 1 if single.by_vectors else together.number if together.stacked else -(-single.number // n_runs)
+    return program, n_samples, data_set_bytes, least
+
+
+def _slots(
+    n_samples: int, tile: int, sample_bytes: int, data: Batch, program: Program, options: Options, machine: Machine
+) -> tuple[Slots, Slots]:
+    """Slots for single runs, and for the starts of all data sets."""
+    layout, n_features = program.layout, data.samples.shape[1]
+    n_components, n_runs = layout.n_components, len(options.models.form) * layout.n_init
+    n_rows = _n_rows(layout.diagonal, n_features)
+    in_one_kernel = machine.is_cpu and are_known()
+    by_vectors = (
+        in_one_kernel
+        and tile == 0
+        and n_rows <= FEW_FEATURES
+        and n_components <= FEW_COMPONENTS
+        and n_samples <= FEW_SAMPLES
+    )
+    number = 1
+    if tile == 0:
+        number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * sample_bytes, machine)
+        # One data set has no neighbours, and needs no more slots than it has runs.
+        has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
+        number = number if has_neighbours else min(number, power_of_two_above(n_runs))
+    most = MOST_ENTRIES // (n_components * n_features**2)
+    by_elimination = (
+        in_one_kernel and not layout.diagonal and n_features >= LEAST_ELIMINATED and most >= min(number, FEWEST_SLOTS)
+    )
+    if by_elimination:
+        number = min(number, power_of_two_below(most))
+    single = Slots(number, by_vectors=by_vectors, by_elimination=by_elimination)
+    # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
+    # product would be small, and where no other way is faster.
+    if (
+        tile > 0
+        or by_vectors
+        or by_elimination
+        or layout.n_init == 1
+        or options.tol > 0
+        or program.precision == "mixed"
+        or program.n_finalists < layout.n_init
+        or len(options.models.form) > 1
+        or n_components * n_rows > FEW_ROWS
+    ):
+        return single, single
+    return single, Slots(n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine), stacked=True)
+
+
+def _n_rows(diagonal: bool, n_features: int) -> int:
+    """F, the rows of features of a data set."""
+    return 1 + 2 * n_features if diagonal else 1 + n_features + n_features * (n_features + 1) // 2
 
 
 def _room(n_components: int) -> int:

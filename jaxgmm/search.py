@@ -82,6 +82,22 @@ class Layout(NamedTuple):
         return tuple(dict.fromkeys(FAMILIES[name].closed_under for name in self.families))
 
 
+class Slots(NamedTuple):
+    """What sits in slots, and how those step.
+
+    Attributes:
+        number: S of them.
+        stacked: whether a slot holds a data set with all its starts, rather than a single run.
+        by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
+        by_elimination: whether covariances are inverted in one kernel; see `jaxgmm.elimination`.
+    """
+
+    number: int
+    stacked: bool = False
+    by_vectors: bool = False
+    by_elimination: bool = False
+
+
 class Program(NamedTuple):
     """What programs are compiled for, and which of them are run.
 
@@ -94,9 +110,8 @@ class Program(NamedTuple):
         quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: S, iterations after which the parameters are recorded; 0 likewise.
-        n_slots: slots for single runs.
-        by_vectors: whether single runs make their E-steps one after another; see `jaxgmm.em.vectors`.
-        n_stacked_slots: slots that each hold a data set with all its starts, or 0 where starts take slots of their own.
+        single: slots for runs of which only some are wanted.
+        together: slots for the starts of all data sets.
     """
 
     layout: Layout
@@ -107,9 +122,8 @@ class Program(NamedTuple):
     quickly: bool
     n_history: int
     n_snapshots: int
-    n_slots: int
-    by_vectors: bool
-    n_stacked_slots: int
+    single: Slots
+    together: Slots
 
 
 class Models(NamedTuple):
@@ -252,7 +266,7 @@ def all_runs(
     if program.n_finalists < n_init and max_iter > SHORT:
         found = work.run(found, wanted, tol, SHORT, floor, dtype)
         wanted = _among_best(found, wanted, margin, program)
-    found = work.run(found, wanted, tol, max_iter, floor, dtype, stacked=program.n_stacked_slots > 0)
+    found = work.run(found, wanted, tol, max_iter, floor, dtype, program.together)
     if in_one_precision:
         return found._replace(judged=wanted)
     return _finished(work, found, wanted, margin)
@@ -320,8 +334,7 @@ class _Work(NamedTuple):
         max_iter: int,
         floor: int,
         dtype: str,
-        *,
-        stacked: bool = False,
+        slots: Slots | None = None,
     ) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
         program = self.program
@@ -330,9 +343,7 @@ class _Work(NamedTuple):
             *(self.sets, self.starts, found.states, wanted, self.options.models, tol, max_iter, floor),
             self.options.snapshots,
             layout=program.layout,
-            n_slots=program.n_stacked_slots if stacked else program.n_slots,
-            stacked=stacked,
-            by_vectors=program.by_vectors,
+            slots=slots or program.single,
             dtype=dtype,
         )
         return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
@@ -350,9 +361,7 @@ def _to_ends(
     snapshots: Int[Array, " s"] | None,
     *,
     layout: Layout,
-    n_slots: int,
-    stacked: bool,
-    by_vectors: bool,
+    slots: Slots,
     dtype: str,
 ) -> tuple[em.RunState, Int[Array, " q"], Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
@@ -361,7 +370,7 @@ def _to_ends(
     of one data set: their E-steps are one larger matrix product, but the slot waits for the slowest.
     """
     n_init, n_fits, n_rows = layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
-    diagonal = layout.diagonal
+    diagonal, stacked = layout.diagonal, slots.stacked
     models = jax.tree.map(jnp.asarray, models)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
     floor = jnp.asarray(variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
@@ -378,29 +387,35 @@ def _to_ends(
         record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
         row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
-        data = row.astype(jnp.int32) if by_vectors else as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
+        if slots.by_vectors:
+            data = row.astype(jnp.int32)
+        else:
+            data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
         present = jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components if layout.has_absent else None
         settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
 
     def begin(slot: _Slot) -> _Slot:
         def one(record: em.RunState) -> em.RunState:
-            return em.init(record.mixture, slot.settings, record.n_iter, record.history, record.snapshots)
+            recorded = (record.n_iter, record.history, record.snapshots)
+            return em.init(record.mixture, slot.settings, *recorded, by_elimination=slots.by_elimination)
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
     def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
         return em.read(data, slot.state, FAMILIES[layout.families[0]])
 
-    def read_busy(rows: Array, slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
-        return vectors.e_steps(all_data, rows, slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
+    def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
+        return vectors.e_steps(all_data, rows, in_slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
 
         def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
             return em.advance(
-                state, *sums, slot.total_weight, family, slot.settings, ends_with_m_step=layout.ends_with_m_step
+                *(state, *sums, slot.total_weight, family, slot.settings),
+                ends_with_m_step=layout.ends_with_m_step,
+                by_elimination=slots.by_elimination,
             )
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
@@ -417,8 +432,8 @@ def _to_ends(
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
     size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
     queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
-    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if by_vectors else None)
-    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, n_slots)
+    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
+    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number)
     ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
     # Every run also makes an E-step after its last M-step.
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
@@ -429,7 +444,7 @@ def _to_ends(
     return kept, spikes, executed * runs_per_slot, useful
 
 
-_compile = functools.partial(jax.jit, static_argnames=("layout", "n_slots", "stacked", "by_vectors", "dtype"))
+_compile = functools.partial(jax.jit, static_argnames=("layout", "slots", "dtype"))
 _run = _compile(_to_ends, compiler_options=WELL)
 _run_quickly = _run if QUICKLY == WELL else _compile(_to_ends, compiler_options=QUICKLY)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxgmm import plan
+from jaxgmm.elimination import MOST_ENTRIES
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
 from jaxgmm.fit import what_to_run
@@ -21,7 +22,8 @@ def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full",
     device = changes.pop("device", Cpu)
     machine = Machine([device()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
     tol, max_iter = changes.pop("tol", 1e-5), changes.pop("max_iter", 1000)
-    program, options = what_to_run("k-means++", 10, None, "mixed", 0, tol, max_iter, 0)
+    precision = changes.pop("precision", "mixed")
+    program, options = what_to_run("k-means++", 10, None, precision, 0, tol, max_iter, 0)
     return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], program, options, machine)[0]
 
 
@@ -43,13 +45,13 @@ def test_small_data_sets_are_read_by_vectors(
     shape: tuple[int, ...], n_components: int, family: str, by_vectors: bool
 ) -> None:
     program = planned(shape, n_components, family).jobs[0].program
-    assert program.by_vectors is by_vectors
-    assert program.n_stacked_slots == 0
+    assert program.single.by_vectors is by_vectors
+    assert program.together == program.single
 
 
 def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
-    assert planned((1000, 300, 2)).jobs[0].program.n_slots == SLOTS_IN_TURN
-    assert planned((300, 2)).jobs[0].program.n_slots == 16
+    assert planned((1000, 300, 2)).jobs[0].program.single.number == SLOTS_IN_TURN
+    assert planned((300, 2)).jobs[0].program.single.number == 16
 
 
 def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
@@ -66,10 +68,56 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
         assert [job.program for job in one.jobs] == [job.program for job in many.jobs]
 
 
+@pytest.mark.parametrize(
+    ("shape", "n_components", "family", "by_elimination"),
+    [
+        ((1000, 300, 3), 8, "full", False),
+        ((1000, 300, 4), 3, "full", True),
+        ((1000, 300, 8), 3, "tied", True),
+        ((1000, 300, 8), 3, "diag", False),
+        ((3, 20_000, 16), 32, "full", True),
+        ((3, 20_000, 23), 32, "full", False),
+        ((500, 4), 3, "full", True),
+    ],
+)
+def test_larger_covariances_are_inverted_by_elimination(
+    shape: tuple[int, ...], n_components: int, family: str, by_elimination: bool
+) -> None:
+    assert planned(shape, n_components, family).jobs[0].program.single.by_elimination is by_elimination
+
+
+@pytest.mark.parametrize("n_features", [4, 8, 15, 30])
+@pytest.mark.parametrize("n_components", [1, 8, 20])
+@pytest.mark.parametrize("n_samples", [30, 2000, 100_000])
+def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
+    n_features: int, n_components: int, n_samples: int
+) -> None:
+    slots = planned((4, n_samples, n_features), n_components).jobs[0].program.single
+    n_entries = slots.number * n_components * n_features**2
+    assert n_entries <= MOST_ENTRIES or not slots.by_elimination
+
+
+def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
+    def is_stacked(shape: tuple[int, ...], family: str, **changes: object) -> bool:
+        program = planned(shape, 3, family, tol=0.0, **changes).jobs[0].program
+        return program.together.stacked
+
+    assert is_stacked((100, 2000, 2), "full", precision="float32")
+    assert is_stacked((100, 300, 5), "diag", precision="float32")
+    assert not is_stacked((100, 300, 5), "full", precision="float32")
+    assert is_stacked((100, 300, 5), "full", precision="float32", device=Gpu)
+    assert not is_stacked((100, 2000, 2), "full")
+
+
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not planned((1000, 300, 2), device=Gpu).jobs[0].program.by_vectors
+    def marked(**changes: object) -> list[bool]:
+        both = [planned((1000, 300, n_features), **changes).jobs[0].program.single for n_features in (2, 8)]
+        return [slots.by_vectors or slots.by_elimination for slots in both]
+
+    assert marked() == [True, True]
+    assert marked(device=Gpu) == [False, False]
     monkeypatch.setattr(plan, "are_known", lambda: False)
-    assert not planned((1000, 300, 2)).jobs[0].program.by_vectors
+    assert marked() == [False, False]
 
 
 def test_uneven_work_is_cut_finer() -> None:

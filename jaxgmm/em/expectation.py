@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
+from jaxgmm.elimination import inverse_and_pivots
 from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
 from jaxgmm.mixture import Mixture
 from jaxgmm.reductions import max_over, sum_over
@@ -124,12 +125,17 @@ def collect(
     return from_sums(sums.reshape(*runs, -1), n_features, diagonal=diagonal)
 
 
-def natural_parameters(mixture: Mixture) -> tuple[Float[Array, "k f"], Float[Array, " k"]]:
+def natural_parameters(
+    mixture: Mixture, *, by_elimination: bool = False
+) -> tuple[Float[Array, "k f"], Float[Array, " k"]]:
     """Natural parameters θ `(K, F)` of a mixture, and what cancellation left of each component's variance.
 
     The second is, for each component, the smallest ratio over features of the variance given the features before it
-    (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN when a covariance
-    is not positive definite; near the machine epsilon no digit of the variance can be trusted.
+    (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN or not positive
+    when a covariance is not positive definite; near the machine epsilon no digit of the variance can be trusted.
+
+    Covariances are inverted by their Cholesky factors, or by elimination in one kernel of a CPU, where they are few
+    enough for `jaxgmm.elimination`.
     """
     means, covariances = mixture.means, mixture.covariances
     if mixture.is_diagonal:
@@ -138,6 +144,13 @@ def natural_parameters(mixture: Mixture) -> tuple[Float[Array, "k f"], Float[Arr
         linear = precisions * means
         quadratic = precisions
         log_determinants = jnp.sum(jnp.log(variances), axis=-1)
+    elif by_elimination:
+        variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
+        precisions, pivots = inverse_and_pivots(covariances)
+        # Elementwise: a product of such small matrices would be a library's call for each.
+        linear = jnp.sum(precisions * means[:, None], axis=-1)
+        quadratic = vech(precisions)
+        log_determinants = jnp.sum(jnp.log(pivots), axis=-1)
     else:
         variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
         factor = cholesky(covariances)

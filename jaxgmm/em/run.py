@@ -83,9 +83,11 @@ def init(
     n_iter: Int[Array, ""] | None = None,
     history: Float[Array, " t"] | None = None,
     snapshots: Mixture | None = None,
+    *,
+    by_elimination: bool = False,
 ) -> RunState:
     """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
-    natural, sound = _checked(start, settings)
+    natural, sound = _checked(start, settings, by_elimination)
     dtype = natural.dtype
     return RunState(
         mixture=start,
@@ -118,14 +120,15 @@ def advance(
     settings: Settings,
     *,
     ends_with_m_step: bool = False,
+    by_elimination: bool = False,
 ) -> RunState:
     """The rest of a step: decision and M-step, from what the E-step found.
 
     If a run is to end with an M-step, as scikit-learn's do, that counts as an iteration, and the log-likelihood is that
-    of the parameters before it.
+    of the parameters before it. For `by_elimination` see `natural_parameters`.
     """
     proposal = m_step(statistics, family, settings.ridge, settings.present)
-    natural, sound = _checked(proposal, settings)
+    natural, sound = _checked(proposal, settings, by_elimination)
 
     # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
     change = jnp.abs(log_likelihood - state.log_likelihood) / total_weight
@@ -203,9 +206,9 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
     return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
-def _checked(mixture: Mixture, settings: Settings) -> tuple[Array, Array]:
+def _checked(mixture: Mixture, settings: Settings, by_elimination: bool) -> tuple[Array, Array]:
     """Natural parameters, and whether every component keeps its support and its variance."""
-    natural, remaining = natural_parameters(mixture)
+    natural, remaining = natural_parameters(mixture, by_elimination=by_elimination)
     sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > settings.variance_floor)
     return natural, jnp.all(sound if settings.present is None else sound | ~settings.present)
 

@@ -46,7 +46,7 @@ class Machine(NamedTuple):
         return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * len(set(self.devices))
 
 
-_FEWEST_SLOTS, _MOST_SLOTS = 2, 64
+FEWEST_SLOTS, _MOST_SLOTS = 2, 64
 _MOST_SLOTS_OF_A_GPU = 2**16
 _TOLERATED_IMBALANCE = 1.15
 _MOST_HALVINGS = 4
@@ -75,10 +75,10 @@ def n_slots(run_bytes: int, machine: Machine) -> int:
     """How many runs step together, a power of two.
 
     On a CPU enough to fill half the working set, as the last runs of a chunk have the other slots idle beside them;
-    but `_FEWEST_SLOTS`, since products of a single run do not use a core as well.
+    but `FEWEST_SLOTS`, since products of a single run do not use a core as well.
     """
     if machine.is_cpu:
-        wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, machine.working_set // (2 * run_bytes)))
+        wanted = min(_MOST_SLOTS, max(FEWEST_SLOTS, machine.working_set // (2 * run_bytes)))
     else:
         wanted = min(_MOST_SLOTS_OF_A_GPU, max(1, machine.working_set // run_bytes))
     return power_of_two_below(wanted)

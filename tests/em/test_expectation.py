@@ -18,13 +18,14 @@ def mixture_of(twin: reference.TwinMixture, *, diagonal: bool, dtype: type = np.
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n_features", [1, 2, 3, 8, 9])
-def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_features: int) -> None:
+@pytest.mark.parametrize("by_elimination", [False, True])
+def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_features: int, by_elimination: bool) -> None:
     rng = np.random.default_rng(n_features)
     x, weights = rng.normal(size=(40, n_features)), rng.uniform(0, 2, 40)
     start = reference.random_start(rng, x, family, 3)
     diagonal = FAMILIES[family].diagonal
 
-    natural, _ = natural_parameters(mixture_of(start, diagonal=diagonal))
+    natural, _ = natural_parameters(mixture_of(start, diagonal=diagonal), by_elimination=by_elimination)
     data = Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.asarray(weights))
     statistics, log_likelihood = e_step(data, natural, n_features, diagonal=diagonal)
 
