@@ -41,8 +41,10 @@ SHORT_SEARCH = 0.1
 # So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled.
 LITTLE = 0.01
 
-# So much work takes workers unequal time, in seconds, that more chunks pay where idle slots cost nothing.
+# So much work takes workers unequal time, in seconds, that more chunks pay, of so many runs for each slot where idle
+# ones cost as much as others.
 UNEVEN = 0.2
+RUNS_OF_A_SLOT = 32
 
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
@@ -182,7 +184,9 @@ def _of_one_length(
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
-        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, uneven=uneven and program.single.by_vectors))
+        n_runs = len(options.models.form) * program.layout.n_init
+        enough = 1 if program.single.by_vectors else -(-RUNS_OF_A_SLOT * program.single.number // n_runs)
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough if uneven else 0))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))

@@ -123,5 +123,9 @@ def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytes
 def test_uneven_work_is_cut_finer() -> None:
     assert planned((1000, 300, 2), tol=0.0).size == 512
     assert planned((1000, 300, 2)).size == 128
+    # Where idle slots cost something, a chunk has many runs for each.
+    assert planned((64, 2000, 8), 8, tol=0.0).size == 32
+    assert planned((64, 2000, 8), 8).size == 8
+    assert planned((400, 300, 5)).size == 32
     # Little work is not worth it.
     assert planned((128, 300, 2)).size == 64

@@ -89,17 +89,19 @@ def n_starting(start_bytes: int, machine: Machine) -> int:
     return power_of_two_below(max(1, machine.working_set // start_bytes))
 
 
-def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, uneven: bool = False) -> int:
+def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
     """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy.
 
-    Fewer than `least` leave slots empty. `uneven` says that data sets take unequal time, and that the end of a chunk is
-    cheap: several chunks for each worker then even it out.
+    Fewer than `least` leave slots empty. `enough`, if not 0, says that data sets take unequal time, and how many make
+    the end of a chunk cheap, which are a few slow runs among empty slots: several chunks for each worker then even it
+    out.
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
     n_workers = len(machine.devices)
-    # A chunk may end in a few slow runs among empty slots, so one for each worker is best, unless that is rounded to a
-    # power of two so much that some workers would be idle.
-    share = -(-n_data_sets // (n_workers * (_CHUNKS_IF_UNEVEN if uneven else 1)))
+    # One for each worker is best, unless that is rounded to a power of two so much that some workers would be idle.
+    share = -(-n_data_sets // n_workers)
+    if enough:
+        share = min(share, max(enough, -(-share // _CHUNKS_IF_UNEVEN)))
     for _ in range(_MOST_HALVINGS):
         size = power_of_two_above(share)
         busiest = size * -(-n_data_sets // (size * n_workers))
