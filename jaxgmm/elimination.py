@@ -1,9 +1,12 @@
 """Inverses of many small covariances, by Gauss-Jordan elimination in place.
 
 A symmetric positive definite matrix needs no pivoting, and its pivots are the squared pivots of its Cholesky factor:
-one loop gives the inverse and the log-determinant (Goodnight 1979, "A tutorial on the SWEEP operator"), as accurately
-as the way through the factor does. Written out entry by entry, that way is some hundred kernels for D = 8, each of
-which costs more to start than it computes; this loop is one (`jaxgmm.kernels`), which limits what it may be given.
+elimination gives the inverse and the log-determinant (Goodnight 1979, "A tutorial on the SWEEP operator"), as
+accurately as the way through the factor does, and in fewer operations.
+
+Library routines handle one matrix after another, which for small ones costs far more than the arithmetic. Here every
+operation is one on all matrices. Up to `UNROLLED_SIZE` they are written out entry by entry; above, a step eliminates
+one feature of all matrices, and the loop over the features can be one kernel of a CPU (`jaxgmm.kernels`).
 """
 
 import jax.numpy as jnp
@@ -12,39 +15,62 @@ from jaxtyping import Array, Float
 
 from jaxgmm.kernels import in_one_kernel
 
+UNROLLED_SIZE = 3
+
 # XLA divides operations on more entries than this among threads, which it cannot do within one kernel.
 MOST_ENTRIES = 2**14
 
 
-def inverse_and_pivots(a: Float[Array, "k d d"]) -> tuple[Float[Array, "k d d"], Float[Array, "k d"]]:
+def inverse_and_pivots(
+    a: Float[Array, "k d d *s"], *, as_one_kernel: bool = False
+) -> tuple[Float[Array, "k d d *s"], Float[Array, "k d *s"]]:
     """Inverses, and the variance of each feature given those before it.
 
     Args:
-        a: symmetric matrices, with `MOST_ENTRIES` entries at most, those of all runs together that are mapped over.
+        a: symmetric matrices; axes that follow them are those of further matrices.
+        as_one_kernel: whether there are at most `MOST_ENTRIES` entries in all, so that the loop may be one kernel.
 
     Returns:
         inverses and pivots, whose product is the determinant. Where `a` is not positive definite, some pivot is not
         positive, or NaN.
     """
+    if a.shape[1] <= UNROLLED_SIZE:
+        return _by_entries(a)
     # Matrices last: loops along them are what the compiler vectorises.
-    inverse, pivots = _eliminate(jnp.moveaxis(a, 0, -1))
-    return jnp.moveaxis(inverse, -1, 0), jnp.moveaxis(pivots, -1, 0)
+    eliminate = in_one_kernel(_by_features) if as_one_kernel else _by_features
+    inverse, pivots = eliminate(jnp.moveaxis(a, 0, 2))
+    return jnp.moveaxis(inverse, 2, 0), jnp.moveaxis(pivots, 1, 0)
 
 
-@in_one_kernel
-def _eliminate(a: Float[Array, "d d k"]) -> tuple[Float[Array, "d d k"], Float[Array, "d k"]]:
-    n_features = len(a)
+def _by_entries(a: Float[Array, "k d d *s"]) -> tuple[Float[Array, "k d d *s"], Float[Array, "k d *s"]]:
+    features = range(a.shape[1])
+    # Rows of lower triangles.
+    rest = [[a[:, i, j] for j in features[: i + 1]] for i in features]
+    pivots = []
+    for p in features:
+        # As in `_by_features`: row p, with -1 in place of the pivot, changes all other entries by an outer product.
+        pivots.append(rest[p][p])
+        row = [rest[max(i, p)][min(i, p)] if i != p else -jnp.ones_like(rest[p][p]) for i in features]
+        scaled = [entry / rest[p][p] for entry in row]
+        rest = [
+            [-scaled[i] * row[j] if p in (i, j) else rest[i][j] - scaled[i] * row[j] for j in features[: i + 1]]
+            for i in features
+        ]
+    inverse = [jnp.stack([-rest[max(i, j)][min(i, j)] for j in features], axis=1) for i in features]
+    return jnp.stack(inverse, axis=1), jnp.stack(pivots, axis=1)
 
+
+def _by_features(a: Float[Array, "d d k *s"]) -> tuple[Float[Array, "d d k *s"], Float[Array, "d k *s"]]:
     def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         rest, pivots = carry
         row = lax.dynamic_index_in_dim(rest, j, keepdims=False)
-        pivot = lax.dynamic_index_in_dim(row, j, keepdims=False)
-        is_j = (jnp.arange(n_features, dtype=jnp.int32) == j)[:, None]
+        pivot = lax.dynamic_index_in_dim(row, j)
+        is_j = lax.broadcasted_iota(jnp.int32, row.shape, 0) == j
         # With row and column j emptied, and -1 in place of the pivot, all entries change by one outer product.
         row = jnp.where(is_j, -1, row)
-        rest = jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot[None])[:, None] * row[None]
-        return rest, jnp.where(is_j, pivot[None], pivots)
+        rest = jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot)[:, None] * row[None]
+        return rest, jnp.where(is_j, pivot, pivots)
 
-    first, last = jnp.int32(0), jnp.int32(n_features)
+    first, last = jnp.int32(0), jnp.int32(len(a))
     negative, pivots = lax.fori_loop(first, last, step, (a, jnp.zeros_like(a[0])))
     return -negative, pivots

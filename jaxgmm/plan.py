@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgmm.elimination import MOST_ENTRIES
+from jaxgmm.elimination import MOST_ENTRIES, UNROLLED_SIZE
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, padded_lengths
@@ -57,9 +57,6 @@ FEW_ROWS = 64
 FEW_FEATURES = 10
 FEW_COMPONENTS = 8
 FEW_SAMPLES = 1024
-
-# Covariances of fewer features are inverted faster by a Cholesky factor, written out entry by entry.
-LEAST_ELIMINATED = 4
 
 
 class Job(NamedTuple):
@@ -248,18 +245,18 @@ def _slots(
         has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
         number = number if has_neighbours else min(number, power_of_two_above(n_runs))
     most = MOST_ENTRIES // (n_components * n_features**2)
-    by_elimination = (
-        in_one_kernel and not layout.diagonal and n_features >= LEAST_ELIMINATED and most >= min(number, FEWEST_SLOTS)
+    as_one_kernel = (
+        in_one_kernel and not layout.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)
     )
-    if by_elimination:
+    if as_one_kernel:
         number = min(number, power_of_two_below(most))
-    single = Slots(number, by_vectors=by_vectors, by_elimination=by_elimination)
+    single = Slots(number, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
     # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
     # product would be small, and where no other way is faster.
     if (
         tile > 0
         or by_vectors
-        or by_elimination
+        or as_one_kernel
         or layout.n_init == 1
         or options.tol > 0
         or program.precision == "mixed"

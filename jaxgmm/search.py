@@ -89,13 +89,13 @@ class Slots(NamedTuple):
         number: S of them.
         stacked: whether a slot holds a data set with all its starts, rather than a single run.
         by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
-        by_elimination: whether covariances are inverted in one kernel; see `jaxgmm.elimination`.
+        as_one_kernel: whether covariances are inverted by one kernel; see `jaxgmm.elimination`.
     """
 
     number: int
     stacked: bool = False
     by_vectors: bool = False
-    by_elimination: bool = False
+    as_one_kernel: bool = False
 
 
 class Program(NamedTuple):
@@ -398,7 +398,7 @@ def _to_ends(
     def begin(slot: _Slot) -> _Slot:
         def one(record: em.RunState) -> em.RunState:
             recorded = (record.n_iter, record.history, record.snapshots)
-            return em.init(record.mixture, slot.settings, *recorded, by_elimination=slots.by_elimination)
+            return em.init(record.mixture, slot.settings, *recorded, as_one_kernel=slots.as_one_kernel)
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
@@ -415,13 +415,14 @@ def _to_ends(
             return em.advance(
                 *(state, *sums, slot.total_weight, family, slot.settings),
                 ends_with_m_step=layout.ends_with_m_step,
-                by_elimination=slots.by_elimination,
+                as_one_kernel=slots.as_one_kernel,
             )
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
 
     def is_finished(slot: _Slot) -> Array:
-        return jnp.all(em.is_finished(slot.state))
+        finished = em.is_finished(slot.state)
+        return jnp.all(finished, axis=0) if stacked else finished
 
     def unload(slot: _Slot) -> em.RunState:
         return slot.state._replace(natural=None)

@@ -69,7 +69,7 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_components", "family", "by_elimination"),
+    ("shape", "n_components", "family", "as_one_kernel"),
     [
         ((1000, 300, 3), 8, "full", False),
         ((1000, 300, 4), 3, "full", True),
@@ -80,10 +80,10 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
         ((500, 4), 3, "full", True),
     ],
 )
-def test_larger_covariances_are_inverted_by_elimination(
-    shape: tuple[int, ...], n_components: int, family: str, by_elimination: bool
+def test_larger_covariances_are_inverted_as_one_kernel(
+    shape: tuple[int, ...], n_components: int, family: str, as_one_kernel: bool
 ) -> None:
-    assert planned(shape, n_components, family).jobs[0].program.single.by_elimination is by_elimination
+    assert planned(shape, n_components, family).jobs[0].program.single.as_one_kernel is as_one_kernel
 
 
 @pytest.mark.parametrize("n_features", [4, 8, 15, 30])
@@ -94,7 +94,7 @@ def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
 ) -> None:
     slots = planned((4, n_samples, n_features), n_components).jobs[0].program.single
     n_entries = slots.number * n_components * n_features**2
-    assert n_entries <= MOST_ENTRIES or not slots.by_elimination
+    assert n_entries <= MOST_ENTRIES or not slots.as_one_kernel
 
 
 def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
@@ -112,7 +112,7 @@ def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def marked(**changes: object) -> list[bool]:
         both = [planned((1000, 300, n_features), **changes).jobs[0].program.single for n_features in (2, 8)]
-        return [slots.by_vectors or slots.by_elimination for slots in both]
+        return [slots.by_vectors or slots.as_one_kernel for slots in both]
 
     assert marked() == [True, True]
     assert marked(device=Gpu) == [False, False]

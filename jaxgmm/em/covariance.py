@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.em.statistics import SufficientStatistics
 
-Covariances = Float[Array, "k d d"] | Float[Array, "k d"]
-Ridge = Float[Array, "d d"] | Float[Array, " d"]
+# Axes that follow are those of further runs.
+Covariances = Float[Array, "k d d *s"] | Float[Array, "k d *s"]
+Ridge = Float[Array, "d d *s"] | Float[Array, "d *s"]
 
 
 class Family(NamedTuple):
@@ -43,7 +44,7 @@ def _full(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 
 def _tied(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
     """All components share one covariance (EEE)."""
-    share = statistics.counts / jnp.sum(statistics.counts)
+    share = statistics.counts / jnp.sum(statistics.counts, axis=0, keepdims=True)
     shared = jnp.sum(share[:, None, None] * _second_central_moment(statistics), axis=0) + ridge
     return jnp.broadcast_to(shared[None], statistics.second.shape)
 
@@ -55,7 +56,7 @@ def _diag(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 
 def _spherical(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
     """Each component has one variance for all features (VII)."""
-    variances = jnp.mean(_second_central_moment(statistics), axis=-1, keepdims=True)
+    variances = jnp.mean(_second_central_moment(statistics), axis=1, keepdims=True)
     return jnp.broadcast_to(variances + ridge[None], statistics.second.shape)
 
 
@@ -63,7 +64,7 @@ def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
     """Σ_n r_kn (x_n - m_k)(x_n - m_k)ᵀ / Σ_n r_kn, or its diagonal; zeros for a component without samples."""
     counts = jnp.where(statistics.counts > 0, statistics.counts, 1)
     means = statistics.first / counts[:, None]
-    if statistics.second.ndim == 2:
+    if statistics.second.ndim == means.ndim:
         return statistics.second / counts[:, None] - means**2
     return statistics.second / counts[:, None, None] - means[:, :, None] * means[:, None, :]
 
@@ -76,7 +77,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def one_of(names: Sequence[str], index: Int[Array, ""]) -> Family:
+def one_of(names: Sequence[str], index: Int[Array, "*s"]) -> Family:
     """The family of a number that programs do not know when they are compiled.
 
     Families differ in the M-step only, so runs of several can share the E-step, and a program, as long as they agree in
@@ -87,6 +88,8 @@ def one_of(names: Sequence[str], index: Int[Array, ""]) -> Family:
         return families[0]
 
     def covariances(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
-        return lax.select_n(index, *(family.covariances(statistics, ridge) for family in families))
+        choices = [family.covariances(statistics, ridge) for family in families]
+        which = lax.broadcast_in_dim(index, choices[0].shape, range(choices[0].ndim - index.ndim, choices[0].ndim))
+        return lax.select_n(which, *choices)
 
     return families[0]._replace(covariances=covariances)

@@ -8,7 +8,9 @@ Raw second moments cancel when a component is narrow and far from the origin, so
 here, and `natural_parameters` reports how much of each variance the cancellation leaves.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +19,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.elimination import inverse_and_pivots
 from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
 from jaxgmm.mixture import Mixture
@@ -126,42 +127,33 @@ def collect(
 
 
 def natural_parameters(
-    mixture: Mixture, *, by_elimination: bool = False
-) -> tuple[Float[Array, "k f"], Float[Array, " k"]]:
+    mixture: Mixture, *, as_one_kernel: bool = False
+) -> tuple[Float[Array, "k f *s"], Float[Array, "k *s"]]:
     """Natural parameters θ `(K, F)` of a mixture, and what cancellation left of each component's variance.
 
     The second is, for each component, the smallest ratio over features of the variance given the features before it
     (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN or not positive
     when a covariance is not positive definite; near the machine epsilon no digit of the variance can be trusted.
 
-    Covariances are inverted by their Cholesky factors, or by elimination in one kernel of a CPU, where they are few
-    enough for `jaxgmm.elimination`.
+    Axes that follow those of the mixture are further mixtures. For `as_one_kernel` see `jaxgmm.elimination`.
     """
     means, covariances = mixture.means, mixture.covariances
+    n_features = means.shape[1]
     if mixture.is_diagonal:
         variances = pivots = covariances
         precisions = 1 / variances
         linear = precisions * means
         quadratic = precisions
-        log_determinants = jnp.sum(jnp.log(variances), axis=-1)
-    elif by_elimination:
-        variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
-        precisions, pivots = inverse_and_pivots(covariances)
-        # Elementwise: a product of such small matrices would be a library's call for each.
-        linear = jnp.sum(precisions * means[:, None], axis=-1)
-        quadratic = vech(precisions)
-        log_determinants = jnp.sum(jnp.log(pivots), axis=-1)
     else:
-        variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
-        factor = cholesky(covariances)
-        pivots = jnp.diagonal(factor, axis1=-2, axis2=-1) ** 2
-        whitening = inverse_lower(factor)
-        precisions = jnp.einsum("kqi,kqj->kij", whitening, whitening, precision=lax.Precision.HIGHEST)
-        linear = jnp.einsum("kij,kj->ki", precisions, means, precision=lax.Precision.HIGHEST)
+        variances = jnp.stack([covariances[:, i, i] for i in range(n_features)], axis=1)
+        precisions, pivots = inverse_and_pivots(covariances, as_one_kernel=as_one_kernel)
+        # Term by term: a product of such small matrices would be a library's call for each, and a sum along an axis a
+        # loop that is not vectorised.
+        terms = [precisions[:, :, i] * means[:, i : i + 1] for i in range(n_features)]
+        linear = functools.reduce(operator.add, terms)
         quadratic = vech(precisions)
-        log_determinants = log_determinant(factor)
     log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), _ABSENT)
-    normaliser = mixture.n_features * math.log(2 * math.pi) + log_determinants + jnp.sum(linear * means, axis=-1)
+    normaliser = n_features * math.log(2 * math.pi) + jnp.sum(jnp.log(pivots) + linear * means, axis=1)
     constant = log_weights - 0.5 * normaliser
-    remaining = jnp.min(pivots / (variances + means**2), axis=-1)
-    return jnp.concatenate([constant[:, None], linear, -0.5 * quadratic], axis=-1), remaining
+    remaining = jnp.min(pivots / (variances + means**2), axis=1)
+    return jnp.concatenate([constant[:, None], linear, -0.5 * quadratic], axis=1), remaining

@@ -1,6 +1,7 @@
 """M-step: sufficient statistics to the mixture that maximises the expected log-likelihood."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxgmm.em.covariance import Family, Ridge
@@ -15,12 +16,15 @@ def m_step(
 
     A component without support has a mean of NaN. One that is not `present` has weight 0, mean 0 and unit variances, so
     that mixtures of fewer components fit in arrays of one size.
+
+    Axes that follow those of one run are further runs.
     """
     means = statistics.first / statistics.counts[:, None]
     covariances = family.covariances(statistics, ridge)
     if present is not None:
-        unit = jnp.ones(covariances.shape[-1:], covariances.dtype)
-        placeholder = unit if family.diagonal else jnp.diag(unit)
+        n_features, runs = means.shape[1], means.shape[2:]
+        unit = np.ones(n_features) if family.diagonal else np.eye(n_features)
+        placeholder = jnp.asarray(unit.reshape(1, *unit.shape, *[1] * len(runs)), covariances.dtype)
         means = jnp.where(present[:, None], means, 0.0)
-        covariances = jnp.where(present.reshape(-1, *[1] * placeholder.ndim), covariances, placeholder[None])
-    return Mixture(statistics.counts / jnp.sum(statistics.counts), means, covariances)
+        covariances = jnp.where(present.reshape(len(present), *[1] * unit.ndim, *runs), covariances, placeholder)
+    return Mixture(statistics.counts / jnp.sum(statistics.counts, axis=0, keepdims=True), means, covariances)

@@ -84,16 +84,16 @@ def init(
     history: Float[Array, " t"] | None = None,
     snapshots: Mixture | None = None,
     *,
-    by_elimination: bool = False,
+    as_one_kernel: bool = False,
 ) -> RunState:
     """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
-    natural, sound = _checked(start, settings, by_elimination)
+    natural, sound = _checked(start, settings, as_one_kernel)
     dtype = natural.dtype
     return RunState(
         mixture=start,
         natural=natural,
         log_likelihood=jnp.where(sound, -jnp.inf, jnp.nan).astype(dtype),
-        n_iter=jnp.zeros((), jnp.int32) if n_iter is None else n_iter,
+        n_iter=jnp.zeros(sound.shape, jnp.int32) if n_iter is None else n_iter,
         status=jnp.where(sound, RUNNING, int(Status.DEGENERATE)).astype(jnp.int32),
         history=history,
         snapshots=snapshots,
@@ -120,15 +120,15 @@ def advance(
     settings: Settings,
     *,
     ends_with_m_step: bool = False,
-    by_elimination: bool = False,
+    as_one_kernel: bool = False,
 ) -> RunState:
     """The rest of a step: decision and M-step, from what the E-step found.
 
     If a run is to end with an M-step, as scikit-learn's do, that counts as an iteration, and the log-likelihood is that
-    of the parameters before it. For `by_elimination` see `natural_parameters`.
+    of the parameters before it. For `as_one_kernel` see `natural_parameters`.
     """
     proposal = m_step(statistics, family, settings.ridge, settings.present)
-    natural, sound = _checked(proposal, settings, by_elimination)
+    natural, sound = _checked(proposal, settings, as_one_kernel)
 
     # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
     change = jnp.abs(log_likelihood - state.log_likelihood) / total_weight
@@ -144,10 +144,10 @@ def advance(
         status = jnp.where(goes_on, status, int(Status.DEGENERATE)).astype(jnp.int32)
     history = state.history
     if history is not None:
-        history = history.at[state.n_iter].set(log_likelihood)
+        history = history.at[(state.n_iter, *jnp.indices(state.n_iter.shape))].set(log_likelihood)
     snapshots = state.snapshots
     if snapshots is not None:
-        is_asked_for = settings.snapshots == state.n_iter
+        is_asked_for = settings.snapshots == state.n_iter[None]
         snapshots = jax.tree.map(lambda kept, new: _where_rows(is_asked_for, new, kept), snapshots, state.mixture)
     advanced = RunState(
         mixture=_select(goes_on, proposal, state.mixture),
@@ -206,20 +206,26 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
     return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
-def _checked(mixture: Mixture, settings: Settings, by_elimination: bool) -> tuple[Array, Array]:
+def _checked(mixture: Mixture, settings: Settings, as_one_kernel: bool) -> tuple[Array, Array]:
     """Natural parameters, and whether every component keeps its support and its variance."""
-    natural, remaining = natural_parameters(mixture, by_elimination=by_elimination)
-    sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > settings.variance_floor)
-    return natural, jnp.all(sound if settings.present is None else sound | ~settings.present)
+    natural, remaining = natural_parameters(mixture, as_one_kernel=as_one_kernel)
+    sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > settings.variance_floor[None])
+    return natural, jnp.all(sound if settings.present is None else sound | ~settings.present, axis=0)
 
 
-def _select(condition: Array, new: _Tree, old: _Tree) -> _Tree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+def _select(condition: Bool[Array, "*s"], new: _Tree, old: _Tree) -> _Tree:
+    """`jnp.where` for every leaf `(…, *S)` of two trees."""
+
+    def select(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(*[1] * (a.ndim - condition.ndim), *condition.shape), a, b)
+
+    return jax.tree.map(select, new, old)
 
 
-def _where_rows(condition: Bool[Array, " s"], new: Array, old: Array) -> Array:
-    """Rows `(S, …)`, replaced by one new value where a condition holds."""
-    return jnp.where(condition.reshape(-1, *[1] * new.ndim), new[None], old)
+def _where_rows(condition: Bool[Array, "p *s"], new: Array, old: Array) -> Array:
+    """Rows `(P, …, *S)`, replaced by one new value `(…, *S)` where a condition holds."""
+    n_rows, *runs = condition.shape
+    return jnp.where(condition.reshape(n_rows, *[1] * (new.ndim - len(runs)), *runs), new[None], old)
 
 
 def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:

@@ -42,12 +42,11 @@ def from_sums(sums: Float[Array, "*r k f"], n_features: int, *, diagonal: bool) 
     return SufficientStatistics(count[..., 0], first, second)
 
 
-def vech(matrices: Float[Array, "k d d"]) -> Float[Array, "k v"]:
+def vech(matrices: Float[Array, "k d d *s"]) -> Float[Array, "k v *s"]:
     """Lower triangle of P, its off-diagonal doubled, so that its product with that of x xᵀ is xᵀ P x."""
-    n_features = matrices.shape[-1]
-    rows, columns = np.tril_indices(n_features)
-    multiplicity = jnp.asarray(np.where(rows == columns, 1.0, 2.0), dtype=matrices.dtype)
-    return matrices[:, rows, columns] * multiplicity[None, :]
+    rows, columns = np.tril_indices(matrices.shape[1])
+    multiplicity = np.where(rows == columns, 1.0, 2.0).reshape(1, -1, *[1] * (matrices.ndim - 3))
+    return matrices[:, rows, columns] * jnp.asarray(multiplicity, dtype=matrices.dtype)
 
 
 def _vech_index(n_features: int) -> np.ndarray:

@@ -23,15 +23,19 @@ Tree = TypeVar("Tree")
 
 
 class Kind(NamedTuple):
-    """What a run is: functions of one run.
+    """What a run is.
+
+    `load` and `read` are functions of one run, and are mapped over the slots. The others are called with the states of
+    all slots, which are the last axis of every array. States are small, and of one shape: arithmetic on them is
+    vectorised over slots.
 
     Attributes:
         load: from the number of a run to what it reads, and where it starts.
-        begin: from there to its first state.
+        begin: from there to the first states.
         read: the part of a step that reads the problem: what it sums up for the state.
-        advance: the rest of the step; leaves a finished state as it is.
-        is_finished: whether a state has ended.
-        unload: what to keep of a finished state.
+        advance: the rest of the step; leaves finished states as they are.
+        is_finished: which states have ended.
+        unload: what to keep of finished states.
         read_busy: what replaces `read` where slots are better read one after another than together: a function of the
             problems and states of all slots and of those that are `Busy`; idle ones cost it nothing.
     """
@@ -40,7 +44,7 @@ class Kind(NamedTuple):
     begin: Callable[[Any], Any]
     read: Callable[[Any, Any], Any]
     advance: Callable[[Any, Any], Any]
-    is_finished: Callable[[Any], Bool[Array, ""]]
+    is_finished: Callable[[Any], Bool[Array, " s"]]
     unload: Callable[[Any], Any]
     read_busy: "Callable[[Any, Any, Busy], Any] | None" = None
 
@@ -97,20 +101,17 @@ def run_queue(
         the results, and how many steps all slots together have made, idle ones included where they cost as much.
     """
     n_queued = n_queued.astype(jnp.int32)
-    # States are small and of one shape: with slots as their last axis, arithmetic on them is vectorised over slots.
     load_all, read_all = jax.vmap(kind.load, out_axes=(0, -1)), jax.vmap(kind.read, in_axes=(0, -1), out_axes=-1)
-    begin_all, advance_all = jax.vmap(kind.begin, -1, -1), jax.vmap(kind.advance, -1, -1)
-    are_finished, unload_all = jax.vmap(kind.is_finished, -1), jax.vmap(kind.unload, -1)
 
     # The barriers keep the transposition to slots-last apart from arithmetic. Fused with it, compilers treat the last
     # slots differently, and a run's last bits would depend on the slot it sits in.
     def loaded(runs: Array) -> tuple[Any, Any]:
         problems, starts = load_all(runs)
-        return problems, begin_all(lax.optimization_barrier(starts))
+        return problems, kind.begin(lax.optimization_barrier(starts))
 
     def step(problems: Any, states: Any, busy: Busy) -> Any:
         sums = kind.read_busy(problems, states, busy) if kind.read_busy else read_all(problems, states)
-        return advance_all(states, lax.optimization_barrier(sums))
+        return kind.advance(states, lax.optimization_barrier(sums))
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
@@ -131,10 +132,10 @@ def run_queue(
         is_busy = loop.runs >= 0
         busy = Busy.among(is_busy)
         states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states, busy), loop.states)
-        finished = are_finished(states) & is_busy
+        finished = kind.is_finished(states) & is_busy
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
-        leavings = unload_all(states)
+        leavings = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), kind.unload(states))
         return loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),

@@ -24,8 +24,8 @@ def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) 
     def load(run: jax.Array) -> tuple[jax.Array, jax.Array]:
         return targets[run], run.astype(jnp.int32)
 
-    def begin(run: jax.Array) -> State:
-        return targets[run] <= 0, Counter(10 * run, jnp.zeros((), jnp.int32)), targets[run]
+    def begin(runs: jax.Array) -> State:
+        return targets[runs] <= 0, Counter(10 * runs, jnp.zeros_like(runs)), targets[runs]
 
     def read(target: jax.Array, state: State) -> jax.Array:
         return state[1].steps + 1 >= target
@@ -95,7 +95,7 @@ def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
 
     kind = Kind(
         load=lambda run: (targets[run], jnp.zeros((), jnp.int32)),
-        begin=lambda steps: (jnp.zeros((), bool), steps),
+        begin=lambda steps: (jnp.zeros_like(steps, bool), steps),
         read=lambda *_: pytest.fail("not asked for"),
         advance=advance,
         is_finished=lambda state: state[0],
