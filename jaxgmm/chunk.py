@@ -25,6 +25,9 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.search import DataSets, Layout, Models, Options, Program, all_runs, form_of
 from jaxgmm.status import Status
 
+# What the order of summation changes in a log-likelihood, as a fraction of it.
+ROUNDING = 1e-12
+
 
 class ChunkFits(NamedTuple):
     """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
@@ -223,7 +226,10 @@ def _chosen(
     eligible = jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, eligible)
     n_spikes = jnp.where(eligible, spikes, jnp.iinfo(spikes.dtype).max)
     eligible &= n_spikes == jnp.min(n_spikes, axis=1, keepdims=True)
-    best = jnp.argmax(jnp.where(eligible, log_likelihoods, -jnp.inf), axis=1)
+    score = jnp.where(eligible, log_likelihoods, -jnp.inf)
+    highest = jnp.max(score, axis=1, keepdims=True)
+    # Of starts that differ in the order of components alone, rounding must not choose.
+    best = jnp.argmax(score >= highest - ROUNDING * jnp.abs(highest), axis=1)
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 
     fitted = status == em.RUNNING

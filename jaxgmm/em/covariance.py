@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.em.statistics import SufficientStatistics
 
-# Axes that follow are those of further runs.
-Covariances = Float[Array, "k d d *s"] | Float[Array, "k d *s"]
-Ridge = Float[Array, "d d *s"] | Float[Array, "d *s"]
+# `(K, D, D)` or `(K, D)`, and `(D, D)` or `(D,)`; axes that follow are those of further runs.
+Covariances = Float[Array, "k d ..."]
+Ridge = Float[Array, "d ..."]
 
 
 class Family(NamedTuple):

@@ -10,7 +10,7 @@ from jaxgmm.mixture import Mixture
 
 
 def m_step(
-    statistics: SufficientStatistics, family: Family, ridge: Ridge, present: Bool[Array, " k"] | None = None
+    statistics: SufficientStatistics, family: Family, ridge: Ridge, present: Bool[Array, "k *s"] | None = None
 ) -> Mixture:
     """Weights n_k / n, means Σ r x / n_k, and the family's covariances.
 

@@ -4,6 +4,9 @@
 many runs in one loop (`jaxgmm.engine.slots`). Everything here is pure: it works under `jit`, `vmap` and, for `run`,
 under `grad` and `jvp`.
 
+In `init` and `advance` all arrays may have further trailing axes, of runs that step together: arithmetic on the small
+arrays of a run is vectorised only over many runs, and only where these are the last axis.
+
 A step evaluates the E-step at the current parameters, whose log-likelihood is thereby known, and decides there whether
 to stop. So a finished run has made `n_iter` M-steps and one E-step more, and its log-likelihood belongs to the
 parameters it returns.
@@ -40,15 +43,15 @@ class Settings(NamedTuple):
         max_iter: iterations at most.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
         present: which components there are, `(K,)`; None for all. The others keep weight 0.
-        snapshots: iterations `(S,)` after which the parameters are kept; None for none.
+        snapshots: iterations `(P,)` after which the parameters are kept; None for none.
     """
 
     ridge: Ridge
-    tol: Float[Array, ""]
-    max_iter: Int[Array, ""]
-    variance_floor: Float[Array, ""]
-    present: Bool[Array, " k"] | None = None
-    snapshots: Int[Array, " s"] | None = None
+    tol: Float[Array, "*s"]
+    max_iter: Int[Array, "*s"]
+    variance_floor: Float[Array, "*s"]
+    present: Bool[Array, "k *s"] | None = None
+    snapshots: Int[Array, "p *s"] | None = None
 
 
 class RunState(NamedTuple):
@@ -64,24 +67,24 @@ class RunState(NamedTuple):
         status: `RUNNING`, or a `Status`.
         history: log-likelihood of the start and after each iteration, `(max_iter + 1,)`, NaN where there was none; or
             None when it was not asked for.
-        snapshots: the parameters after the iterations that `Settings.snapshots` names, `(S, K, …)`, NaN where there
+        snapshots: the parameters after the iterations that `Settings.snapshots` names, `(P, K, …)`, NaN where there
             were none; or None.
     """
 
     mixture: Mixture
     natural: Any
-    log_likelihood: Float[Array, ""]
-    n_iter: Int[Array, ""]
-    status: Int[Array, ""]
-    history: Float[Array, " t"] | None
+    log_likelihood: Float[Array, "*s"]
+    n_iter: Int[Array, "*s"]
+    status: Int[Array, "*s"]
+    history: Float[Array, "t *s"] | None
     snapshots: Mixture | None
 
 
 def init(
     start: Mixture,
     settings: Settings,
-    n_iter: Int[Array, ""] | None = None,
-    history: Float[Array, " t"] | None = None,
+    n_iter: Int[Array, "*s"] | None = None,
+    history: Float[Array, "t *s"] | None = None,
     snapshots: Mixture | None = None,
     *,
     as_one_kernel: bool = False,
@@ -114,8 +117,8 @@ def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[Sufficien
 def advance(
     state: RunState,
     statistics: SufficientStatistics,
-    log_likelihood: Float[Array, ""],
-    total_weight: Float[Array, ""],
+    log_likelihood: Float[Array, "*s"],
+    total_weight: Float[Array, "*s"],
     family: Family,
     settings: Settings,
     *,

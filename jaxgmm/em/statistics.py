@@ -15,15 +15,17 @@ from jaxtyping import Array, Float
 class SufficientStatistics(NamedTuple):
     """Weighted sums over samples, one for each component. Sums of two sets of samples add.
 
+    Runs on the same data may be stacked in leading axes; runs that step together are in trailing ones.
+
     Attributes:
-        counts: Σ_n r_kn, the effective number of samples.
-        first: Σ_n r_kn x_n.
-        second: Σ_n r_kn x_n x_nᵀ, or Σ_n r_kn x_n² for axis-aligned components.
+        counts: `(K,)`, Σ_n r_kn, the effective number of samples.
+        first: `(K, D)`, Σ_n r_kn x_n.
+        second: `(K, D, D)`, Σ_n r_kn x_n x_nᵀ, or `(K, D)`, Σ_n r_kn x_n² for axis-aligned components.
     """
 
-    counts: Float[Array, "*r k"]
-    first: Float[Array, "*r k d"]
-    second: Float[Array, "*r k d d"] | Float[Array, "*r k d"]
+    counts: Float[Array, "..."]
+    first: Float[Array, "..."]
+    second: Float[Array, "..."]
 
 
 def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:

@@ -1,6 +1,7 @@
 """One run: invariants, stopping at its edges, and derivatives."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import reference
 
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
 
@@ -197,3 +198,63 @@ def test_a_last_m_step_that_fails_is_degenerate() -> None:
     state = em.advance(state, *sums, jnp.sum(data.weights), family, settings, ends_with_m_step=True)
     assert (state.n_iter, state.status) == (0, Status.DEGENERATE)
     np.testing.assert_array_equal(state.mixture.means, far.means)
+
+
+@pytest.mark.parametrize("names", [("full",), ("tied", "full"), ("diag",), ("spherical", "diag")])
+@pytest.mark.parametrize(("n_features", "as_one_kernel"), [(1, False), (3, False), (5, False), (5, True)])
+def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, as_one_kernel: bool) -> None:
+    rng = np.random.default_rng(n_features)
+    n_runs, n_components, diagonal = 4, 3, FAMILIES[names[0]].diagonal
+    data = Data(features(jnp.asarray(rng.normal(size=(n_features, 80))), diagonal=diagonal), jnp.ones(80))
+    settings = settings_for(names[0], n_features, max_iter=3)
+    settings = settings._replace(
+        present=jnp.asarray([True, True, False]), snapshots=jnp.asarray([0, 2], jnp.int32), tol=jnp.asarray(0.0)
+    )
+    means = jnp.asarray(rng.normal(size=(n_runs, n_components, n_features)))
+    unit = jnp.ones(n_features) if diagonal else jnp.eye(n_features)
+    starts = Mixture(
+        jnp.broadcast_to(jnp.asarray([0.5, 0.5, 0.0]), (n_runs, n_components)),
+        # The last start is not sound.
+        means.at[:, 2].set(0.0),
+        jnp.broadcast_to(unit, (n_runs, n_components, *unit.shape)).at[-1, 0].multiply(-1),
+    )
+    families = jnp.asarray([0, len(names) - 1, 0, 0], jnp.int32)
+
+    def begin(start: Mixture, history: jax.Array, settings: em.Settings, **how: bool) -> em.RunState:
+        rows = Mixture(*(jnp.stack([jnp.full_like(leaf, jnp.nan)] * 2) for leaf in start))
+        return em.init(start, settings, None, history, rows, **how)
+
+    def advance(state: em.RunState, sums: tuple, family: jax.Array, settings: em.Settings, **how: bool) -> em.RunState:
+        total = jnp.full(family.shape, 80.0)
+        return em.advance(state, *sums, total, one_of(names, family), settings, **how)
+
+    def read(state: em.RunState) -> tuple:
+        return em.read(data, state, FAMILIES[names[0]])
+
+    history = jnp.full((n_runs, 6), jnp.nan)
+    last = functools.partial(jax.tree.map, lambda leaf: jnp.moveaxis(leaf, 0, -1))
+
+    @jax.jit
+    def alone(start: Mixture, history: jax.Array, family: jax.Array) -> em.RunState:
+        state = begin(start, history, settings)
+        for _ in range(5):
+            state = advance(state, read(state), family, settings)
+        return state
+
+    @jax.jit
+    def together() -> em.RunState:
+        everywhere = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_runs, -1), settings)
+        state = begin(last(starts), last(history), everywhere, as_one_kernel=as_one_kernel)
+        for _ in range(5):
+            sums = jax.vmap(read, -1, -1)(state)
+            state = advance(state, sums, families, everywhere, as_one_kernel=as_one_kernel)
+        return state
+
+    runs = [jax.tree.map(operator.itemgetter(run), (starts, history, families)) for run in range(n_runs)]
+    one_by_one = [alone(*run) for run in runs]
+    assert [int(state.status) for state in one_by_one] == [Status.MAX_ITER] * 3 + [Status.DEGENERATE]
+    jax.tree.map(
+        lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11),
+        together(),
+        jax.tree.map(lambda *leaves: jnp.stack(leaves, -1), *one_by_one),
+    )
