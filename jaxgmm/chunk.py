@@ -25,7 +25,7 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.search import DataSets, Layout, Models, Options, Program, all_runs, form_of
 from jaxgmm.status import Status
 
-# What the order of summation changes in a log-likelihood, as a fraction of it.
+# What the order of components changes in a log-likelihood of float64, in nats per sample.
 ROUNDING = 1e-12
 
 
@@ -226,10 +226,12 @@ def _chosen(
     eligible = jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, eligible)
     n_spikes = jnp.where(eligible, spikes, jnp.iinfo(spikes.dtype).max)
     eligible &= n_spikes == jnp.min(n_spikes, axis=1, keepdims=True)
-    score = jnp.where(eligible, log_likelihoods, -jnp.inf)
+    # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
+    # must not choose.
+    score = jnp.where(eligible, states.log_likelihood, -jnp.inf)
     highest = jnp.max(score, axis=1, keepdims=True)
-    # Of starts that differ in the order of components alone, rounding must not choose.
-    best = jnp.argmax(score >= highest - ROUNDING * jnp.abs(highest), axis=1)
+    slack = ROUNDING * (jnp.abs(highest) + sets.total_weight[:, None])
+    best = jnp.argmax(score >= highest - slack, axis=1)
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 
     fitted = status == em.RUNNING

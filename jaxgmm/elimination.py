@@ -10,6 +10,7 @@ one feature of all matrices, and the loop over the features can be one kernel of
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -71,6 +72,7 @@ def _by_features(a: Float[Array, "d d k *s"]) -> tuple[Float[Array, "d d k *s"],
         rest = jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot)[:, None] * row[None]
         return rest, jnp.where(is_j, pivot, pivots)
 
-    first, last = jnp.int32(0), jnp.int32(len(a))
+    # Not JAX's integers, which are traced: only a loop of known length can be differentiated in reverse.
+    first, last = np.int32(0), np.int32(len(a))
     negative, pivots = lax.fori_loop(first, last, step, (a, jnp.zeros_like(a[0])))
     return -negative, pivots

@@ -109,9 +109,9 @@ class Program(NamedTuple):
         search_dtype: type of the search among starts in mixed precision.
         quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
-        n_snapshots: S, iterations after which the parameters are recorded; 0 likewise.
-        single: slots for runs of which only some are wanted.
-        together: slots for the starts of all data sets.
+        n_snapshots: iterations after which the parameters are recorded; 0 likewise.
+        single: slots of passes over some of the starts.
+        together: slots of the pass over all of them: stacked where that pays, else as `single`.
     """
 
     layout: Layout
@@ -216,12 +216,12 @@ class Runs(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """What a slot holds beside the data: a run, or all runs of a data set in a leading axis."""
+    """What slots hold beside the data: a run, or all runs of a data set in a leading axis. Slots are the last axis."""
 
     state: em.RunState
     settings: em.Settings
-    family: Int[Array, ""]
-    total_weight: Float[Array, ""]
+    family: Int[Array, "*s"]
+    total_weight: Float[Array, "*s"]
 
 
 def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:

@@ -8,14 +8,13 @@ Raw second moments cancel when a component is narrow and far from the origin, so
 here, and `natural_parameters` reports how much of each variance the cancellation leaves.
 """
 
-import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -26,6 +25,9 @@ from jaxgmm.reductions import max_over, sum_over
 
 # exp(_ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
 _ABSENT = -1e30
+
+# Of so many features sums are written out term by term; of more, that takes too long to compile.
+_FEW = 16
 
 _Rows = TypeVar("_Rows")
 _Sums = TypeVar("_Sums")
@@ -132,8 +134,8 @@ def natural_parameters(
     """Natural parameters θ `(K, F)` of a mixture, and what cancellation left of each component's variance.
 
     The second is, for each component, the smallest ratio over features of the variance given the features before it
-    (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN or not positive
-    when a covariance is not positive definite; near the machine epsilon no digit of the variance can be trusted.
+    (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN when a covariance
+    is not positive definite; near the machine epsilon no digit of the variance can be trusted.
 
     Axes that follow those of the mixture are further mixtures. For `as_one_kernel` see `jaxgmm.elimination`.
     """
@@ -145,15 +147,18 @@ def natural_parameters(
         linear = precisions * means
         quadratic = precisions
     else:
-        variances = jnp.stack([covariances[:, i, i] for i in range(n_features)], axis=1)
         precisions, pivots = inverse_and_pivots(covariances, as_one_kernel=as_one_kernel)
-        # Term by term: a product of such small matrices would be a library's call for each, and a sum along an axis a
-        # loop that is not vectorised.
-        terms = [precisions[:, :, i] * means[:, i : i + 1] for i in range(n_features)]
-        linear = functools.reduce(operator.add, terms)
+        if n_features <= _FEW:
+            # A product of such small matrices would be a library's call for each, and a sum along an axis a loop that
+            # is not vectorised.
+            variances = jnp.stack([covariances[:, i, i] for i in range(n_features)], axis=1)
+            linear = sum(precisions[:, :, i] * means[:, i : i + 1] for i in range(n_features))
+        else:
+            variances = covariances[:, np.arange(n_features), np.arange(n_features)]
+            linear = jnp.sum(precisions * means[:, None], axis=2)
         quadratic = vech(precisions)
     log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), _ABSENT)
     normaliser = n_features * math.log(2 * math.pi) + jnp.sum(jnp.log(pivots) + linear * means, axis=1)
     constant = log_weights - 0.5 * normaliser
-    remaining = jnp.min(pivots / (variances + means**2), axis=1)
+    remaining = jnp.min(jnp.where(pivots > 0, pivots / (variances + means**2), jnp.nan), axis=1)
     return jnp.concatenate([constant[:, None], linear, -0.5 * quadratic], axis=1), remaining

@@ -1,8 +1,8 @@
 """One run: EM from one start on one data set, to its end.
 
 `init`, `step` and `is_finished` say what a run is; `run` joins them in a loop of its own, and the engine joins those of
-many runs in one loop (`jaxgmm.engine.slots`). Everything here is pure: it works under `jit`, `vmap` and, for `run`,
-under `grad` and `jvp`.
+many runs, `step` in its two halves, in one loop (`jaxgmm.engine.slots`). Everything here is pure: it works under `jit`,
+`vmap` and, for `run`, under `grad` and `jvp`.
 
 In `init` and `advance` all arrays may have further trailing axes, of runs that step together: arithmetic on the small
 arrays of a run is vectorised only over many runs, and only where these are the last axis.
@@ -59,7 +59,7 @@ class RunState(NamedTuple):
 
     Attributes:
         mixture: current parameters, always sound once the run has made a step.
-        natural: their natural parameters `(K, F)`, kept because checking a covariance already factorises it; None in
+        natural: their natural parameters `(K, F)`, kept because checking a covariance already inverts it; None in
             the record of a run that has left its slot.
         log_likelihood: total nats; of `mixture` when the run has ended, of the parameters one iteration before while it
             runs, -inf before the first step.
@@ -212,7 +212,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
 def _checked(mixture: Mixture, settings: Settings, as_one_kernel: bool) -> tuple[Array, Array]:
     """Natural parameters, and whether every component keeps its support and its variance."""
     natural, remaining = natural_parameters(mixture, as_one_kernel=as_one_kernel)
-    sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > settings.variance_floor[None])
+    sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > jnp.asarray(settings.variance_floor)[None])
     return natural, jnp.all(sound if settings.present is None else sound | ~settings.present, axis=0)
 
 

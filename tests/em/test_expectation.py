@@ -106,8 +106,16 @@ def test_float32_error_stays_below_what_cancellation_allows(smallest: float, tol
     assert np.all(np.asarray(remaining) > 0.2 * smallest)
 
 
-def test_no_variance_remains_when_a_covariance_is_not_positive_definite() -> None:
+def test_remaining_variance_is_not_a_number_when_a_covariance_is_not_positive_definite() -> None:
     indefinite = jnp.asarray([[[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
     _, remaining = natural_parameters(Mixture(jnp.full(2, 0.5), jnp.zeros((2, 2)), indefinite))
-    assert remaining[0] < 0
+    assert np.isnan(remaining[0])
     assert remaining[1] == 1
+
+
+@pytest.mark.parametrize("n_features", [1, 3, 5])
+def test_negative_definite_covariances_leave_no_variance(n_features: int) -> None:
+    full = -jnp.eye(n_features)[None]
+    for covariances in (full, jnp.diagonal(full, axis1=1, axis2=2)):
+        _, remaining = natural_parameters(Mixture(jnp.ones(1), jnp.zeros((1, n_features)), covariances))
+        assert np.isnan(remaining[0])

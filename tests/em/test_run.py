@@ -147,6 +147,22 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     assert float(forward) == pytest.approx(float(reverse), rel=1e-6)
 
 
+@pytest.mark.parametrize("n_features", [3, 5, 9])
+def test_gradients_of_many_features(n_features: int) -> None:
+    rng = np.random.default_rng(n_features)
+    x = jnp.asarray(rng.normal(size=(n_features, 150)) + 3 * rng.integers(0, 2, 150))
+    start = Mixture(jnp.full(2, 0.5), jnp.stack([0 * x[:, 0], 3 + 0 * x[:, 0]]), jnp.stack([jnp.eye(n_features)] * 2))
+    settings = settings_for("full", n_features, tol=1e-14)
+
+    def at(shift: jax.Array) -> jax.Array:
+        moved = features(x.at[0, :10].add(shift), diagonal=False)
+        return em.run(Data(moved, jnp.ones(150)), start, FAMILIES["full"], settings).mixture.means[0, 0]
+
+    gradient, h = jax.jit(jax.grad(at))(jnp.asarray(0.0)), 1e-4
+    expected = float(at(jnp.asarray(h)) - at(jnp.asarray(-h))) / (2 * h)
+    assert float(gradient) == pytest.approx(expected, rel=1e-5)
+
+
 def test_gradient_of_a_ridge_alone() -> None:
     """What does not depend on it, such as the weights' part of an M-step, is no obstacle."""
     _, data, start = problem()
