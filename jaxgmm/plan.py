@@ -197,9 +197,8 @@ def _sized(
     layout, n_features = program.layout, data.samples.shape[1]
     n_components, n_models = layout.n_components, len(options.models.form)
     n_runs, n_forms = n_models * layout.n_init, len(layout.kinds) * len(options.reg_covar)
-    n_rows = _n_rows(layout.diagonal, n_features)
-    # A run reads its features and writes logits and responsibilities, in the main in float32.
-    sample_bytes = 4 * (n_rows + 2 * n_components)
+    n_rows = 1 + 2 * n_features if layout.diagonal else 1 + n_features + n_features * (n_features + 1) // 2
+    sample_bytes = _sample_bytes(n_rows, n_components)
     tile, n_held = 0, n_rows
     if n_samples * sample_bytes > machine.working_set:
         tile = power_of_two_below(max(1, machine.working_set // sample_bytes))
@@ -207,7 +206,7 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    single, together = _slots(n_samples, tile, sample_bytes, data, program, options, machine)
+    single, together = _slots(n_samples, tile, n_rows, data, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
@@ -224,12 +223,11 @@ def _sized(
 
 
 def _slots(
-    n_samples: int, tile: int, sample_bytes: int, data: Batch, program: Program, options: Options, machine: Machine
+    n_samples: int, tile: int, n_rows: int, data: Batch, program: Program, options: Options, machine: Machine
 ) -> tuple[Slots, Slots]:
     """Slots for single runs, and for the starts of all data sets."""
     layout, n_features = program.layout, data.samples.shape[1]
     n_components, n_runs = layout.n_components, len(options.models.form) * layout.n_init
-    n_rows = _n_rows(layout.diagonal, n_features)
     in_one_kernel = machine.is_cpu and are_known()
     by_vectors = (
         in_one_kernel
@@ -240,7 +238,7 @@ def _slots(
     )
     number = 1
     if tile == 0:
-        number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * sample_bytes, machine)
+        number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * _sample_bytes(n_rows, n_components), machine)
         # One data set has no neighbours, and needs no more slots than it has runs.
         has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
         number = number if has_neighbours else min(number, power_of_two_above(n_runs))
@@ -265,12 +263,14 @@ def _slots(
         or n_components * n_rows > FEW_ROWS
     ):
         return single, single
-    return single, Slots(n_slots(4 * n_samples * (n_rows + 2 * n_components * layout.n_init), machine), stacked=True)
+    return single, Slots(
+        n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine), stacked=True
+    )
 
 
-def _n_rows(diagonal: bool, n_features: int) -> int:
-    """F, the rows of features of a data set."""
-    return 1 + 2 * n_features if diagonal else 1 + n_features + n_features * (n_features + 1) // 2
+def _sample_bytes(n_rows: int, n_components: int) -> int:
+    """What a run reads and writes for a sample: features, logits and responsibilities, in the main in float32."""
+    return 4 * (n_rows + 2 * n_components)
 
 
 def _room(n_components: int) -> int:

@@ -149,7 +149,7 @@ class Options(NamedTuple):
         reg_covar: the ridges, as fractions of each feature's variance unless they are absolute.
         key: random key, or seed.
         models: what is fitted.
-        snapshots: `(S,)`, the iterations after which the parameters are recorded; None for none.
+        snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
     """
 
     tol: float
@@ -157,7 +157,7 @@ class Options(NamedTuple):
     reg_covar: Float[Array | np.ndarray, " i"]
     key: Array | np.int64
     models: Models
-    snapshots: Int[Array | np.ndarray, " s"] | None
+    snapshots: Int[Array | np.ndarray, " p"] | None
 
 
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
@@ -378,7 +378,7 @@ def _to_ends(
     snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
 
     # By vectors, a slot knows the row of its data set; else it holds a copy. The state in it is that of one run, or of
-    # all runs of a fit in a leading axis.
+    # all runs of a fit in a leading axis; slots are the last axis.
     all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
 
     def load(item: Array) -> tuple[Data | Tiles | Array, _Slot]:
