@@ -22,8 +22,12 @@ from jaxgmm.reductions import sum_over
 
 MAX_LLOYD = 100
 
-# Iterations of Lloyd's algorithm that every other pair of k-means++ starts makes. On some data sets seeds alone lead to
-# the best optimum ten times more often than clusters do, on others it is the reverse, so ten starts need both.
+# Of every TURN starts of k-means++, number FORGY has seeds that are drawn uniformly, and number POLISHED makes POLISH
+# iterations of Lloyd's algorithm. On most data sets greedy seeds alone lead to the best optimum most often, on some one
+# of these does so ten times more often, so ten starts need all three.
+TURN = 5
+FORGY = 2
+POLISHED = 4
 POLISH = 10
 
 # A cluster of one sample has no covariance, and EM seldom leaves the spike that it makes. So the first covariances are
@@ -73,13 +77,18 @@ def from_responsibilities(responsibilities: Float[Array, "k n"], task: Task) -> 
 
 
 def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
-    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), every other pair of starts polished."""
-    return _clusters(key, task, jnp.where(start % 4 < 2, 0, POLISH))
+    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), but for two of five starts.
+
+    The seeds of one are samples drawn uniformly (Forgy, 1965); the clusters of the other are polished by Lloyd's
+    algorithm.
+    """
+    turn = start % TURN
+    return _clusters(key, task, turn == FORGY, jnp.where(turn == POLISHED, POLISH, 0))
 
 
 def k_means(key: Array, _start: Array, task: Task) -> Mixture:
     """Clusters of Lloyd's algorithm, begun from greedy k-means++ seeds."""
-    return _clusters(key, task, MAX_LLOYD)
+    return _clusters(key, task, jnp.zeros((), bool), MAX_LLOYD)
 
 
 def random_responsibilities(key: Array, _start: Array, task: Task) -> Mixture:
@@ -118,25 +127,35 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 
-def _clusters(key: Array, task: Task, max_iter: Int[Array, ""] | int) -> Mixture:
-    """The M-step of clusters: greedy seeds, then so many iterations of Lloyd's algorithm."""
-    labels = _seeded_labels(key, task.x, task.weights, task.present)
+def _clusters(key: Array, task: Task, uniformly: Bool[Array, ""], max_iter: Int[Array, ""] | int) -> Mixture:
+    """The M-step of clusters: seeds, then so many iterations of Lloyd's algorithm."""
+    labels = _seeded_labels(key, task.x, task.weights, task.present, uniformly)
     return _from_labels(_lloyd(labels, task.x, task.weights, task.present, max_iter), task)
 
 
 def _seeded_labels(
-    key: Array, x: Float[Array, "d n"], weights: Float[Array, " n"], present: Bool[Array, " k"]
+    key: Array,
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    present: Bool[Array, " k"],
+    uniformly: Bool[Array, ""],
 ) -> Int[Array, " n"]:
-    """Index of the nearest greedy k-means++ seed: of several candidates, the one that leaves the least inertia."""
+    """Index of the nearest seed.
+
+    A seed of greedy k-means++ is that of several candidates, drawn by squared distance, that leaves the least inertia.
+    Drawn uniformly, it is one that differs from those before it.
+    """
     n_candidates = min(2 + int(math.log(len(present))), MOST_CANDIDATES)
     uniforms = jax.random.uniform(key, (len(present), MOST_CANDIDATES), dtype=x.dtype)[:, :n_candidates]
-    considered = jnp.arange(n_candidates, dtype=x.dtype) < 2 + jnp.floor(jnp.log(jnp.sum(present, dtype=x.dtype)))
+    n_considered = jnp.where(uniformly, 1.0, 2 + jnp.floor(jnp.log(jnp.sum(present, dtype=x.dtype))))
+    considered = jnp.arange(n_candidates, dtype=x.dtype) < n_considered
     first = _inverse_cdf(weights, weights, uniforms[0, :1])[0]
 
     def add_seed(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
         nearest, labels = carry
         component, is_present, u = inputs
-        candidates = _inverse_cdf(weights * nearest, weights, u)
+        drawn_by = jnp.where(uniformly, (nearest > 0).astype(x.dtype), nearest)
+        candidates = _inverse_cdf(weights * drawn_by, weights, u)
         distances = jnp.minimum(nearest[None, :], _squared_distances(x, x[:, candidates]))
         inertia = jnp.where(considered, jnp.sum(weights[None, :] * distances, axis=1), jnp.inf)
         best = jnp.argmin(inertia)
