@@ -22,7 +22,7 @@ from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data, Tiles, as_data
 from jaxgmm.em.spurious import n_spikes
 from jaxgmm.em.statistics import SufficientStatistics, features
-from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
+from jaxgmm.engine.slots import STRIDE, Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
 from jaxgmm.kernels import QUICKLY, WELL
 from jaxgmm.mixture import Mixture
@@ -36,6 +36,9 @@ SHORT = 12
 
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10
+
+# Steps of a run of one component: the first makes its M-step, which is the optimum, and the second finds that out.
+STEPS_OF_ONE = 2
 
 # What must be left of a variance after cancellation, in machine epsilons. Below SOUND its digits are noise. A float32
 # search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats per sample.
@@ -434,7 +437,8 @@ def _to_ends(
     size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
     queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
     kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
-    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number)
+    stride = STEPS_OF_ONE if layout.n_components == 1 else STRIDE
+    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number, stride)
     ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
     # Every run also makes an E-step after its last M-step.
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)

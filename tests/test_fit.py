@@ -454,6 +454,12 @@ def test_efficiency_is_a_share() -> None:
     assert 0 < result.efficiency <= 1
 
 
+def test_one_component_takes_two_steps_and_no_more() -> None:
+    result = jaxgmm.fit(stack(8), 1, precision="float64")
+    assert result.n_iter.tolist() == [1] * 8
+    assert result.efficiency == 1
+
+
 @pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_room_for_absent_components_changes_nothing(family: str, init: str) -> None:

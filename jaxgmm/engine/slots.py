@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-# Steps between two looks for finished slots: a look costs a fraction of a step, a late one wastes half the stride.
+# Steps between two looks for finished slots where runs differ in length: a look costs a fraction of a step, a late one
+# wastes half the stride.
 STRIDE = 4
 
 Result = TypeVar("Result")
@@ -87,6 +88,7 @@ def run_queue(
     kind: Kind,
     results: Result,
     n_slots: int,
+    stride: int = STRIDE,
 ) -> tuple[Result, Int[Array, ""]]:
     """Takes every run of a queue to its end.
 
@@ -96,6 +98,7 @@ def run_queue(
         kind: what a run is.
         results: rows `(Q, …)`; row `q` is replaced by what run `q` leaves, rows of runs not queued stay.
         n_slots: S, runs that step together.
+        stride: steps between two looks for finished slots.
 
     Returns:
         the results, and how many steps all slots together have made, idle ones included where they cost as much.
@@ -131,7 +134,7 @@ def run_queue(
         loop = lax.cond(wanting, refill, lambda loop: loop, loop)
         is_busy = loop.runs >= 0
         busy = Busy.among(is_busy)
-        states = lax.fori_loop(0, STRIDE, lambda _, states: step(loop.problems, states, busy), loop.states)
+        states = lax.fori_loop(0, stride, lambda _, states: step(loop.problems, states, busy), loop.states)
         finished = kind.is_finished(states) & is_busy
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
@@ -140,7 +143,7 @@ def run_queue(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
             results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
-            n_steps=loop.n_steps + STRIDE * (busy.number if kind.read_busy else n_slots),
+            n_steps=loop.n_steps + stride * (busy.number if kind.read_busy else n_slots),
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]
