@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-optima bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ bench-sweep: $(READY)
 
 bench-spikes: $(READY)
 	$(BIN)/python -m benchmarks.spikes
+
+bench-optima: $(READY)
+	$(BIN)/python -m benchmarks.optima
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

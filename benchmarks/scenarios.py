@@ -38,6 +38,7 @@ class Scenario(NamedTuple):
         start: `"given"` (random samples as means, all systems from the same), or the initialiser's name.
         tol: stop when the mean log-likelihood per sample gains less; 0 makes exactly `max_iter` iterations.
         max_iter: iterations at most.
+        seed: of the starts that systems draw themselves.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scenario(NamedTuple):
     start: str = "k-means++"
     tol: float = 1e-5
     max_iter: int = 1000
+    seed: int = 0
 
     def shrunk(self) -> "Scenario":
         """The same work in the size of the quick suite."""

@@ -77,7 +77,7 @@ def _settings(scenario: Scenario, x: np.ndarray) -> dict:
     """Options by scikit-learn's names. Its ridge is one absolute number, so it takes the mean over the features."""
     settings = {"tol": scenario.tol, "max_iter": scenario.max_iter, "reg_covar": REG_COVAR * x.var(axis=0).mean()}
     if scenario.start != "given":
-        settings |= {"n_init": scenario.n_init, "init_params": scenario.start, "random_state": 0}
+        settings |= {"n_init": scenario.n_init, "init_params": scenario.start, "random_state": scenario.seed}
     return settings
 
 

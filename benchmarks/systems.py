@@ -61,6 +61,7 @@ def _jaxgmm(precision: str) -> Callable[[Problem], Callable[[], Outcome]]:
                     max_iter=scenario.max_iter,
                     reg_covar=REG_COVAR,
                     precision=precision,
+                    key=scenario.seed,
                 )
                 for model, init in zip(scenario.models, inits, strict=True)
             ]

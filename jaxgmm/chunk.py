@@ -22,11 +22,8 @@ from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.kernels import QUICKLY
 from jaxgmm.mixture import Mixture
-from jaxgmm.search import DataSets, Layout, Models, Options, Program, all_runs, form_of
+from jaxgmm.search import ROUNDING, DataSets, Layout, Models, Options, Program, all_runs, form_of
 from jaxgmm.status import Status
-
-# What the order of components changes in a log-likelihood of float64, in nats per sample.
-ROUNDING = 1e-12
 
 
 class ChunkFits(NamedTuple):

@@ -31,8 +31,13 @@ from jaxgmm.status import Status
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
 SEARCH_TOL = 1e-6
 
-# Iterations after which the finalists among the starts are chosen.
-SHORT = 12
+# What the order of components changes in a log-likelihood of float64, in nats per sample.
+ROUNDING = 1e-12
+
+# Iterations after which the finalists among the starts are chosen, and what their mean log-likelihoods then differ by,
+# in nats, where they are on their way to different optima: few of the best, or none, should lead to the same.
+SHORT = 9
+DISTINCT = 0.02
 
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10
@@ -261,35 +266,38 @@ def all_runs(
     # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
     floor = SOUND if program.precision == "float32" else ACCURATE
     work = _Work(sets, starts, options, program)
-    # What an iteration at this tolerance can change; starts that differ by less are equal.
-    rows = form_of(np.arange(len(sound)), len(sound), len(sets.total_weight), options.models)
-    margin = tol * np.maximum(np.asarray(sets.total_weight)[rows], 1.0)
+    # What an iteration at this tolerance, or rounding, can change; starts that differ by less are equal.
+    margin = max(tol, ROUNDING if dtype == "float64" else SEARCH_TOL)
 
     found = _begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = work.run(found, wanted, tol, SHORT, floor, dtype)
-        wanted = _among_best(found, wanted, margin, program)
+        unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
+        score = work.mean_log_likelihoods(found)
+        wanted = wanted & _among_best(score, unsound.reshape(score.shape), program.n_finalists, margin).ravel()
     found = work.run(found, wanted, tol, max_iter, floor, dtype, program.together)
     if in_one_precision:
         return found._replace(judged=wanted)
     return _finished(work, found, wanted, margin)
 
 
-def _among_best(found: Runs, wanted: np.ndarray, margin: np.ndarray, program: Program) -> np.ndarray:
-    """Which of the wanted runs are the finalists of their fit: sound ones before others, of equal ones the first."""
-    shape = (-1, program.layout.n_init)
-    score = np.asarray(found.states.log_likelihood).reshape(shape)
-    score = np.where(np.isnan(score), -np.inf, score)
-    if np.all(margin > 0):
-        score = np.round(score / margin[:, None])
-    unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
-    order = np.lexsort((-score, unsound.reshape(shape)), axis=1)
-    is_finalist = np.zeros_like(order, bool)
-    np.put_along_axis(is_finalist, order[:, : program.n_finalists], True, axis=1)
-    return wanted & is_finalist.ravel()
+def _among_best(
+    score: Float[np.ndarray, "g r"], unsound: Bool[np.ndarray, "g r"], n_finalists: int, margin: float
+) -> Bool[np.ndarray, "g r"]:
+    """Which runs are the finalists of their fit, by mean log-likelihoods per sample.
+
+    Sound ones come before others, distinct ones before repetitions of a better one, and of equal ones the first.
+    """
+    order = np.lexsort((-np.round(score / margin), unsound), axis=1)
+    rounded, is_unsound = (np.take_along_axis(row, order, axis=1) for row in (np.round(score / DISTINCT), unsound))
+    is_repetition = np.pad(rounded[:, 1:] == rounded[:, :-1], ((0, 0), (1, 0)))
+    order = np.take_along_axis(order, np.argsort(2 * is_unsound + is_repetition, axis=1, stable=True), axis=1)
+    is_finalist = np.zeros_like(unsound)
+    np.put_along_axis(is_finalist, order[:, :n_finalists], True, axis=1)
+    return is_finalist
 
 
-def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: np.ndarray) -> Runs:
+def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
     Should that be degenerate or have spikes, the next best follow. Runs that the search found spikes in are asked only
@@ -298,7 +306,7 @@ def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: np.ndarray
     options, n_init = work.options, work.program.layout.n_init
     lost = np.asarray(found.states.status) == Status.DEGENERATE
     spiky = np.asarray(found.spikes) > 0
-    promise = np.asarray(found.states.log_likelihood)
+    promise = work.mean_log_likelihoods(found)
     pending = wanted
 
     def of_fit(flags: np.ndarray) -> np.ndarray:
@@ -307,9 +315,9 @@ def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: np.ndarray
     while np.any(pending):
         promising = pending & ~lost & ~spiky
         eligible = np.where(np.repeat(of_fit(promising), n_init), promising, pending & ~lost)
-        score = np.where(eligible, promise, -np.inf).reshape(-1, n_init)
+        score = np.where(eligible.reshape(promise.shape), promise, -np.inf)
         # Rounding must not choose.
-        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin[:, None], axis=1)
+        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin, axis=1)
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         found = work.run(found, candidates, options.tol, options.max_iter, ACCURATE, "float64")
@@ -350,6 +358,16 @@ class _Work(NamedTuple):
             dtype=dtype,
         )
         return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
+
+    def mean_log_likelihoods(self, found: Runs) -> Float[np.ndarray, "g r"]:
+        """Of every start of every fit, per sample of weight 1; -inf where there is none."""
+        n_init = self.program.layout.n_init
+        log_likelihood = np.asarray(found.states.log_likelihood).reshape(-1, n_init)
+        total_weight = np.asarray(self.sets.total_weight)
+        n_fits = len(log_likelihood)
+        total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
+        mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
+        return np.where(np.isnan(mean), -np.inf, mean)
 
 
 def _to_ends(

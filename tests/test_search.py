@@ -1,0 +1,33 @@
+"""Which runs go on, and which are left behind."""
+
+import numpy as np
+import pytest
+
+from jaxgmm.search import DISTINCT, _among_best
+
+MARGIN = 1e-6
+
+
+@pytest.mark.parametrize(
+    ("score", "unsound", "finalists"),
+    [
+        ([-3.0, -1.0, -2.0, -4.0], [], [1, 2]),
+        ([-3.0, -1.0, -2.0, -np.inf], [1, 2], [0, 3]),
+        ([-3.0, -1.0, -2.0, -4.0], [0, 1, 2], [3, 1]),
+        ([-2.0, -2.0, -2.0, -2.0], [], [0, 1]),
+        ([-2.0, -2.0, -2.0 + MARGIN / 3, -4.0], [], [0, 3]),
+        ([-2.0, -2.0 + DISTINCT / 8, -1.0, -1.0 - DISTINCT / 8], [], [2, 1]),
+        ([-np.inf, -np.inf, -np.inf, -np.inf], [], [0, 1]),
+    ],
+    ids=["best", "sound first", "unsound last", "all alike", "equal", "distinct", "none"],
+)
+def test_finalists_are_sound_and_distinct_before_they_are_best(
+    score: list[float], unsound: list[int], finalists: list[int]
+) -> None:
+    # Beside a fit that would choose otherwise, were rows mixed up.
+    scores = np.array([[-4.0, -3.0, -2.0, -1.0], score])
+    is_unsound = np.zeros((2, 4), bool)
+    is_unsound[1, unsound] = True
+    found = _among_best(scores, is_unsound, 2, MARGIN)
+    assert np.flatnonzero(found[0]).tolist() == [2, 3]
+    assert np.flatnonzero(found[1]).tolist() == sorted(finalists)
