@@ -12,7 +12,7 @@ import pytest
 from reference import em
 
 import jaxgmm
-from benchmarks import compilation, gpu, outcome, reference, report, run, scikit, targets
+from benchmarks import compilation, gpu, optima, outcome, reference, report, run, scikit, targets
 from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
@@ -136,6 +136,25 @@ def test_report_puts_tables_between_the_markers(rows, tmp_path):
     assert text.endswith("after\n")
     assert "old" not in text
     assert text.count("`steps-2d`: 6 × 300 × 2, K = 3") == 1
+
+
+def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
+    work = problem(tiny("converge-2d", 12))
+    rng = np.random.default_rng(0)
+    corners = 20 * np.array([[0, 0], [1, 0], [0, 1]])
+    work = work._replace(data=(corners[rng.integers(3, size=(12, 300))] + rng.normal(size=(12, 300, 2))).astype("f4"))
+    results = optima.measured(work, n_seeds=2, n_compared=2)
+    for row in [*results["jaxgmm"], *results["scikit-learn, other seeds"]]:
+        assert abs(row["mean_difference"]) < 1e-5
+        assert row["share_better"] == row["share_worse"] == row["failures"] == 0
+    for row in (results["finalists"]["finalists"], results["finalists"]["fewer"]):
+        assert row["share_same"] == 1
+        assert 0 < row["share_of_iterations"] < 1
+    file = tmp_path / "optima.json"
+    file.write_text(json.dumps({"environment": environment(), **results}))
+    text = report.tables(report.Results([file]))
+    assert "Ten starts on all 12 data sets of `converge-2d`" in text
+    assert "5 finalists reach the optimum of all of them for 100% of the data sets" in text
 
 
 def test_figure_is_drawn(rows, tmp_path):
