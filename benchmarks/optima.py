@@ -2,8 +2,8 @@
 
     python -m benchmarks.optima
 
-One data set of fifty may decide the mean difference, and which start finds its optimum is chance. So this asks for all
-1,000, and for several seeds of both.
+Of few data sets one may decide the mean difference, and whether a start finds its optimum is chance. So this asks for
+all 1,000, and for several seeds of both.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MANY_STARTS, N_FINALISTS, REPEATS = 50, 5, 5
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.optima")
     parser.add_argument("--seeds", type=int, default=10, help="seeds of jaxgmm's starts")
-    parser.add_argument("--compared", type=int, default=2, help="seeds of scikit-learn's, all compared with the first")
+    parser.add_argument("--compared", type=int, default=2, help="seeds of scikit-learn's, one at least")
     parser.add_argument("--out", type=Path, default=RESULTS / "optima.json")
     options = parser.parse_args()
     results = {"environment": environment(), **measured(problem(SCENARIO), options.seeds, options.compared)}

@@ -127,14 +127,19 @@ def _optima(results: dict | None) -> str:
         return ""
     own = [row["mean_difference"] for row in results["jaxgmm"]]
     theirs = ", ".join(f"{row['mean_difference']:+.5f}" for row in results["scikit-learn, other seeds"])
-    few = results["finalists"]["finalists"]
+    many = results["finalists"]
+    shares = {
+        name: f"{row['share_same']:.0%} of the data sets, with {row['share_of_iterations']:.0%} of the iterations, in "
+        f"{row['share_of_seconds']:.0%} of the time"
+        for name, row in many.items()
+        if isinstance(row, dict)
+    }
     return (
         f"Ten starts on all {results['n_data_sets']:,} data sets of `{results['scenario']}`: the mean log-likelihood "
         f"of jaxgmm's answers is {np.mean(own):+.5f} nats per sample from that of scikit-learn's, over {len(own)} "
         f"seeds ({min(own):+.5f} to {max(own):+.5f}; another seed of scikit-learn's own: {theirs}). Of "
-        f"{few['n_init']} starts, {few['n_finalists']} finalists reach the optimum of all of them for "
-        f"{few['share_same']:.0%} of the data sets, with {few['share_of_iterations']:.0%} of the iterations, in "
-        f"{few['share_of_seconds']:.0%} of the time."
+        f"{many['n_init']} starts, {many['finalists']['n_finalists']} finalists reach the optimum of all of them for "
+        f"{shares['finalists']}; {many['fewer']['n_init']} starts without finalists for {shares['fewer']}."
     )
 
 

@@ -96,8 +96,9 @@ def fit(
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
         n_finalists: take only the best so many starts of each data set to their ends, judged after 9 iterations; the
-            others end there, as `MAX_ITER` unless they have ended before. Starts about as good as a better one come
-            last, as they are likely to lead to the same optimum. None takes all. (Biernacki, Celeux and Govaert, 2003,
+            others end there, as `MAX_ITER` unless they have ended before. A start without spikes goes before one that
+            has some, and one whose likelihood is unlike those of better ones before one that probably leads to the
+            same optimum. None takes all, and so does `max_iter` of 9 or less. (Biernacki, Celeux and Govaert, 2003,
             "Choosing starting values for the EM algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
             less); 0 never stops early.

@@ -34,15 +34,17 @@ SEARCH_TOL = 1e-6
 # What the order of components changes in a log-likelihood of float64, in nats per sample.
 ROUNDING = 1e-12
 
-# Iterations after which the finalists among the starts are chosen, and what their mean log-likelihoods then differ by,
-# in nats, where they are on their way to different optima: few of the best, or none, should lead to the same.
+# Iterations after which the finalists among the starts are chosen.
 SHORT = 9
+
+# Starts whose mean log-likelihoods then differ by less, in nats, are likely to be on their way to the same optimum.
 DISTINCT = 0.02
 
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10
 
-# Steps of a run of one component: the first makes its M-step, which is the optimum, and the second finds that out.
+# Steps of a run of one component that starts from clusters: the first makes an M-step, which changes nothing, and the
+# second finds that out.
 STEPS_OF_ONE = 2
 
 # What must be left of a variance after cancellation, in machine epsilons. Below SOUND its digits are noise. A float32
@@ -289,8 +291,11 @@ def _among_best(
     Sound ones come before others, distinct ones before repetitions of a better one, and of equal ones the first.
     """
     order = np.lexsort((-np.round(score / margin), unsound), axis=1)
-    rounded, is_unsound = (np.take_along_axis(row, order, axis=1) for row in (np.round(score / DISTINCT), unsound))
-    is_repetition = np.pad(rounded[:, 1:] == rounded[:, :-1], ((0, 0), (1, 0)))
+    in_order, is_unsound = (np.take_along_axis(row, order, axis=1) for row in (score, unsound))
+    is_repetition, kept = np.zeros_like(unsound), np.full(len(score), np.inf)
+    for r, own in enumerate(in_order.T):
+        is_repetition[:, r] = (kept - DISTINCT < own) & (own < kept + DISTINCT)
+        kept = np.where(is_repetition[:, r], kept, own)
     order = np.take_along_axis(order, np.argsort(2 * is_unsound + is_repetition, axis=1, stable=True), axis=1)
     is_finalist = np.zeros_like(unsound)
     np.put_along_axis(is_finalist, order[:, :n_finalists], True, axis=1)

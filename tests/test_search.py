@@ -16,10 +16,22 @@ MARGIN = 1e-6
         ([-3.0, -1.0, -2.0, -4.0], [0, 1, 2], [3, 1]),
         ([-2.0, -2.0, -2.0, -2.0], [], [0, 1]),
         ([-2.0, -2.0, -2.0 + MARGIN / 3, -4.0], [], [0, 3]),
-        ([-2.0, -2.0 + DISTINCT / 8, -1.0, -1.0 - DISTINCT / 8], [], [2, 1]),
+        ([-2.0, -2.0 + DISTINCT / 2, -1.0, -1.0 - DISTINCT / 2], [], [2, 1]),
+        ([-2.5 * DISTINCT - 1e-5, -2.5 * DISTINCT, -2.0, -3.0], [], [1, 2]),
+        ([-1.0, -1.0 + DISTINCT / 2, -3.0, -2.0], [1], [0, 3]),
         ([-np.inf, -np.inf, -np.inf, -np.inf], [], [0, 1]),
     ],
-    ids=["best", "sound first", "unsound last", "all alike", "equal", "distinct", "none"],
+    ids=[
+        "best",
+        "sound first",
+        "unsound last",
+        "all alike",
+        "equal",
+        "distinct",
+        "close",
+        "distinct and sound",
+        "none",
+    ],
 )
 def test_finalists_are_sound_and_distinct_before_they_are_best(
     score: list[float], unsound: list[int], finalists: list[int]

@@ -1,7 +1,7 @@
 """Starts: where EM begins when the user does not say.
 
 Every random draw inverts the cumulative distribution over sample weights, with uniforms whose number does not depend on
-N. So a sample of weight 0 can never be drawn, and padding a data set changes nothing.
+N. So a sample of weight 0 is not drawn, and padding a data set changes nothing.
 """
 
 import math
@@ -22,13 +22,13 @@ from jaxgmm.reductions import sum_over
 
 MAX_LLOYD = 100
 
-# Of every TURN starts of k-means++, number FORGY has seeds that are drawn uniformly, and number POLISHED makes POLISH
-# iterations of Lloyd's algorithm. On most data sets greedy seeds alone lead to the best optimum most often, on some one
-# of these does so ten times more often, so ten starts need all three.
+# Of every TURN starts of k-means++, counted from 0, FORGY has seeds that are drawn uniformly, and POLISHED makes a few
+# iterations of Lloyd's algorithm; the others are clusters around greedy seeds. These are best where components are
+# many, uniform seeds find optima of few overlapping ones that they hardly do, and for some Lloyd's algorithm is needed.
 TURN = 5
 FORGY = 2
 POLISHED = 4
-POLISH = 10
+LLOYD_ITERATIONS = 10
 
 # A cluster of one sample has no covariance, and EM seldom leaves the spike that it makes. So the first covariances are
 # drawn towards the pooled one, with this share of a component's fair number of samples as weight.
@@ -83,7 +83,7 @@ def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
     algorithm.
     """
     turn = start % TURN
-    return _clusters(key, task, turn == FORGY, jnp.where(turn == POLISHED, POLISH, 0))
+    return _clusters(key, task, turn == FORGY, jnp.where(turn == POLISHED, LLOYD_ITERATIONS, 0))
 
 
 def k_means(key: Array, _start: Array, task: Task) -> Mixture:
@@ -142,8 +142,8 @@ def _seeded_labels(
 ) -> Int[Array, " n"]:
     """Index of the nearest seed.
 
-    A seed of greedy k-means++ is that of several candidates, drawn by squared distance, that leaves the least inertia.
-    Drawn uniformly, it is one that differs from those before it.
+    A greedy seed is that of several candidates, drawn by squared distance, that leaves the least inertia. A uniform
+    seed is drawn by weight from the samples that differ from all seeds before it. Where none does, a cluster is empty.
     """
     n_candidates = min(2 + int(math.log(len(present))), MOST_CANDIDATES)
     uniforms = jax.random.uniform(key, (len(present), MOST_CANDIDATES), dtype=x.dtype)[:, :n_candidates]

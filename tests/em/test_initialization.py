@@ -31,13 +31,16 @@ def test_first_largest_is_argmax() -> None:
     np.testing.assert_array_equal(_first_largest(jnp.asarray(rows)), np.argmax(rows, axis=0))
 
 
-def seeded(x: np.ndarray, n_seeds: int, n_starts: int, *, uniformly: bool) -> np.ndarray:
+def seeded(
+    x: np.ndarray, n_seeds: int, n_starts: int, *, uniformly: bool, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Labels `(n_starts, N)` of samples `(N, D)`, with room for two seeds more than there are."""
+    given = jnp.ones(len(x)) if weights is None else jnp.asarray(weights)
     present = jnp.arange(n_seeds + 2) < n_seeds
     keys = jax.random.split(jax.random.key(0), n_starts)
 
     def labels(key: jax.Array) -> jax.Array:
-        return _seeded_labels(key, jnp.asarray(x.T), jnp.ones(len(x)), present, jnp.asarray(uniformly))
+        return _seeded_labels(key, jnp.asarray(x.T), given, present, jnp.asarray(uniformly))
 
     with jax.enable_x64(True):
         return np.asarray(jax.vmap(labels)(keys))
@@ -52,6 +55,15 @@ def test_a_far_sample_is_a_greedy_seed_always_and_a_uniform_one_as_often_as_any(
     assert share_alone(seeded(x, 3, 200, uniformly=False)) == 1
     # Three of twenty samples; the standard error of 2,000 starts is 0.008.
     assert abs(share_alone(seeded(x, 3, 2000, uniformly=True)) - 3 / 20) < 0.03
+
+
+@pytest.mark.parametrize("uniformly", [False, True])
+def test_samples_of_weight_0_are_no_seeds(uniformly: bool) -> None:
+    # Three places with weight, and far from them many without: seeds there would leave these three fewer labels.
+    x = np.append(1000.0 + np.arange(60.0)[:, None], [[0.0], [1.0], [3.0]], axis=0)
+    weights = (x[:, 0] < 1000).astype(float)
+    for labels in seeded(x, 3, 100, uniformly=uniformly, weights=weights):
+        assert len(np.unique(labels[-3:])) == 3
 
 
 @pytest.mark.parametrize("uniformly", [False, True])
