@@ -328,19 +328,18 @@ def test_slow_clusters_go_on_from_where_scikit_learn_stops(slow_to_converge):
     np.testing.assert_allclose(tight.mixture.weights, model.weights_, atol=1e-5)
 
 
-def test_slow_clusters_reach_a_quarter_and_three_quarters_from_any_key_once_tol_asks_for_it(slow_to_converge):
+def test_slow_clusters_reach_a_quarter_and_three_quarters_from_nearly_any_key_once_tol_asks_for_it(slow_to_converge):
     model, optimum = scikit_learn_optimum(slow_to_converge)
     np.testing.assert_allclose(np.sort(model.weights_), [0.25, 0.75], atol=0.02)
-    for key in range(5):
-        # The default tol leaves some keys at weights of 0.32 or 0.37, within 1e-3 nats per sample of the optimum.
-        default = jaxgmm.fit(slow_to_converge, 2, key=key)
-        assert default.status == Status.CONVERGED
-        assert optimum - default.log_likelihood < 1e-3 * len(slow_to_converge)
-
-        tight = jaxgmm.fit(slow_to_converge, 2, key=key, tol=1e-8)
-        assert tight.status == Status.CONVERGED
-        assert optimum - tight.log_likelihood < 1e-3
-        np.testing.assert_allclose(np.sort(tight.mixture.weights), np.sort(model.weights_), atol=2e-3)
+    # The default tol leaves some keys at weights of 0.32 or 0.37, within 1e-3 nats per sample of the optimum.
+    default, tight = ([jaxgmm.fit(slow_to_converge, 2, key=key, tol=tol) for key in range(20)] for tol in (1e-5, 1e-8))
+    assert all(fit.status == Status.CONVERGED for fit in [*default, *tight])
+    # Of ten starts three lead there, so one key of forty, about, finds a lower optimum; another finds a higher one.
+    assert sum(optimum - fit.log_likelihood < 1e-3 * len(slow_to_converge) for fit in default) >= 18
+    assert sum(optimum - fit.log_likelihood < 1e-3 for fit in tight) >= 18
+    same = [np.sort(fit.mixture.weights) for fit in tight if abs(optimum - fit.log_likelihood) < 1e-3]
+    assert len(same) >= 16
+    np.testing.assert_allclose(same, np.tile(np.sort(model.weights_), (len(same), 1)), atol=2e-3)
 
 
 # The NumPy twin
