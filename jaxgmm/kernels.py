@@ -22,7 +22,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxlib import version
 
 # Neither marks nor options are public interfaces of XLA. Versions of jaxlib, from first to last, that know them.
-_KNOWN = ((0, 8), (0, 11))
+_KNOWN = ((0, 8), (0, 12))
 _WITH_OLD_GENERATOR = ((0, 8), (0, 10))
 
 

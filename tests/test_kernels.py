@@ -29,7 +29,15 @@ def test_marked_call_becomes_one_kernel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("jaxlib", "known"),
-    [("0.7.2", False), ("0.8.0", True), ("0.10.2", True), ("0.11.2", True), ("0.12.0", False), ("1.0.0", False)],
+    [
+        ("0.7.2", False),
+        ("0.8.0", True),
+        ("0.10.2", True),
+        ("0.11.2", True),
+        ("0.12.0", True),
+        ("0.13.0", False),
+        ("1.0.0", False),
+    ],
 )
 def test_known_versions(jaxlib: str, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels.version, "__version__", jaxlib)
@@ -43,7 +51,8 @@ def test_known_versions(jaxlib: str, known: bool, monkeypatch: pytest.MonkeyPatc
         ("0.10.2", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
         # The older generator is gone, and with it the option, which would be refused.
         ("0.11.2", "xla_cpu_prefer_vector_width", "xla_cpu_prefer_vector_width"),
-        ("0.12.0", None, None),
+        ("0.12.0", "xla_cpu_prefer_vector_width", "xla_cpu_prefer_vector_width"),
+        ("0.13.0", None, None),
     ],
 )
 def test_compilers_are_told_what_they_know(
