@@ -25,7 +25,7 @@ from benchmarks.outcome import mean_log_likelihoods
 from benchmarks.run import chosen
 from benchmarks.scenarios import SCENARIOS, Problem, problem
 from jaxgmm import chunk
-from jaxgmm.search import Runs
+from jaxgmm.runs import Runs
 
 SCENARIO = SCENARIOS["converge-2d"]
 MANY_STARTS, N_FINALISTS, REPEATS = 50, 5, 5

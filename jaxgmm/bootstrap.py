@@ -17,7 +17,7 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit import Precision, WeightsOf, fit_batch, read_weights, what_to_run
 from jaxgmm.mixture import Mixture, draw
-from jaxgmm.search import Combination, Options, Program
+from jaxgmm.program import Combination, Options, Program
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]

@@ -22,7 +22,9 @@ from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.kernels import QUICKLY
 from jaxgmm.mixture import Mixture
-from jaxgmm.search import ROUNDING, DataSets, Layout, Models, Options, Program, all_runs, form_of
+from jaxgmm.program import Layout, Models, Options, Program
+from jaxgmm.runs import DataSets, form_of
+from jaxgmm.search import ROUNDING, all_runs
 from jaxgmm.status import Status
 
 

@@ -16,7 +16,7 @@ from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job, chunks
-from jaxgmm.search import Combination, Layout, Models, Options, Program, Slots
+from jaxgmm.program import Combination, Layout, Models, Options, Program, Slots
 
 Precision = Literal["mixed", "float32", "float64"]
 
@@ -108,8 +108,9 @@ def fit(
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
-        precision: `"mixed"` searches among starts in float32, unless there is little to do, and finishes in float64;
-            `"float32"` and `"float64"` do all iterations in one precision. Preparation and results are float64 always.
+        precision: `"mixed"` goes nearly to the end in float32, unless there is little to do, and finishes the best
+            start of every data set in float64; `"float32"` and `"float64"` do all iterations in one precision.
+            Preparation and results are float64 always.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
         progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
@@ -246,8 +247,8 @@ def what_to_run(
         quickly=False,
         n_history=n_history,
         n_snapshots=0 if snapshots is None else len(snapshots),
-        single=Slots(1),
-        together=Slots(1),
+        search=Slots(1, 1),
+        finish=Slots(1, 1),
     )
     no_models = Models(*np.empty((3, 0), np.int32))
     return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models, snapshots)

@@ -14,7 +14,7 @@ from jaxgmm.engine.batch import Batch, padded
 from jaxgmm.fit import WeightsOf, fit_job, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 from jaxgmm.plan import Chunk, Job
-from jaxgmm.search import Combination, Options, Program
+from jaxgmm.program import Combination, Options, Program
 
 # Samples whose densities are computed at a time.
 TILE = 2048

@@ -26,7 +26,7 @@ from jaxgmm.engine.devices import (
     power_of_two_below,
 )
 from jaxgmm.kernels import are_known
-from jaxgmm.search import Combination, Options, Program, Slots, models_of
+from jaxgmm.program import Combination, Options, Program, Slots, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -45,6 +45,11 @@ LITTLE = 0.01
 # ones cost as much as others.
 UNEVEN = 0.2
 RUNS_OF_A_SLOT = 32
+
+# Steps between two looks for ended runs: a look costs a fraction of a step, a late one wastes half the stride. A run of
+# one component that starts from clusters finds out with its second step that the first has changed nothing, and most
+# runs that a search has brought near their ends make few more.
+STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
 
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
@@ -116,7 +121,7 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `quickly`, `single`, `together`) is decided here.
+            `search_dtype`, `quickly`, `search`, `finish`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -182,7 +187,7 @@ def _of_one_length(
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
         n_runs = len(options.models.form) * program.layout.n_init
-        enough = 1 if program.single.by_vectors else -(-RUNS_OF_A_SLOT * program.single.number // n_runs)
+        enough = 1 if program.search.by_vectors else -(-RUNS_OF_A_SLOT * program.search.number // n_runs)
         sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough if uneven else 0))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
@@ -206,26 +211,26 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    single, together = _slots(n_samples, tile, n_rows, data, program, options, machine)
+    search, finish = _slots(n_samples, tile, n_rows, data, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
     program = program._replace(
         layout=layout._replace(tile=tile, group=group),
         # By vectors, all exponentials are in marked calls.
-        quickly=program.quickly and single.by_vectors,
-        single=single,
-        together=together,
+        quickly=program.quickly and search.by_vectors,
+        search=search,
+        finish=finish,
     )
     # Empty slots are left out where runs are read in turn.
-    least = 1 if single.by_vectors else together.number if together.stacked else -(-single.number // n_runs)
+    least = 1 if search.by_vectors else search.number if search.stacked else -(-search.number // n_runs)
     return program, n_samples, data_set_bytes, least
 
 
 def _slots(
     n_samples: int, tile: int, n_rows: int, data: Batch, program: Program, options: Options, machine: Machine
 ) -> tuple[Slots, Slots]:
-    """Slots for single runs, and for the starts of all data sets."""
+    """Slots of the search, and of what finishes it."""
     layout, n_features = program.layout, data.samples.shape[1]
     n_components, n_runs = layout.n_components, len(options.models.form) * layout.n_init
     in_one_kernel = machine.is_cpu and are_known()
@@ -248,7 +253,10 @@ def _slots(
     )
     if as_one_kernel:
         number = min(number, power_of_two_below(most))
-    single = Slots(number, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
+    stride = STRIDE_OF_SHORT_RUNS if n_components == 1 else STRIDE
+    single = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
+    if program.precision == "mixed" and program.search_dtype == "float32":
+        return single, single._replace(stride=STRIDE_OF_SHORT_RUNS)
     # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
     # product would be small, and where no other way is faster.
     if (
@@ -263,9 +271,8 @@ def _slots(
         or n_components * n_rows > FEW_ROWS
     ):
         return single, single
-    return single, Slots(
-        n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine), stacked=True
-    )
+    number = n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine)
+    return Slots(number, stride, stacked=True), single
 
 
 def _sample_bytes(n_rows: int, n_components: int) -> int:

@@ -35,7 +35,7 @@ from jaxgmm.fit import (
 from jaxgmm.held_out import densities_of, held_out
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
-from jaxgmm.search import Combination, Options, Program
+from jaxgmm.program import Combination, Options, Program
 from jaxgmm.splitting import split_widest
 from jaxgmm.status import Status
 

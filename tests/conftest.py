@@ -17,6 +17,8 @@ CHECKED = [
         "diagnosis",
         "em",
         "engine",
+        "program",
+        "runs",
         "search",
         "chunk",
         "plan",
@@ -48,6 +50,20 @@ def _programs_are_released() -> Iterator[None]:
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def float32_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In mixed precision; else float64 would, as there is little to do in a test."""
+    from jaxgmm import plan
+
+    monkeypatch.setattr(plan, "SHORT_SEARCH", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _float32_searches_where_a_test_asks_for_mixed_precision(request: pytest.FixtureRequest) -> None:
+    if hasattr(request.node, "callspec") and request.node.callspec.params.get("precision") == "mixed":
+        request.getfixturevalue("float32_searches")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,6 +15,8 @@ FLOORS = [
     {"splitting"},
     {"em"},
     {"engine"},
+    {"program"},
+    {"runs"},
     {"search"},
     {"chunk", "plan", "arguments"},
     {"fit"},

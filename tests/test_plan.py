@@ -45,13 +45,13 @@ def test_small_data_sets_are_read_by_vectors(
     shape: tuple[int, ...], n_components: int, family: str, by_vectors: bool
 ) -> None:
     program = planned(shape, n_components, family).jobs[0].program
-    assert program.single.by_vectors is by_vectors
-    assert program.together == program.single
+    assert program.search.by_vectors is by_vectors
+    assert program.finish._replace(stride=program.search.stride) == program.search
 
 
 def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
-    assert planned((1000, 300, 2)).jobs[0].program.single.number == SLOTS_IN_TURN
-    assert planned((300, 2)).jobs[0].program.single.number == 16
+    assert planned((1000, 300, 2)).jobs[0].program.search.number == SLOTS_IN_TURN
+    assert planned((300, 2)).jobs[0].program.search.number == 16
 
 
 def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
@@ -83,7 +83,7 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
 def test_larger_covariances_are_inverted_as_one_kernel(
     shape: tuple[int, ...], n_components: int, family: str, as_one_kernel: bool
 ) -> None:
-    assert planned(shape, n_components, family).jobs[0].program.single.as_one_kernel is as_one_kernel
+    assert planned(shape, n_components, family).jobs[0].program.search.as_one_kernel is as_one_kernel
 
 
 @pytest.mark.parametrize("n_features", [4, 8, 15, 30])
@@ -92,7 +92,7 @@ def test_larger_covariances_are_inverted_as_one_kernel(
 def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
     n_features: int, n_components: int, n_samples: int
 ) -> None:
-    slots = planned((4, n_samples, n_features), n_components).jobs[0].program.single
+    slots = planned((4, n_samples, n_features), n_components).jobs[0].program.search
     n_entries = slots.number * n_components * n_features**2
     assert n_entries <= MOST_ENTRIES or not slots.as_one_kernel
 
@@ -100,7 +100,7 @@ def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
 def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
     def is_stacked(shape: tuple[int, ...], family: str, **changes: object) -> bool:
         program = planned(shape, 3, family, tol=0.0, **changes).jobs[0].program
-        return program.together.stacked
+        return program.search.stacked
 
     assert is_stacked((100, 2000, 2), "full", precision="float32")
     assert is_stacked((100, 300, 5), "diag", precision="float32")
@@ -111,13 +111,24 @@ def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
 
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def marked(**changes: object) -> list[bool]:
-        both = [planned((1000, 300, n_features), **changes).jobs[0].program.single for n_features in (2, 8)]
+        both = [planned((1000, 300, n_features), **changes).jobs[0].program.search for n_features in (2, 8)]
         return [slots.by_vectors or slots.as_one_kernel for slots in both]
 
     assert marked() == [True, True]
     assert marked(device=Gpu) == [False, False]
     monkeypatch.setattr(plan, "are_known", lambda: False)
     assert marked() == [False, False]
+
+
+def test_float32_searches_where_there_is_enough_to_do() -> None:
+    def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
+        program = planned((n_data_sets, 300, 2), **changes).jobs[0].program
+        return program.search_dtype, program.finish.stride
+
+    assert search(4) == ("float64", plan.STRIDE)
+    # Where float64 has a program of its own, it looks more often for the runs that it has to finish.
+    assert search(1000) == ("float32", plan.STRIDE_OF_SHORT_RUNS)
+    assert search(1000, precision="float64")[1] == plan.STRIDE
 
 
 def test_uneven_work_is_cut_finer() -> None:

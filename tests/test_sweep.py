@@ -11,7 +11,7 @@ import pytest
 from sklearn.mixture import GaussianMixture
 
 import jaxgmm
-from jaxgmm import Status, chunk, search
+from jaxgmm import Status, chunk, runs
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.held_out import folds
 
@@ -205,7 +205,7 @@ def test_all_models_share_a_few_programs() -> None:
     jax.clear_caches()
     x = np.stack([clusters(seed, n_samples=200) for seed in range(8)])
     jaxgmm.sweep(x, range(1, 6), covariance_type=ALL, n_init=5)
-    programs = {chunk._begin, search._run, search._run_quickly, chunk._chosen}
+    programs = {chunk._begin, runs._run, runs._run_quickly, chunk._chosen}
     assert sum(program._cache_size() for program in programs) <= 12
 
 

@@ -23,7 +23,7 @@ from jaxgmm.cli import options as of
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
-from jaxgmm.search import Combination
+from jaxgmm.program import Combination
 from jaxgmm.sweep import LRT, check_test
 
 Item = TypeVar("Item")

@@ -15,10 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-# Steps between two looks for finished slots where runs differ in length: a look costs a fraction of a step, a late one
-# wastes half the stride.
-STRIDE = 4
-
 Result = TypeVar("Result")
 Tree = TypeVar("Tree")
 
@@ -88,7 +84,7 @@ def run_queue(
     kind: Kind,
     results: Result,
     n_slots: int,
-    stride: int = STRIDE,
+    stride: int,
 ) -> tuple[Result, Int[Array, ""]]:
     """Takes every run of a queue to its end.
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.engine.slots import STRIDE, Busy, Kind, run_queue
+from jaxgmm.engine.slots import Busy, Kind, run_queue
+
+STRIDE = 4
 
 
 class Counter(NamedTuple):
@@ -37,7 +39,7 @@ def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) 
 
     results = Counter(jnp.full(len(targets), -1, jnp.int32), jnp.full(len(targets), -1, jnp.int32))
     kind = Kind(load, begin, read, advance, is_finished=lambda state: state[0], unload=lambda state: state[1])
-    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), kind, results, n_slots)
+    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), kind, results, n_slots, STRIDE)
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 3, 8, 16])
@@ -103,7 +105,7 @@ def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
         read_busy=read_busy,
     )
     queue = jnp.arange(5, dtype=jnp.int32)
-    steps, executed = run_queue(queue, jnp.asarray(5), kind, jnp.full(5, -1, jnp.int32), 4)
+    steps, executed = run_queue(queue, jnp.asarray(5), kind, jnp.full(5, -1, jnp.int32), 4, STRIDE)
     assert steps.tolist() == targets.tolist()
     # The four idle slots beside the last of the long run cost nothing.
     assert executed == sum(-(-int(target) // STRIDE) * STRIDE for target in targets)

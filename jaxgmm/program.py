@@ -1,0 +1,145 @@
+"""What compiled programs are made for, and what they are told when they run.
+
+A `Program` is known when it is compiled: shapes, and what is worth a program of its own. `Options` are not: changing
+them compiles nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxgmm.em.covariance import FAMILIES
+
+# Number of components, name of the family, and ridge: a model as users say it.
+Combination = tuple[int, str, float]
+
+
+class Layout(NamedTuple):
+    """What all programs of a chunk are compiled for.
+
+    Attributes:
+        families: names of the families; they agree in `diagonal`, so that their runs share programs.
+        n_components: K that arrays have room for.
+        has_absent: whether models may have fewer components.
+        n_init: R; 1 for explicit starts.
+        tile: samples that an E-step reads at a time, or 0 for all.
+        group: data sets whose starts are made at the same time, a power of two.
+        absolute_ridge: whether ridges are in squared data units.
+        ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
+    """
+
+    families: tuple[str, ...]
+    n_components: int
+    has_absent: bool
+    n_init: int
+    tile: int
+    group: int = 1
+    absolute_ridge: bool = False
+    ends_with_m_step: bool = False
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether components are axis-aligned."""
+        return FAMILIES[self.families[0]].diagonal
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The ways in which the families want data sets standardised."""
+        return tuple(dict.fromkeys(FAMILIES[name].closed_under for name in self.families))
+
+
+class Slots(NamedTuple):
+    """What sits in slots, and how those step.
+
+    Attributes:
+        number: S of them.
+        stride: steps between two looks for ended runs.
+        stacked: whether a slot holds a data set with all its starts, rather than a single run.
+        by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
+        as_one_kernel: whether covariances are inverted by one kernel; see `jaxgmm.elimination`.
+    """
+
+    number: int
+    stride: int
+    stacked: bool = False
+    by_vectors: bool = False
+    as_one_kernel: bool = False
+
+
+class Program(NamedTuple):
+    """What programs are compiled for, and which of them are run.
+
+    Attributes:
+        layout: what they have in common.
+        init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
+        n_finalists: starts of each fit that are taken to their ends; the others end after a few iterations.
+        precision: `"mixed"`, `"float32"` or `"float64"`.
+        search_dtype: type of the search in mixed precision; where that is float64, it shares the finish's program.
+        quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
+        n_history: length of the recorded history; 0 when none is asked for.
+        n_snapshots: iterations after which the parameters are recorded; 0 likewise.
+        search: slots of the search, or of all there is to do in one precision.
+        finish: slots of the runs that float64 finishes.
+    """
+
+    layout: Layout
+    init: str
+    n_finalists: int
+    precision: str
+    search_dtype: str
+    quickly: bool
+    n_history: int
+    n_snapshots: int
+    search: Slots
+    finish: Slots
+
+
+class Models(NamedTuple):
+    """The M models that are fitted to every data set.
+
+    Attributes:
+        n_components: K of each.
+        family: its number among `Layout.families`.
+        form: its number among the P forms in which a data set is standardised; see `models_of`.
+    """
+
+    n_components: Int[Array | np.ndarray, " m"]
+    family: Int[Array | np.ndarray, " m"]
+    form: Int[Array | np.ndarray, " m"]
+
+
+class Options(NamedTuple):
+    """What compiled programs are told.
+
+    Attributes:
+        tol: smallest gain of the mean log-likelihood to go on for.
+        max_iter: iterations at most.
+        reg_covar: the ridges, as fractions of each feature's variance unless they are absolute.
+        key: random key, or seed.
+        models: what is fitted.
+        snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
+    """
+
+    tol: float
+    max_iter: int
+    reg_covar: Float[Array | np.ndarray, " i"]
+    key: Array | np.int64
+    models: Models
+    snapshots: Int[Array | np.ndarray, " p"] | None
+
+
+def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
+    """Families, ridges and models of some combinations of K, family and ridge.
+
+    A data set has a form for each way in which the families want it standardised, and of that one for each ridge.
+    """
+    families = tuple(dict.fromkeys(family for _, family, _ in combinations))
+    kinds = list(dict.fromkeys(FAMILIES[family].closed_under for family in families))
+    ridges = list(dict.fromkeys(ridge for _, _, ridge in combinations))
+    rows = [
+        (k, families.index(family), kinds.index(FAMILIES[family].closed_under) * len(ridges) + ridges.index(ridge))
+        for k, family, ridge in combinations
+    ]
+    return families, np.array(ridges, np.float64), Models(*np.array(rows, np.int32).T)
