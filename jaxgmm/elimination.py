@@ -6,7 +6,8 @@ accurately as the way through the factor does, and in fewer operations.
 
 Library routines handle one matrix after another, which for small ones costs far more than the arithmetic. Here every
 operation is one on all matrices. Up to `UNROLLED_SIZE` they are written out entry by entry; above, a step eliminates
-one feature of all matrices, and the loop over the features can be one kernel of a CPU (`jaxgmm.kernels`).
+one feature of all matrices, and the loop over the features can be one kernel of a CPU (`jaxgmm.kernels`). On a GPU,
+where each turn of a loop starts several kernels, the steps are written out one after another instead.
 """
 
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from jaxtyping import Array, Float
 from jaxgmm.kernels import in_one_kernel
 
 UNROLLED_SIZE = 3
+
+# Of more features, steps that are written out take long to compile.
+MOST_STEPS = 16
 
 # XLA divides operations on more entries than this among threads, which it cannot do within one kernel.
 MOST_ENTRIES = 2**14
@@ -38,8 +42,13 @@ def inverse_and_pivots(
     if a.shape[1] <= UNROLLED_SIZE:
         return _by_entries(a)
     # Matrices last: loops along them are what the compiler vectorises.
-    eliminate = in_one_kernel(_by_features) if as_one_kernel else _by_features
-    inverse, pivots = eliminate(jnp.moveaxis(a, 0, 2))
+    a = jnp.moveaxis(a, 0, 2)
+    if as_one_kernel:
+        inverse, pivots = in_one_kernel(_by_features)(a)
+    elif len(a) > MOST_STEPS:
+        inverse, pivots = _by_features(a)
+    else:
+        inverse, pivots = lax.platform_dependent(a, cpu=_by_features, default=_step_by_step)
     return jnp.moveaxis(inverse, 2, 0), jnp.moveaxis(pivots, 1, 0)
 
 
@@ -61,18 +70,30 @@ def _by_entries(a: Float[Array, "k d d *s"]) -> tuple[Float[Array, "k d d *s"], 
     return jnp.stack(inverse, axis=1), jnp.stack(pivots, axis=1)
 
 
+def _step_by_step(a: Float[Array, "d d k *s"]) -> tuple[Float[Array, "d d k *s"], Float[Array, "d k *s"]]:
+    pivots = []
+    for j in range(len(a)):
+        pivots.append(a[j, j])
+        a = _without(a, a[j], a[j, j : j + 1], jnp.asarray(np.arange(len(a)) == j).reshape(-1, *[1] * (a.ndim - 2)))
+    return -a, jnp.stack(pivots)
+
+
 def _by_features(a: Float[Array, "d d k *s"]) -> tuple[Float[Array, "d d k *s"], Float[Array, "d k *s"]]:
     def step(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         rest, pivots = carry
         row = lax.dynamic_index_in_dim(rest, j, keepdims=False)
         pivot = lax.dynamic_index_in_dim(row, j)
         is_j = lax.broadcasted_iota(jnp.int32, row.shape, 0) == j
-        # With row and column j emptied, and -1 in place of the pivot, all entries change by one outer product.
-        row = jnp.where(is_j, -1, row)
-        rest = jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot)[:, None] * row[None]
-        return rest, jnp.where(is_j, pivot, pivots)
+        return _without(rest, row, pivot, is_j), jnp.where(is_j, pivot, pivots)
 
     # Not JAX's integers, which are traced: only a loop of known length can be differentiated in reverse.
     first, last = np.int32(0), np.int32(len(a))
     negative, pivots = lax.fori_loop(first, last, step, (a, jnp.zeros_like(a[0])))
     return -negative, pivots
+
+
+def _without(rest: Array, row: Array, pivot: Array, is_j: Array) -> Array:
+    """The matrices when feature j is eliminated, given their row j, its pivot, and which entry of the row that is."""
+    # With row and column j emptied, and -1 in place of the pivot, all entries change by one outer product.
+    row = jnp.where(is_j, -1, row)
+    return jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot)[:, None] * row[None]

@@ -51,6 +51,9 @@ RUNS_OF_A_SLOT = 32
 # runs that a search has brought near their ends make few more.
 STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
 
+# Runs for each slot of a GPU where they differ in length.
+RUNS_OF_A_GPU_SLOT = 4
+
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
 
@@ -247,6 +250,10 @@ def _slots(
         # One data set has no neighbours, and needs no more slots than it has runs.
         has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
         number = number if has_neighbours else min(number, power_of_two_above(n_runs))
+        if not machine.is_cpu:
+            # Idle slots cost as much as busy ones, at the end of the queue above all.
+            of_a_slot = RUNS_OF_A_GPU_SLOT if options.tol > 0 else 1
+            number = min(number, power_of_two_above(-(-n_runs * data.n_data_sets // of_a_slot)))
     most = MOST_ENTRIES // (n_components * n_features**2)
     as_one_kernel = (
         in_one_kernel and not layout.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)

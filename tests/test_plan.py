@@ -120,6 +120,14 @@ def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytes
     assert marked() == [False, False]
 
 
+@pytest.mark.parametrize(("tol", "runs_of_a_slot"), [(0.0, 1), (1e-5, 4)])
+def test_a_gpu_has_no_more_slots_than_runs_can_fill(tol: float, runs_of_a_slot: int) -> None:
+    # Ten starts of each, in mixed precision, which stacks none.
+    for n_data_sets in (2, 40, 300):
+        slots = planned((n_data_sets, 300, 5), device=Gpu, tol=tol).jobs[0].program.search
+        assert slots.number < 2 * 10 * n_data_sets / runs_of_a_slot
+
+
 def test_float32_searches_where_there_is_enough_to_do() -> None:
     def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
         program = planned((n_data_sets, 300, 2), **changes).jobs[0].program

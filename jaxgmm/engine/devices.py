@@ -90,13 +90,18 @@ def n_starting(start_bytes: int, machine: Machine) -> int:
 
 
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
-    """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy.
+    """How many data sets make a chunk: a power of two within the budget, small enough to keep all devices busy.
 
     Fewer than `least` leave slots empty. `enough`, if not 0, says that data sets take unequal time, and how many make
     the end of a chunk cheap, which are a few slow runs among empty slots: several chunks for each worker then even it
     out.
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
+    if not machine.is_cpu:
+        # Idle slots beside the last runs of a chunk cost as much as busy ones, so there are few chunks; what fills them
+        # up costs little.
+        share = -(-n_data_sets // len(set(machine.devices)))
+        return min(within_budget, power_of_two_above(max(share, min(least, n_data_sets))))
     n_workers = len(machine.devices)
     # One for each worker is best, unless that is rounded to a power of two so much that some workers would be idle.
     share = -(-n_data_sets // n_workers)

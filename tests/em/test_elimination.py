@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.cholesky import cholesky, inverse_lower
-from jaxgmm.elimination import MOST_ENTRIES, inverse_and_pivots
+from jaxgmm.elimination import MOST_ENTRIES, _by_features, _step_by_step, inverse_and_pivots
 
 
 def covariances(size: int, condition: float = 10.0) -> np.ndarray:
@@ -34,6 +34,17 @@ def test_inverse_and_pivots(size: int) -> None:
     reshaped = jnp.moveaxis(jnp.asarray(a).reshape(10, 5, size, size), 1, -1)
     for found, expected in zip(jax.jit(one_kernel)(reshaped), (inverse, pivots), strict=True):
         np.testing.assert_allclose(jnp.moveaxis(found, -1, 1).reshape(expected.shape), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [4, 8, 15])
+def test_steps_written_out_are_those_of_the_loop(size: int) -> None:
+    # Other platforms than a CPU take these, and are not at hand.
+    a = jnp.moveaxis(jnp.asarray(covariances(size)), 0, 2)
+    for found, expected in zip(_step_by_step(a), _by_features(a), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+    further = _step_by_step(a.reshape(size, size, 10, 5))
+    for found, expected in zip(further, _by_features(a), strict=True):
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e4])

@@ -39,6 +39,18 @@ def test_chunks_fill_the_slots_where_data_sets_suffice() -> None:
     assert chunk_size(10**6, 10**7, 64, CPU) * 10**7 <= CPU.chunk_budget
 
 
+class Gpu:
+    platform = "gpu"
+
+
+def test_a_gpu_gets_one_chunk_within_the_budget() -> None:
+    # Two workers, of one device.
+    gpu = Machine([Gpu()] * 2, working_set=256 * 2**20, chunk_budget=4 * 2**30)
+    assert chunk_size(100_000, 1000, 1, gpu) == 2**17
+    assert chunk_size(100_000, 1000, 1, gpu._replace(devices=[Gpu(), Gpu()] * 2)) == 2**16
+    assert chunk_size(10**6, 2**20, 1, gpu) == 2**12
+
+
 @pytest.mark.parametrize("n_data_sets", [100, 1000, 1025, 1100, 1500, 5000])
 def test_chunks_keep_all_workers_busy(n_data_sets: int) -> None:
     size = chunk_size(n_data_sets, 100, 1, CPU)
