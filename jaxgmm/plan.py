@@ -41,6 +41,10 @@ SHORT_SEARCH = 0.1
 # So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled.
 LITTLE = 0.01
 
+# So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in
+# XLA's one pool of threads.
+INDIVISIBLE = 0.02
+
 # So much work takes workers unequal time, in seconds, that more chunks pay, of so many runs for each slot where idle
 # ones cost as much as others.
 UNEVEN = 0.2
@@ -137,10 +141,11 @@ def chunks(
     work = seconds * n_components * float(np.sum(lengths))
     wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32", quickly=work < LITTLE)
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
+    uneven, indivisible = options.tol > 0 and work >= UNEVEN, work * machine.n_cores < INDIVISIBLE
     planned = []
-    uneven = options.tol > 0 and work >= UNEVEN
     for length in np.unique(lengths):
-        planned += _of_one_length(np.flatnonzero(lengths == length), int(length), data, jobs, machine, uneven)
+        of_length = np.flatnonzero(lengths == length)
+        planned += _of_one_length(of_length, int(length), data, jobs, machine, uneven, indivisible)
     return planned
 
 
@@ -184,13 +189,16 @@ def _of_one_length(
     jobs: list[tuple[np.ndarray, Program, Options]],
     machine: Machine,
     uneven: bool,
+    indivisible: bool,
 ) -> list[Chunk]:
     sized, sizes = [], []
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
         n_runs = len(options.models.form) * program.layout.n_init
-        enough = 1 if program.search.by_vectors else -(-RUNS_OF_A_SLOT * program.search.number // n_runs)
+        by_vectors = program.search.by_vectors
+        enough = 1 if by_vectors else -(-RUNS_OF_A_SLOT * program.search.number // n_runs)
+        least = len(data_sets) if indivisible and by_vectors else least
         sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough if uneven else 0))
     # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
     size = 1 if data.is_single and machine.is_cpu else min(sizes)
@@ -247,13 +255,11 @@ def _slots(
     number = 1
     if tile == 0:
         number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * _sample_bytes(n_rows, n_components), machine)
-        # One data set has no neighbours, and needs no more slots than it has runs.
-        has_neighbours = data.n_data_sets > 1 and not (data.is_single and machine.is_cpu)
-        number = number if has_neighbours else min(number, power_of_two_above(n_runs))
-        if not machine.is_cpu:
-            # Idle slots cost as much as busy ones, at the end of the queue above all.
-            of_a_slot = RUNS_OF_A_GPU_SLOT if options.tol > 0 else 1
-            number = min(number, power_of_two_above(-(-n_runs * data.n_data_sets // of_a_slot)))
+        # No more slots than there are runs. On a GPU idle slots cost as much as busy ones, and at the end of the queue
+        # most are idle. On a CPU the starts on one data set are chunks of their own.
+        of_a_slot = 1 if machine.is_cpu or options.tol == 0 else RUNS_OF_A_GPU_SLOT
+        n_queued = n_runs * (1 if data.is_single and machine.is_cpu else data.n_data_sets)
+        number = min(number, power_of_two_above(-(-n_queued // of_a_slot)))
     most = MOST_ENTRIES // (n_components * n_features**2)
     as_one_kernel = (
         in_one_kernel and not layout.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)

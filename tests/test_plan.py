@@ -52,6 +52,7 @@ def test_small_data_sets_are_read_by_vectors(
 def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
     assert planned((1000, 300, 2)).jobs[0].program.search.number == SLOTS_IN_TURN
     assert planned((300, 2)).jobs[0].program.search.number == 16
+    assert planned((5, 300, 2)).jobs[0].program.search.number == 64
 
 
 def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
@@ -148,3 +149,10 @@ def test_uneven_work_is_cut_finer() -> None:
     assert planned((400, 300, 5)).size == 32
     # Little work is not worth it.
     assert planned((128, 300, 2)).size == 64
+
+
+def test_very_little_work_is_not_divided() -> None:
+    assert planned((16, 300, 2)).size == 16
+    assert planned((64, 300, 2)).size == 32
+    # Matrix products are not one kernel, and gain.
+    assert planned((16, 300, 8)).size == 8
