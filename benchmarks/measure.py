@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
     Attributes:
         repeats: times every system is timed.
-        seconds: for all repeats of one system; at least one is made.
+        seconds: for the timed calls of one system; at least one is made.
         sample_seconds: for one repeat of a system that may be measured on the first data sets only.
     """
 
@@ -61,7 +61,7 @@ def measure(problem: Problem, systems: list[System], plan: Plan) -> list[dict]:
                 rows.append({**_about(problem, system), "error": error_of(error)})
     for _ in range(plan.repeats):
         for contender in tuple(contenders):
-            if contender.first_seconds + sum(contender.times) < plan.seconds or not contender.times:
+            if sum(contender.times) < plan.seconds or not contender.times:
                 try:
                     contender.times.append(_timed_warm(contender)[0])
                 except Exception as error:

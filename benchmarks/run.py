@@ -16,7 +16,7 @@ from benchmarks.outcome import System
 from benchmarks.scenarios import NOT_QUICK, SCENARIOS, Scenario, problem
 
 QUICK = Plan(repeats=5, seconds=2.5, sample_seconds=0.3)
-FULL = Plan(repeats=5, seconds=60.0, sample_seconds=6.0)
+FULL = Plan(repeats=5, seconds=30.0, sample_seconds=2.0)
 
 
 def main() -> None:
@@ -77,13 +77,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small sizes (the default)")
-    size.add_argument("--full", action="store_true", help="the sizes of the scenarios; hours on two cores")
+    size.add_argument("--full", action="store_true", help="the sizes of the scenarios; an hour on two cores")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help="these scenarios")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems whose names begin so")
     parser.add_argument("--peers", action="store_true", help="also gmmx, gmm-gpu and pomegranate, as far as installed")
     parser.add_argument("--minutes", type=float, default=None, help="begin no scenario after so long (quick: 8)")
     parser.add_argument("--data-sets", type=int, help="this many data sets at most")
-    parser.add_argument("--seconds", type=float, help="for all repeats of one system on one scenario")
+    parser.add_argument("--seconds", type=float, help="for the timed calls of one system on one scenario")
     parser.add_argument("--sample-seconds", type=float, help="for one repeat of a system measured on a sample")
     parser.add_argument("--out", type=Path, default=None, help="the JSON file to write")
     options = parser.parse_args()

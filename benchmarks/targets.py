@@ -1,7 +1,7 @@
 """The project's targets, each with what was measured, all in one run.
 
 python -m benchmarks.targets                 measure, then print
-python -m benchmarks.targets FILE.json       print from an earlier run
+python -m benchmarks.targets FILE.json       print from an earlier run, such as that of all scenarios
 """
 
 import argparse
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.environment import RESULTS
-from benchmarks.measure import NOTICEABLE, Plan
+from benchmarks.measure import NOTICEABLE
 from benchmarks.scenarios import SCALING, SCENARIOS, TARGETS
 
 # Time per data set may grow by a tenth from a thousand data sets to a million.
 LINEAR = 1.1
-PLAN = Plan(repeats=5, seconds=30.0, sample_seconds=2.0)
 NAMES = [*(scenario.name for scenario in TARGETS), "one-large", *(scenario.name for scenario in SCALING[1:])]
 SYSTEMS = ["jaxgmm", "scikit-learn", "C limit", "NumPy float64"]
 Rows = dict[tuple[str, str], dict]
@@ -124,7 +123,7 @@ def main() -> None:
         from benchmarks import run  # noqa: PLC0415 (judging a file needs no JAX)
 
         scenarios = [SCENARIOS[name] for name in options.only or NAMES]
-        run.run(scenarios, run.chosen(SYSTEMS), PLAN, "full", options.out, minutes=120)
+        run.run(scenarios, run.chosen(SYSTEMS), run.FULL, "full", options.out, minutes=120)
         results = json.loads(options.out.read_text())
     about = results["environment"]
     print(f"\n{about['cpu']}, {about['cores']} cores, load before {about['load_before']:.1f}, commit {about['commit']}")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,27 @@ def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
     text = report.tables(report.Results([file]))
     assert "Ten starts on all 12 data sets of `converge-2d`" in text
     assert "5 finalists reach the optimum of all of them for 100% of the data sets" in text
+
+
+def test_report_tells_what_a_first_fit_takes(tmp_path):
+    first_fit = {"without_cache": {"total": 2.04}, "with_cache": {"total": 0.61}}
+    file = tmp_path / "compilation.json"
+    file.write_text(json.dumps({"environment": environment(), "first_fit": first_fit, "search": {"n_programs": 11}}))
+    text = report.tables(report.Results([file]))
+    assert "takes 2.0 s, imports included, and 0.6 s where programs were kept" in text
+    assert "compile 11 programs" in text
+
+
+def test_repeats_do_not_pay_for_compilation():
+    def prepare(_):
+        calls = iter([10.0, *[0.01] * 20])
+        nothing = outcome.Fits(np.empty((0, 0)), *[np.empty((0, 0, 0))] * 2, Counter(), None)
+        return lambda: outcome.Outcome([nothing], next(calls))
+
+    system = outcome.System("slow at first", "cpu", "float32", lambda _: True, prepare)
+    (row,) = measure(problem(tiny("steps-1d", 2)), [system], FAST._replace(repeats=5))
+    assert row["repeats"] == 5
+    assert row["compile_seconds"] == pytest.approx(9.99)
 
 
 def test_figure_is_drawn(rows, tmp_path):
