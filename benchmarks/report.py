@@ -45,7 +45,10 @@ class Results:
             results = json.loads(file.read_text())
             self.environments.append(results["environment"] | {"file": file.name})
             if "rows" not in results:
-                self.told |= {entry: results for entry in TOLD if entry in results}
+                known = [entry for entry in TOLD if entry in results]
+                if not known:
+                    raise ValueError(f"{file} holds neither rows nor any of {', '.join(TOLD)}.")
+                self.told[known[0]] = results
                 continue
             known = [row for row in results["rows"] if "error" not in row]
             table = self.beside_peers if any(row["system"] in PEERS for row in known) else self.rows
@@ -164,6 +167,7 @@ def _sweep(results: dict) -> str:
     )
 
 
+# Results that are no rows, by an entry that only they have.
 TOLD = {"finalists": _optima, "scikit-learn, joblib": _sweep, "first_fit": _compilation}
 
 

@@ -17,6 +17,7 @@ from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job, chunks
 from jaxgmm.program import Combination, Layout, Models, Options, Program, Slots
+from jaxgmm.search import has_search
 
 Precision = Literal["mixed", "float32", "float64"]
 
@@ -108,9 +109,10 @@ def fit(
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
-        precision: `"mixed"` goes nearly to the end in float32, unless there is little to do, and finishes the best
-            start of every data set in float64; `"float32"` and `"float64"` do all iterations in one precision.
-            Preparation and results are float64 always.
+        precision: `"mixed"` goes nearly to the end in float32 and finishes the best start of every data set in
+            float64, which makes all iterations where there is little to do: few data, a `max_iter` of 20 or less, or
+            one start of which a history is asked for or whose `tol` is 0. `"float32"` and `"float64"` do all iterations
+            in one precision. Preparation and results are float64 always.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
         progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
@@ -275,7 +277,11 @@ def on_chunks(
 
     def program_of(chunk: Chunk) -> tuple:
         shapes = [
-            (job.program, job.n_samples, len(job.options.models.form), len(job.options.reg_covar)) for job in chunk.jobs
+            (
+                *(job.program, has_search(job.options, job.program)),
+                *(job.n_samples, len(job.options.models.form), len(job.options.reg_covar)),
+            )
+            for job in chunk.jobs
         ]
         return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_of is None, *shapes)
 

@@ -26,7 +26,7 @@ from jaxgmm.engine.devices import (
     power_of_two_below,
 )
 from jaxgmm.kernels import are_known
-from jaxgmm.program import Combination, Options, Program, Slots, models_of
+from jaxgmm.program import Combination, Layout, Options, Program, Slots, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -35,7 +35,7 @@ ITERATIONS = 50
 # What the programs for another shape cost.
 COMPILATION = 3.0
 
-# Below so much work a search in float32 takes longer to compile than it saves.
+# Below so much work a search in float32 is not worth a program of its own.
 SHORT_SEARCH = 0.1
 
 # So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled.
@@ -43,7 +43,7 @@ LITTLE = 0.01
 
 # So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in
 # XLA's one pool of threads.
-INDIVISIBLE = 0.02
+INDIVISIBLE = 0.01
 
 # So much work takes workers unequal time, in seconds, that more chunks pay, of so many runs for each slot where idle
 # ones cost as much as others.
@@ -55,7 +55,8 @@ RUNS_OF_A_SLOT = 32
 # runs that a search has brought near their ends make few more.
 STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
 
-# Runs for each slot of a GPU where they differ in length.
+# Runs for each slot of a GPU where they differ in length: simulated, not measured, and between what is best for 2-D and
+# for 8-D.
 RUNS_OF_A_GPU_SLOT = 4
 
 # Numbers of components that programs shared by several K have room for; larger ones double.
@@ -145,7 +146,7 @@ def chunks(
     planned = []
     for length in np.unique(lengths):
         of_length = np.flatnonzero(lengths == length)
-        planned += _of_one_length(of_length, int(length), data, jobs, machine, uneven, indivisible)
+        planned += _of_one_length(of_length, int(length), data, jobs, machine, uneven=uneven, indivisible=indivisible)
     return planned
 
 
@@ -188,32 +189,37 @@ def _of_one_length(
     data: Batch,
     jobs: list[tuple[np.ndarray, Program, Options]],
     machine: Machine,
+    *,
     uneven: bool,
     indivisible: bool,
 ) -> list[Chunk]:
     sized, sizes = [], []
+    # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
+    one_by_one = data.is_single and machine.is_cpu
+    # As many as may share the slots of a device, by powers of two as chunks are.
+    n_together = 1 if one_by_one else power_of_two_above(-(-len(data_sets) // machine.n_devices))
     for models, wanted, options in jobs:
-        program, n_samples, n_bytes, least = _sized(length, data, wanted, options, machine)
+        program, n_samples, n_bytes, least = _sized(length, n_together, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
         n_runs = len(options.models.form) * program.layout.n_init
         by_vectors = program.search.by_vectors
         enough = 1 if by_vectors else -(-RUNS_OF_A_SLOT * program.search.number // n_runs)
-        least = len(data_sets) if indivisible and by_vectors else least
+        if indivisible and by_vectors:
+            least = len(data_sets)
         sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough if uneven else 0))
-    # Starts on one data set are chunks of their own: on a CPU that costs little, and their number changes no program.
-    size = 1 if data.is_single and machine.is_cpu else min(sizes)
+    size = 1 if one_by_one else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
     return [Chunk(part, size, tuple(sized)) for part in parts]
 
 
 def _sized(
-    n_samples: int, data: Batch, program: Program, options: Options, machine: Machine
+    n_samples: int, n_together: int, data: Batch, program: Program, options: Options, machine: Machine
 ) -> tuple[Program, int, int, int]:
     """Tiles and slots of a program, the length it pads to, bytes for a data set, and how many fill the slots."""
     layout, n_features = program.layout, data.samples.shape[1]
     n_components, n_models = layout.n_components, len(options.models.form)
     n_runs, n_forms = n_models * layout.n_init, len(layout.kinds) * len(options.reg_covar)
-    n_rows = 1 + 2 * n_features if layout.diagonal else 1 + n_features + n_features * (n_features + 1) // 2
+    n_rows = _n_rows(n_features, layout)
     sample_bytes = _sample_bytes(n_rows, n_components)
     tile, n_held = 0, n_rows
     if n_samples * sample_bytes > machine.working_set:
@@ -222,7 +228,7 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    search, finish = _slots(n_samples, tile, n_rows, data, program, options, machine)
+    search, finish = _slots(n_samples, n_together, tile, n_features, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
@@ -239,11 +245,11 @@ def _sized(
 
 
 def _slots(
-    n_samples: int, tile: int, n_rows: int, data: Batch, program: Program, options: Options, machine: Machine
+    n_samples: int, n_together: int, tile: int, n_features: int, program: Program, options: Options, machine: Machine
 ) -> tuple[Slots, Slots]:
     """Slots of the search, and of what finishes it."""
-    layout, n_features = program.layout, data.samples.shape[1]
-    n_components, n_runs = layout.n_components, len(options.models.form) * layout.n_init
+    layout, n_models = program.layout, len(options.models.form)
+    n_components, n_rows = layout.n_components, _n_rows(n_features, layout)
     in_one_kernel = machine.is_cpu and are_known()
     by_vectors = (
         in_one_kernel
@@ -255,11 +261,9 @@ def _slots(
     number = 1
     if tile == 0:
         number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * _sample_bytes(n_rows, n_components), machine)
-        # No more slots than there are runs. On a GPU idle slots cost as much as busy ones, and at the end of the queue
-        # most are idle. On a CPU the starts on one data set are chunks of their own.
+        # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
         of_a_slot = 1 if machine.is_cpu or options.tol == 0 else RUNS_OF_A_GPU_SLOT
-        n_queued = n_runs * (1 if data.is_single and machine.is_cpu else data.n_data_sets)
-        number = min(number, power_of_two_above(-(-n_queued // of_a_slot)))
+        number = min(number, power_of_two_above(-(-n_together * n_models * layout.n_init // of_a_slot)))
     most = MOST_ENTRIES // (n_components * n_features**2)
     as_one_kernel = (
         in_one_kernel and not layout.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)
@@ -267,9 +271,11 @@ def _slots(
     if as_one_kernel:
         number = min(number, power_of_two_below(most))
     stride = STRIDE_OF_SHORT_RUNS if n_components == 1 else STRIDE
-    single = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
+    search = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
     if program.precision == "mixed" and program.search_dtype == "float32":
-        return single, single._replace(stride=STRIDE_OF_SHORT_RUNS)
+        # One run of each fit is finished.
+        fewer = min(number, power_of_two_above(n_together * n_models))
+        return search, search._replace(number=fewer, stride=STRIDE_OF_SHORT_RUNS)
     # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
     # product would be small, and where no other way is faster.
     if (
@@ -280,12 +286,17 @@ def _slots(
         or options.tol > 0
         or program.precision == "mixed"
         or program.n_finalists < layout.n_init
-        or len(options.models.form) > 1
+        or n_models > 1
         or n_components * n_rows > FEW_ROWS
     ):
-        return single, single
+        return search, search
     number = n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine)
-    return Slots(number, stride, stacked=True), single
+    return Slots(number, stride, stacked=True), search
+
+
+def _n_rows(n_features: int, layout: Layout) -> int:
+    """Quadratic features of a sample."""
+    return 1 + 2 * n_features if layout.diagonal else 1 + n_features + n_features * (n_features + 1) // 2
 
 
 def _sample_bytes(n_rows: int, n_components: int) -> int:

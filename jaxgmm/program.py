@@ -76,12 +76,12 @@ class Program(NamedTuple):
         init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
         n_finalists: starts of each fit that are taken to their ends; the others end after a few iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
-        search_dtype: type of the search in mixed precision; where that is float64, it shares the finish's program.
+        search_dtype: type of a search in mixed precision; where that is float64, it shares the finish's program.
         quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
-        search: slots of the search, or of all there is to do in one precision.
-        finish: slots of the runs that float64 finishes.
+        search: slots of the search; or of all there is to do, where there is none (`jaxgmm.search.has_search`).
+        finish: slots of the runs that float64 finishes after it.
     """
 
     layout: Layout

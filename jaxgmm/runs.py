@@ -49,10 +49,10 @@ class DataSets(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The runs of a chunk, ended; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+    """The runs of a chunk, as far as they have come; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
 
     Attributes:
-        states: final states `(C M R,)`, float64.
+        states: `(C M R,)`, float64.
         spikes: `(C M R,)`, how many of a run's components are spikes.
         judged: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
         executed: run-iterations that the slots made.
@@ -117,26 +117,34 @@ def begun(starts: Mixture, program: Program) -> Runs:
     return Runs(states, np.zeros(n_runs, np.int32), np.zeros(n_runs, bool), 0, 0)
 
 
-def take_on(
-    found: Runs,
-    wanted: Bool[np.ndarray, " q"],
-    sets: DataSets,
-    starts: Mixture,
-    limits: Limits,
-    options: Options,
-    program: Program,
-    slots: Slots,
-    dtype: str,
-) -> Runs:
-    """Takes the wanted runs on from where they were `found`; others keep what they have."""
-    run = _run_quickly if program.quickly else _run
-    states, spikes, executed, useful = run(
-        *(sets, starts, found.states, wanted, options.models, limits, options.snapshots),
-        layout=program.layout,
-        slots=slots,
-        dtype=dtype,
-    )
-    return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
+class Work(NamedTuple):
+    """What all passes over the runs of a chunk have in common."""
+
+    sets: DataSets
+    starts: Mixture
+    options: Options
+    program: Program
+
+    def take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
+        """Takes the wanted runs on from where they were `found`; others keep what they have."""
+        run = _run_quickly if self.program.quickly else _run
+        states, spikes, executed, useful = run(
+            *(self.sets, self.starts, found.states, wanted, self.options.models, limits, self.options.snapshots),
+            layout=self.program.layout,
+            slots=slots,
+            dtype=dtype,
+        )
+        return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
+
+    def mean_log_likelihoods(self, found: Runs) -> Float[np.ndarray, "g r"]:
+        """Of every start of every fit, per sample of weight 1; -inf where there is none."""
+        n_init = self.program.layout.n_init
+        log_likelihood = np.asarray(found.states.log_likelihood).reshape(-1, n_init)
+        total_weight = np.asarray(self.sets.total_weight)
+        n_fits = len(log_likelihood)
+        total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
+        mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
+        return np.where(np.isnan(mean), -np.inf, mean)
 
 
 def _to_ends(
@@ -225,7 +233,7 @@ def _to_ends(
     ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number, slots.stride)
     ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
     # Every run also makes an E-step after its last M-step.
-    useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int32)
+    useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int64)
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
     row = form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)

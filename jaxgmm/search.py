@@ -3,19 +3,17 @@
 In mixed precision float32 searches and float64 finishes. Float32 runs find out which start of a data set is best, and
 float64 takes that run to its end. Runs that leave what float32 can represent are judged by float64 as well. A single
 start is brought near its end by float32 too, as that is twice as fast; but float64 makes all of its iterations where
-these are as many as the user says (`tol` of 0), or few, or little work.
+these are what the user asks for (a `tol` of 0, or a history), or where they are few or little work.
 
 Where only some starts are to be finalists, all make a few iterations first, and the best go on from there.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxgmm.mixture import Mixture
-from jaxgmm.program import Options, Program, Slots
-from jaxgmm.runs import DataSets, Limits, Runs, begun, form_of, take_on
+from jaxgmm.program import Options, Program
+from jaxgmm.runs import DataSets, Limits, Runs, Work, begun
 from jaxgmm.status import Status
 
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
@@ -56,7 +54,7 @@ def all_runs(
     """
     n_init = program.layout.n_init
     wanted = np.repeat(sound, n_init)
-    searches = _has_search(options, program)
+    searches = has_search(options, program)
     if searches:
         dtype = program.search_dtype
         tol, max_iter = max(options.tol, SEARCH_TOL), options.max_iter - RESERVED
@@ -65,25 +63,26 @@ def all_runs(
         tol, max_iter = options.tol, options.max_iter
     # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
     floor = SOUND if program.precision == "float32" else ACCURATE
-    work = _Work(sets, starts, options, program)
+    work = Work(sets, starts, options, program)
     # What an iteration at this tolerance, or rounding, can change; starts that differ by less are equal.
     margin = max(tol, ROUNDING if dtype == "float64" else SEARCH_TOL)
 
     found = begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
-        found = work.run(found, wanted, Limits(tol, SHORT, floor), program.search, dtype)
+        found = work.take_on(found, wanted, Limits(tol, SHORT, floor), program.search, dtype)
         unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
         score = work.mean_log_likelihoods(found)
         wanted = wanted & _among_best(score, unsound.reshape(score.shape), program.n_finalists, margin).ravel()
-    found = work.run(found, wanted, Limits(tol, max_iter, floor), program.search, dtype)
+    found = work.take_on(found, wanted, Limits(tol, max_iter, floor), program.search, dtype)
     return _finished(work, found, wanted, margin) if searches else found._replace(judged=wanted)
 
 
-def _has_search(options: Options, program: Program) -> bool:
+def has_search(options: Options, program: Program) -> bool:
     """Whether there is a search, for float64 to finish."""
     if program.precision != "mixed" or options.max_iter <= 2 * RESERVED:
         return False
-    return program.layout.n_init > 1 or (program.search_dtype == "float32" and options.tol > 0)
+    one_is_searched = program.search_dtype == "float32" and options.tol > 0 and program.n_history == 0
+    return program.layout.n_init > 1 or one_is_searched
 
 
 def _among_best(
@@ -105,7 +104,7 @@ def _among_best(
     return is_finalist
 
 
-def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: float) -> Runs:
+def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
     Should that be degenerate or have spikes, the next best follow. Runs that the search found spikes in are asked only
@@ -129,33 +128,10 @@ def _finished(work: "_Work", found: Runs, wanted: np.ndarray, margin: float) -> 
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         limits = Limits(options.tol, options.max_iter, ACCURATE)
-        found = work.run(found, candidates, limits, work.program.finish, "float64")
+        found = work.take_on(found, candidates, limits, work.program.finish, "float64")
         found = found._replace(judged=found.judged | candidates)
         acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
         sound = acceptable & (np.asarray(found.spikes) == 0)
         settled = of_fit(sound) | (of_fit(acceptable) & ~of_fit(promising & ~candidates))
         pending = pending & ~candidates & ~np.repeat(settled, n_init)
     return found
-
-
-class _Work(NamedTuple):
-    """What all passes over the runs of a chunk have in common."""
-
-    sets: DataSets
-    starts: Mixture
-    options: Options
-    program: Program
-
-    def run(self, found: Runs, wanted: np.ndarray, limits: Limits, slots: Slots, dtype: str) -> Runs:
-        """Takes the wanted runs on from where they were `found`; others keep what they have."""
-        return take_on(found, wanted, self.sets, self.starts, limits, self.options, self.program, slots, dtype)
-
-    def mean_log_likelihoods(self, found: Runs) -> Float[np.ndarray, "g r"]:
-        """Of every start of every fit, per sample of weight 1; -inf where there is none."""
-        n_init = self.program.layout.n_init
-        log_likelihood = np.asarray(found.states.log_likelihood).reshape(-1, n_init)
-        total_weight = np.asarray(self.sets.total_weight)
-        n_fits = len(log_likelihood)
-        total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
-        mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
-        return np.where(np.isnan(mean), -np.inf, mean)

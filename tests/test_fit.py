@@ -434,16 +434,16 @@ def test_more_features_than_are_unrolled(n_features: int) -> None:
     assert result.log_likelihood == pytest.approx(reference.em(x, start, "full", 8).trace[-1], rel=1e-10)
 
 
-def test_tiny_weights_lose_nothing_in_any_precision() -> None:
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+def test_tiny_weights_lose_nothing(precision: str) -> None:
     x = clusters(1)
-    for precision in ("mixed", "float32", "float64"):
-        plain, tiny, huge = (
-            jaxgmm.fit(x, 3, precision=precision, n_init=3, sample_weight=np.full(len(x), weight))
-            for weight in (1.0, 1e-38, 1e39)
-        )
-        for other, weight in ((tiny, 1e-38), (huge, 1e39)):
-            assert other.status == Status.CONVERGED
-            assert other.log_likelihood / weight == pytest.approx(plain.log_likelihood, rel=1e-6)
+    plain, tiny, huge = (
+        jaxgmm.fit(x, 3, precision=precision, n_init=3, sample_weight=np.full(len(x), weight))
+        for weight in (1.0, 1e-38, 1e39)
+    )
+    for other, weight in ((tiny, 1e-38), (huge, 1e39)):
+        assert other.status == Status.CONVERGED
+        assert other.log_likelihood / weight == pytest.approx(plain.log_likelihood, rel=1e-6)
 
 
 def test_stacked_starts_end_as_single_ones() -> None:
@@ -471,7 +471,7 @@ def test_one_component_takes_two_steps_and_no_more() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_room_for_absent_components_changes_nothing(family: str, init: str) -> None:
     # Data sets of many lengths share programs with room for five components; one alone has a program of its own.
-    x = [clusters(0, 70), clusters(1, 120)]
+    x = [clusters(0, 50), clusters(1, 90)]
     for n_components in (1, 4):
         options = {"covariance_type": family, "init": init, "n_init": 2, "precision": "float64"}
         shared = jaxgmm.fit(x, n_components, **options)

@@ -52,7 +52,8 @@ def test_small_data_sets_are_read_by_vectors(
 def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
     assert planned((1000, 300, 2)).jobs[0].program.search.number == SLOTS_IN_TURN
     assert planned((300, 2)).jobs[0].program.search.number == 16
-    assert planned((5, 300, 2)).jobs[0].program.search.number == 64
+    # Those of a few data sets have as many runs for all numbers that share a chunk size.
+    assert {planned((n, 300, 2)).jobs[0].program.search.number for n in (3, 4)} == {64}
 
 
 def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
@@ -126,7 +127,8 @@ def test_a_gpu_has_no_more_slots_than_runs_can_fill(tol: float, runs_of_a_slot: 
     # Ten starts of each, in mixed precision, which stacks none.
     for n_data_sets in (2, 40, 300):
         slots = planned((n_data_sets, 300, 5), device=Gpu, tol=tol).jobs[0].program.search
-        assert slots.number < 2 * 10 * n_data_sets / runs_of_a_slot
+        rounded = 2 ** int(np.ceil(np.log2(n_data_sets)))
+        assert slots.number < 2 * 10 * rounded / runs_of_a_slot
 
 
 def test_float32_searches_where_there_is_enough_to_do() -> None:
@@ -152,7 +154,7 @@ def test_uneven_work_is_cut_finer() -> None:
 
 
 def test_very_little_work_is_not_divided() -> None:
-    assert planned((16, 300, 2)).size == 16
-    assert planned((64, 300, 2)).size == 32
+    assert planned((8, 300, 2)).size == 8
+    assert planned((16, 300, 2)).size == 8
     # Matrix products are not one kernel, and gain.
     assert planned((16, 300, 8)).size == 8

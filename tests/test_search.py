@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxgmm.search import DISTINCT, _among_best
+from jaxgmm.fit import what_to_run
+from jaxgmm.search import DISTINCT, _among_best, has_search
 
 MARGIN = 1e-6
 
@@ -43,3 +44,27 @@ def test_finalists_are_sound_and_distinct_before_they_are_best(
     found = _among_best(scores, is_unsound, 2, MARGIN)
     assert np.flatnonzero(found[0]).tolist() == [2, 3]
     assert np.flatnonzero(found[1]).tolist() == sorted(finalists)
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes"),
+    [
+        (True, {}),
+        (True, {"n_init": 1}),
+        (True, {"tol": 0.0}),
+        (True, {"n_history": 1001}),
+        (True, {"search_dtype": "float64"}),
+        (False, {"n_init": 1, "tol": 0.0}),
+        (False, {"n_init": 1, "n_history": 1001}),
+        (False, {"n_init": 1, "search_dtype": "float64"}),
+        (False, {"max_iter": 20}),
+        (True, {"max_iter": 21}),
+        (False, {"precision": "float32"}),
+        (False, {"precision": "float64"}),
+    ],
+)
+def test_what_is_searched(expected: bool, changes: dict) -> None:
+    asked = {"n_init": 10, "precision": "mixed", "n_history": 0, "tol": 1e-5, "max_iter": 1000} | changes
+    search_dtype = asked.pop("search_dtype", "float32")
+    program, options = what_to_run("k-means++", n_finalists=None, key=0, **asked)
+    assert has_search(options, program._replace(search_dtype=search_dtype)) is expected

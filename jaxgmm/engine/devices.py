@@ -1,7 +1,8 @@
 """Chunks of data sets over devices and cores, within a memory budget.
 
 XLA works through small batched operations on one core, so on a CPU one Python thread per core each runs a chunk of its
-own; JAX releases the interpreter lock meanwhile. A GPU has two: one's chunk is copied while the other's is computed.
+own; JAX releases the interpreter lock meanwhile. A GPU has two: of several chunks, one is copied while another is
+computed.
 
 All sizes that depend on the machine are chosen here.
 """
@@ -41,14 +42,19 @@ class Machine(NamedTuple):
         return self.devices[0].platform == "cpu"
 
     @property
+    def n_devices(self) -> int:
+        """Devices, each counted once. The cores of a CPU are one."""
+        return len(set(self.devices))
+
+    @property
     def n_cores(self) -> int:
         """Cores that the devices are worth, to judge how long work will take."""
-        return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * len(set(self.devices))
+        return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * self.n_devices
 
 
 FEWEST_SLOTS, _MOST_SLOTS = 2, 64
 _MOST_SLOTS_OF_A_GPU = 2**16
-_TOLERATED_IMBALANCE = 1.15
+_TOLERATED_IMBALANCE, _TOLERATED_IMBALANCE_OF_GPUS = 1.15, 1.5
 _MOST_HALVINGS = 4
 _CHUNKS_IF_UNEVEN = 4
 
@@ -90,19 +96,17 @@ def n_starting(start_bytes: int, machine: Machine) -> int:
 
 
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
-    """How many data sets make a chunk: a power of two within the budget, small enough to keep all devices busy.
+    """How many data sets make a chunk: a power of two within the budget, small enough to keep all workers busy.
 
     Fewer than `least` leave slots empty. `enough`, if not 0, says that data sets take unequal time, and how many make
     the end of a chunk cheap, which are a few slow runs among empty slots: several chunks for each worker then even it
     out.
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
-    if not machine.is_cpu:
-        # Idle slots beside the last runs of a chunk cost as much as busy ones, so there are few chunks; what fills them
-        # up costs little.
-        share = -(-n_data_sets // len(set(machine.devices)))
-        return min(within_budget, power_of_two_above(max(share, min(least, n_data_sets))))
-    n_workers = len(machine.devices)
+    # A GPU's idle slots beside the last runs of a chunk cost as much as busy ones. So it has few chunks, if possible
+    # one, even though it has two workers.
+    n_workers = len(machine.devices) if machine.is_cpu else machine.n_devices
+    tolerated = _TOLERATED_IMBALANCE if machine.is_cpu else _TOLERATED_IMBALANCE_OF_GPUS
     # One for each worker is best, unless that is rounded to a power of two so much that some workers would be idle.
     share = -(-n_data_sets // n_workers)
     if enough:
@@ -110,7 +114,7 @@ def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machi
     for _ in range(_MOST_HALVINGS):
         size = power_of_two_above(share)
         busiest = size * -(-n_data_sets // (size * n_workers))
-        if busiest * n_workers <= _TOLERATED_IMBALANCE * n_data_sets:
+        if busiest * n_workers <= tolerated * n_data_sets:
             break
         share = -(-share // 2)
     return min(within_budget, power_of_two_above(max(share, min(least, n_data_sets))))
@@ -184,7 +188,7 @@ def map_chunks(
                 return
             on_device(chunk, device)
 
-    if len(chunks) == 1:
+    if len(chunks) == 1 and machine.is_cpu:
         drain(machine.devices[0])
         return
     pool = ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm")

@@ -146,8 +146,10 @@ def run_queue(
     slots = jax.ShapeDtypeStruct((n_slots,), jnp.int32)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(loaded, slots))
     zero = jnp.zeros((), jnp.int32)
+    # As wide as the caller has integers: many runs make more steps than 32 bits count.
+    n_steps = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
     problems, states = empty
-    loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, zero)
+    loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, n_steps)
     loop = lax.while_loop(lambda loop: jnp.any(loop.runs >= 0) | (loop.next < n_queued), body, loop)
     return loop.results, loop.n_steps
 

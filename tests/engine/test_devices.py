@@ -47,8 +47,16 @@ def test_a_gpu_gets_one_chunk_within_the_budget() -> None:
     # Two workers, of one device.
     gpu = Machine([Gpu()] * 2, working_set=256 * 2**20, chunk_budget=4 * 2**30)
     assert chunk_size(100_000, 1000, 1, gpu) == 2**17
-    assert chunk_size(100_000, 1000, 1, gpu._replace(devices=[Gpu(), Gpu()] * 2)) == 2**16
     assert chunk_size(10**6, 2**20, 1, gpu) == 2**12
+    # Not where it would be filled up by almost as much again.
+    assert chunk_size(70_000, 1000, 1, gpu) == 2**15
+
+
+@pytest.mark.parametrize("n_data_sets", [100, 70_000, 262_200])
+def test_all_gpus_are_busy(n_data_sets: int) -> None:
+    gpus = Machine([Gpu() for _ in range(4)] * 2, working_set=256 * 2**20, chunk_budget=4 * 2**30)
+    n_chunks = -(-n_data_sets // chunk_size(n_data_sets, 1000, 1, gpus))
+    assert n_chunks >= 4
 
 
 @pytest.mark.parametrize("n_data_sets", [100, 1000, 1025, 1100, 1500, 5000])
