@@ -139,7 +139,7 @@ def run_queue(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
             results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
-            n_steps=loop.n_steps + stride * (busy.number if kind.read_busy else n_slots),
+            n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if kind.read_busy else n_slots),
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]
