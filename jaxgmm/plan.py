@@ -164,12 +164,14 @@ def _jobs(
         joining = rooms == size
         if seconds * int(np.sum(joining)) * int(next_larger - size) <= COMPILATION:
             rooms = np.where(joining, next_larger, rooms)
+    with_absent = set()
     if data.is_ragged and wanted.init in INITIALIZERS:
-        # Who calls once with ragged data calls again, with another K.
+        # Who calls once with ragged data calls again, with another K, even if this one happens to fill the room.
         shared = np.array([_room(int(room)) for room in rooms])
         rooms = np.where(seconds * (shared - rooms) < COMPILATION, shared, rooms)
+        with_absent |= set(rooms[(rooms == shared) & (seconds * rooms < COMPILATION)].tolist())
     rooms = rooms.tolist()
-    with_absent = {room for (k, _, _), room in zip(models, rooms, strict=True) if k < room}
+    with_absent |= {room for (k, _, _), room in zip(models, rooms, strict=True) if k < room}
     groups: dict[tuple, list[int]] = {}
     for number, ((k, family, _), room) in enumerate(zip(models, rooms, strict=True)):
         groups.setdefault((k if by_components else 0, FAMILIES[family].diagonal, room), []).append(number)
@@ -247,7 +249,7 @@ def _sized(
 def _slots(
     n_samples: int, n_together: int, tile: int, n_features: int, program: Program, options: Options, machine: Machine
 ) -> tuple[Slots, Slots]:
-    """Slots of the search, and of what finishes it."""
+    """Slots of the search, and of float64 in mixed precision."""
     layout, n_models = program.layout, len(options.models.form)
     n_components, n_rows = layout.n_components, _n_rows(n_features, layout)
     in_one_kernel = machine.is_cpu and are_known()
@@ -272,10 +274,13 @@ def _slots(
         number = min(number, power_of_two_below(most))
     stride = STRIDE_OF_SHORT_RUNS if n_components == 1 else STRIDE
     search = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
-    if program.precision == "mixed" and program.search_dtype == "float32":
-        # One run of each fit is finished.
-        fewer = min(number, power_of_two_above(n_together * n_models))
-        return search, search._replace(number=fewer, stride=STRIDE_OF_SHORT_RUNS)
+    if program.precision == "mixed":
+        finish = search._replace(stride=STRIDE_OF_SHORT_RUNS)
+        if program.search_dtype == "float64":
+            return finish, finish
+        # One run of each fit is finished. The idle slots of a CPU cost too little for a program more.
+        fewer = number if machine.is_cpu else min(number, power_of_two_above(n_together * n_models))
+        return search, finish._replace(number=fewer)
     # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
     # product would be small, and where no other way is faster.
     if (
@@ -284,7 +289,6 @@ def _slots(
         or as_one_kernel
         or layout.n_init == 1
         or options.tol > 0
-        or program.precision == "mixed"
         or program.n_finalists < layout.n_init
         or n_models > 1
         or n_components * n_rows > FEW_ROWS

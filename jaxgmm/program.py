@@ -22,7 +22,7 @@ class Layout(NamedTuple):
     Attributes:
         families: names of the families; they agree in `diagonal`, so that their runs share programs.
         n_components: K that arrays have room for.
-        has_absent: whether models may have fewer components.
+        has_absent: whether models may have fewer components, if not in this call, then in another that shares programs.
         n_init: R; 1 for explicit starts.
         tile: samples that an E-step reads at a time, or 0 for all.
         group: data sets whose starts are made at the same time, a power of two.
@@ -76,12 +76,12 @@ class Program(NamedTuple):
         init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
         n_finalists: starts of each fit that are taken to their ends; the others end after a few iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
-        search_dtype: type of a search in mixed precision; where that is float64, it shares the finish's program.
+        search_dtype: type of a search in mixed precision; where that is float64, it shares a program with what follows.
         quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
-        search: slots of the search; or of all there is to do, where there is none (`jaxgmm.search.has_search`).
-        finish: slots of the runs that float64 finishes after it.
+        search: slots of the search; or of all there is to do, in other than mixed precision.
+        finish: slots of what float64 does in mixed precision: mostly, to finish runs that the search has found.
     """
 
     layout: Layout

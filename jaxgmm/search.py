@@ -61,6 +61,8 @@ def all_runs(
     else:
         dtype = "float32" if program.precision == "float32" else "float64"
         tol, max_iter = options.tol, options.max_iter
+    # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
+    slots = program.finish if program.precision == "mixed" and dtype == "float64" else program.search
     # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
     floor = SOUND if program.precision == "float32" else ACCURATE
     work = Work(sets, starts, options, program)
@@ -69,11 +71,11 @@ def all_runs(
 
     found = begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
-        found = work.take_on(found, wanted, Limits(tol, SHORT, floor), program.search, dtype)
+        found = work.take_on(found, wanted, Limits(tol, SHORT, floor), slots, dtype)
         unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
         score = work.mean_log_likelihoods(found)
         wanted = wanted & _among_best(score, unsound.reshape(score.shape), program.n_finalists, margin).ravel()
-    found = work.take_on(found, wanted, Limits(tol, max_iter, floor), program.search, dtype)
+    found = work.take_on(found, wanted, Limits(tol, max_iter, floor), slots, dtype)
     return _finished(work, found, wanted, margin) if searches else found._replace(judged=wanted)
 
 

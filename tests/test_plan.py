@@ -131,13 +131,32 @@ def test_a_gpu_has_no_more_slots_than_runs_can_fill(tol: float, runs_of_a_slot: 
         assert slots.number < 2 * 10 * rounded / runs_of_a_slot
 
 
+def test_ragged_data_of_many_components_share_few_programs() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.exp(rng.uniform(np.log(30), np.log(5000), 60)).astype(int)
+    data = batch([np.zeros((n, 2)) for n in lengths])
+    machine = Machine([Cpu()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
+    wanted, options = what_to_run("k-means++", 2, None, "mixed", 0, 1e-5, 1000, 0)
+    compiled = set()
+    for n_components in range(1, 21):
+        for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], wanted, options, machine):
+            for job in chunk.jobs:
+                program, shape = job.program, (job.program.layout, job.n_samples, chunk.size)
+                compiled |= {("begin", *shape), ("choose", *shape)}
+                compiled |= {
+                    ("run", *shape, program.search, program.search_dtype),
+                    ("run", *shape, program.finish, "float64"),
+                }
+    assert len(compiled) <= 12
+
+
 def test_float32_searches_where_there_is_enough_to_do() -> None:
     def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
         program = planned((n_data_sets, 300, 2), **changes).jobs[0].program
         return program.search_dtype, program.finish.stride
 
-    assert search(4) == ("float64", plan.STRIDE)
-    # Where float64 has a program of its own, it looks more often for the runs that it has to finish.
+    # In mixed precision float64 looks more often for ended runs, whichever searches: it has one program.
+    assert search(4) == ("float64", plan.STRIDE_OF_SHORT_RUNS)
     assert search(1000) == ("float32", plan.STRIDE_OF_SHORT_RUNS)
     assert search(1000, precision="float64")[1] == plan.STRIDE
 
