@@ -204,7 +204,10 @@ def _rate(row: dict | None) -> str:
 
 
 def _seconds(row: dict | None) -> str:
-    return "–" if row is None else "~" * row["extrapolated"] + f"{row['seconds_for_all']:.3g}"
+    if row is None:
+        return "–"
+    seconds = float(f"{row['seconds_for_all']:.3g}")
+    return "~" * row["extrapolated"] + (f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}")
 
 
 def _ratio(above: dict | None, below: dict | None) -> float | None:

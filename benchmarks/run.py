@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small sizes (the default)")
-    size.add_argument("--full", action="store_true", help="the sizes of the scenarios; an hour on two cores")
+    size.add_argument("--full", action="store_true", help="the sizes of the scenarios; a good hour on two cores")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), metavar="NAME", help="these scenarios")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems whose names begin so")
     parser.add_argument("--peers", action="store_true", help="also gmmx, gmm-gpu and pomegranate, as far as installed")
