@@ -17,6 +17,8 @@ from benchmarks.environment import RESULTS
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ROOT = Path(__file__).parents[1]
+# Labels at the ends of lines are drawn so many times apart, at least, on an axis of eight decades.
+APART = 2.0
 PEERS = ("gmmx, loop", "gmmx, vmap", "gmm-gpu", "pomegranate")
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers say it again.
@@ -238,7 +240,7 @@ def _better_and_worse(row: dict | None) -> str:
 def draw(results: Results, path: Path) -> None:
     """Data sets against seconds, one line per system."""
     figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    axes, ends = figure.subplots(), []
     for label, (colour, marker) in STYLES.items():
         gpu = label == "jaxgmm on a GPU"
         system = "jaxgmm float32" if gpu else label
@@ -254,9 +256,11 @@ def draw(results: Results, path: Path) -> None:
             face = "white" if row["extrapolated"] and marker != "x" else colour
             axes.plot(row["n_data_sets"], row["seconds_for_all"], marker, color=colour, markerfacecolor=face)
         if rows:
-            axes.annotate(
-                label, (x[-1], y[-1]), (8, 0), textcoords="offset points", color=colour, va="center", fontsize=8
-            )
+            ends.append((y[-1], x[-1], label, colour))
+    place = 0.0
+    for y, x, label, colour in sorted(ends):
+        place = max(y, place * APART)
+        axes.annotate(label, (x, place), (8, 0), textcoords="offset points", color=colour, va="center", fontsize=8)
     axes.set(
         xscale="log", yscale="log", xlabel="data sets of 100 × 1, K = 2", ylabel="seconds for exactly 50 iterations"
     )
