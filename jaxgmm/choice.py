@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxgmm.chunk import ChunkFits
-from jaxgmm.fit import FitResult
+from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.status import Status
 

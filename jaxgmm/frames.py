@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgmm.arguments import is_integer
-from jaxgmm.fit import FitResult, fit
-from jaxgmm.sweep import sweep
+from jaxgmm.fitting import FitResult, fit
+from jaxgmm.sweeping import sweep
 
 try:
     import narwhals as nw

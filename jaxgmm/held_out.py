@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.engine.batch import Batch, padded
-from jaxgmm.fit import WeightsOf, fit_job, on_chunks
+from jaxgmm.fitting import WeightsOf, fit_job, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Options, Program

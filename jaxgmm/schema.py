@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgmm.bootstrap import Bootstrap
-from jaxgmm.fit import FitResult
+from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture
-from jaxgmm.sweep import Sweep
+from jaxgmm.resampling import Bootstrap
+from jaxgmm.sweeping import Sweep
 
 Result = Mixture | FitResult | Sweep | Bootstrap
 KINDS = {kind.__name__: kind for kind in (Mixture, FitResult, Sweep, Bootstrap)}

@@ -17,7 +17,7 @@ from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from jaxgmm.fit import FitResult, fit_starts
+from jaxgmm.fitting import FitResult, fit_starts
 from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.status import Status
 

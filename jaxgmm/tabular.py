@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from jaxgmm.fit import FitResult
+from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 

@@ -19,9 +19,9 @@ FLOORS = [
     {"runs"},
     {"search"},
     {"chunk", "plan", "arguments"},
-    {"fit"},
-    {"bootstrap", "held_out", "choice"},
-    {"sweep"},
+    {"fitting"},
+    {"resampling", "held_out", "choice"},
+    {"sweeping"},
     {"schema", "groups", "tabular", "files"},
     {"sklearn", "frames", "tables", "storage", "plot", "diagnosis", "job", "parts", "cli", "__main__"},
 ]

@@ -5,7 +5,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm.bootstrap import KINDS
+from jaxgmm.resampling import KINDS
 
 
 def two_clusters(seed: int = 0, n_samples: int = 300) -> np.ndarray:

@@ -15,7 +15,7 @@ from jaxgmm import cli, parts, storage, tables
 from jaxgmm.arguments import PRECISIONS
 from jaxgmm.cli import options
 from jaxgmm.criteria import CRITERIA
-from jaxgmm.sweep import LRT
+from jaxgmm.sweeping import LRT
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}

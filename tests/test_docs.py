@@ -20,7 +20,7 @@ from jaxgmm import Status, cli, plot
 from jaxgmm.criteria import CRITERIA
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.sweep import LRT
+from jaxgmm.sweeping import LRT
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}

@@ -7,7 +7,7 @@ from jaxgmm import plan
 from jaxgmm.elimination import MOST_ENTRIES
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
-from jaxgmm.fit import what_to_run
+from jaxgmm.fitting import what_to_run
 
 
 class Cpu:

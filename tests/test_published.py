@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 import jaxgmm
 from jaxgmm import Mixture, Status, criteria
-from jaxgmm.sweep import n_parameters
+from jaxgmm.sweeping import n_parameters
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("full", "tied", "diag", "spherical")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxgmm.fit import what_to_run
+from jaxgmm.fitting import what_to_run
 from jaxgmm.search import DISTINCT, _among_best, has_search
 
 MARGIN = 1e-6

@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import jaxgmm
 import jaxgmm.sklearn
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.fit import fit_starts
+from jaxgmm.fitting import fit_starts
 from jaxgmm.sklearn import GaussianMixture, from_sklearn, to_sklearn
 
 Theirs = sklearn.mixture.GaussianMixture
@@ -100,7 +100,7 @@ def test_same_parameters_where_max_iter_ends_the_fit(max_iter: int) -> None:
 
 def test_runs_longer_than_the_history_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_SHORTEST_HISTORY", "_LONGEST_HISTORY"):
-        monkeypatch.setattr(importlib.import_module("jaxgmm.fit"), name, 16)
+        monkeypatch.setattr(importlib.import_module("jaxgmm.fitting"), name, 16)
     settings = {"covariance_type": "diag", "max_iter": 70, "tol": 0.0}
     ours, theirs = both(samples(), n_components=3, **settings, random_state=0)
     assert len(ours.lower_bounds_) == 70

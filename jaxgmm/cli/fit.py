@@ -24,7 +24,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
 from jaxgmm.program import Combination
-from jaxgmm.sweep import LRT, check_test
+from jaxgmm.sweeping import LRT, check_test
 
 Item = TypeVar("Item")
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from jaxgmm.criteria import CRITERIA
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, without_frame
 from jaxgmm.status import Status
-from jaxgmm.sweep import LEVEL, LRT
+from jaxgmm.sweeping import LEVEL, LRT
 
 
 def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0, ax: Axes | None = None) -> Axes:

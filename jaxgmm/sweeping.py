@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from jaxgmm.arguments import check_integer, check_options, is_integer
-from jaxgmm.bootstrap import likelihood_ratio_p_values
 from jaxgmm.choice import choice, of_starts, store_chosen
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.criteria import CRITERIA, Evidence
@@ -21,7 +20,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fit import (
+from jaxgmm.fitting import (
     FitResult,
     Precision,
     WeightsOf,
@@ -36,6 +35,7 @@ from jaxgmm.held_out import densities_of, held_out
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Options, Program
+from jaxgmm.resampling import likelihood_ratio_p_values
 from jaxgmm.splitting import split_widest
 from jaxgmm.status import Status
 

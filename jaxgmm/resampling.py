@@ -15,7 +15,7 @@ from jaxtyping import Array
 from jaxgmm.arguments import check_integer, check_options, checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fit import Precision, WeightsOf, fit_batch, read_weights, what_to_run
+from jaxgmm.fitting import Precision, WeightsOf, fit_batch, read_weights, what_to_run
 from jaxgmm.mixture import Mixture, draw
 from jaxgmm.program import Combination, Options, Program
 from jaxgmm.status import Status
