@@ -28,6 +28,12 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless an option is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
 def check_options(
     n_components: Any,
     covariance_type: Any,

@@ -1,42 +1,42 @@
-"""The choice among starts and among models, by likelihood or criterion, and never of what is not sound without need."""
+"""The choice among models, by a criterion that spurious components do not lower."""
 
 import numpy as np
 
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.fitting import FitResult
-from jaxgmm.mixture import Mixture, full_covariances
-from jaxgmm.status import Status
-
-# Starts whose mean log-likelihoods per sample differ by less have led to the same optimum: at the default `tol`, slow
-# runs stop so far from it.
-SAME_OPTIMUM = 1e-3
+from jaxgmm.mixture import Mixture, full_covariances, with_room
+from jaxgmm.soundness import eligible, first_best
 
 
-def of_starts(fits: ChunkFits, n_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many starts agree with the chosen one, and whether one that is not sound has a higher log-likelihood."""
-    gain = fits.start_log_likelihood - fits.log_likelihood[..., None]
-    margin = SAME_OPTIMUM * n_samples[:, None, None]
-    agrees = np.abs(gain) <= margin
-    unsound = (fits.start_spurious > 0) | (fits.start_status == Status.DEGENERATE)
-    return np.sum(agrees, axis=-1), np.any(unsound & (gain > margin), axis=-1)
+def choice(
+    score: np.ndarray, lead: np.ndarray, status: np.ndarray, compared: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which model of each data set is chosen, and which would have been by its score alone; both `(C, M)`.
 
-
-def choice(score: np.ndarray, status: np.ndarray, spurious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which model of each data set is chosen, and which would have been, were they sound; both `(C, M)`.
-
-    A degenerate model is chosen only where all are, and one with spikes only where there is none with fewer.
+    Args:
+        score: `(C, M)`, lower is better; NaN where there is no answer.
+        lead: `(C, M)`, what of the score is owed to spurious components; 0 where there are none.
+        status: `(C, M)`, codes of `jaxgmm.Status`.
+        compared: `(C, M)`, which models are compared.
     """
-    is_known = ~np.isnan(score)
-    kept = is_known & (status != Status.DEGENERATE)
-    eligible = np.where(np.any(kept, axis=1, keepdims=True), kept, is_known)
-    n_spikes = np.where(eligible, spurious, np.iinfo(np.int32).max)
-    eligible &= n_spikes == np.min(n_spikes, axis=1, keepdims=True)
-    lowest = np.min(np.where(eligible, score, np.inf), axis=1, keepdims=True)
-    # Rounding must not choose between models that are the same, as all families are for one feature and K = 1.
+    known = compared & ~np.isnan(score)
+    fair = np.where(known, score + lead, np.inf)
+    is_eligible = eligible(known, status)
+    # As all families are the same for one feature and K = 1.
+    slack = 1e-9 * (1 + np.abs(np.min(fair, axis=1, keepdims=True)))
     with np.errstate(invalid="ignore"):
-        first = np.argmax(eligible & (score <= lowest + 1e-9 * (1 + np.abs(lowest))), axis=1)
-    chosen = (np.arange(score.shape[1]) == first[:, None]) & np.any(eligible, axis=1, keepdims=True)
-    return chosen, is_known & ~eligible & (score < lowest)
+        first = first_best(-fair, is_eligible, slack)
+    chosen = (np.arange(score.shape[1]) == first[:, None]) & np.any(is_eligible, axis=1, keepdims=True)
+    of_chosen = np.max(np.where(chosen, score, -np.inf), axis=1, keepdims=True)
+    return chosen, known & ~chosen & (score < of_chosen - slack)
+
+
+def at_smallest_ridge(score: np.ndarray, sound: np.ndarray, ridges: np.ndarray) -> np.ndarray:
+    """Which models of each data set have the smallest ridge that a sound model has, all `(C, M)`."""
+    known = ~np.isnan(score)
+    usable = known & sound
+    usable = np.where(np.any(usable, axis=1, keepdims=True), usable, known)
+    return ridges == np.min(np.where(usable, ridges, np.inf), axis=1, keepdims=True)
 
 
 def store_chosen(fits: ChunkFits, chosen: np.ndarray, data_sets: np.ndarray, best: FitResult) -> None:
@@ -50,10 +50,5 @@ def store_chosen(fits: ChunkFits, chosen: np.ndarray, data_sets: np.ndarray, bes
     mixture = Mixture(*(leaf[c, m] for leaf in fits.mixture))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:
         mixture = mixture._replace(covariances=full_covariances(mixture))
-    room = min(mixture.n_components, best.mixture.n_components)
-    n_features = mixture.n_features
-    unit = np.ones(n_features) if mixture.is_diagonal else np.eye(n_features)
-    for leaf, new, absent in zip(best.mixture, mixture, (0.0, 0.0, unit), strict=True):
-        present = mixture.weights[:, :room].reshape(len(c), room, *[1] * (new.ndim - 2)) != 0
-        leaf[rows] = absent
-        leaf[rows, :room] = np.where(present, new[:, :room], absent)
+    for leaf, new in zip(best.mixture, with_room(mixture, best.mixture.n_components), strict=True):
+        leaf[rows] = new

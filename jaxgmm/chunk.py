@@ -18,36 +18,76 @@ from jaxgmm.em import run as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, Task, from_responsibilities
+from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.kernels import QUICKLY
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Layout, Models, Options, Program
-from jaxgmm.runs import DataSets, form_of
+from jaxgmm.runs import DataSets, form_of, score_of
 from jaxgmm.search import ROUNDING, all_runs
+from jaxgmm.soundness import SAME_OPTIMUM, eligible, first_best, is_sound
 from jaxgmm.status import Status
+
+# Powers of two of the largest weight within which sums and squares of weights can be represented.
+_MODERATE = 256
 
 
 class ChunkFits(NamedTuple):
     """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
 
-    `best` is the start that won; `executed` and `useful` count run-iterations: those the slots made, and those some run
-    needed.
+    `bounded_log_likelihood` is what models are compared by (`jaxgmm.soundness`). `executed` and `useful` count
+    run-iterations: those the slots made, and those some run needed.
     """
 
     mixture: Mixture
-    best: Int[Array, " g"]
-    log_likelihood: Any
-    n_iter: Int[Array, " g"]
-    status: Int[Array, " g"]
-    spurious: Any
-    start_log_likelihood: Float[Array, "g r"]
-    start_status: Int[Array, "g r"]
-    start_spurious: Int[Array, "g r"]
-    history: Float[Array, "g t"] | None
+    log_likelihood: Float[np.ndarray, " g"]
+    bounded_log_likelihood: Float[np.ndarray, " g"]
+    n_iter: Int[np.ndarray, " g"]
+    status: Int[np.ndarray, " g"]
+    spurious: Int[np.ndarray, " g"]
+    ridge_dominated: Int[np.ndarray, " g"]
+    start_passed_over: Bool[np.ndarray, " g"]
+    ridge: Float[np.ndarray, "g d"]
+    start_log_likelihood: Float[np.ndarray, "g r"]
+    start_status: Int[np.ndarray, "g r"]
+    start_spurious: Int[np.ndarray, "g r"]
+    history: Float[np.ndarray, "g t"] | None
     snapshots: Mixture | None
     executed: int
     useful: int
+
+
+class _Best(NamedTuple):
+    """The best run of each fit, in data units.
+
+    Attributes:
+        start: which start it came from.
+        mixture: its parameters, NaN where it has no answer.
+        n_iter: its iterations.
+        status: how the fit ended.
+        log_likelihoods: of all starts.
+        scores: log-likelihoods that they are compared by.
+        statuses: likewise.
+        findings: likewise.
+        weight: Σ w.
+        ridge: `(G, D)`, added to each variance.
+        history: of the run, or None.
+        snapshots: likewise.
+    """
+
+    start: Any
+    mixture: Mixture
+    n_iter: Any
+    status: Any
+    log_likelihoods: Any
+    scores: Any
+    statuses: Any
+    findings: Any
+    weight: Any
+    ridge: Any
+    history: Any
+    snapshots: Mixture | None
 
 
 def fit_chunk(
@@ -75,17 +115,70 @@ def fit_chunk(
     """
     # How many snapshots are taken is nothing to compile this for.
     told = options._replace(snapshots=None)
+    sample_weight, exponents = _within_range(sample_weight)
     sets, starts, status = _begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    fits = jax.device_get(_chosen(described, status, runs.states, runs.spikes, runs.judged, options.models))
+    scores = score_of(runs, options)
+    best = _best(described, status, runs.states, runs.findings, scores, runs.judged, options.models)
+    fits = _whole(jax.device_get(best))
+    fits = fits._replace(executed=runs.executed, useful=runs.useful)
+    return fits if exponents is None else _scaled(fits, exponents)
+
+
+def _within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Weights whose sums and squares can be represented, and by which powers of two those of each data set are less.
+
+    On a device even the smallest numbers that float64 has are zero.
+    """
+    if sample_weight is None:
+        return None, None
+    largest = np.max(np.where(np.isfinite(sample_weight), sample_weight, 0.0), axis=1, initial=0.0)
+    _, exponents = np.frexp(largest)
+    exponents = np.where(np.abs(exponents) > _MODERATE, exponents, 0)
+    if not np.any(exponents):
+        return sample_weight, None
+    return np.ldexp(sample_weight, -exponents[:, None]), exponents
+
+
+def _whole(best: _Best) -> ChunkFits:
+    """The fits. What is known of starts is looked up, not computed again: that might round differently."""
 
     def of_best(rows: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(rows, fits.best[:, None], axis=1)[:, 0]
+        return np.take_along_axis(rows, best.start[:, None], axis=1)[:, 0]
 
-    log_likelihood = np.where(np.isnan(fits.mixture.weights[:, 0]), np.nan, of_best(fits.start_log_likelihood))
-    spurious = of_best(fits.start_spurious)
-    return fits._replace(log_likelihood=log_likelihood, spurious=spurious, executed=runs.executed, useful=runs.useful)
+    log_likelihood = np.where(np.isnan(best.mixture.weights[:, 0]), np.nan, of_best(best.log_likelihoods))
+    gains = best.log_likelihoods - log_likelihood[:, None]
+    unsound = ~is_sound(best.statuses, best.findings.spurious)
+    return ChunkFits(
+        mixture=best.mixture,
+        log_likelihood=log_likelihood,
+        bounded_log_likelihood=of_best(best.scores),
+        n_iter=best.n_iter,
+        status=best.status,
+        spurious=of_best(best.findings.spurious),
+        ridge_dominated=of_best(best.findings.ridge_dominated),
+        start_passed_over=np.any(unsound & (gains > SAME_OPTIMUM * best.weight[:, None]), axis=1),
+        ridge=best.ridge,
+        start_log_likelihood=best.log_likelihoods,
+        start_status=best.statuses,
+        start_spurious=best.findings.spurious,
+        history=best.history,
+        snapshots=best.snapshots,
+        executed=0,
+        useful=0,
+    )
+
+
+def _scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
+    """The same where weights are so many powers of two larger."""
+    exponents = np.repeat(exponents, len(fits.log_likelihood) // len(exponents))
+    return fits._replace(
+        log_likelihood=np.ldexp(fits.log_likelihood, exponents),
+        bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
+        start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
+        history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "init"), compiler_options=QUICKLY)
@@ -139,12 +232,13 @@ def _prepare(
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
     weights = weights / weight_scale
     x = jnp.where(jnp.isfinite(x), x, 0.0)
-    z, ridge, units, varies = standardize(x.T, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge)
-    status = jnp.where(varies, em.RUNNING, int(Status.DEGENERATE))
+    found = standardize(x.T, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge)
+    status = jnp.where(found.varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
     total = jnp.sum(weights)
     n_effective = total**2 / jnp.maximum(jnp.sum(weights**2), jnp.finfo(weights.dtype).tiny)
-    return DataSets(z, weights, total, n_effective, weight_scale, ridge, units), status
+    sizes = (total, n_effective, weight_scale)
+    return DataSets(found.z, weights, *sizes, found.ridge, found.ridge_in_data_units, found.units), status
 
 
 def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, layout: Layout) -> Mixture:
@@ -170,7 +264,8 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
 
     if init == "mixture":
         explicit = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
-        return jax.tree.map(lambda leaf: leaf[:, None, None], jax.vmap(to_standard)(explicit, form(0).units))
+        explicit = _without_absent(jax.vmap(to_standard)(explicit, form(0).units))
+        return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
     if init in ("labels", "responsibilities"):
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
@@ -194,7 +289,7 @@ def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixtur
     """Starts `(C, M, R, K, …)`, the last of each fit replaced by a mixture in data units unless that is NaN."""
     last = jax.tree.map(lambda leaf, own: leaf.reshape(own[:, :, 0].shape), last, starts)
     is_given = jnp.all(jnp.isfinite(last.weights), axis=-1)
-    last = jax.vmap(jax.vmap(to_standard))(last, units)
+    last = _without_absent(jax.vmap(jax.vmap(to_standard))(last, units))
 
     def replaced(own: Array, new: Array) -> Array:
         given = is_given.reshape(*is_given.shape, *[1] * (own.ndim - 3))
@@ -203,34 +298,38 @@ def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixtur
     return jax.tree.map(replaced, starts, last)
 
 
+def _without_absent(mixture: Mixture) -> Mixture:
+    """Components of weight 0 where EM has absent ones, and as wide: mean 0 and unit variances."""
+    present = mixture.weights[..., None] != 0
+    means = jnp.where(present, mixture.means, 0.0)
+    if mixture.is_diagonal:
+        return mixture._replace(means=means, covariances=jnp.where(present, mixture.covariances, 1.0))
+    identity = jnp.broadcast_to(jnp.eye(mixture.n_features), mixture.covariances.shape)
+    return mixture._replace(means=means, covariances=jnp.where(present[..., None], mixture.covariances, identity))
+
+
 @functools.partial(jax.jit, compiler_options=QUICKLY)
-def _chosen(
+def _best(
     sets: DataSets,
     status: Int[Array, " g"],
     states: em.RunState,
-    spikes: Int[Array, " q"],
+    findings: Findings,
+    scores: Float[Array, " q"],
     judged: Bool[Array, " q"],
     models: Models,
-) -> ChunkFits:
-    """The best run of each fit, in data units."""
+) -> _Best:
+    """The best run of each fit."""
     n_fits, n_rows = len(status), len(sets.n_effective)
     sets = jax.tree.map(lambda leaf: leaf[form_of(jnp.arange(n_fits), n_fits, n_rows, models)], sets)
-    by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, spikes, judged))
-    states, spikes, judged = by_start
+    by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, findings, scores, judged))
+    states, findings, scores, judged = by_start
     offset = (sets.units.log_scale * sets.total_weight)[:, None]
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
-    # A degenerate run wins only where all are, and one with spikes only where there is none with fewer.
-    eligible = judged & jnp.isfinite(log_likelihoods)
-    kept = eligible & (states.status != Status.DEGENERATE)
-    eligible = jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, eligible)
-    n_spikes = jnp.where(eligible, spikes, jnp.iinfo(spikes.dtype).max)
-    eligible &= n_spikes == jnp.min(n_spikes, axis=1, keepdims=True)
     # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
     # must not choose.
-    score = jnp.where(eligible, states.log_likelihood, -jnp.inf)
-    highest = jnp.max(score, axis=1, keepdims=True)
-    slack = ROUNDING * (jnp.abs(highest) + sets.total_weight[:, None])
-    best = jnp.argmax(score >= highest - slack, axis=1)
+    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
+    size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
+    best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
 
     fitted = status == em.RUNNING
@@ -243,23 +342,21 @@ def _chosen(
     def answer(mixture: Mixture) -> Mixture:
         return where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture))
 
-    return ChunkFits(
+    return _Best(
+        start=best,
         mixture=answer(mixture),
-        best=best,
-        # Taken from the starts' on the host: compiled twice, the same sum may round differently.
-        log_likelihood=None,
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
-        spurious=None,
-        start_log_likelihood=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
-        start_status=jnp.where(fitted[:, None], states.status, status[:, None]),
-        start_spurious=jnp.where(fitted[:, None], spikes, 0),
+        log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
+        scores=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (scores - offset), jnp.nan),
+        statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
+        findings=jax.tree.map(lambda counts: jnp.where(fitted[:, None], counts, 0), findings),
+        weight=sets.weight_scale * sets.total_weight,
+        ridge=jnp.where(fitted[:, None], sets.ridge_in_data_units, jnp.nan),
         history=None
         if chosen.history is None
         else jnp.where(fitted[:, None], sets.weight_scale[:, None] * (chosen.history - offset), jnp.nan),
         snapshots=None
         if chosen.snapshots is None
         else answer(jax.vmap(jax.vmap(to_data_units, (0, None)))(chosen.snapshots, sets.units)),
-        executed=0,
-        useful=0,
     )

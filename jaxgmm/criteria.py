@@ -56,3 +56,6 @@ def cv(evidence: Evidence) -> Any:
 
 
 CRITERIA: dict[str, Callable[[Evidence], Any]] = {"bic": bic, "aic": aic, "aicc": aicc, "icl": icl, "cv": cv}
+
+# Criteria that penalise a likelihood. The likelihood of a larger ridge is never higher, so they cannot compare ridges.
+INFORMATION = ("bic", "aic", "aicc", "icl")

@@ -8,16 +8,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_options, checked_history, checked_key, checked_start, checked_weights
+from jaxgmm.arguments import check_flag, check_options, checked_history, checked_key, checked_start, checked_weights
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, with_room
 from jaxgmm.plan import Chunk, Job, chunks
 from jaxgmm.program import Combination, Layout, Models, Options, Program, Slots
-from jaxgmm.search import has_search
+from jaxgmm.search import RIDGE_OF_FLOAT32, has_search
 
 Precision = Literal["mixed", "float32", "float64"]
 
@@ -34,15 +34,22 @@ class FitResult(NamedTuple):
         log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
-        spurious: `(B,)`, how many components of the chosen run are spikes: in some direction narrower than a hundredth
-            of the standard deviation within the components together and of fewer than 5 (D + 1) samples (their share
-            of Σ w / max w); or with no variance but that of a small ridge, as where all their samples are equal in a
-            feature; or supported by fewer than D + 1 effective samples (their share of (Σ w)² / Σ w²).
+        spurious: `(B,)`, how many components of the chosen run are spurious. With m the number of samples that the
+            family needs for what a component has to itself (D + 1 for `"full"`, 2 for `"diag"` and `"spherical"`, 1 for
+            `"tied"`), these are in some direction narrower than a hundredth of the standard deviation within the
+            components together and of fewer than 5 m samples (their share of Σ w / max w); or have most of their weight
+            on equal values of a feature, and most of a variance from the ridge; or are supported by fewer than m
+            effective samples (their share of (Σ w)² / Σ w²).
+        ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
+            direction to the ridge: their widths are in part the ridge's.
+        start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
+            sample, but to spurious components or a degenerate end, and was not chosen.
+        ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
+            begun.
         start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
             float32, as the search left them.
         start_status: `(B, R)`, how each start's run ended.
-        start_spurious: `(B, R)`, how many components of each start's run are spikes. A run with spikes is chosen only
-            where there is no sound one.
+        start_spurious: `(B, R)`, how many components of each start's run are spurious.
         history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
             end; None unless asked for.
         efficiency: of all run-iterations executed, the share that some run still needed.
@@ -57,6 +64,9 @@ class FitResult(NamedTuple):
     n_iter: np.ndarray
     status: np.ndarray
     spurious: np.ndarray
+    ridge_dominated: np.ndarray
+    start_passed_over: np.ndarray
+    ridge: np.ndarray
     start_log_likelihood: np.ndarray
     start_status: np.ndarray
     start_spurious: np.ndarray
@@ -75,7 +85,8 @@ def fit(
     n_finalists: int | None = None,
     tol: float = 1e-5,
     max_iter: int = 1000,
-    reg_covar: float = 1e-6,
+    reg_covar: float = 1e-12,
+    avoid_spurious: bool = True,
     sample_weight: Any = None,
     key: Any = 0,
     precision: Precision = "mixed",
@@ -97,15 +108,19 @@ def fit(
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
         n_finalists: take only the best so many starts of each data set to their ends, judged after 9 iterations; the
-            others end there, as `MAX_ITER` unless they have ended before. A start without spikes goes before one that
-            has some, and one whose likelihood is unlike those of better ones before one that probably leads to the
-            same optimum. None takes all, and so does `max_iter` of 9 or less. (Biernacki, Celeux and Govaert, 2003,
-            "Choosing starting values for the EM algorithm".)
+            others end there, as `MAX_ITER` unless they have ended before. A start whose likelihood is unlike those of
+            better ones goes before one that probably leads to the same optimum. None takes all, and so does `max_iter`
+            of 9 or less. (Biernacki, Celeux and Govaert, 2003, "Choosing starting values for the EM algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
             less); 0 never stops early.
         max_iter: iterations at most; one iteration is an E-step, then an M-step.
         reg_covar: ridge added to every component variance, as a fraction of that feature's variance in the data set
-            (of their mean for `"spherical"`).
+            (of their mean for `"spherical"`). Values more than 4 standard deviations from the others do not count for
+            it, so that sentinels such as -9999 do not widen all components. `"float32"` uses at least 1e-6, which it
+            needs; `FitResult.ridge` says what was added.
+        avoid_spurious: compare starts with spurious components by the likelihood that they have where these components
+            are as wide as others, so that none is chosen for having shrunk onto a few samples. False chooses by
+            likelihood alone, degenerate ends aside.
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
@@ -133,6 +148,7 @@ def fit(
         'CONVERGED'
     """
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision)
+    check_flag("avoid_spurious", avoid_spurious)
     data = batch(x)
     weights_of = read_weights(sample_weight, data)
     init_name, start = checked_start(init, data, n_components, covariance_type)
@@ -140,10 +156,16 @@ def fit(
     program, options = what_to_run(
         init_name, n_init, n_finalists, precision, n_history, tol, max_iter, key, snapshots=snapshots
     )
-    model = (int(n_components), covariance_type, float(reg_covar))
+    options = options._replace(avoids_spurious=bool(avoid_spurious))
+    model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
         result = fit_batch(data, weights_of, start, model, program, options, report)
     return without_batch_axis(result) if data.is_single else result
+
+
+def ridge_in(precision: str, reg_covar: Any) -> float:
+    """The ridge of the answer: float32 alone needs at least one that it can tell from rounding."""
+    return max(float(reg_covar), RIDGE_OF_FLOAT32) if precision == "float32" else float(reg_covar)
 
 
 def fit_starts(
@@ -200,6 +222,8 @@ def fit_batch(
     report: Callable[[int], None],
 ) -> FitResult:
     """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
+    if isinstance(start, Mixture) and np.any(start.weights == 0):
+        program = program._replace(layout=program.layout._replace(has_absent=True))
     result = empty_result(data, [model], program)
     executed, useful = [], []
 
@@ -251,6 +275,7 @@ def what_to_run(
         n_snapshots=0 if snapshots is None else len(snapshots),
         search=Slots(1, 1),
         finish=Slots(1, 1),
+        centred=Slots(1, 1, centred=True),
     )
     no_models = Models(*np.empty((3, 0), np.int32))
     return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models, snapshots)
@@ -333,6 +358,9 @@ def empty_result(data: Batch, models: Sequence[Combination], program: Program) -
         n_iter=np.zeros(b, np.int32),
         status=np.zeros(b, np.int32),
         spurious=np.zeros(b, np.int32),
+        ridge_dominated=np.zeros(b, np.int32),
+        start_passed_over=np.zeros(b, bool),
+        ridge=np.full((b, d), np.nan),
         start_log_likelihood=np.full((b, r), np.nan),
         start_status=np.zeros((b, r), np.int32),
         start_spurious=np.zeros((b, r), np.int32),
@@ -350,9 +378,9 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
 
     # A program may have had room for more components.
     n_components = result.mixture.weights.shape[1]
-    fits = fits._replace(mixture=Mixture(*(leaf[:, :n_components] for leaf in fits.mixture)))
+    fits = fits._replace(mixture=with_room(fits.mixture, n_components))
     if fits.snapshots is not None:
-        fits = fits._replace(snapshots=Mixture(*(leaf[:, :, :n_components] for leaf in fits.snapshots)))
+        fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
     for name in set(FitResult._fields) & set(ChunkFits._fields):
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
 

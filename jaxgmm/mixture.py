@@ -64,6 +64,27 @@ def full_covariances(mixture: Mixture) -> Floats:
     return mixture.covariances[..., None] * np.eye(mixture.n_features, dtype=mixture.covariances.dtype)
 
 
+def with_room(mixture: Mixture, n_components: int) -> Mixture:
+    """A mixture `(…, K, …)` of NumPy arrays with room for another number of components.
+
+    Components of weight 0 are absent: they have mean 0 and unit variances, wherever they stand. Where there is less
+    room, the last components are left out.
+    """
+    kept = min(mixture.n_components, n_components)
+    spread = mixture.covariances.shape[mixture.weights.ndim :]
+    unit = np.eye(spread[0]) if len(spread) == 2 else np.ones(spread)
+    leaves = []
+    for leaf, absent in zip(mixture, (0.0, 0.0, unit), strict=True):
+        trailing = leaf.shape[mixture.weights.ndim :]
+        room = np.empty((*mixture.weights.shape[:-1], n_components, *trailing))
+        room[...] = absent
+        axis = (*[slice(None)] * (mixture.weights.ndim - 1), slice(kept))
+        present = (mixture.weights[axis] != 0).reshape(*mixture.weights[axis].shape, *[1] * len(trailing))
+        room[axis] = np.where(present, leaf[axis], absent)
+        leaves.append(room)
+    return Mixture(*leaves)
+
+
 def _numpy_in_numpy_out(function: Callable[..., Any]) -> Callable[..., Any]:
     """Computes in float64 and answers in NumPy unless an argument is a JAX array, whose precision then holds."""
     static = [name for name in ("n_samples",) if name in inspect.signature(function).parameters]

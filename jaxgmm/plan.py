@@ -129,7 +129,7 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `quickly`, `search`, `finish`) is decided here.
+            `search_dtype`, `quickly`, `search`, `finish`, `centred`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -178,7 +178,9 @@ def _jobs(
     jobs = []
     for (_, _, room), numbers in sorted(groups.items()):
         families, ridges, traced = models_of([models[number] for number in numbers])
-        layout = wanted.layout._replace(families=families, n_components=room, has_absent=room in with_absent)
+        layout = wanted.layout._replace(
+            families=families, n_components=room, has_absent=wanted.layout.has_absent or room in with_absent
+        )
         jobs.append(
             (np.array(numbers), wanted._replace(layout=layout), options._replace(reg_covar=ridges, models=traced))
         )
@@ -240,6 +242,7 @@ def _sized(
         quickly=program.quickly and search.by_vectors,
         search=search,
         finish=finish,
+        centred=_centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),
     )
     # Empty slots are left out where runs are read in turn.
     least = 1 if search.by_vectors else search.number if search.stacked else -(-search.number // n_runs)
@@ -296,6 +299,17 @@ def _slots(
         return search, search
     number = n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine)
     return Slots(number, stride, stacked=True), search
+
+
+def _centred_slots(
+    n_samples: int, tile: int, n_rows: int, n_features: int, n_components: int, n_runs: int, machine: Machine
+) -> Slots:
+    """Slots of runs that are centred on each component: in float64, and seldom many."""
+    if tile:
+        return Slots(1, STRIDE_OF_SHORT_RUNS, centred=True)
+    run_bytes = 8 * n_samples * (n_rows + n_components * (2 + 2 * n_features))
+    number = min(n_slots(run_bytes, machine), power_of_two_above(n_runs))
+    return Slots(number, STRIDE_OF_SHORT_RUNS, centred=True)
 
 
 def _n_rows(n_features: int, layout: Layout) -> int:

@@ -59,6 +59,7 @@ class Slots(NamedTuple):
         stacked: whether a slot holds a data set with all its starts, rather than a single run.
         by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
         as_one_kernel: whether covariances are inverted by one kernel; see `jaxgmm.elimination`.
+        centred: whether E-steps centre the samples on each component; see `jaxgmm.em.centred`.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Slots(NamedTuple):
     stacked: bool = False
     by_vectors: bool = False
     as_one_kernel: bool = False
+    centred: bool = False
 
 
 class Program(NamedTuple):
@@ -82,6 +84,7 @@ class Program(NamedTuple):
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
         search: slots of the search; or of all there is to do, in other than mixed precision.
         finish: slots of what float64 does in mixed precision: mostly, to finish runs that the search has found.
+        centred: slots of runs whose components are too narrow for raw moments in float64.
     """
 
     layout: Layout
@@ -94,6 +97,7 @@ class Program(NamedTuple):
     n_snapshots: int
     search: Slots
     finish: Slots
+    centred: Slots
 
 
 class Models(NamedTuple):
@@ -120,6 +124,7 @@ class Options(NamedTuple):
         key: random key, or seed.
         models: what is fitted.
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
+        avoids_spurious: whether runs with spurious components are chosen only where there are no others.
     """
 
     tol: float
@@ -128,6 +133,7 @@ class Options(NamedTuple):
     key: Array | np.int64
     models: Models
     snapshots: Int[Array | np.ndarray, " p"] | None
+    avoids_spurious: bool = True
 
 
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:

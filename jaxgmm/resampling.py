@@ -15,7 +15,7 @@ from jaxtyping import Array
 from jaxgmm.arguments import check_integer, check_options, checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fitting import Precision, WeightsOf, fit_batch, read_weights, what_to_run
+from jaxgmm.fitting import Precision, WeightsOf, fit_batch, read_weights, ridge_in, what_to_run
 from jaxgmm.mixture import Mixture, draw
 from jaxgmm.program import Combination, Options, Program
 from jaxgmm.status import Status
@@ -65,7 +65,7 @@ def bootstrap(
     sample_weight: Any = None,
     tol: float = 1e-5,
     max_iter: int = 1000,
-    reg_covar: float = 1e-6,
+    reg_covar: float = 1e-12,
     key: Any = 0,
     precision: Precision = "mixed",
     progress: bool | Callable[[int, int], None] = False,
@@ -124,7 +124,7 @@ def bootstrap(
     start = Mixture(*(np.repeat(leaf, n_replicates, axis=0) for leaf in fitted))
     program, options = what_to_run("mixture", 1, None, precision, 0, tol, max_iter, key)
     with progress_bar(replicates.n_data_sets, shown=progress) as report:
-        model = (n_components, family, float(reg_covar))
+        model = (n_components, family, ridge_in(precision, reg_covar))
         result = fit_batch(replicates, weights_of, start, model, program, options, report)
 
     def by_data_set(leaf: np.ndarray) -> np.ndarray:

@@ -4,24 +4,37 @@
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
 from jaxgmm.em import vectors
+from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data, Tiles, as_data
-from jaxgmm.em.spurious import n_spikes
+from jaxgmm.em.spurious import (
+    DOMINATED,
+    Findings,
+    Support,
+    bounded_log_likelihood,
+    is_small,
+    is_tied,
+    may_be_tied,
+    owes_to_ridge,
+)
 from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
-from jaxgmm.engine.standardize import Standardization
+from jaxgmm.engine.standardize import Standardization, scaled_features
 from jaxgmm.kernels import QUICKLY, WELL
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Layout, Models, Options, Program, Slots
+from jaxgmm.status import Status
 
 _Tree = TypeVar("_Tree")
 
@@ -36,6 +49,7 @@ class DataSets(NamedTuple):
         n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
         weight_scale: `(C P,)`, what they were divided by.
         ridge: `(C P, D, D)` or `(C P, D)`.
+        ridge_in_data_units: `(C P, D)`.
         units: the way back to data units, `(C P, …)`.
     """
 
@@ -45,6 +59,7 @@ class DataSets(NamedTuple):
     n_effective: Float[Array, " s"]
     weight_scale: Float[Array, " s"]
     ridge: Float[Array, "s d d"] | Float[Array, "s d"]
+    ridge_in_data_units: Float[Array, "s d"]
     units: Standardization
 
 
@@ -53,14 +68,14 @@ class Runs(NamedTuple):
 
     Attributes:
         states: `(C M R,)`, float64.
-        spikes: `(C M R,)`, how many of a run's components are spikes.
+        findings: `(C M R,)`, how many of a run's components are not to be trusted.
         judged: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
         executed: run-iterations that the slots made.
         useful: those that some run needed.
     """
 
     states: em.RunState
-    spikes: Int[Array, " q"] | np.ndarray
+    findings: Findings
     judged: np.ndarray
     executed: int
     useful: int
@@ -73,11 +88,22 @@ class Limits(NamedTuple):
         tol: smallest gain of the mean log-likelihood to go on for.
         max_iter: iterations at most, those made before the pass included.
         variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
+        extra_ridge: what is added to every variance beside the ridge, in standardised units.
     """
 
     tol: float
     max_iter: int
     variance_floor: int
+    extra_ridge: float = 0.0
+
+
+# What must be left of a variance in float64 for its error to be a ten-millionth of it, and where samples are centred on
+# each component, so that nothing cancels, for it to be known at all; in machine epsilons.
+ACCURATE_IN_FLOAT64 = 2**22
+SOUND = 64
+
+# Numbers that are held at a time where runs are looked at once more.
+_JUDGED = 2**17
 
 
 class _Slot(NamedTuple):
@@ -114,7 +140,8 @@ def begun(starts: Mixture, program: Program) -> Runs:
         if n_snapshots
         else None,
     )
-    return Runs(states, np.zeros(n_runs, np.int32), np.zeros(n_runs, bool), 0, 0)
+    none = np.zeros(n_runs, np.int32)
+    return Runs(states, Findings(none, none, states.log_likelihood), np.zeros(n_runs, bool), 0, 0)
 
 
 class Work(NamedTuple):
@@ -125,26 +152,42 @@ class Work(NamedTuple):
     options: Options
     program: Program
 
-    def take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
+    def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
-        run = _run_quickly if self.program.quickly else _run
-        states, spikes, executed, useful = run(
+        return self._take_on(found, wanted, limits, slots, "float32")
+
+    def in_float64(self, found: Runs, wanted: Bool[np.ndarray, " q"], tol: float, max_iter: int, slots: Slots) -> Runs:
+        """The same, with components as narrow as float64 can tell: about their own means where they need that."""
+        found = self._take_on(found, wanted, Limits(tol, max_iter, ACCURATE_IN_FLOAT64), slots, "float64")
+        lost = wanted & (np.asarray(found.states.status) == Status.DEGENERATE)
+        if not np.any(lost):
+            return found
+        return self._take_on(found, lost, Limits(tol, max_iter, SOUND), self.program.centred, "float64")
+
+    def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
+        run = _run_quickly if self.program.quickly and slots.by_vectors else _run
+        states, findings, executed, useful = run(
             *(self.sets, self.starts, found.states, wanted, self.options.models, limits, self.options.snapshots),
             layout=self.program.layout,
             slots=slots,
             dtype=dtype,
         )
-        return Runs(states, spikes, found.judged, found.executed + int(executed), found.useful + int(useful))
+        return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
 
-    def mean_log_likelihoods(self, found: Runs) -> Float[np.ndarray, "g r"]:
-        """Of every start of every fit, per sample of weight 1; -inf where there is none."""
+    def scores(self, found: Runs) -> Float[np.ndarray, "g r"]:
+        """What every start of every fit is compared by, in nats per sample of weight 1; -inf where there is nothing."""
         n_init = self.program.layout.n_init
-        log_likelihood = np.asarray(found.states.log_likelihood).reshape(-1, n_init)
+        log_likelihood = np.asarray(score_of(found, self.options)).reshape(-1, n_init)
         total_weight = np.asarray(self.sets.total_weight)
         n_fits = len(log_likelihood)
         total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
         mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
         return np.where(np.isnan(mean), -np.inf, mean)
+
+
+def score_of(found: Runs, options: Options) -> Any:
+    """Log-likelihoods `(Q,)` that runs are chosen by."""
+    return found.findings.bounded if options.avoids_spurious else found.states.log_likelihood
 
 
 def _to_ends(
@@ -159,7 +202,7 @@ def _to_ends(
     layout: Layout,
     slots: Slots,
     dtype: str,
-) -> tuple[em.RunState, Int[Array, " q"], Int[Array, ""], Int[Array, ""]]:
+) -> tuple[em.RunState, Findings, Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
 
     A run goes on from where it was `before`, or from its start if it has made no step. Stacked, a slot holds all starts
@@ -168,7 +211,9 @@ def _to_ends(
     n_init, n_fits, n_rows = layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
     diagonal, stacked = layout.diagonal, slots.stacked
     models = jax.tree.map(jnp.asarray, models)
-    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, sets.ridge, starts, before), dtype)
+    unit = jnp.ones(sets.z.shape[1]) if diagonal else jnp.eye(sets.z.shape[1])
+    ridges = sets.ridge + limits.extra_ridge * unit[None]
+    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
     floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     tol, max_iter = jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32)
     snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
@@ -187,18 +232,24 @@ def _to_ends(
             data = row.astype(jnp.int32)
         else:
             data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
-        present = jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components if layout.has_absent else None
+        present = None
+        if layout.has_absent:
+            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights > 0)
         settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
 
     def begin(slot: _Slot) -> _Slot:
         def one(record: em.RunState) -> em.RunState:
             recorded = (record.n_iter, record.history, record.snapshots)
-            return em.init(record.mixture, slot.settings, *recorded, as_one_kernel=slots.as_one_kernel)
+            return em.init(record.mixture, slot.settings, *recorded, **arithmetic)
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
 
+    arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
+
     def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
+        if slots.centred:
+            return centred_e_step(data, slot.state.natural, z.shape[1], diagonal=diagonal)
         return em.read(data, slot.state, FAMILIES[layout.families[0]])
 
     def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
@@ -211,7 +262,7 @@ def _to_ends(
             return em.advance(
                 *(state, *sums, slot.total_weight, family, slot.settings),
                 ends_with_m_step=layout.ends_with_m_step,
-                as_one_kernel=slots.as_one_kernel,
+                **arithmetic,
             )
 
         return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
@@ -236,9 +287,60 @@ def _to_ends(
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int64)
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
-    row = form_of(jnp.arange(len(wanted)) // n_init, n_fits, n_rows, models)
-    spikes = jax.vmap(n_spikes)(kept.mixture, sets.n_effective[row], sets.total_weight[row], sets.ridge[row])
-    return kept, spikes, executed * runs_per_slot, useful
+    findings = _findings(kept.mixture, kept.log_likelihood, sets._replace(ridge=ridges), models, layout)
+    return kept, findings, executed * runs_per_slot, useful
+
+
+def _findings(
+    mixtures: Mixture, log_likelihoods: Float[Array, " q"], sets: DataSets, models: Models, layout: Layout
+) -> Findings:
+    """Components of all runs `(Q,)` that are not to be trusted; in float64."""
+    n_runs, n_rows, n_features = len(mixtures.weights), len(sets.n_effective), mixtures.n_features
+    fit = jnp.arange(n_runs) // layout.n_init
+    row = form_of(fit, n_runs // layout.n_init, n_rows, models)
+    least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
+    least = least[models.family[fit % len(models.family)]]
+    small = jax.vmap(is_small)(mixtures, Support(sets.n_effective[row], sets.total_weight[row], least))
+    ridge = sets.ridge[row]
+    dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
+    suspect = jax.vmap(may_be_tied)(mixtures, ridge) & ~small
+    at_a_time = max(1, min(n_runs, _JUDGED // (layout.n_components * n_features * sets.z.shape[2])))
+
+    def of_run(run: Array) -> tuple[Mixture, DataSets]:
+        return jax.tree.map(lambda leaf: leaf[run], mixtures), jax.tree.map(lambda leaf: leaf[row[run]], sets)
+
+    def tied(run: Array) -> Bool[Array, " k"]:
+        mixture, own = of_run(run)
+        return is_tied(mixture, own.z, scaled_features(own.z, own.units), own.weights)
+
+    spurious = small | (suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, at_a_time))
+
+    def bounded(run: Array) -> Float[Array, ""]:
+        mixture, own = of_run(run)
+        return bounded_log_likelihood(mixture, spurious[run], own.z, own.weights)
+
+    bounds = _for_some(bounded, jnp.any(spurious, axis=1), log_likelihoods, at_a_time)
+    return Findings(
+        spurious=jnp.sum(spurious, axis=1, dtype=jnp.int32),
+        ridge_dominated=jnp.sum(dominated, axis=1, dtype=jnp.int32),
+        bounded=bounds,
+    )
+
+
+def _for_some(of_one: Callable[[Array], Array], wanted: Bool[Array, " q"], default: Array, at_a_time: int) -> Array:
+    """Rows `(Q, …)` computed where they are wanted, which they seldom are, so many at a time; others by default."""
+    queue = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
+    n_wanted = jnp.sum(wanted, dtype=jnp.int32)
+    at_once = jnp.arange(at_a_time, dtype=jnp.int32)
+
+    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, rows = carry
+        own = queue[jnp.minimum(first + at_once, len(queue) - 1)]
+        place = jnp.where(first + at_once < n_wanted, own, len(rows))
+        return first + at_a_time, rows.at[place].set(jax.vmap(of_one)(own), mode="drop")
+
+    zero = jnp.zeros((), jnp.int32)
+    return lax.while_loop(lambda carry: carry[0] < n_wanted, body, (zero, default))[1]
 
 
 _compile = functools.partial(jax.jit, static_argnames=("layout", "slots", "dtype"))

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Options, Program
-from jaxgmm.runs import DataSets, Limits, Runs, Work, begun
+from jaxgmm.runs import SOUND, DataSets, Limits, Runs, Work, begun
+from jaxgmm.soundness import first_best
 from jaxgmm.status import Status
 
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
@@ -31,10 +32,12 @@ DISTINCT = 0.02
 # Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
 RESERVED = 10
 
-# What must be left of a variance after cancellation, in machine epsilons. Below SOUND its digits are noise. A float32
-# search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats per sample.
-SOUND = 64
+# What must be left of a variance after cancellation in float32, in machine epsilons. Below SOUND its digits are noise.
+# A search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats a sample.
 ACCURATE = 1024
+
+# What float32 wants of a ridge, as a fraction of the variance. A search has it beside the ridge of the answer.
+RIDGE_OF_FLOAT32 = 1e-6
 
 
 def all_runs(
@@ -54,28 +57,30 @@ def all_runs(
     """
     n_init = program.layout.n_init
     wanted = np.repeat(sound, n_init)
-    searches = has_search(options, program)
-    if searches:
-        dtype = program.search_dtype
-        tol, max_iter = max(options.tol, SEARCH_TOL), options.max_iter - RESERVED
-    else:
-        dtype = "float32" if program.precision == "float32" else "float64"
-        tol, max_iter = options.tol, options.max_iter
-    # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
-    slots = program.finish if program.precision == "mixed" and dtype == "float64" else program.search
-    # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
-    floor = SOUND if program.precision == "float32" else ACCURATE
     work = Work(sets, starts, options, program)
+    searches = has_search(options, program)
+    in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
+    tol = max(options.tol, SEARCH_TOL) if searches else options.tol
+    max_iter = options.max_iter - RESERVED if searches else options.max_iter
     # What an iteration at this tolerance, or rounding, can change; starts that differ by less are equal.
-    margin = max(tol, ROUNDING if dtype == "float64" else SEARCH_TOL)
+    margin = max(tol, SEARCH_TOL if in_float32 else ROUNDING)
+
+    def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
+        if not in_float32:
+            # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
+            slots = program.finish if program.precision == "mixed" else program.search
+            return work.in_float64(found, wanted, tol, max_iter, slots)
+        # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
+        limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
+        return work.in_float32(found, wanted, limits, program.search)
 
     found = begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
-        found = work.take_on(found, wanted, Limits(tol, SHORT, floor), slots, dtype)
-        unsound = (np.asarray(found.spikes) > 0) | (np.asarray(found.states.status) == Status.DEGENERATE)
-        score = work.mean_log_likelihoods(found)
-        wanted = wanted & _among_best(score, unsound.reshape(score.shape), program.n_finalists, margin).ravel()
-    found = work.take_on(found, wanted, Limits(tol, max_iter, floor), slots, dtype)
+        found = take_on(found, wanted, SHORT)
+        is_degenerate = np.asarray(found.states.status).reshape(-1, n_init) == Status.DEGENERATE
+        is_finalist = _among_best(work.scores(found), is_degenerate, program.n_finalists, margin)
+        wanted = wanted & is_finalist.ravel()
+    found = take_on(found, wanted, max_iter)
     return _finished(work, found, wanted, margin) if searches else found._replace(judged=wanted)
 
 
@@ -88,20 +93,20 @@ def has_search(options: Options, program: Program) -> bool:
 
 
 def _among_best(
-    score: Float[np.ndarray, "g r"], unsound: Bool[np.ndarray, "g r"], n_finalists: int, margin: float
+    score: Float[np.ndarray, "g r"], degenerate: Bool[np.ndarray, "g r"], n_finalists: int, margin: float
 ) -> Bool[np.ndarray, "g r"]:
-    """Which runs are the finalists of their fit, by mean log-likelihoods per sample.
+    """Which runs are the finalists of their fit.
 
-    Sound ones come before others, distinct ones before repetitions of a better one, and of equal ones the first.
+    Degenerate ones come after others, distinct ones before repetitions of a better one, and of equal ones the first.
     """
-    order = np.lexsort((-np.round(score / margin), unsound), axis=1)
-    in_order, is_unsound = (np.take_along_axis(row, order, axis=1) for row in (score, unsound))
-    is_repetition, kept = np.zeros_like(unsound), np.full(len(score), np.inf)
+    order = np.lexsort((-np.round(score / margin), degenerate), axis=1)
+    in_order, is_last = (np.take_along_axis(row, order, axis=1) for row in (score, degenerate))
+    is_repetition, kept = np.zeros_like(degenerate), np.full(len(score), np.inf)
     for r, own in enumerate(in_order.T):
         is_repetition[:, r] = (kept - DISTINCT < own) & (own < kept + DISTINCT)
         kept = np.where(is_repetition[:, r], kept, own)
-    order = np.take_along_axis(order, np.argsort(2 * is_unsound + is_repetition, axis=1, stable=True), axis=1)
-    is_finalist = np.zeros_like(unsound)
+    order = np.take_along_axis(order, np.argsort(2 * is_last + is_repetition, axis=1, stable=True), axis=1)
+    is_finalist = np.zeros_like(degenerate)
     np.put_along_axis(is_finalist, order[:, :n_finalists], True, axis=1)
     return is_finalist
 
@@ -109,31 +114,26 @@ def _among_best(
 def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
-    Should that be degenerate or have spikes, the next best follow. Runs that the search found spikes in are asked only
-    where there is no other.
+    Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
+    follow until none promises more.
     """
     options, n_init = work.options, work.program.layout.n_init
     lost = np.asarray(found.states.status) == Status.DEGENERATE
-    spiky = np.asarray(found.spikes) > 0
-    promise = work.mean_log_likelihoods(found)
-    pending = wanted
+    promise, pending = work.scores(found), wanted
 
-    def of_fit(flags: np.ndarray) -> np.ndarray:
-        return np.any(flags.reshape(-1, n_init), axis=1)
+    def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
+        return np.max(np.where(runs.reshape(score.shape), score, -np.inf), axis=1)
 
     while np.any(pending):
-        promising = pending & ~lost & ~spiky
-        eligible = np.where(np.repeat(of_fit(promising), n_init), promising, pending & ~lost)
-        score = np.where(eligible.reshape(promise.shape), promise, -np.inf)
         # Rounding must not choose.
-        first = np.argmax(score >= np.max(score, axis=1, keepdims=True) - margin, axis=1)
+        first = first_best(promise, (pending & ~lost).reshape(promise.shape), margin)
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
-        limits = Limits(options.tol, options.max_iter, ACCURATE)
-        found = work.take_on(found, candidates, limits, work.program.finish, "float64")
+        found = work.in_float64(found, candidates, options.tol, options.max_iter, work.program.finish)
         found = found._replace(judged=found.judged | candidates)
+        pending = pending & ~candidates
         acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
-        sound = acceptable & (np.asarray(found.spikes) == 0)
-        settled = of_fit(sound) | (of_fit(acceptable) & ~of_fit(promising & ~candidates))
-        pending = pending & ~candidates & ~np.repeat(settled, n_init)
+        reached = highest(work.scores(found), acceptable)
+        settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)
+        pending = pending & ~np.repeat(settled, n_init)
     return found

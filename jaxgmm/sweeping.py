@@ -5,6 +5,7 @@
 Models whose runs can share programs are runs of one queue; see `jaxgmm.plan`.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_integer, check_options, is_integer
-from jaxgmm.choice import choice, of_starts, store_chosen
+from jaxgmm.arguments import check_flag, check_integer, check_options, is_integer
+from jaxgmm.choice import at_smallest_ridge, choice, store_chosen
 from jaxgmm.chunk import ChunkFits
-from jaxgmm.criteria import CRITERIA, Evidence
+from jaxgmm.criteria import CRITERIA, INFORMATION, Evidence
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch
@@ -28,6 +29,7 @@ from jaxgmm.fitting import (
     fit_job,
     on_chunks,
     read_weights,
+    ridge_in,
     what_to_run,
     without_batch_axis,
 )
@@ -36,12 +38,20 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Options, Program
 from jaxgmm.resampling import likelihood_ratio_p_values
+from jaxgmm.soundness import SAME_OPTIMUM, is_sound
 from jaxgmm.splitting import split_widest
 from jaxgmm.status import Status
+
+# Columns of a sweep's table, in their order.
+_COUNTS = ("n_iter", "spurious", "ridge_dominated")
+_FLAGS = ("start_passed_over", "passed_over", "chosen", "at_largest_k")
 
 # The bootstrap likelihood-ratio test is no criterion of one model; it compares two.
 LRT = "lrt"
 LEVEL = 0.05
+
+# Where weights sum to less than this share of the number of samples that have one, they are not counts of samples.
+_FEW_FOR_WEIGHTS = 0.1
 
 
 class Sweep(NamedTuple):
@@ -51,16 +61,20 @@ class Sweep(NamedTuple):
         table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
             `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
             `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
-            `spurious` (components that are spikes), `n_agreeing` (starts that led to the log-likelihood of the best, to
-            1e-3 nats per sample), `start_passed_over` (whether a start with spikes, or a degenerate one, had a higher
-            log-likelihood than the one chosen), `passed_over` (whether this model would have been chosen, had it not
-            spikes or been degenerate), `chosen`.
+            `spurious` and `ridge_dominated` (how many components are; see `FitResult`), `n_agreeing` (starts that led
+            to the log-likelihood of the best, to 1e-3 nats per sample), `start_passed_over` (whether a start with
+            spurious components, or a degenerate one, had a higher log-likelihood than the one chosen), `passed_over`
+            (whether this model has a lower criterion than the chosen one, but by spurious components or a degenerate
+            end), `chosen`, `at_largest_k` (whether it is chosen, and K is the largest that was tried of several).
         best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
             unit variances. Matrices of covariances, unless all families are axis-aligned.
+        notes: what to know about the choice, a sentence each: that K was at its limit, that ridges were not compared,
+            that weights are not counts.
     """
 
     table: dict[str, np.ndarray]
     best: FitResult
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> dict[str, np.ndarray]:
@@ -73,7 +87,7 @@ def sweep(
     n_components: Iterable[int] | int = range(1, 7),
     *,
     covariance_type: str | Sequence[str] = "full",
-    reg_covar: float | Sequence[float] = 1e-6,
+    reg_covar: float | Sequence[float] = 1e-12,
     criterion: str | Sequence[str] = "bic",
     init: str = "k-means++",
     n_init: int = 10,
@@ -82,6 +96,7 @@ def sweep(
     n_replicates: int = 199,
     patience: int | None = None,
     split: bool = False,
+    avoid_spurious: bool = True,
     tol: float = 1e-5,
     max_iter: int = 1000,
     sample_weight: Any = None,
@@ -91,15 +106,16 @@ def sweep(
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
 
-    Chosen is the model with the lowest criterion among those that are sound. A model that is degenerate or has spurious
-    components (see `FitResult.spurious`) is chosen only where there is no sound one.
+    Chosen is the model with the lowest criterion. What a model gains by spurious components (see `FitResult.spurious`)
+    is not counted for that: it is compared by the likelihood that it has where these are as wide as others, unless
+    `avoid_spurious` is False. A degenerate model is chosen only where all are.
 
     Args:
         x: as for `fit`.
         n_components: the numbers of components to try, or one.
         covariance_type: families to try, or one.
-        reg_covar: ridges to try, or one. Likelihoods under different ridges are compared as they are; a ridge is no
-            parameter.
+        reg_covar: ridges to try, or one; as for `fit`. A smaller ridge never has a lower likelihood, so information
+            criteria choose K and family at the smallest ridge that has a sound fit; `"cv"` compares ridges.
         criterion: what to choose by, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the classified
             data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K that a
             bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column holds the
@@ -115,9 +131,10 @@ def sweep(
             cross-validation of `"cv"` is made for all K before.
         split: one more start for every model: the fit of the K before, its widest component split; for the first K, and
             in cross-validation, one more start of the usual kind.
+        avoid_spurious: as for `fit`; False chooses by criterion and likelihood alone.
         tol: as for `fit`.
         max_iter: as for `fit`.
-        sample_weight: as for `fit`.
+        sample_weight: as for `fit`. Criteria count as many samples as the weights sum to.
         key: as for `fit`.
         precision: as for `fit`.
         progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
@@ -127,6 +144,9 @@ def sweep(
 
     Raises:
         ValueError: wrong shapes or options. Nothing has been computed then.
+
+    Warns:
+        UserWarning: an information criterion, and weights that sum to much less than the number of samples.
 
     Example:
         >>> import numpy as np, jaxgmm
@@ -149,13 +169,15 @@ def sweep(
     ]
     for k, family, ridge in models:
         check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
+    check_flag("avoid_spurious", avoid_spurious)
     _check_names(names, init, n_folds, n_replicates, patience)
     if LRT in names:
         check_test(names, models, sample_weight, patience, split)
     data = batch(x)
-    models = [(int(k), family, float(ridge)) for k, family, ridge in models]
+    models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
     work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
     program, options = what_to_run(init, int(n_init) + bool(split), n_finalists, precision, 0, tol, max_iter, key)
+    options = options._replace(avoids_spurious=bool(avoid_spurious))
     n_replicates = 1 + int(n_folds) if "cv" in names else 1
     with progress_bar(data.n_data_sets * len(models) * program.layout.n_init * n_replicates, shown=progress) as report:
         left_out = None
@@ -193,6 +215,11 @@ class _Work(NamedTuple):
     n_replicates: int
 
     @property
+    def ridges(self) -> np.ndarray | None:
+        """Ridge `(M,)` of each model, where these are not compared with each other; else None."""
+        return np.array([ridge for *_, ridge in self.models]) if self.criteria[0] in INFORMATION else None
+
+    @property
     def by_components(self) -> bool:
         """Whether the models of one K must wait for those of the K before."""
         return self.patience is not None or self.split
@@ -209,6 +236,7 @@ class _Results(NamedTuple):
     Attributes:
         columns: of the table, each `(B, M)`.
         n_samples: `(B,)`, number of samples, or the sum of their weights.
+        n_weighted: `(B,)`, number of samples that have a weight.
         n_parameters: `(M,)`.
         best: the chosen fits.
         efforts: run-iterations executed and useful, of every call.
@@ -216,6 +244,7 @@ class _Results(NamedTuple):
 
     columns: dict[str, np.ndarray]
     n_samples: np.ndarray
+    n_weighted: np.ndarray
     n_parameters: np.ndarray
     best: FitResult
     efforts: list[tuple[int, int]]
@@ -233,6 +262,7 @@ def _swept(
     results = _Results(
         columns=_empty_columns((data.n_data_sets, len(work.models)), work.criteria),
         n_samples=np.zeros(data.n_data_sets, int if work.weights_of is None else float),
+        n_weighted=np.zeros(data.n_data_sets, int),
         n_parameters=np.array([n_parameters(k, n_features, family) for k, family, _ in work.models]),
         best=empty_result(data, work.models, program),
         efforts=[],
@@ -249,7 +279,33 @@ def _swept(
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
-    return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best)
+    notes = _notes(work, results)
+    return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best, notes)
+
+
+def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
+    """What to know about the choice; what the user can put right is also a warning."""
+    notes, criterion, columns = [], work.criteria[0], results.columns
+    if work.ridges is not None and len(set(work.ridges.tolist())) > 1:
+        notes.append(
+            f"K and family are chosen at the smallest ridge that has a sound fit: {criterion} would take the smallest "
+            "whatever the data are, as no other has a higher likelihood. criterion='cv' compares ridges."
+        )
+    light = (results.n_weighted > 1) & (results.n_samples < _FEW_FOR_WEIGHTS * results.n_weighted)
+    if criterion in INFORMATION and np.any(light):
+        notes.append(
+            f"The sample weights of {np.count_nonzero(light)} of {len(light)} data sets sum to much less than the"
+            f" number of their samples. {criterion} takes weights for counts, and so chooses too many components;"
+            " multiply the weights so that they sum to the number of samples, or use criterion='cv'."
+        )
+        warnings.warn(notes[-1], UserWarning, stacklevel=4)
+    n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in work.models)
+    if n_largest:
+        notes.append(
+            f"K = {largest}, the largest that was tried, is chosen for {n_largest} of {len(light)} data sets; a larger"
+            " K may be better."
+        )
+    return tuple(notes)
 
 
 def _fit_and_choose(
@@ -257,27 +313,52 @@ def _fit_and_choose(
 ) -> None:
     """Fits all models to the data sets of a chunk, and chooses for each."""
     rows, columns, fitted = chunk.data_sets, results.columns, []
-    results.n_samples[rows] = np.nansum(work.weights(rows, chunk.jobs[0].n_samples), axis=1)
+    weights = work.weights(rows, chunk.jobs[0].n_samples)
+    results.n_samples[rows], results.n_weighted[rows] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
     active, lowest, n_worse = np.ones(len(rows), bool), np.full(len(rows), np.inf), np.zeros(len(rows), int)
     for _, jobs in groupby(chunk.jobs, lambda job: work.models[job.models[0]][0] if work.by_components else None):
         first_new = len(fitted)
         for job in jobs:
             fitted.append(_fit_models(chunk, job, active, fitted, work, results, left_out))
         if work.patience is not None:
-            cells = np.ix_(rows, np.concatenate([part.models for part in fitted[first_new:]]))
-            sound = (columns["spurious"][cells] == 0) & (columns["status"][cells] != Status.DEGENERATE)
-            score = np.where(sound, columns[work.criteria[0]][cells], np.inf)
-            score = np.min(score, axis=1, where=~np.isnan(score), initial=np.inf)
+            score = _best_of_new(work, columns, rows, fitted, first_new)
             n_worse = np.where(score < lowest, 0, n_worse + 1)
             lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
     if LRT in work.criteria:
         columns[LRT][rows] = _p_values(work, fitted, rows, program, options)
-    score, status, spurious = (columns[name][rows] for name in (work.criteria[0], "status", "spurious"))
+    score, lead, status = (columns[name][rows] for name in (work.criteria[0], "lead", "status"))
     if work.criteria[0] == LRT:
         score = _rejected(score, columns["log_likelihood"][rows])
-    columns["chosen"][rows], columns["passed_over"][rows] = choice(score, status, spurious)
+        # A distance between numbers of components, which no likelihood outweighs.
+        lead = len(work.models) * np.sign(lead)
+    compared = _compared(work, score, columns["spurious"][rows], status, np.arange(len(work.models)))
+    chosen, columns["passed_over"][rows] = choice(score, lead, status, compared)
+    ks = np.array([k for k, _, _ in work.models])
+    columns["chosen"][rows], columns["at_largest_k"][rows] = chosen, chosen & (ks == max(ks)) & (max(ks) > min(ks))
     for part in fitted:
         store_chosen(part.fits, columns["chosen"][rows][:, part.models], rows, results.best)
+
+
+def _best_of_new(
+    work: _Work, columns: dict[str, np.ndarray], rows: np.ndarray, fitted: "list[_Fitted]", first_new: int
+) -> np.ndarray:
+    """The lowest score `(C,)` of the models that have come last, infinite where none has an answer."""
+    models = np.concatenate([part.models for part in fitted])
+    score, lead, status, spurious = (
+        columns[name][np.ix_(rows, models)] for name in (work.criteria[0], "lead", "status", "spurious")
+    )
+    usable = ~np.isnan(score) & (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
+    usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
+    return np.min(np.where(usable, score + lead, np.inf), axis=1)
+
+
+def _compared(
+    work: _Work, score: np.ndarray, spurious: np.ndarray, status: np.ndarray, models: np.ndarray
+) -> np.ndarray:
+    """Which of some models of each data set are compared with each other, `(C, M)`."""
+    if work.ridges is None:
+        return np.ones(score.shape, bool)
+    return at_smallest_ridge(score, is_sound(status, spurious), work.ridges[models])
 
 
 def _fit_models(
@@ -297,9 +378,11 @@ def _fit_models(
     results.efforts.append((raw.executed, raw.useful))
     fits = _by_model(raw, chunk, job)
     columns["fitted"][cells] = active[:, None]
-    for name in ("log_likelihood", "n_iter", "status", "spurious"):
+    for name in ("log_likelihood", *_COUNTS, "status", "start_passed_over"):
         columns[name][cells] = getattr(fits, name)
-    columns["n_agreeing"][cells], columns["start_passed_over"][cells] = of_starts(fits, n_samples)
+    columns["lead"][cells] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
+    gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
+    columns["n_agreeing"][cells] = np.sum(gaps <= SAME_OPTIMUM * n_samples[:, None, None], axis=-1)
     evidence = Evidence(fits.log_likelihood, results.n_parameters[job.models], n_samples[:, None])
     if "icl" in work.criteria:
         densities = densities_of(raw, chunk, job, work.data, work.weights(rows, job.n_samples))
@@ -385,8 +468,9 @@ def _by_model(fits: ChunkFits, chunk: Chunk, job: Job) -> ChunkFits:
 
 def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str, np.ndarray]:
     columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *criteria)}
-    columns |= {name: np.zeros(shape, np.int32) for name in ("n_iter", "status", "spurious", "n_agreeing")}
-    return columns | {name: np.zeros(shape, bool) for name in ("start_passed_over", "passed_over", "chosen", "fitted")}
+    columns["lead"] = np.zeros(shape)
+    columns |= {name: np.zeros(shape, np.int32) for name in (*_COUNTS, "status", "n_agreeing")}
+    return columns | {name: np.zeros(shape, bool) for name in (*_FLAGS, "fitted")}
 
 
 def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
@@ -403,8 +487,7 @@ def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
         "n_parameters": np.tile(results.n_parameters, n_data_sets),
     }
     columns["status"] = names[columns["status"]]
-    order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious")
-    order += ("n_agreeing", "start_passed_over", "passed_over", "chosen")
+    order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing", *_FLAGS)
     table |= {name: columns[name].ravel() for name in order}
     return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
 

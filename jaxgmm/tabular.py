@@ -15,10 +15,11 @@ from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
-_FITS = ("n_samples", "log_likelihood", "n_iter", "spurious", "status", "explanation")
-_CHOSEN = ("n_components", "covariance_type")
-_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", "spurious", "n_agreeing")
-_MODELS += ("start_passed_over", "passed_over", "chosen")
+_FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
+_FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "status", "explanation")
+_CHOSEN = ("n_components", "covariance_type", "at_largest_k")
+_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", *_FLAWS, "n_agreeing")
+_MODELS += ("passed_over", "chosen")
 
 
 def fits_table(
@@ -34,7 +35,8 @@ def fits_table(
 
     Returns:
         the key columns, then `n_samples`, what was `chosen`, `log_likelihood` (null where there is no answer),
-        `n_iter`, `spurious` (components that are spikes), `status` (a name) and `explanation` (its sentence).
+        `n_iter`, `spurious` and `ridge_dominated` (how many components are; see `jaxgmm.FitResult`),
+        `start_passed_over`, `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
     columns = {
@@ -43,6 +45,8 @@ def fits_table(
         "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
         "n_iter": pa.array(result.n_iter.astype(np.int32)),
         "spurious": pa.array(result.spurious.astype(np.int32)),
+        "ridge_dominated": pa.array(result.ridge_dominated.astype(np.int32)),
+        "start_passed_over": pa.array(result.start_passed_over),
         "status": _named(status, [code.name for code in Status]),
         "explanation": _named(status, [code.sentence for code in Status]),
     }
@@ -127,7 +131,7 @@ def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
 
 
 def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) -> dict[str, pa.Array]:
-    """What was chosen for each group: K, family, and the criterion; null where nothing was."""
+    """What was chosen for each group: K, whether it is the largest tried, family, criterion; null for nothing."""
     rows = np.full(n_groups, -1)
     chosen = np.flatnonzero(table["chosen"])
     rows[table["data_set"][chosen]] = chosen

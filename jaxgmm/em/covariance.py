@@ -29,12 +29,15 @@ class Family(NamedTuple):
         diagonal: whether components are axis-aligned: their second moments and ridge are then vectors.
         closed_under: the widest map of the data that takes the family into itself.
         n_parameters: how many free parameters the covariances of K components in D dimensions have.
+        least_samples: how many samples determine what a component has to itself, in D dimensions: fewer of them have no
+            covariance of their own, or say nothing about it.
     """
 
     covariances: Callable[[SufficientStatistics, Ridge], Covariances]
     diagonal: bool
     closed_under: Literal["affine", "scale per feature", "one scale"]
     n_parameters: Callable[[int, int], int]
+    least_samples: Callable[[int], int]
 
 
 def _full(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
@@ -70,10 +73,37 @@ def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
 
 
 FAMILIES: dict[str, Family] = {
-    "full": Family(_full, diagonal=False, closed_under="affine", n_parameters=lambda k, d: k * d * (d + 1) // 2),
-    "tied": Family(_tied, diagonal=False, closed_under="affine", n_parameters=lambda _, d: d * (d + 1) // 2),
-    "diag": Family(_diag, diagonal=True, closed_under="scale per feature", n_parameters=lambda k, d: k * d),
-    "spherical": Family(_spherical, diagonal=True, closed_under="one scale", n_parameters=lambda k, _: k),
+    "full": Family(
+        _full,
+        diagonal=False,
+        closed_under="affine",
+        n_parameters=lambda k, d: k * d * (d + 1) // 2,
+        # Fewer lie in a plane.
+        least_samples=lambda d: d + 1,
+    ),
+    "tied": Family(
+        _tied,
+        diagonal=False,
+        closed_under="affine",
+        n_parameters=lambda _, d: d * (d + 1) // 2,
+        # A component has nothing to itself but its mean.
+        least_samples=lambda _: 1,
+    ),
+    "diag": Family(
+        _diag,
+        diagonal=True,
+        closed_under="scale per feature",
+        n_parameters=lambda k, d: k * d,
+        # Two differ in every feature.
+        least_samples=lambda _: 2,
+    ),
+    "spherical": Family(
+        _spherical,
+        diagonal=True,
+        closed_under="one scale",
+        n_parameters=lambda k, _: k,
+        least_samples=lambda _: 2,
+    ),
 }
 
 
@@ -81,7 +111,7 @@ def one_of(names: Sequence[str], index: Int[Array, "*s"]) -> Family:
     """The family of a number that programs do not know when they are compiled.
 
     Families differ in the M-step only, so runs of several can share the E-step, and a program, as long as they agree in
-    `diagonal`. `closed_under` and `n_parameters` of what is returned are those of the first.
+    `diagonal`. All else of what is returned is the first family's.
     """
     families = [FAMILIES[name] for name in names]
     if len(families) == 1:

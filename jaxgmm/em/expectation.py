@@ -23,8 +23,8 @@ from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
 from jaxgmm.mixture import Mixture
 from jaxgmm.reductions import max_over, sum_over
 
-# exp(_ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
-_ABSENT = -1e30
+# exp(ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
+ABSENT = -1e30
 
 # Of so many features sums are written out term by term; of more, that takes too long to compile.
 _FEW = 16
@@ -157,7 +157,7 @@ def natural_parameters(
             variances = covariances[:, np.arange(n_features), np.arange(n_features)]
             linear = jnp.sum(precisions * means[:, None], axis=2)
         quadratic = vech(precisions)
-    log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), _ABSENT)
+    log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), ABSENT)
     normaliser = n_features * math.log(2 * math.pi) + jnp.sum(jnp.log(pivots) + linear * means, axis=1)
     constant = log_weights - 0.5 * normaliser
     remaining = jnp.min(jnp.where(pivots > 0, pivots / (variances + means**2), jnp.nan), axis=1)

@@ -21,6 +21,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgmm.em.centred import centred_parameters
 from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.expectation import Data, Tiles, e_step, natural_parameters
 from jaxgmm.em.maximization import m_step
@@ -41,7 +42,8 @@ class Settings(NamedTuple):
         ridge: added to every covariance: `(D, D)`, or `(D,)` for an axis-aligned family; standardised units.
         tol: stop when the mean log-likelihood per sample changes by less in one iteration; 0 never stops early.
         max_iter: iterations at most.
-        variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters`.
+        variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters` and
+            `centred_parameters`.
         present: which components there are, `(K,)`; None for all. The others keep weight 0.
         snapshots: iterations `(P,)` after which the parameters are kept; None for none.
     """
@@ -59,8 +61,8 @@ class RunState(NamedTuple):
 
     Attributes:
         mixture: current parameters, always sound once the run has made a step.
-        natural: their natural parameters `(K, F)`, kept because checking a covariance already inverts it; None in
-            the record of a run that has left its slot.
+        natural: what the E-step reads of them, `(K, F)`: their natural parameters, or those of `jaxgmm.em.centred`;
+            kept because checking a covariance already inverts it. None in the record of a run that has left its slot.
         log_likelihood: total nats; of `mixture` when the run has ended, of the parameters one iteration before while it
             runs, -inf before the first step.
         n_iter: iterations made.
@@ -88,9 +90,10 @@ def init(
     snapshots: Mixture | None = None,
     *,
     as_one_kernel: bool = False,
+    centred: bool = False,
 ) -> RunState:
     """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
-    natural, sound = _checked(start, settings, as_one_kernel)
+    natural, sound = _checked(start, settings, as_one_kernel, centred)
     dtype = natural.dtype
     return RunState(
         mixture=start,
@@ -124,14 +127,17 @@ def advance(
     *,
     ends_with_m_step: bool = False,
     as_one_kernel: bool = False,
+    centred: bool = False,
 ) -> RunState:
     """The rest of a step: decision and M-step, from what the E-step found.
 
     If a run is to end with an M-step, as scikit-learn's do, that counts as an iteration, and the log-likelihood is that
-    of the parameters before it. For `as_one_kernel` see `natural_parameters`.
+    of the parameters before it. For `as_one_kernel` see `natural_parameters`; for `centred`, which says that the
+    statistics are about the current means, `jaxgmm.em.centred`.
     """
-    proposal = m_step(statistics, family, settings.ridge, settings.present)
-    natural, sound = _checked(proposal, settings, as_one_kernel)
+    origins = state.mixture.means if centred else None
+    proposal = m_step(statistics, family, settings.ridge, settings.present, origins)
+    natural, sound = _checked(proposal, settings, as_one_kernel, centred)
 
     # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
     change = jnp.abs(log_likelihood - state.log_likelihood) / total_weight
@@ -209,9 +215,12 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
     return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
-def _checked(mixture: Mixture, settings: Settings, as_one_kernel: bool) -> tuple[Array, Array]:
-    """Natural parameters, and whether every component keeps its support and its variance."""
-    natural, remaining = natural_parameters(mixture, as_one_kernel=as_one_kernel)
+def _checked(mixture: Mixture, settings: Settings, as_one_kernel: bool, centred: bool) -> tuple[Array, Array]:
+    """What the E-step reads, and whether every component keeps its support and its variance."""
+    if centred:
+        natural, remaining = centred_parameters(mixture, settings.ridge)
+    else:
+        natural, remaining = natural_parameters(mixture, as_one_kernel=as_one_kernel)
     sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > jnp.asarray(settings.variance_floor)[None])
     return natural, jnp.all(sound if settings.present is None else sound | ~settings.present, axis=0)
 

@@ -1,55 +1,169 @@
-"""Spikes: optima that a likelihood without bound has wherever a component can shrink onto a few samples.
+"""Spurious components: optima that a likelihood without bound has wherever a component can shrink onto a few samples.
 
-Such a component has next to no variance in some direction and few samples, or next to none. It says nothing about the
+Such a component has next to no variance in some direction and few samples, or equal ones. It says nothing about the
 data: a handful of samples lies near some plane by chance, a hundred do not. The more components and starts there are,
 the likelier it is to win by likelihood alone (Day, 1969, "Estimating the components of a mixture of normal
 distributions"). Widths are compared with those of the other components, as in the bounded ratios of Hathaway (1985), "A
 constrained formulation of maximum-likelihood estimation for normal mixture distributions", and not with the spread of
 the data: clusters far from each other are narrow beside that, and real.
 
-Where a feature has few values, all components may shrink alike, each onto equal samples. What then remains of their
-widths is the ridge, and their likelihood is whatever the ridge makes it: they are spikes too.
+A run with such components is no worse for what it says of the others, but its likelihood is not to be believed. So it
+is compared by the likelihood that it has when they are as wide as others are.
+
+Equal values, as rounding and limits of a detector make them, are no cluster however many they are: a component shrinks
+onto them until its width is the ridge, and its likelihood is whatever the ridge makes it. Where values are not equal, a
+component that is narrower than the ridge is a cluster whose width is not known, and is counted apart.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.cholesky import cholesky, inverse_lower
+from jaxgmm.em.centred import centred_parameters, centred_responsibilities
 from jaxgmm.em.covariance import Ridge
 from jaxgmm.mixture import Mixture
 
-# A component is a spike where its standard deviation in some direction is below this fraction of that within the
-# components together, and it may have fewer samples than this multiple of D + 1. Both were chosen by simulation:
-# `benchmarks/NOTES.md`.
+# A component is spurious where its standard deviation in some direction is below this fraction of that within the
+# components together, and it may have fewer samples than this multiple of what its family needs. Both were chosen by
+# simulation: `benchmarks/NOTES.md`.
 NARROWEST = 0.01
 FEW = 5
 
-# Or where its variance in some direction is less than this multiple of the ridge, and so next to nothing without it.
-# A ridge that makes components about as wide as `NARROWEST` of the data is there for that, and they are no spikes.
-RIDGE_ALONE = 1.05
+# Or where more than half of its variance in some direction is the ridge's, and more than half of its weight lies on
+# equal values. A value counts where the samples that have it weigh this share of the component.
+MOSTLY_RIDGE = 2.0
+TIED = 0.5
+NOTABLE = 0.05
+
+# A component is dominated by the ridge where it owes more than a tenth of its variance in some direction to it.
+DOMINATED = 10.0
 
 
-def n_spikes(
-    mixture: Mixture, n_effective: Float[Array, ""], total_weight: Float[Array, ""], ridge: Ridge
-) -> Int[Array, ""]:
-    """How many components are spikes: narrow and small, or next to nothing without the ridge or without samples.
+class Support(NamedTuple):
+    """What the size of components is judged by.
+
+    Attributes:
+        n_effective: effective number of samples, (Σ w)² / Σ w².
+        total_weight: Σ w, of weights of which the largest is 1: no component can be of fewer samples than its share.
+        least: how many samples the family needs for what a component has to itself.
+    """
+
+    n_effective: Float[Array, ""]
+    total_weight: Float[Array, ""]
+    least: Float[Array, ""]
+
+
+class Findings(NamedTuple):
+    """How many components of runs are not to be trusted, and what is left of their log-likelihoods without that.
+
+    Attributes:
+        spurious: narrow and small, of equal values, or without samples.
+        ridge_dominated: owe more than a tenth of a variance to the ridge.
+        bounded: log-likelihoods where spurious components are as wide as others; see `bounded_log_likelihood`.
+    """
+
+    spurious: Int[Array | np.ndarray, "*q"]
+    ridge_dominated: Int[Array | np.ndarray, "*q"]
+    bounded: Float[Array | np.ndarray, "*q"]
+
+
+def is_small(mixture: Mixture, support: Support) -> Bool[Array, " k"]:
+    """Which components are narrow and small, or have too few samples.
 
     Args:
         mixture: in standardised coordinates.
-        n_effective: effective number of samples, (Σ w)² / Σ w².
-        total_weight: Σ w, of weights of which the largest is 1: no component can be of fewer samples than its share.
-        ridge: `(D, D)` or `(D,)`, part of the covariances.
+        support: sizes of data set and family.
     """
     spread = tuple([1] * (mixture.covariances.ndim - 1))
-    present = (mixture.weights > 0).reshape(-1, *spread)
-    within = jnp.sum(jnp.where(present, mixture.weights.reshape(-1, *spread) * mixture.covariances, 0.0), axis=0)
-    # Fewer than D + 1 samples lie in a plane, whatever they are.
-    least = mixture.n_features + 1
-    is_spike = _falls_below(mixture, NARROWEST**2 * within) & (mixture.weights * total_weight < FEW * least)
-    is_spike |= (mixture.weights * n_effective < least) | _falls_below(mixture, _made_of(ridge))
-    return jnp.sum((mixture.weights > 0) & is_spike, dtype=jnp.int32)
+    present = mixture.weights > 0
+    shares = jnp.where(present, mixture.weights, 0.0).reshape(-1, *spread)
+    within = jnp.sum(jnp.where(present.reshape(-1, *spread), shares * mixture.covariances, 0.0), axis=0)
+    is_narrow = _falls_below(mixture, NARROWEST**2 * within)
+    small = is_narrow & (mixture.weights * support.total_weight < FEW * support.least)
+    # Shares of whole samples, as those of a component that has just so many, are known to rounding.
+    return present & (small | (mixture.weights * support.n_effective < (1 - 1e-6) * support.least))
+
+
+def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, " k"]:
+    """Which components have in some direction less variance than so many times the ridge.
+
+    Args:
+        mixture: in standardised coordinates.
+        ridge: `(D, D)` or `(D,)`, part of the covariances.
+        times: more than 1.
+    """
+    return (mixture.weights > 0) & _falls_below(mixture, times * ridge)
+
+
+def may_be_tied(mixture: Mixture, ridge: Ridge) -> Bool[Array, " k"]:
+    """Which components are mostly ridge, unless that is as wide as `NARROWEST` of the data, and so meant to be."""
+    return (mixture.weights > 0) & _falls_below(mixture, _made_of(ridge))
+
+
+def is_tied(
+    mixture: Mixture, z: Float[Array, "d n"], x: Float[Array, "d n"], weights: Float[Array, " n"]
+) -> Bool[Array, " k"]:
+    """Which components have most of their weight on equal values of some feature.
+
+    Args:
+        mixture: in standardised coordinates.
+        z: samples, likewise.
+        x: the same samples with the features of the data, each scaled to unit variance.
+        weights: sample weights; padding has 0.
+    """
+    parameters, _ = centred_parameters(mixture)
+    parts = centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[0] * weights[None, :]
+    counts = jnp.sum(parts, axis=1)
+
+    def share_of(values: Float[Array, " n"]) -> Float[Array, " k"]:
+        of_value = _weight_of_equal(values, weights)
+        # A single sample has no equal, unless it stands for many.
+        alone = jnp.where(weights[None, :] >= TIED * counts[:, None], 0.0, weights[None, :])
+        tied = (of_value[None, :] >= NOTABLE * counts[:, None]) & (of_value[None, :] > (1 + 1e-9) * alone)
+        return jnp.sum(jnp.where(tied, parts, 0.0), axis=1) / counts
+
+    return jnp.max(lax.map(share_of, x), axis=0) > TIED
+
+
+def bounded_log_likelihood(
+    mixture: Mixture, spurious: Bool[Array, " k"], z: Float[Array, "d n"], weights: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """Total log-likelihood in nats, where spurious components are widened by the covariance within the others.
+
+    What a component gains by shrinking onto a few samples, or equal ones, is gone then; what it gains by standing where
+    there is no other stays. So runs and models with spurious components can be compared with sound ones. Where all
+    components are spurious, they are widened by the covariance of the data.
+    """
+    spread = tuple([1] * (mixture.covariances.ndim - 1))
+    shares = jnp.where(spurious | (mixture.weights <= 0), 0.0, mixture.weights)
+    total = jnp.sum(shares)
+    within = jnp.sum(
+        jnp.where(shares.reshape(-1, *spread) > 0, shares.reshape(-1, *spread) * mixture.covariances, 0), 0
+    )
+    unit = jnp.ones(len(z)) if mixture.is_diagonal else jnp.eye(len(z))
+    within = jnp.where(total > 0, within / jnp.where(total > 0, total, 1.0), unit)
+    widened = mixture.covariances + within[None]
+    mixture = mixture._replace(covariances=jnp.where(spurious.reshape(-1, *spread), widened, mixture.covariances))
+    parameters, _ = centred_parameters(mixture)
+    return jnp.sum(weights * centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[1])
+
+
+def _weight_of_equal(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Weight of all samples that have the value of each, up to rounding."""
+    n_samples = len(values)
+    values = jnp.where(weights > 0, values, jnp.inf)
+    order = jnp.argsort(values)
+    in_order = values[order]
+    rounding = 64 * jnp.finfo(values.dtype).eps * (1 + jnp.abs(in_order[:-1]))
+    is_next = jnp.concatenate([jnp.zeros(1, bool), ~(in_order[1:] - in_order[:-1] <= rounding)])
+    value = jnp.cumsum(is_next, dtype=jnp.int32)
+    total = jax.ops.segment_sum(weights[order], value, n_samples, indices_are_sorted=True)
+    return jnp.zeros_like(values).at[order].set(total[value])
 
 
 def _falls_below(mixture: Mixture, least: Ridge) -> Any:
@@ -62,16 +176,16 @@ def _falls_below(mixture: Mixture, least: Ridge) -> Any:
 
 
 def _made_of(ridge: Ridge) -> Ridge:
-    """Variances that hardly anything but the ridge explains; next to none where it is as wide as it may be."""
-    alone, most = RIDGE_ALONE * ridge, NARROWEST**2
+    """Variances that are mostly the ridge's; next to none where it is as wide as it may be."""
+    mostly, most = MOSTLY_RIDGE * ridge, NARROWEST**2
     if ridge.ndim == 1:
-        return jnp.where(alone < most, alone, 0.0)
+        return jnp.where(mostly < most, mostly, 0.0)
     # The same in every direction, without eigenvalues: a / (1 + (2a / (a + b))¹⁶) is a for a < b, and nearly 0 beyond.
     identity = jnp.eye(len(ridge), dtype=ridge.dtype)
-    step = 2 * (identity - most * _inverse(alone + most * identity))
+    step = 2 * (identity - most * _inverse(mostly + most * identity))
     for _ in range(4):
         step = jnp.matmul(step, step, precision="highest")
-    return jnp.matmul(alone, _inverse(identity + step), precision="highest")
+    return jnp.matmul(mostly, _inverse(identity + step), precision="highest")
 
 
 def _inverse(positive: Float[Array, "d d"]) -> Float[Array, "d d"]:

@@ -1,11 +1,21 @@
-"""Spikes are small, and narrow beside the other components, or have too few samples."""
+"""Spurious components are small and narrow beside the others, of equal values, or have too few samples."""
 
+from collections.abc import Iterator
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em.spurious import NARROWEST, RIDGE_ALONE, n_spikes
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.spurious import DOMINATED, NARROWEST, Support, is_small, is_tied, may_be_tied, owes_to_ridge
 from jaxgmm.mixture import Mixture
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
 
 
 def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mixture:
@@ -17,6 +27,10 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
     return Mixture(*map(jnp.asarray, (np.array(weights), np.zeros((len(widths), 2)), covariances)))
 
 
+def support(n_effective: float, total_weight: float, least: float) -> Support:
+    return Support(*map(jnp.asarray, (n_effective, total_weight, least)))
+
+
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
     ("widths", "weights", "expected"),
@@ -24,51 +38,91 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
         ([1.0, 1.0], [0.5, 0.5], 0),
         ([1.0, 1.1 * NARROWEST], [0.9, 0.1], 0),
         ([1.0, 0.9 * NARROWEST], [0.9, 0.1], 1),
-        # Of 100 samples, 16 do not lie near a line by chance; 14, fewer than five times D + 1, may.
+        # Of 100 samples, 16 do not lie near a line by chance; 14, fewer than five times three, may.
         ([1.0, 0.1 * NARROWEST], [0.84, 0.16], 0),
         ([1.0, 0.1 * NARROWEST], [0.86, 0.14], 1),
         # All equally narrow, as clusters are that lie far apart.
         ([1e-6, 1e-6], [0.5, 0.5], 0),
-        # Of 100 samples, 2 are fewer than D + 1, and 4 are not.
+        # Of 100 samples, 2 are fewer than three; 3 and 4 are not.
         ([1.0, 1.0], [0.98, 0.02], 1),
+        ([1.0, 1.0], [0.97, 0.03], 0),
         ([1.0, 1.0], [0.96, 0.04], 0),
         # Absent components are not counted.
         ([1.0, 0.0], [1.0, 0.0], 0),
     ],
 )
-def test_spikes_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
-    no_ridge = jnp.zeros(2) if diagonal else jnp.zeros((2, 2))
-    found = n_spikes(mixture(widths, weights, diagonal=diagonal), jnp.asarray(100.0), jnp.asarray(100.0), no_ridge)
-    assert int(found) == expected
+def test_small_components_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
+    found = is_small(mixture(widths, weights, diagonal=diagonal), support(100.0, 100.0, 3.0))
+    assert int(jnp.sum(found)) == expected
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
-    ("ridge", "times", "expected"),
-    [
-        # Nothing but the ridge: however many components are as narrow.
-        (1e-6, 1.0, 2),
-        (1e-5, 1.0, 2),
-        (6e-5, 1.0, 2),
-        (1e-6, 0.99 * RIDGE_ALONE, 2),
-        (1e-6, 1.01 * RIDGE_ALONE, 0),
-        # A ridge as wide as a hundredth of the data is there to be that.
-        (1.5e-4, 1.0, 0),
-        (1e-2, 1.0, 0),
-        # Where the data have no variance of their own, as collinear ones, the ridge is all there is.
-        (1.0, 1.0, 0),
-        (0.0, 1.0, 0),
-    ],
+    ("family", "expected"), [("full", [3, 9, 61]), ("diag", [2, 2, 2]), ("spherical", [2, 2, 2]), ("tied", [1, 1, 1])]
 )
-def test_components_of_nothing_but_ridge_are_spikes(ridge: float, times: float, expected: int, diagonal: bool) -> None:
-    axes = np.eye(2) if diagonal else np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
-    added = axes @ np.diag([ridge, 1e-6]) @ axes.T
-    found = mixture([max(times * ridge, 1e-12) ** 0.5] * 2, [0.5, 0.5], diagonal=diagonal)
-    added = jnp.asarray(np.diagonal(added) if diagonal else added)
-    assert int(n_spikes(found, jnp.asarray(100.0), jnp.asarray(100.0), added)) == expected
+def test_a_component_needs_what_it_has_to_itself(family: str, expected: list[int]) -> None:
+    assert [FAMILIES[family].least_samples(d) for d in (2, 8, 60)] == expected
 
 
 def test_few_heavy_samples_are_no_more_than_few() -> None:
     """Five samples of weight 10 near a line, among a thousand of weight 1: (Σ w)² / Σ w² is 735."""
     found = mixture([1.0, 0.1 * NARROWEST], [1000 / 1050, 50 / 1050], diagonal=False)
-    assert int(n_spikes(found, jnp.asarray(735.0), jnp.asarray(105.0), jnp.zeros((2, 2)))) == 1
+    assert is_small(found, support(735.0, 105.0, 3.0)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(
+    ("ridge", "times", "mostly", "dominated"),
+    [
+        (1e-12, 1.0, True, True),
+        (1e-6, 1.0, True, True),
+        (1e-6, 1.9, True, True),
+        (1e-6, 2.1, False, True),
+        (1e-6, 0.99 * DOMINATED, False, True),
+        (1e-6, 1.01 * DOMINATED, False, False),
+        # A ridge as wide as a hundredth of the data is there to be that.
+        (1.5e-4, 1.0, False, True),
+        (1e-2, 1.0, False, True),
+        # Where the data have no variance of their own, as collinear ones, the ridge is all there is.
+        (1.0, 1.0, False, True),
+        (0.0, 1.0, False, False),
+    ],
+)
+def test_what_a_component_owes_to_the_ridge(
+    ridge: float, times: float, mostly: bool, dominated: bool, diagonal: bool
+) -> None:
+    axes = np.eye(2) if diagonal else np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
+    added = axes @ np.diag([ridge, 1e-12]) @ axes.T
+    found = mixture([max(times * ridge, 1e-14) ** 0.5] * 2, [0.5, 0.5], diagonal=diagonal)
+    added = jnp.asarray(np.diagonal(added) if diagonal else added)
+    assert may_be_tied(found, added).tolist() == [mostly, mostly]
+    assert owes_to_ridge(found, added, DOMINATED).tolist() == [dominated, dominated]
+
+
+def columns(n_tied: int, n_apart: int, width: float = 1e-7) -> np.ndarray:
+    """A cluster far from others, so many of whose samples have one value."""
+    own = np.concatenate([np.full(n_tied, 2.0), 2.0 + width * np.random.default_rng(0).normal(size=n_apart)])
+    return np.concatenate([own, np.random.default_rng(1).normal(-5, 1, 100)])[None]
+
+
+@pytest.mark.parametrize(
+    ("n_tied", "n_apart", "expected"), [(40, 0, True), (30, 20, True), (15, 25, False), (0, 40, False), (2, 38, False)]
+)
+def test_equal_values_are_told_from_near_ones(n_tied: int, n_apart: int, expected: bool) -> None:
+    z = jnp.asarray(columns(n_tied, n_apart))
+    own = (n_tied + n_apart) / z.shape[1]
+    found = Mixture(jnp.asarray([own, 1 - own]), jnp.asarray([[2.0], [-5.0]]), jnp.asarray([[1e-12], [1.0]]))
+    assert is_tied(found, z, z, jnp.ones(z.shape[1])).tolist() == [expected, False]
+
+
+def test_one_sample_of_many_counts_as_equal_ones() -> None:
+    z = jnp.asarray(columns(1, 0))
+    weights = jnp.ones(z.shape[1]).at[0].set(40.0)
+    found = Mixture(jnp.asarray([0.3, 0.7]), jnp.asarray([[2.0], [-5.0]]), jnp.asarray([[1e-12], [1.0]]))
+    assert is_tied(found, z, z, weights).tolist() == [True, False]
+
+
+def test_padding_is_equal_to_nothing() -> None:
+    z = jnp.zeros((1, 60)).at[0, :20].set(jnp.asarray(1e-7 * np.random.default_rng(0).normal(size=20)))
+    weights = (jnp.arange(60) < 20).astype(jnp.float64)
+    found = Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.full((1, 1), 1e-12))
+    assert is_tied(found, z, z, weights).tolist() == [False]

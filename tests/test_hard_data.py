@@ -1,0 +1,165 @@
+"""Sentinels, bursts, peaks, values at a limit, lines, and small clusters of many features: what real tables hold."""
+
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm.status import Status
+
+N = 1000
+
+
+def bursts() -> np.ndarray:
+    """Four bursts of a minute over 300 days, in seconds since 1970."""
+    rng = np.random.default_rng(1)
+    return np.concatenate([1.7e9 + 86400.0 * day + 60 * rng.normal(size=N // 4) for day in (0, 100, 200, 300)])
+
+
+def with_sentinel(value: float) -> np.ndarray:
+    """Two clusters of standard deviation 0.5, three apart, and five equal values far away."""
+    rng = np.random.default_rng(2)
+    return np.concatenate([0.5 * rng.normal(size=500), 3 + 0.5 * rng.normal(size=495), np.full(5, value)])
+
+
+def peaks() -> np.ndarray:
+    """Four peaks of a mass spectrum."""
+    rng = np.random.default_rng(4)
+    return np.concatenate([m + 0.01 * rng.normal(size=N // 4) for m in (200.0, 455.3, 800.7, 1500.2)])
+
+
+def at_a_limit(seed: int) -> np.ndarray:
+    """Two clusters of a detector that counts from 0 to 4.5."""
+    rng = np.random.default_rng(seed)
+    return np.clip(np.concatenate([rng.normal(1, 0.5, 667), rng.normal(4, 0.6, 333)]), 0, 4.5)
+
+
+ONE_FEATURE = {
+    "bursts": bursts(),
+    "peaks": peaks(),
+    **{f"sentinel {value:g}": with_sentinel(value) for value in (-9999.0, 1e6, -1e20, 1e36)},
+    **{f"limit {seed}": at_a_limit(seed) for seed in (0, 1, 2)},
+}
+
+
+@pytest.fixture(scope="module")
+def one_feature() -> dict[str, tuple[dict[str, np.ndarray], jaxgmm.Mixture]]:
+    """For every data set the rows of its table, and the mixture chosen."""
+    swept = jaxgmm.sweep(np.stack(list(ONE_FEATURE.values()))[..., None], range(1, 6))
+    rows = [
+        {name: column[swept.table["data_set"] == b] for name, column in swept.table.items()}
+        for b in range(len(ONE_FEATURE))
+    ]
+    mixtures = [jaxgmm.Mixture(*(leaf[b] for leaf in swept.best.mixture)) for b in range(len(ONE_FEATURE))]
+    return dict(zip(ONE_FEATURE, zip(rows, mixtures, strict=True), strict=True))
+
+
+def widths(mixture: jaxgmm.Mixture) -> np.ndarray:
+    """Standard deviations of a mixture of one feature, by mean."""
+    present = mixture.weights > 0
+    order = np.argsort(mixture.means[present, 0])
+    return np.sqrt(mixture.covariances[present, 0, 0])[order]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("bursts", 60.0), ("peaks", 0.01)])
+def test_clusters_far_apart_keep_their_widths(one_feature, name: str, expected: float) -> None:
+    rows, mixture = one_feature[name]
+    assert rows["n_components"][rows["chosen"]].tolist() == [4]
+    np.testing.assert_allclose(widths(mixture), expected, rtol=0.15)
+    assert np.all(rows["spurious"][rows["n_components"] <= 4] == 0)
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_FEATURE if name.startswith("sentinel")])
+def test_sentinels_widen_no_other_component(one_feature, name: str) -> None:
+    rows, _ = one_feature[name]
+    assert "DEGENERATE" not in rows["status"]
+    assert rows["n_components"][rows["chosen"]][0] in (2, 3)
+    flagged = rows["spurious"] + rows["passed_over"]
+    assert flagged[rows["n_components"] == 3] > 0
+    x = ONE_FEATURE[name][:, None]
+    three = jaxgmm.fit(np.stack([x, x]), 3)
+    assert three.status.tolist() == [Status.CONVERGED] * 2
+    assert three.spurious.tolist() == [1, 1]
+    own = jaxgmm.Mixture(*(leaf[0] for leaf in three.mixture))
+    clusters = np.sort(widths(own))[1:]
+    np.testing.assert_allclose(clusters, 0.5, rtol=0.1)
+    log_density = jaxgmm.log_prob(own, x)
+    np.testing.assert_allclose(three.log_likelihood[0], np.sum(log_density), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_FEATURE if name.startswith("limit")])
+def test_values_at_a_limit_are_no_cluster(one_feature, name: str) -> None:
+    rows, _ = one_feature[name]
+    assert rows["n_components"][rows["chosen"]][0] in (2, 3)
+
+
+@pytest.mark.parametrize("options", [{"precision": "float32"}, {"reg_covar": 1e-6}, {"reg_covar": 1e-9}])
+def test_values_at_a_limit_are_no_cluster_under_a_wider_ridge(options: dict) -> None:
+    x = np.stack([at_a_limit(seed) for seed in range(4)])[..., None]
+    chosen = jaxgmm.sweep(x, range(1, 6), n_init=3, **options).chosen
+    assert set(chosen["n_components"].tolist()) <= {2, 3}
+
+
+def test_components_narrower_than_the_ridge_are_counted() -> None:
+    x = np.stack([bursts(), peaks()])[..., None]
+    assert jaxgmm.fit(x, 4, n_init=3).ridge_dominated.tolist() == [0, 0]
+    wide = jaxgmm.fit(x, 4, n_init=3, reg_covar=1e-6)
+    assert wide.ridge_dominated.tolist() == [4, 4]
+    # Their values differ, so they are clusters all the same.
+    assert wide.spurious.tolist() == [0, 0]
+    variances = np.sqrt(wide.mixture.covariances[:, 0, 0, 0])
+    np.testing.assert_allclose(variances, np.sqrt(wide.ridge[:, 0]), rtol=0.01)
+
+
+def two_features(kind: str) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    if kind == "rounded":
+        return rng.normal(size=(N, 2)).round()
+    if kind == "sentinels":
+        x = np.concatenate([0.5 * rng.normal(size=(500, 2)), 3 + 0.5 * rng.normal(size=(500, 2))])
+        x[:5] = -9999
+        return x
+    width = {"thin line": 1e-4, "line": 0.0}[kind]
+    t = rng.normal(size=200)
+    line = np.stack([4 + t, 4 + 0.5 * t + width * rng.normal(size=200)], axis=1)
+    return np.concatenate([rng.normal(size=(400, 2)), np.array([-5, 4]) + rng.normal(size=(400, 2)), line])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("thin line", {3}), ("line", {3}), ("rounded", {1}), ("sentinels", {2, 3})]
+)
+def test_lines_are_clusters_and_grids_are_not(kind: str, expected: set[int]) -> None:
+    chosen = jaxgmm.sweep(two_features(kind)[None], range(1, 6)).chosen
+    assert set(chosen["n_components"].tolist()) <= expected
+
+
+@pytest.mark.parametrize("family", ["spherical", "diag", "tied"])
+def test_small_clusters_of_many_features_are_found(family: str) -> None:
+    """Eight samples in ten dimensions: too few for a covariance of their own, which these families do not ask for."""
+    x = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x.append(np.concatenate([rng.normal(size=(8, 10)) + centre for centre in 4 * rng.normal(size=(5, 10))]))
+    swept = jaxgmm.sweep(np.stack(x), range(1, 8), covariance_type=family)
+    assert np.count_nonzero(swept.chosen["n_components"] == 5) >= 5
+    assert not np.any(swept.chosen["spurious"])
+
+
+def test_a_small_spherical_cluster_is_not_passed_over() -> None:
+    rng = np.random.default_rng(0)
+    centres = 2 * rng.normal(size=(3, 10))
+    x = np.concatenate([rng.normal(size=(n, 10)) + c for n, c in zip((100, 100, 9), centres, strict=True)])
+    result = jaxgmm.fit(x, 3, covariance_type="spherical")
+    assert result.log_likelihood > -3129
+    assert not result.start_passed_over
+
+
+def test_a_likelier_start_that_was_passed_over_is_told_and_can_be_had() -> None:
+    x = with_sentinel(3.0)[:, None].copy()
+    x[:5] = 10 + 1e-9 * np.arange(5)[:, None]
+    passed = jaxgmm.fit(x, 3)
+    taken = jaxgmm.fit(x, 3, avoid_spurious=False)
+    assert taken.log_likelihood >= passed.log_likelihood
+    assert passed.start_passed_over == (passed.spurious == 0)
+    assert taken.spurious > 0
+    assert not taken.start_passed_over
+    assert taken.log_likelihood == np.max(taken.start_log_likelihood)
