@@ -6,7 +6,7 @@ change that is meant, `python tests/test_plot.py` writes them anew; look at them
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,12 +42,6 @@ class Fit(NamedTuple):
     spurious: Any = None
     history: Any = None
     snapshots: Any = None
-
-
-@pytest.fixture(autouse=True)
-def _figures_are_closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def plane_mixture() -> Mixture:
@@ -568,6 +562,34 @@ def test_misuse_is_refused_in_words(draw: Callable[[], Any], words: str) -> None
     with pytest.raises(ValueError, match=words):
         draw()
     assert plt.get_fignums() == []
+
+
+class Nameless:
+    """A name that cannot be written, which is noticed while a figure is drawn."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot.mixture(plane_mixture(), X, names=[Nameless(), "b"]),
+        lambda: plot.mixture(line_mixture(), names=[Nameless()]),
+        lambda: plot.histogram(line_mixture(), np.zeros((5, 1)), bins=-1),
+        lambda: plot.pairs(plane_mixture(), X, names=[Nameless(), "b"]),
+        lambda: plot.stages(X, FIT, features=(0, 2)),
+        lambda: plot.stages(X, FIT, features=(1, 1)),
+        lambda: plot.criterion(table(chosen=np.array([None] * 11 + ["?"]))),
+        lambda: plot.overview(*many_fits(), names=[Nameless()] * 8),
+        lambda: plot.diagnosis(diagnosis_of(plane_mixture()), names=[Nameless(), "b"]),
+    ],
+)
+def test_a_call_that_fails_while_it_draws_leaves_no_figure_of_its_own(draw: Callable[..., Any]) -> None:
+    kept = plt.figure()
+    with pytest.raises((ValueError, RuntimeError, TypeError)):
+        draw()
+    assert plt.get_fignums() == [kept.number]
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

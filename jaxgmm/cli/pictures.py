@@ -73,9 +73,11 @@ def plot_file(
     b = _numbered(fitted.keys, group or [])
     drawn = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
     figure = np.ravel(np.asarray(drawn))[0].figure
-    with files.written(out) as file:
-        figure.savefig(file, dpi=150, format=out.suffix[1:])
-    plt.close(figure)
+    try:
+        with files.written(out) as file:
+            figure.savefig(file, dpi=150, format=out.suffix[1:])
+    finally:
+        plt.close(figure)
     if as_json:
         console.print_json({"file": str(out)})
         return

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from jaxgmm.criteria import CRITERIA
-from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, without_frame
+from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, whole_or_none, without_frame
 from jaxgmm.status import Status
 from jaxgmm.sweeping import LEVEL, LRT
 
 
+@whole_or_none
 def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0, ax: Axes | None = None) -> Axes:
     """Draws a criterion against K for one data set, with a line for each family (and ridge, if there are several).
 

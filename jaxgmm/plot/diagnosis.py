@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from jaxgmm.diagnosis import Diagnosis
-from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, without_frame
+from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, whole_or_none, without_frame
 
 # Of the residuals by feature, so many of the worst have a line of their own.
 _MOST_LINES = 3
@@ -16,6 +16,7 @@ _BAND = 1.358
 _MOST_NUMBERS = 8
 
 
+@whole_or_none
 def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | None = None) -> np.ndarray:
     """Draws the checks of one fit in four panels.
 

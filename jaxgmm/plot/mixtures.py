@@ -9,7 +9,7 @@ from matplotlib.patches import Ellipse
 
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, full_covariances, log_prob, predict
-from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, without_frame
+from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, whole_or_none, without_frame
 
 # Shares of the mass within a contour.
 MASSES = (0.5, 0.8, 0.95)
@@ -18,6 +18,7 @@ _GRID, _DRAWS = 160, 4096
 _MOST_LABELS = 12
 
 
+@whole_or_none
 def mixture(
     mixture: Mixture,
     x: Any = None,
@@ -63,6 +64,7 @@ def mixture(
     return ax
 
 
+@whole_or_none
 def histogram(
     mixture: Mixture,
     x: Any = None,

@@ -11,12 +11,13 @@ from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane
-from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo
+from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo, whole_or_none
 from jaxgmm.status import Status
 
 _COLUMNS = 6
 
 
+@whole_or_none
 def overview(
     x: Any,
     result: Any,

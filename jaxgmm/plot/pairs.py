@@ -15,9 +15,10 @@ from jaxgmm.plot.mixtures import (
     one_data_set,
     one_mixture,
 )
-from jaxgmm.plot.palette import axes_for_many, without_frame
+from jaxgmm.plot.palette import axes_for_many, whole_or_none, without_frame
 
 
+@whole_or_none
 def pairs(
     mixture: Mixture,
     x: Any,

@@ -1,6 +1,8 @@
 """What pictures share: colours, markers and lines of components, and axes to draw into."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +18,9 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 INK, GREY, PALE = "0.1", "0.55", "0.85"
 EMPHASIS = "#D55E00"
+
+_Arguments = ParamSpec("_Arguments")
+_Axes = TypeVar("_Axes")
 
 
 def colour(k: int) -> str:
@@ -36,6 +41,22 @@ def line(k: int) -> Any:
 def halo(width: float = 2.5) -> list[AbstractPathEffect]:
     """A white edge, by which lines and letters stand out from samples."""
     return [withStroke(linewidth=width, foreground="white")]
+
+
+def whole_or_none(draw: Callable[_Arguments, _Axes]) -> Callable[_Arguments, _Axes]:
+    """A function that draws. Should it raise, it closes the figures that it has begun; pyplot would keep them open."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Axes:
+        before = set(plt.get_fignums())
+        try:
+            return draw(*args, **kwargs)
+        except BaseException:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            raise
+
+    return drawn
 
 
 def axes_for_one(ax: Any, size: tuple[float, float]) -> Axes:

@@ -9,10 +9,11 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxgmm.mixture import Mixture, log_prob
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane, names_of, one_data_set, one_mixture
-from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, without_frame
+from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, whole_or_none, without_frame
 from jaxgmm.status import Status
 
 
+@whole_or_none
 def stages(
     x: Any,
     result: Any,
