@@ -1,5 +1,7 @@
 """Strictness for the whole suite: shapes are checked, and no rank or dtype is promoted silently."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +51,26 @@ MOST_MAPS = 20_000
 def _programs_are_released() -> Iterator[None]:
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
-        jax.clear_caches()
+        _forget_programs()
+
+
+@pytest.fixture(autouse=True)
+def _surroundings_are_restored() -> Iterator[None]:
+    """No test sees the figures, folder, variables or settings that another leaves."""
+    folder, variables, settings = Path.cwd(), dict(os.environ), dict(jax.config.values)
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    os.chdir(folder)
+    # Pytest tells by a variable which test is running.
+    for name in (os.environ.keys() | variables.keys()) - {"PYTEST_CURRENT_TEST"}:
+        if name in variables:
+            os.environ[name] = variables[name]
+        else:
+            del os.environ[name]
+    for name, value in settings.items():
+        if jax.config.values[name] is not value:
+            jax.config.update(name, value)
 
 
 @pytest.fixture
@@ -69,4 +90,12 @@ def _float32_searches_where_a_test_asks_for_mixed_precision(request: pytest.Fixt
 @pytest.fixture(autouse=True, scope="module")
 def _programs_do_not_outlive_their_module() -> Iterator[None]:
     yield
+    _forget_programs()
+
+
+def _forget_programs() -> None:
+    """Those that JAX keeps, and the record of what has been compiled."""
+    from jaxgmm.engine import devices
+
     jax.clear_caches()
+    devices._COMPILED.clear()
