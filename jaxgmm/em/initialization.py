@@ -64,6 +64,10 @@ class Task(NamedTuple):
         return self.data.weights.ravel()
 
 
+# Clusters of Lloyd's algorithm that are dealt with together; more are taken in blocks of so many, one after another.
+# The comparisons of a block are written out, and its memberships are in memory: `benchmarks/NOTES.md`.
+CLUSTERS_TOGETHER = 20
+
 # Samples that are summed up in one go; see `_cumulative_sum`.
 _BLOCK = 16
 
@@ -73,7 +77,12 @@ Initializer = Callable[[Array, Array, Task], Mixture]
 
 def from_responsibilities(responsibilities: Float[Array, "k n"], task: Task) -> Mixture:
     """The M-step of given responsibilities, with nothing added."""
-    return m_step(_sums(responsibilities, task), task.family, task.ridge, task.present)
+    return m_step(_sums(responsibilities, task, lambda rows: rows), task.family, task.ridge, task.present)
+
+
+def from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
+    """The M-step of given labels, with nothing added."""
+    return m_step(_sums_of_labels(labels, task), task.family, task.ridge, task.present)
 
 
 def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
@@ -93,12 +102,16 @@ def k_means(key: Array, _start: Array, task: Task) -> Mixture:
 
 def random_responsibilities(key: Array, _start: Array, task: Task) -> Mixture:
     """Responsibilities drawn uniformly and normalised."""
-    x, present = task.x, task.present
-    # One key for each sample: the draws of a sample then do not depend on how many follow it.
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(x.shape[1]))
-    uniform = jax.vmap(lambda k: jax.random.uniform(k, present.shape, dtype=x.dtype), out_axes=1)(keys)
-    uniform = jnp.where(present[:, None], uniform, 0.0)
-    return from_responsibilities(uniform / jnp.sum(uniform, axis=0, keepdims=True), task)
+    present, dtype = task.present, task.x.dtype
+
+    def drawn(numbers: Array) -> Array:
+        # One key for each sample: the draws of a sample then do not depend on how many follow it.
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+        uniform = jax.vmap(lambda k: jax.random.uniform(k, present.shape, dtype=dtype), out_axes=1)(keys)
+        uniform = jnp.where(present[:, None], uniform, 0.0)
+        return uniform / jnp.sum(uniform, axis=0, keepdims=True)
+
+    return m_step(_sums(jnp.arange(task.x.shape[1]), task, drawn), task.family, task.ridge, present)
 
 
 def random_samples(key: Array, _start: Array, task: Task) -> Mixture:
@@ -130,7 +143,7 @@ INITIALIZERS: dict[str, Initializer] = {
 def _clusters(key: Array, task: Task, uniformly: Bool[Array, ""], max_iter: Int[Array, ""] | int) -> Mixture:
     """The M-step of clusters: seeds, then so many iterations of Lloyd's algorithm."""
     labels = _seeded_labels(key, task.x, task.weights, task.present, uniformly)
-    return _from_labels(_lloyd(labels, task.x, task.weights, task.present, max_iter), task)
+    return _from_clusters(_lloyd(labels, task.x, task.weights, task.present, max_iter), task)
 
 
 def _seeded_labels(
@@ -177,18 +190,11 @@ def _lloyd(
     max_iter: Int[Array, ""] | int,
 ) -> Int[Array, " n"]:
     """Lloyd's algorithm until no label changes. A cluster that loses its last sample keeps its place."""
+    moved = _moved if len(present) <= CLUSTERS_TOGETHER else _moved_by_blocks
 
     def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         labels, centres, _, count = carry
-        membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=x.dtype) * weights[None, :]
-        sizes = jnp.sum(membership, axis=1)
-        sums = jnp.matmul(x, membership.T, precision=lax.Precision.HIGHEST)
-        centres = jnp.where((sizes > 0)[None, :], sums / jnp.where(sizes > 0, sizes, 1.0)[None, :], centres)
-        # |x|² is the same for all centres.
-        nearness = (
-            jnp.matmul(centres.T, x, precision=lax.Precision.HIGHEST) - 0.5 * jnp.sum(centres**2, axis=0)[:, None]
-        )
-        closest = _first_largest(jnp.where(present[:, None], nearness, -jnp.inf))
+        centres, closest, _ = moved(labels, centres, x, weights, present)
         return closest, centres, jnp.any((closest != labels) & (weights > 0)), count + 1
 
     def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
@@ -200,10 +206,56 @@ def _lloyd(
     return lax.while_loop(unfinished, body, start)[0]
 
 
-def _from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
+def _moved(
+    labels: Int[Array, " n"],
+    centres: Float[Array, "d k"],
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    present: Bool[Array, " k"],
+) -> tuple[Float[Array, "d k"], Int[Array, " n"], Float[Array, " n"]]:
+    """Centres of the labelled samples; then for each sample the closest, and |c|² / 2 - c · x of it, negated.
+
+    Samples whose labels are not of these clusters move none.
+    """
+    membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=x.dtype) * weights[None, :]
+    sizes = jnp.sum(membership, axis=1)
+    sums = jnp.matmul(x, membership.T, precision=lax.Precision.HIGHEST)
+    centres = jnp.where((sizes > 0)[None, :], sums / jnp.where(sizes > 0, sizes, 1.0)[None, :], centres)
+    # |x|² is the same for all centres.
+    nearness = jnp.matmul(centres.T, x, precision=lax.Precision.HIGHEST) - 0.5 * jnp.sum(centres**2, axis=0)[:, None]
+    return centres, *_first_largest(jnp.where(present[:, None], nearness, -jnp.inf))
+
+
+def _moved_by_blocks(
+    labels: Int[Array, " n"],
+    centres: Float[Array, "d k"],
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    present: Bool[Array, " k"],
+) -> tuple[Float[Array, "d k"], Int[Array, " n"], Float[Array, " n"]]:
+    """The same, a block of clusters after another: neither program nor memory grows with their number."""
+    n_features, n_clusters = centres.shape
+    n_blocks = -(-n_clusters // CLUSTERS_TOGETHER)
+    missing = n_blocks * CLUSTERS_TOGETHER - n_clusters
+    padded = jnp.pad(centres, ((0, 0), (0, missing))).reshape(n_features, n_blocks, CLUSTERS_TOGETHER)
+    are_present = jnp.pad(present, (0, missing)).reshape(n_blocks, CLUSTERS_TOGETHER)
+
+    def add(carry: tuple[Array, Array], block: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        closest, largest = carry
+        first, centres, present = block
+        centres, own, nearness = _moved(labels - first, centres, x, weights, present)
+        return (jnp.where(nearness > largest, first + own, closest), jnp.maximum(nearness, largest)), centres
+
+    none = (jnp.zeros_like(labels), jnp.full(labels.shape, -jnp.inf, x.dtype))
+    first = CLUSTERS_TOGETHER * jnp.arange(n_blocks, dtype=labels.dtype)
+    (closest, largest), moved = lax.scan(add, none, (first, jnp.moveaxis(padded, 1, 0), are_present))
+    return jnp.moveaxis(moved, 0, 1).reshape(n_features, -1)[:, :n_clusters], closest, largest
+
+
+def _from_clusters(labels: Int[Array, " n"], task: Task) -> Mixture:
     """The M-step of hard assignments, shrunk towards the pooled covariance."""
     present, family = task.present, task.family
-    statistics = _sums(labels, task)
+    statistics = _sums_of_labels(labels, task)
     total = jnp.sum(statistics.counts)
     extra = jnp.where(present, SHRINKAGE * total / jnp.sum(present, dtype=total.dtype), 0.0)
     means = jnp.where(present[:, None], statistics.first / statistics.counts[:, None], 0.0)
@@ -223,24 +275,31 @@ def _from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
     return m_step(shrunk, family, task.ridge, present)
 
 
-def _sums(assignment: Float[Array, "k n"] | Int[Array, " n"], task: Task) -> SufficientStatistics:
-    """Sufficient statistics of responsibilities or of labels."""
-    diagonal, n_components = task.family.diagonal, len(task.present)
+def _sums(
+    rows: Float[Array, "k n"] | Int[Array, " n"], task: Task, responsibilities: Callable[[Array], Array]
+) -> SufficientStatistics:
+    """Sufficient statistics of what is made of `rows`, tile by tile: for large data no `(K, N)` is in memory."""
 
     def sums(data: Data, rows: Array) -> SufficientStatistics:
-        if rows.ndim == 1:
-            rows = jax.nn.one_hot(rows, n_components, axis=0, dtype=data.weights.dtype)
-        return collect(data, rows * data.weights[None, :], task.x.shape[0], diagonal=diagonal)
+        weighted = responsibilities(rows) * data.weights[None, :]
+        return collect(data, weighted, task.x.shape[0], diagonal=task.family.diagonal)
 
-    return over_tiles(task.data, assignment, sums, diagonal=diagonal)
+    return over_tiles(task.data, rows, sums, diagonal=task.family.diagonal)
 
 
-def _first_largest(rows: Float[Array, "k n"]) -> Int[Array, " n"]:
-    """Index of the first largest row for each sample. A loop that is vectorised along the samples, unlike argmax."""
+def _sums_of_labels(labels: Int[Array, " n"], task: Task) -> SufficientStatistics:
+    def memberships(labels: Array) -> Array:
+        return jax.nn.one_hot(labels, len(task.present), axis=0, dtype=task.x.dtype)
+
+    return _sums(labels, task, memberships)
+
+
+def _first_largest(rows: Float[Array, "k n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Index and value of the first largest row for each sample. Unlike argmax, it is vectorised along the samples."""
     index, largest = jnp.zeros(rows.shape[1], jnp.int32), rows[0]
     for k in range(1, len(rows)):
         index, largest = jnp.where(rows[k] > largest, jnp.int32(k), index), jnp.maximum(rows[k], largest)
-    return index
+    return index, largest
 
 
 def _squared_distances(x: Float[Array, "d n"], centres: Float[Array, "d k"]) -> Float[Array, "k n"]:

@@ -1,11 +1,24 @@
 """Parts of the initialisers, against NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em.initialization import _cumulative_sum, _first_largest, _seeded_labels
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import as_data
+from jaxgmm.em.initialization import (
+    CLUSTERS_TOGETHER,
+    INITIALIZERS,
+    Task,
+    _cumulative_sum,
+    _first_largest,
+    _lloyd,
+    _seeded_labels,
+    from_labels,
+)
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 300, 5000])
@@ -28,7 +41,79 @@ def test_padding_leaves_the_cumulative_sum_alone() -> None:
 def test_first_largest_is_argmax() -> None:
     rows = np.random.default_rng(0).integers(0, 3, size=(5, 200)).astype(np.float32)
     rows[3] = -np.inf
-    np.testing.assert_array_equal(_first_largest(jnp.asarray(rows)), np.argmax(rows, axis=0))
+    index, largest = _first_largest(jnp.asarray(rows))
+    np.testing.assert_array_equal(index, np.argmax(rows, axis=0))
+    np.testing.assert_array_equal(largest, np.max(rows, axis=0))
+
+
+def lloyd_by_numpy(labels: np.ndarray, x: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
+    """Lloyd's algorithm on samples `(N, D)`; of equally close centres the first."""
+    centres = np.zeros((k, x.shape[1]))
+    while True:
+        for c in np.unique(labels[weights > 0]):
+            centres[c] = np.average(x[labels == c], axis=0, weights=weights[labels == c])
+        closest = np.argmin(np.sum((x[:, None] - centres) ** 2, axis=-1), axis=1)
+        if np.array_equal(closest[weights > 0], labels[weights > 0]):
+            return closest
+        labels = closest
+
+
+@pytest.mark.parametrize("k", [CLUSTERS_TOGETHER - 1, CLUSTERS_TOGETHER, CLUSTERS_TOGETHER + 1, 3 * CLUSTERS_TOGETHER])
+@pytest.mark.parametrize("n_absent", [0, 3])
+def test_lloyds_algorithm_is_numpys_for_few_clusters_and_for_many(k: int, n_absent: int) -> None:
+    rng = np.random.default_rng(k)
+    # Whole numbers, so that some samples are equally close to two centres.
+    x, weights = rng.integers(0, 30, size=(400, 2)).astype(float), rng.integers(0, 3, size=400).astype(float)
+    labels = rng.integers(0, k, size=400).astype(np.int32)
+    with jax.enable_x64(True):
+        present = jnp.arange(k + n_absent) < k
+        found = jax.jit(_lloyd)(jnp.asarray(labels), jnp.asarray(x.T), jnp.asarray(weights), present, 1000)
+    expected = lloyd_by_numpy(labels, x, weights, k)
+    np.testing.assert_array_equal(np.asarray(found)[weights > 0], expected[weights > 0])
+
+
+@pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
+def test_programs_of_many_components_are_as_large_as_those_of_few(init: str) -> None:
+    def n_operations(k: int) -> int:
+        task = task_of(np.zeros((2 * CLUSTERS_TOGETHER, 2)), k)
+        make = jax.make_jaxpr(lambda key, start: INITIALIZERS[init](key, start, task))
+        return str(make(jax.random.key(0), jnp.zeros((), jnp.int32))).count(" = ")
+
+    with jax.enable_x64(True):
+        assert n_operations(40 * CLUSTERS_TOGETHER) <= n_operations(2 * CLUSTERS_TOGETHER)
+
+
+def task_of(x: np.ndarray, k: int, tile: int = 0) -> Task:
+    """What a start of K full components on samples `(N, D)` of weight 1 is made for."""
+    z, weights = jnp.asarray(x.T), jnp.ones(len(x))
+    data = as_data(z, weights, tile, diagonal=False)
+    return Task(z, z, data, jnp.ones(k, bool), FAMILIES["full"], jnp.zeros((x.shape[1], x.shape[1])))
+
+
+def largest_array(jaxpr: Any) -> int:
+    """Entries of the largest array that a program makes, those within its loops included."""
+    sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
+    for value in (value for equation in jaxpr.eqns for value in equation.params.values()):
+        parts = [getattr(part, "jaxpr", part) for part in (value if isinstance(value, tuple) else (value,))]
+        sizes += [largest_array(part) for part in parts if hasattr(part, "eqns")]
+    return max(sizes, default=0)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
+def test_starts_on_large_data_hold_no_array_of_all_components_and_samples(init: str) -> None:
+    n, k = 4096, 10 * CLUSTERS_TOGETHER
+    with jax.enable_x64(True):
+        task = task_of(np.zeros((n, 2)), k, tile=64)
+        made = jax.make_jaxpr(lambda key, start: INITIALIZERS[init](key, start, task))
+        assert largest_array(made(jax.random.key(0), jnp.zeros((), jnp.int32)).jaxpr) <= CLUSTERS_TOGETHER * n
+
+
+def test_labels_on_large_data_are_spread_out_tile_by_tile() -> None:
+    n, k = 4096, 200
+    with jax.enable_x64(True):
+        task = task_of(np.zeros((n, 2)), k, tile=64)
+        made = jax.make_jaxpr(lambda labels: from_labels(labels, task))(jnp.zeros(n, jnp.int32))
+        assert largest_array(made.jaxpr) < k * n // 8
 
 
 def seeded(
