@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.expectation import as_data
-from jaxgmm.em.initialization import INITIALIZERS, Task, from_responsibilities
+from jaxgmm.em.initialization import INITIALIZERS, Task, from_labels, from_responsibilities
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
@@ -253,9 +253,8 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         return Task(x, sets.z, data, present, one_of(layout.families, models.family[m]), sets.ridge)
 
     def from_rows(sets: DataSets, rows: Array) -> Mixture:
-        if init == "labels":
-            rows = jax.nn.one_hot(rows, layout.n_components, dtype=sets.z.dtype)
-        return from_responsibilities(rows.astype(sets.z.dtype).T, task(sets, sets.z, 0))
+        own = task(sets, sets.z, 0)
+        return from_labels(rows, own) if init == "labels" else from_responsibilities(rows.astype(sets.z.dtype).T, own)
 
     def from_key(sets: DataSets, m: Array, r: Array) -> Mixture:
         # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
