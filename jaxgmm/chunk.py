@@ -113,6 +113,9 @@ def fit_chunk(
     Returns:
         the fits.
     """
+    statuses = _statuses_of_too_few(x, lengths, sample_weight, options.models)
+    if statuses is not None:
+        return _without_fits(statuses, program, x.shape[-1])
     # How many snapshots are taken is nothing to compile this for.
     told = options._replace(snapshots=None)
     sample_weight, exponents = _within_range(sample_weight)
@@ -178,6 +181,57 @@ def _scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
         bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
         start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
         history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
+    )
+
+
+def _statuses_of_too_few(
+    x: np.ndarray | Array, lengths: np.ndarray, sample_weight: np.ndarray | None, models: Models
+) -> Int[np.ndarray, " g"] | None:
+    """Why no fit of a chunk can be made, where all data sets have fewer samples than any model components; else None.
+
+    These are the statuses that `_begin` would find; told by the host, they cost no compilation.
+    """
+    fewest = np.min(models.n_components)
+    if sample_weight is None and np.max(lengths) >= fewest:
+        return None
+    inside = np.arange(x.shape[1]) < lengths[:, None]
+    weights = np.where(inside, 1.0 if sample_weight is None else sample_weight, 0.0)
+    counted = np.isfinite(weights) & (weights > 0)
+    if np.max(np.sum(counted, axis=1)) >= fewest:
+        return None
+    is_finite = np.all(np.isfinite(weights), axis=1)
+    is_finite &= np.all(np.isfinite(np.asarray(x)) | ~counted[..., None], axis=(1, 2))
+    statuses = np.where(is_finite, Status.TOO_FEW_SAMPLES, Status.NONFINITE).astype(np.int32)
+    return np.repeat(statuses, len(models.n_components))
+
+
+def _without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
+    """The answer where no fit can be made, for statuses `(G,)`."""
+    n_fits, layout = len(statuses), program.layout
+    n_init, n_history, n_snapshots = layout.n_init, program.n_history, program.n_snapshots
+    spread = (n_features,) if layout.diagonal else (n_features, n_features)
+
+    def full(value: float, dtype: type, *shape: int) -> Any:
+        return np.full((n_fits, *shape), value, dtype)
+
+    def no_mixtures(*axes: int) -> Mixture:
+        trailing = ((), (n_features,), spread)
+        return Mixture(*(full(np.nan, np.float64, *axes, layout.n_components, *shape) for shape in trailing))
+
+    return ChunkFits(
+        mixture=no_mixtures(),
+        best=full(0, np.int64),
+        log_likelihood=full(np.nan, np.float64),
+        n_iter=full(0, np.int32),
+        status=statuses,
+        spurious=full(0, np.int32),
+        start_log_likelihood=full(np.nan, np.float64, n_init),
+        start_status=full(0, np.int32, n_init) + statuses[:, None],
+        start_spurious=full(0, np.int32, n_init),
+        history=full(np.nan, np.float64, n_history) if n_history else None,
+        snapshots=no_mixtures(n_snapshots) if n_snapshots else None,
+        executed=0,
+        useful=0,
     )
 
 

@@ -1,10 +1,11 @@
 """Bad data is a status in its own row; misuse is a ValueError before any work."""
 
+import jax
 import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Mixture, Status
+from jaxgmm import Mixture, Status, chunk
 from jaxgmm.em.covariance import FAMILIES
 
 
@@ -61,6 +62,62 @@ def test_worst_news_comes_first() -> None:
 def test_fewer_samples_than_components() -> None:
     assert jaxgmm.fit(good(3), 4).status == Status.TOO_FEW_SAMPLES
     assert jaxgmm.fit(good(10), 4, sample_weight=np.r_[np.ones(3), np.zeros(7)]).status == Status.TOO_FEW_SAMPLES
+
+
+def no_program(*_: object, **__: object) -> None:
+    raise AssertionError("a program was run")
+
+
+WEIGHTED = np.r_[np.ones(3), np.zeros(7)]
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "expected"),
+    [
+        (good(60), {"n_components": 1000}, Status.TOO_FEW_SAMPLES),
+        (good(60), {"n_components": 1000, "init": np.arange(60)}, Status.TOO_FEW_SAMPLES),
+        (good(10), {"n_components": 4, "sample_weight": WEIGHTED}, Status.TOO_FEW_SAMPLES),
+        (good(10), {"n_components": 4, "sample_weight": np.where(WEIGHTED, 1.0, np.nan)}, Status.NONFINITE),
+        (with_entry(np.nan), {"n_components": 41}, Status.NONFINITE),
+        (with_entry(np.nan), {"n_components": 40, "sample_weight": np.arange(40) != 7}, Status.TOO_FEW_SAMPLES),
+        (np.zeros((0, 2)), {"n_components": 1}, Status.TOO_FEW_SAMPLES),
+        ([good(5), good(3)], {"n_components": 6, "covariance_type": "diag"}, Status.TOO_FEW_SAMPLES),
+    ],
+)
+def test_too_few_samples_everywhere_run_no_program(
+    x: np.ndarray, options: dict, expected: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "_begin", no_program)
+    result = jaxgmm.fit(x, **options)
+    assert np.all(result.status == expected)
+    assert np.all(result.start_status == expected)
+
+
+def test_a_sweep_over_too_few_samples_runs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "_begin", no_program)
+    sweep = jaxgmm.sweep(np.stack([good(5), with_entry(np.nan)[5:10]]), (6, 8), covariance_type=("full", "diag"))
+    assert sweep.table["status"].tolist() == ["TOO_FEW_SAMPLES"] * 4 + ["NONFINITE"] * 4
+    assert not np.any(sweep.table["chosen"])
+
+
+@pytest.mark.parametrize("family", ["full", "spherical"])
+@pytest.mark.parametrize("sample_weight", [None, np.tile([1.0, 0.0, 2.0], 2)])
+@pytest.mark.parametrize("history", [False, (0, 2)])
+def test_what_the_host_says_of_too_few_samples_is_what_programs_say(
+    family: str, sample_weight: np.ndarray | None, history: bool | tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitted() -> jaxgmm.FitResult:
+        x = [good(6), np.full((6, 2), np.inf), np.full((6, 2), 3.0)]
+        weights = None if sample_weight is None else [sample_weight] * 3
+        options = {"n_init": 2, "sample_weight": weights, "history": history, "max_iter": 30}
+        return jaxgmm.fit(x, 7, covariance_type=family, **options)
+
+    by_host = fitted()
+    monkeypatch.setattr(chunk, "_statuses_of_too_few", lambda *_: None)
+    by_programs = fitted()
+    assert by_host.status.tolist() == [Status.TOO_FEW_SAMPLES, Status.NONFINITE, Status.TOO_FEW_SAMPLES]
+    assert jax.tree.structure(by_host) == jax.tree.structure(by_programs)
+    jax.tree.map(np.testing.assert_array_equal, by_host, by_programs)
 
 
 def test_one_sample_has_no_variance() -> None:
