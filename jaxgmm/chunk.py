@@ -220,11 +220,14 @@ def _without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits
 
     return ChunkFits(
         mixture=no_mixtures(),
-        best=full(0, np.int64),
         log_likelihood=full(np.nan, np.float64),
+        bounded_log_likelihood=full(np.nan, np.float64),
         n_iter=full(0, np.int32),
         status=statuses,
         spurious=full(0, np.int32),
+        ridge_dominated=full(0, np.int32),
+        start_passed_over=full(0, bool),
+        ridge=full(np.nan, np.float64, n_features),
         start_log_likelihood=full(np.nan, np.float64, n_init),
         start_status=full(0, np.int32, n_init) + statuses[:, None],
         start_spurious=full(0, np.int32, n_init),

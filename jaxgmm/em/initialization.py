@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.expectation import Data, Tiles, collect, over_tiles
 from jaxgmm.em.maximization import m_step
-from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.mixture import Mixture
 from jaxgmm.reductions import sum_over
 
@@ -82,7 +82,8 @@ def from_responsibilities(responsibilities: Float[Array, "k n"], task: Task) -> 
 
 def from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
     """The M-step of given labels, with nothing added."""
-    return m_step(_sums_of_labels(labels, task), task.family, task.ridge, task.present)
+    statistics, means = _sums_about_means(labels, task)
+    return m_step(statistics, task.family, task.ridge, task.present, means)
 
 
 def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
@@ -255,24 +256,29 @@ def _moved_by_blocks(
 def _from_clusters(labels: Int[Array, " n"], task: Task) -> Mixture:
     """The M-step of hard assignments, shrunk towards the pooled covariance."""
     present, family = task.present, task.family
-    statistics = _sums_of_labels(labels, task)
+    statistics, means = _sums_about_means(labels, task)
     total = jnp.sum(statistics.counts)
     extra = jnp.where(present, SHRINKAGE * total / jnp.sum(present, dtype=total.dtype), 0.0)
-    means = jnp.where(present[:, None], statistics.first / statistics.counts[:, None], 0.0)
-    if family.diagonal:
-        squares = means**2
-        scatter = jnp.sum(statistics.second - statistics.counts[:, None] * squares, axis=0)
-        added = extra[:, None] * ((scatter / total)[None] + squares)
-    else:
-        squares = means[:, :, None] * means[:, None, :]
-        scatter = jnp.sum(statistics.second - statistics.counts[:, None, None] * squares, axis=0)
-        added = extra[:, None, None] * ((scatter / total)[None] + squares)
-    shrunk = SufficientStatistics(
+    pooled = jnp.sum(statistics.second, axis=0) / total
+    shrunk = statistics._replace(
         counts=statistics.counts + extra,
-        first=statistics.first + extra[:, None] * means,
-        second=statistics.second + added,
+        second=statistics.second + extra.reshape(-1, *[1] * pooled.ndim) * pooled[None],
     )
-    return m_step(shrunk, family, task.ridge, present)
+    return m_step(shrunk, family, task.ridge, present, means)
+
+
+def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientStatistics, Float[Array, "k d"]]:
+    """Sums of labelled samples less the mean of those of their label, and the means: nothing cancels then."""
+    statistics, diagonal = _sums_of_labels(labels, task), task.family.diagonal
+    counts = jnp.where(statistics.counts > 0, statistics.counts, 1.0)
+    means = jnp.where(task.present[:, None], statistics.first / counts[:, None], 0.0)
+
+    def sums(data: Data, labels: Array) -> SufficientStatistics:
+        rest = data.features[1 : 1 + means.shape[1]] - means.T[:, labels]
+        weighted = jax.nn.one_hot(labels, len(means), axis=0, dtype=means.dtype) * data.weights[None, :]
+        return collect(Data(features(rest, diagonal=diagonal), data.weights), weighted, len(rest), diagonal=diagonal)
+
+    return over_tiles(task.data, labels, sums, diagonal=diagonal), means
 
 
 def _sums(
