@@ -90,7 +90,7 @@ class Job(NamedTuple):
                 schema = schema.with_metadata({**(schema.metadata or {}), **described})
                 with tables.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
                     for path in files:
-                        with pq.ParquetFile(path) as file:
+                        with tables.opened(path) as file:
                             writer.write_table(file.read())
             _removed(self.directory)
 

@@ -20,6 +20,8 @@ Read = TypeVar("Read")
 
 _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2")
+# Bytes of each column that are read from a Parquet file at a time.
+_BUFFER = 2**18
 # A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
 _CSV_FORM = csv.ParseOptions(newlines_in_values=True)
 
@@ -66,14 +68,15 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
     check_columns(path, column_names(path), columns)
     columns = list(columns)
     if is_parquet(path):
-        return translated(path, lambda: _read_parquet(path, columns))
+        return _read_parquet(path, columns)
     convert = csv.ConvertOptions(include_columns=columns)
     return translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
 
 
 def opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file to be read in pieces, and closed."""
-    return translated(path, lambda: pq.ParquetFile(path))
+    """A Parquet file to be read in pieces, and closed; what is held of it are those pieces alone."""
+    # By default Arrow fetches all that will be read beforehand, and without a buffer whole columns of a row group.
+    return translated(path, lambda: pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER))
 
 
 def n_rows(path: Path) -> int:
@@ -131,8 +134,8 @@ def is_parquet(path: Path) -> bool:
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
     # `pq.read_table` would also read columns out of a path whose folders are called `name=value`.
-    with pq.ParquetFile(path) as file:
-        return file.read(list(columns)).select(list(columns))
+    with opened(path) as file:
+        return translated(path, lambda: file.read(list(columns)).select(list(columns)))
 
 
 def translated(path: Path, read: Callable[[], Read]) -> Read:

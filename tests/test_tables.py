@@ -1,5 +1,6 @@
 """Tables in files: what is read, what is refused, and that nothing is left in part."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -129,3 +130,14 @@ def test_interrupted_writing_leaves_what_was_there(tmp_path, stop, n_written):
         write()
     assert path.read_bytes() == b"mine"
     assert [file.name for file in tmp_path.iterdir()] == ["one.parquet"]
+
+
+@pytest.mark.parametrize("row_group_size", [50_000, 1_000_000], ids=["many row groups", "one row group"])
+def test_a_file_read_in_pieces_is_never_held_whole(tmp_path, row_group_size):
+    path = tmp_path / "big.parquet"
+    numbers = np.random.default_rng(0).normal(size=(3, 1_000_000))
+    pq.write_table(pa.table(dict(zip("xyz", numbers, strict=True))), path, row_group_size=row_group_size)
+    before = pa.total_allocated_bytes()
+    with tables.opened(path) as file:
+        held = [pa.total_allocated_bytes() - before for _ in file.iter_batches(2**14)]
+    assert max(held) < path.stat().st_size / 2
