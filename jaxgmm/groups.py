@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
+from jaxgmm.wording import listed
+
 
 class Groups(NamedTuple):
     """The rows of a table, group after group.
@@ -92,7 +94,7 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
     """Makes sure that a table has the columns that are named.
 
     Raises:
-        ValueError: no key or feature, a column named twice, or one that is missing.
+        ValueError: no key or feature, a column named twice, or one that is missing or ambiguous.
     """
     for role, names in (("key", by), ("feature", features)):
         if not names:
@@ -102,12 +104,14 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
         raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
     for name in (*by, *features, *([] if weights is None else [weights])):
         if name not in columns:
-            raise ValueError(f"the table has no column {name!r}; its columns are {', '.join(map(str, columns))}.")
+            raise ValueError(f"the table has no column {name!r}; its columns are {listed(columns)}.")
+        if (n_times := sum(name == other for other in columns)) > 1:
+            raise ValueError(f"the table has {n_times} columns called {name!r}; rename all but one.")
 
 
 def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
     """A column as float64, null as NaN. Raises ValueError where it holds anything else."""
-    column = _decoded(column)
+    column = decoded(column)
     kind = column.type
     # A column of nothing but nulls has no type of its own.
     known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
@@ -152,7 +156,7 @@ def _stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
 def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], int]:
     """The rank of every row's value among the column's distinct values, null last; and how many values there are."""
     try:
-        column = _decoded(column)
+        column = decoded(column)
         if pa.types.is_floating(column.type):
             # Minus zero is zero.
             column = pc.add(column, 0.0)  # pyright: ignore[reportAttributeAccessIssue]
@@ -169,6 +173,6 @@ def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], i
     return rank_of[indices.to_numpy(zero_copy_only=False)], len(values)
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A dictionary-encoded column (a categorical) as the values it stands for."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -45,6 +45,18 @@ class Rows(NamedTuple):
     path: Path
     table: pa.Table | None
 
+    @property
+    def has_types(self) -> bool:
+        """Whether the file itself says of which types its columns are."""
+        return self.table is None
+
+    def types(self, columns: Sequence[str]) -> dict[str, str]:
+        """What columns are read as, such as `int64` or `string`."""
+        if self.table is not None:
+            return {name: str(self.table.schema.field(name).type) for name in columns}
+        with tables.opened(self.path) as file:
+            return {name: str(file.schema_arrow.field(name).type) for name in columns}
+
     def blocks(self, columns: Sequence[str], start: int = 0, size: int = _BLOCK) -> Iterator[pa.Table]:
         """The rows from number `start` on, some columns of them, `size` at a time."""
         if self.table is not None:
@@ -89,16 +101,34 @@ class Plan(NamedTuple):
         return int(np.sum(np.diff(self.first)[list(some)]))
 
 
-def open_rows(path: str | Path, columns: Sequence[str]) -> Rows:
+def open_rows(
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    keys: Sequence[str] = (),
+    known: pa.Schema | None = None,
+    separator: str = ",",
+) -> Rows:
     """A file's rows, not yet read unless it is a CSV file.
+
+    Args:
+        path: the file.
+        columns: those that will be read.
+        keys: those of them that are keys of groups.
+        known: types of the keys that these will be compared with; see `jaxgmm.tables.read_table`.
+        separator: of a CSV file's fields.
 
     Raises:
         OSError: no such file, or it may not be read.
         ValueError: not a table, no rows, or a column that it lacks.
     """
     path = Path(path)
-    tables.check_columns(path, tables.column_names(path), columns)
-    rows = Rows(path, None if tables.is_parquet(path) else tables.read_table(path, columns))
+    table = None
+    if tables.is_parquet(path):
+        tables.check_columns(path, tables.column_names(path), columns)
+    else:
+        table = tables.read_table(path, columns, keys=keys, known=known, separator=separator)
+    rows = Rows(path, table)
     n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
     if n_rows == 0:
         raise ValueError(f"{path} is empty; it needs at least one row below its header.")

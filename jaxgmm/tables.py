@@ -5,6 +5,7 @@ Every error names the file and the remedy in one line, and is a `ValueError` or 
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from jaxgmm import files
+from jaxgmm.keys import typed
+from jaxgmm.wording import listed, quoted, shortened
 
 Read = TypeVar("Read")
 
@@ -22,40 +25,53 @@ _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2")
 # Bytes of each column that are read from a Parquet file at a time.
 _BUFFER = 2**18
-# A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
-_CSV_FORM = csv.ParseOptions(newlines_in_values=True)
+# Separators of CSV files, and how those are said that are hard to type.
+_SEPARATORS = {",": ",", ";": ";", "|": "|", "\t": "tab"}
 
 
-def column_names(path: str | Path) -> list[str]:
+def column_names(path: str | Path, separator: str = ",") -> list[str]:
     """Names of a file's columns, in its order; its rows are not read.
 
     Args:
         path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.csv.gz`, `.csv.bz2`).
+        separator: of a CSV file's fields: a character, or `tab`.
 
     Raises:
         OSError: no such file, or it may not be read.
-        ValueError: not a table of either kind, or an empty file.
+        ValueError: not a table of either kind, an empty file, or a separator that is none.
     """
-    path = _readable(path)
+    path, form = _readable(path), _form(separator)
     if is_parquet(path):
         return list(translated(path, lambda: pq.read_schema(path).names))
 
     def header() -> list[str]:
-        with csv.open_csv(path, parse_options=_CSV_FORM) as reader:
+        with csv.open_csv(path, parse_options=form) as reader:
             return reader.schema.names
 
-    return translated(path, header)
+    return translated(path, header, separator)
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
+def read_table(
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    keys: Sequence[str] = (),
+    known: pa.Schema | None = None,
+    separator: str = ",",
+) -> pa.Table:
     """Reads some columns of a Parquet or CSV file.
 
-    In a CSV file, an empty field or one such as `NA` or `NaN` is null in a column of numbers. In a column of text it
-    stays the text it is, so that a group called `NA` is not lost.
+    In a CSV file, columns that are no keys are read as what they look like; an empty field, or one such as `NA` or
+    `NaN`, is null in a column of numbers. Keys are texts, or of the type that all of them are written as: see
+    `jaxgmm.keys.typed`. Columns of a Parquet file have types.
 
     Args:
         path: see `column_names`.
         columns: the columns wanted, in the order wanted.
+        keys: those of them that are keys of groups.
+        known: types of the keys that these will be compared with, as they were fitted; they are read as such if all
+            of a column can be.
+        separator: see `column_names`.
 
     Returns:
         the table; it may have no rows.
@@ -64,13 +80,19 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
         OSError: no such file, or it may not be read.
         ValueError: not a table, an empty file, or a column that it lacks or has twice.
     """
-    path = _readable(path)
-    check_columns(path, column_names(path), columns)
-    columns = list(columns)
+    path, columns = _readable(path), list(columns)
+    check_columns(path, column_names(path, separator), columns, separator)
     if is_parquet(path):
         return _read_parquet(path, columns)
-    convert = csv.ConvertOptions(include_columns=columns)
-    return translated(path, lambda: csv.read_csv(path, parse_options=_CSV_FORM, convert_options=convert))
+    own = [name for name in columns if name in keys]
+    convert = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(own, pa.string()))
+    table = translated(
+        path, lambda: csv.read_csv(path, parse_options=_form(separator), convert_options=convert), separator
+    )
+    for name in own:
+        column = typed(table[name], None if known is None else known.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def opened(path: Path) -> pq.ParquetFile:
@@ -138,25 +160,58 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
         return translated(path, lambda: file.read(list(columns)).select(list(columns)))
 
 
-def translated(path: Path, read: Callable[[], Read]) -> Read:
+def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Read:
     """What `read` returns; Arrow's errors become one line that names the file."""
     try:
         return read()
     except (pa.ArrowException, ValueError, OSError) as error:
-        kind = "Parquet" if is_parquet(path) else "CSV"
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ValueError(f"{path} cannot be read as {kind} ({reason}); check or repair the file.") from error
+        kind, remedy = ("Parquet", "check or repair the file.") if is_parquet(path) else _remedy(path, error, separator)
+        reason = shortened(str(error).strip().partition("\n")[0].rstrip("."))
+        raise ValueError(f"{path} cannot be read as {kind} ({reason}); {remedy}") from error
 
 
-def check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
     """Raises ValueError unless a file, whose columns have some names, has all those wanted, and each once."""
     for column in columns:
         if column not in names:
             close = difflib.get_close_matches(column, names, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}."
+            remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {listed(names)}."
+            if not is_parquet(path) and (other := _probable_separator(path, separator)):
+                remedy = f"its header seems to be separated by {other!r}: give that as the separator."
             raise ValueError(f"{path} has no column {column!r}; {remedy}")
         if names.count(column) > 1:
             raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
+
+
+def _form(separator: str) -> csv.ParseOptions:
+    """How a CSV file is written."""
+    character = {said: own for own, said in _SEPARATORS.items()}.get(separator, separator)
+    if len(character) != 1 or not character.isascii() or character in '"\r\n':
+        raise ValueError(f"the separator must be one character such as ';', or tab; got {quoted(separator)}.")
+    # A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
+    return csv.ParseOptions(delimiter=character, newlines_in_values=True)
+
+
+def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
+    """What a file should have been, and what to do about one that Arrow could not read."""
+    if "UTF8" in str(error):
+        return "CSV", "save it in UTF-8."
+    if other := _probable_separator(path, separator):
+        return "CSV", f"its header seems to be separated by {other!r}: give that as the separator."
+    return "CSV", "check or repair the file."
+
+
+def _probable_separator(path: Path, separator: str) -> str | None:
+    """What seems to separate the names in a CSV file's header, unless it is what was said."""
+    try:
+        with pa.input_stream(path) as stream:
+            header = stream.read(_BUFFER).decode(errors="replace").partition("\n")[0]
+    except (pa.ArrowException, OSError):
+        return None
+    # What stands in quotes separates nothing.
+    outside, said = re.sub('"[^"]*"', "", header), _form(separator).delimiter
+    best = max((said, *_SEPARATORS), key=outside.count)
+    return None if best == said else _SEPARATORS[best]
 
 
 def _existing_ancestor(path: Path) -> Path:

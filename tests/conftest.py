@@ -26,6 +26,7 @@ CHECKED = [
         "plan",
         "criteria",
         "groups",
+        "keys",
         "schema",
         "tables",
         "parts",

@@ -22,7 +22,7 @@ FLOORS = [
     {"fitting"},
     {"resampling", "held_out", "choice"},
     {"sweeping"},
-    {"schema", "groups", "tabular", "files"},
+    {"schema", "groups", "keys", "tabular", "files", "wording"},
     {"sklearn", "frames", "tables", "storage", "plot", "diagnosis", "job", "parts", "cli", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

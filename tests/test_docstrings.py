@@ -5,12 +5,12 @@ import doctest
 import pytest
 
 import jaxgmm
-from jaxgmm import frames, groups, storage
+from jaxgmm import frames, groups, keys, storage
 from jaxgmm.sklearn import GaussianMixture
 
 FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
-FUNCTIONS += [frames.fit_groups, groups.group, storage.save, GaussianMixture]
-WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "save", "GaussianMixture"]
+FUNCTIONS += [frames.fit_groups, groups.group, keys.typed, storage.save, GaussianMixture]
+WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "typed", "save", "GaussianMixture"]
 
 
 def doctests_of(function) -> list[doctest.DocTest]:

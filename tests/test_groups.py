@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jaxgmm.groups import group
+from jaxgmm.groups import check_named, group
 
 NAN = math.nan
 
@@ -125,6 +125,19 @@ def test_misuse_is_refused(arguments, words):
     table = pa.table(columns | {"negative": [1, -1]})
     with pytest.raises(ValueError, match=words):
         group(table, *arguments)
+
+
+def test_a_column_that_two_are_called_like_is_refused_if_it_is_needed():
+    table = pa.table([[1], [2], [3.0], [4]], names=["key", "x", "other", "other"])
+    assert group(table, ["key"], ["x"]).n_samples.tolist() == [1]
+    with pytest.raises(ValueError, match="the table has 2 columns called 'other'; rename all but one"):
+        group(table, ["key"], ["x"], "other")
+
+
+def test_names_that_are_no_texts_are_listed_in_few_words():
+    with pytest.raises(ValueError, match=r"no column 'x'; its columns are 0, 1, 2, 3.*…\.") as caught:
+        check_named([*range(10_000), "key"], ["key"], ["x"], None)
+    assert len(str(caught.value)) < 300
 
 
 def test_table_without_rows_is_refused():

@@ -53,6 +53,82 @@ def test_csv_fields_may_hold_line_breaks(tmp_path):
     assert tables.read_table(path, ["key"])["key"].to_pylist() == ["two\nlines"]
 
 
+def test_columns_that_are_not_wanted_may_have_one_name(tmp_path):
+    (tmp_path / "table.csv").write_text("x,x,key\n1,2,3\n")
+    twice = pa.table([[1], [2], ["3"]], names=["x", "x", "key"])
+    pq.write_table(twice, tmp_path / "table.parquet")
+    for path in tmp_path.iterdir():
+        assert tables.read_table(path, ["key"], keys=["key"])["key"].to_pylist() == [
+            3 if path.suffix == ".csv" else "3"
+        ]
+
+
+@pytest.mark.parametrize("separator", [";", "|", "tab", "\t", ":"])
+def test_csv_fields_may_be_separated_by_others_than_commas(tmp_path, separator):
+    path, mark = tmp_path / "table.csv", {"tab": "\t"}.get(separator, separator)
+    path.write_text(f"key{mark}x, in mm\n01{mark}2.5\n")
+    assert tables.column_names(path, separator) == ["key", "x, in mm"]
+    table = tables.read_table(path, ["key", "x, in mm"], keys=["key"], separator=separator)
+    assert table.to_pydict() == {"key": ["01"], "x, in mm": [2.5]}
+
+
+@pytest.mark.parametrize("separator", ["", ";;", '"', "\n", "§", "comma"])
+def test_separators_that_are_none_are_refused(tmp_path, separator):
+    (tmp_path / "table.csv").write_text("x\n1\n")
+    for read in (tables.column_names, lambda path, separator: tables.read_table(path, ["x"], separator=separator)):
+        with pytest.raises(ValueError, match="the separator must be one character such as ';', or tab; got"):
+            read(tmp_path / "table.csv", separator)
+
+
+@pytest.mark.parametrize(
+    ("content", "separator", "probable"),
+    [
+        ("key;x\n1;2\n", ",", ";"),
+        ("key;x\n1;2,5\n", ",", ";"),
+        ('"key";"x, in mm"\n1;2\n', ",", ";"),
+        ("key\tx\n1\t2\n", ",", "tab"),
+        ("key|x\n1|2\n", ",", "|"),
+        ("key,x\n1,2\n", ";", ","),
+        ("key,x\n1,2\n", "tab", ","),
+        ("key;x\r\n1;2\r\n", ",", ";"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_another_separator_is_named_where_a_column_is_missing(tmp_path, content, separator, probable, compressed):
+    path = tmp_path / ("table.csv.gz" if compressed else "table.csv")
+    with pa.output_stream(path) as stream:
+        stream.write(content.encode())
+    with pytest.raises(ValueError, match="seems to be separated by") as caught:
+        tables.read_table(path, ["key"], separator=separator)
+    assert f"seems to be separated by {probable!r}: give that as the separator." in str(caught.value)
+    assert "key" in tables.column_names(path, probable)
+
+
+def test_no_separator_is_proposed_where_the_one_given_separates(path):
+    with pytest.raises(ValueError, match="its columns are group, x") as caught:
+        tables.read_table(path, ["zzz"])
+    assert "separated" not in str(caught.value)
+
+
+def test_other_encodings_are_refused_with_the_remedy(tmp_path):
+    (tmp_path / "table.csv").write_bytes("key,x\né,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"cannot be read as CSV .*; save it in UTF-8"):
+        tables.read_table(tmp_path / "table.csv", ["key"], keys=["key"])
+
+
+def test_errors_are_no_longer_than_anyone_reads(tmp_path):
+    names = [f"column_{i}" for i in range(5000)]
+    (tmp_path / "table.csv").write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n" + "x" * 10_000 + "\n")
+    for file, words in (
+        ("table.csv", "no column 'zz'; its columns are column_0, column_1"),
+        ("other.csv", "Expected 2"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            tables.read_table(tmp_path / file, ["zz"])
+        assert len(str(caught.value)) < 500
+
+
 def test_missing_column_is_refused_with_the_nearest(path):
     with pytest.raises(ValueError, match="has no column 'group_'; did you mean 'group'"):
         tables.read_table(path, ["x", "group_"])
@@ -84,6 +160,7 @@ def test_unreadable_files_are_refused_in_one_line(tmp_path, name, content, error
     with pytest.raises(error, match=words) as caught:
         tables.read_table(tmp_path / name, ["a", "b"])
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count(name) == 1
 
 
 def test_directory_is_no_table(tmp_path):

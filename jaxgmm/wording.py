@@ -1,0 +1,27 @@
+"""What errors quote of files and of the user's own values, in no more words than anyone reads."""
+
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+_LONGEST, _MOST_NAMES = 200, 20
+_QUOTED = reprlib.Repr()
+_QUOTED.maxstring = _QUOTED.maxother = 80
+
+
+def shortened(text: str) -> str:
+    """A text on one line, cut if it is long."""
+    line = " ".join(text[: 10 * _LONGEST].split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def quoted(value: Any) -> str:
+    """A value as Python writes it, what is long in it left out."""
+    return shortened(_QUOTED.repr(value))
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names separated by commas, as many as fit."""
+    names = list(islice(names, _MOST_NAMES + 1))
+    return shortened(", ".join([*map(str, names[:_MOST_NAMES]), *(["…"] if len(names) > _MOST_NAMES else [])]))
