@@ -1,10 +1,47 @@
 """Files: read where they can be, and written whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+_ROOM, _PLACE = "free some room, or name another place", "change its permissions, or name another place"
+_REMEDIES = {
+    errno.ENOENT: "it or a directory above it was removed: leave it in its place, and begin anew",
+    errno.EACCES: _PLACE,
+    errno.EPERM: _PLACE,
+    errno.EROFS: "name another place",
+    errno.EEXIST: "something else is in its place: remove that, or name another place",
+    errno.ENOTDIR: "something else is in its place: remove that, or name another place",
+    errno.EMFILE: "allow more open files, as by ulimit -n",
+    errno.ENFILE: "close other programs, which have too many files open",
+    errno.ENAMETOOLONG: "give it a shorter name",
+}
+
+
+class State(NamedTuple):
+    """By what a change of a file is noticed.
+
+    Attributes:
+        size: in bytes.
+        modified: nanoseconds since 1970.
+        inode: another one where a file was replaced.
+    """
+
+    size: int
+    modified: int
+    inode: int
+
+
+def state(path: Path) -> State | None:
+    """The state of a file, or None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return State(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 def readable(path: str | Path, kind: str) -> Path:
@@ -28,6 +65,23 @@ def readable(path: str | Path, kind: str) -> Path:
 
 
 @contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Says in one line, with the remedy, that the system refuses to write to a path.
+
+    Raises:
+        OSError: it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            # It has been said in words already.
+            raise
+        remedy = _REMEDIES.get(error.errno, _ROOM)
+        raise OSError(f"{path} cannot be written ({os.strerror(error.errno)}); {remedy}.") from error
+
+
+@contextmanager
 def written(path: str | Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
     """A file to be written. It gets its name, and replaces one that has it, when it is complete and on the disk.
 
@@ -40,15 +94,13 @@ def written(path: str | Path, *, aside: Path | None = None) -> Iterator[BinaryIO
     """
     path = Path(path)
     partial = (aside or path.parent) / f".{path.name}.partial"
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OSError(f"{path} cannot be written ({reason}); free some room, or name another place.") from error
-        raise
+    with refusals(path):
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -2,17 +2,19 @@
 
     OUT/.unfinished/job.json     what was asked for, of which file
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
+    OUT/.unfinished/000007/part.json    their sizes and digests
     OUT/fits.parquet, …          all parts, joined, once the last is done; what was asked for stands in their metadata
 
 Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
-moment: what has a name is whole, and anything else is made again.
+moment: what has a name was whole, and anything else is made again. So is a part that is no longer as it was kept.
 """
 
+import hashlib
 import json
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxgmm import files, tables
+from jaxgmm.wording import quoted, shortened
 
 try:
     import fcntl
@@ -29,7 +32,9 @@ except ImportError:
 
 UNFINISHED = ".unfinished"
 METADATA = b"jaxgmm"
-_JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
+_JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
+# What a description calls the version that made it.
+_VERSION = "jaxgmm"
 
 
 class Job(NamedTuple):
@@ -53,8 +58,12 @@ class Job(NamedTuple):
         return self.out / UNFINISHED
 
     def is_done(self, part: int) -> bool:
-        """Whether a part has been kept."""
-        return self._part(part).is_dir()
+        """Whether a part has been kept, and is as it was then. Its files are read."""
+        directory = self._part(part)
+        kept = _kept(directory)
+        if kept is None or kept.get("part") != part or set(kept["files"]) != {f"{name}.parquet" for name in self.names}:
+            return False
+        return all(_digest(directory / name) == own["sha256"] for name, own in kept["files"].items())
 
     @property
     def n_done(self) -> int:
@@ -67,32 +76,42 @@ class Job(NamedTuple):
         Raises:
             OSError: the disk refuses.
         """
-        aside = self.directory / f"{self._part(part).name}.partial"
+        place = self._part(part)
+        aside = self.directory / f"{place.name}.partial"
         with self.mutex:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
+            with files.refusals(aside):
+                _cleared(aside)
+                aside.mkdir()
             for name in self.names:
                 with tables.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
                     writer.write_table(of_part[name])
-            aside.rename(self._part(part))
+            _seal(aside, part)
+            with files.refusals(place):
+                # A part that is no longer as it was kept is made again.
+                _cleared(place)
+                aside.rename(place)
 
     def finish(self, n_parts: int) -> None:
         """Joins the tables of all parts, puts them in their places, and removes the parts.
 
         Raises:
-            OSError: the disk refuses.
+            OSError: the disk refuses, or a part is no longer as it was kept.
         """
         described = {METADATA: json.dumps(self.description).encode()}
         with self.mutex:
+            for part in range(n_parts):
+                if not self.is_done(part):
+                    raise OSError(f"{self._part(part)} was damaged or removed; go on with --resume to make it again.")
             for name in self.names:
-                files = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
-                schema = pq.read_schema(files[0])
+                paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
+                schema = pq.read_schema(paths[0])
                 schema = schema.with_metadata({**(schema.metadata or {}), **described})
                 with tables.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
-                    for path in files:
+                    for path in paths:
                         with tables.opened(path) as file:
                             writer.write_table(file.read())
-            _removed(self.directory)
+            with files.refusals(self.directory):
+                _removed(self.directory)
 
     def stop(self) -> None:
         """Waits for the change that is under way; from here on no other thread makes one."""
@@ -120,12 +139,14 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
     if not job.directory.is_dir():
         tables.check_absent(job.out, job.names)
     missing = [path for path in job.directory.absolute().parents if not path.exists()]
-    job.directory.mkdir(parents=True, exist_ok=True)
+    with files.refusals(job.directory):
+        job.directory.mkdir(parents=True, exist_ok=True)
     with _alone(job):
         if not _is_begun(job, resume=resume):
             tables.check_absent(job.out, job.names)
             # Parts that nobody describes may be of any job.
-            _emptied(job.directory)
+            with files.refusals(job.directory):
+                _emptied(job.directory)
             _describe(job)
         try:
             yield job
@@ -150,9 +171,10 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
 
 
 def n_done(out: str | Path) -> int:
-    """How many parts of an unfinished job a directory holds."""
+    """How many parts of an unfinished job a directory holds, going by the sizes of their files."""
     directory = Path(out) / UNFINISHED
-    return sum(path.name.isdecimal() for path in directory.iterdir()) if directory.is_dir() else 0
+    parts = directory.iterdir() if directory.is_dir() else ()
+    return sum(path.name.isdecimal() and _kept(path) is not None for path in parts)
 
 
 def description_of(path: str | Path) -> dict[str, Any] | None:
@@ -173,10 +195,15 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
         raise FileExistsError(
             f"{job.directory} holds an unfinished job; go on with --resume, or remove it to begin anew."
         )
-    try:
-        before = json.loads(file.read_text())
-    except ValueError:
-        raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.") from None
+    before = _read_json(file)
+    if before is None:
+        raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")
+    versions = [description.get(_VERSION) for description in (before, job.description)]
+    if versions[0] != versions[1] and None not in versions:
+        raise ValueError(
+            f"{job.directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
+            "go on with the version that began it, or remove it to begin anew."
+        )
     for name in {**before, **job.description}:
         if before.get(name) != job.description.get(name):
             raise ValueError(
@@ -187,7 +214,53 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
 
 
 def _said(description: Mapping[str, Any], name: str) -> str:
-    return json.dumps(description[name]) if name in description else "left out"
+    return shortened(json.dumps(description[name])) if name in description else "left out"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _seal(directory: Path, part: int) -> None:
+    """Writes down what the files of a part are, once they are complete."""
+    found = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in directory.glob("*.parquet")}
+    with files.written(directory / _PART) as file:
+        file.write(json.dumps({"part": part, "files": found}).encode())
+
+
+def _kept(directory: Path) -> dict[str, Any] | None:
+    """What was written down of a part's files when it was kept; None unless they have the sizes of then."""
+    kept = _read_json(directory / _PART) or {}
+    try:
+        same = [
+            isinstance(own["sha256"], str) and (directory / name).stat().st_size == own["bytes"]
+            for name, own in kept["files"].items()
+        ]
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None
+    return kept if all(same) else None
+
+
+def _digest(path: Path) -> str | None:
+    """The SHA-256 of a file, or None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _cleared(path: Path) -> None:
+    """Removes a file or directory, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _removed(directory: Path) -> None:
@@ -202,10 +275,8 @@ def _emptied(directory: Path) -> None:
     """Removes what a killed process has left in a job's directory, and beside it."""
     shutil.rmtree(directory.with_name(_FINISHED), ignore_errors=True)
     for path in directory.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != _LOCK:
-            path.unlink()
+        if path.name != _LOCK:
+            _cleared(path)
 
 
 def _describe(job: Job) -> None:
@@ -216,7 +287,9 @@ def _describe(job: Job) -> None:
 @contextmanager
 def _alone(job: Job) -> Iterator[None]:
     """Keeps other processes from the same job; the system ends this with the process, however that ends."""
-    with (job.directory / _LOCK).open("w") as lock:
+    with ExitStack() as stack:
+        with files.refusals(job.directory):
+            lock = stack.enter_context((job.directory / _LOCK).open("w"))
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

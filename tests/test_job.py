@@ -1,6 +1,9 @@
 """Jobs: what a process leaves behind when it ends at any moment, and what the next one makes of it."""
 
+import json
 import os
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -203,3 +206,147 @@ def test_an_interrupt_waits_for_the_part_that_is_being_kept(tmp_path, monkeypatc
     assert job.n_done(tmp_path) == 1
     assert do(tmp_path, resume=True) == [1, 2]
     check_whole(tmp_path)
+
+
+def cut_short(part):
+    path = part / "fits.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def changed(part):
+    """One byte of another value, where a table has its numbers."""
+    path = part / "fits.parquet"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def exchanged(part):
+    shutil.rmtree(part)
+    shutil.copytree(part.with_name("000000"), part)
+
+
+DAMAGE = {
+    "cut short": cut_short,
+    "changed": changed,
+    "empty file": lambda part: (part / "models.parquet").write_bytes(b""),
+    "garbage": lambda part: (part / "fits.parquet").write_bytes(b"PAR1 garbage PAR1"),
+    "lacks a table": lambda part: (part / "models.parquet").unlink(),
+    "lacks all": lambda part: [file.unlink() for file in part.iterdir()],
+    "a directory in a table's place": lambda part: [(part / "fits.parquet").unlink(), (part / "fits.parquet").mkdir()],
+    "another schema": lambda part: pq.write_table(pa.table({"other": [1, 1]}), part / "fits.parquet"),
+    "fewer rows": lambda part: pq.write_table(pa.table({"part": [1]}), part / "fits.parquet"),
+    "another part": exchanged,
+    "no digests": lambda part: (part / "part.json").unlink(),
+    "digests cut short": lambda part: (part / "part.json").write_text("{"),
+    "digests of another form": lambda part: (part / "part.json").write_text('{"files": {"fits.parquet": 3}}'),
+    "digests of nothing": lambda part: (part / "part.json").write_text('{"part": 1, "files": {}}'),
+    "a file": lambda part: [shutil.rmtree(part), part.write_bytes(b"")],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_part_is_made_again(tmp_path, damage):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=2)
+    damage(tmp_path / job.UNFINISHED / "000001")
+    assert do(tmp_path, resume=True) == [1, 2]
+    check_whole(tmp_path)
+
+
+def test_parts_are_counted_without_those_that_lack_something(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=2)
+    assert job.n_done(tmp_path) == 2
+    cut_short(tmp_path / job.UNFINISHED / "000001")
+    assert job.n_done(tmp_path) == 1
+
+
+def test_a_part_damaged_while_others_are_made_ends_the_job_with_the_remedy(tmp_path):
+    def interfered():
+        with job.begun(tmp_path, NAMES, ASKED, resume=False) as begun:
+            for part in range(N_PARTS):
+                begun.keep(part, of_part(part))
+            cut_short(tmp_path / job.UNFINISHED / "000001")
+            begun.finish(N_PARTS)
+
+    with pytest.raises(OSError, match="000001 was damaged or removed; go on with --resume to make it again"):
+        interfered()
+    assert not (tmp_path / "fits.parquet").exists()
+    assert do(tmp_path, resume=True) == [1]
+    check_whole(tmp_path)
+
+
+@pytest.mark.parametrize("before", ["keep", "finish"])
+def test_a_directory_removed_while_the_job_runs_is_one_line_with_the_remedy(tmp_path, before):
+    out = tmp_path / "out"
+
+    def interfered():
+        with job.begun(out, NAMES, ASKED, resume=False) as begun:
+            begun.keep(0, of_part(0))
+            shutil.rmtree(out)
+            if before == "keep":
+                begun.keep(1, of_part(1))
+            begun.finish(1)
+
+    with pytest.raises(
+        OSError, match=r"removed: leave it in its place, and begin anew\.|removed; go on with"
+    ) as caught:
+        interfered()
+    assert str(out / job.UNFINISHED) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_line_that_names_the_path(tmp_path, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(28, os.strerror(28))
+
+    for owner, name in ((Path, "mkdir"), (tables.pq.ParquetWriter, "write_table"), (Path, "rename"), (os, "fsync")):
+        out = tmp_path / name
+        with job.begun(out, NAMES, ASKED, resume=False) as begun:
+            begun.keep(0, of_part(0))
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, full)
+                with pytest.raises(
+                    OSError, match=r"cannot be written \(No space left on device\); free some room"
+                ) as caught:
+                    begun.keep(1, of_part(1))
+        assert str(caught.value).startswith(str(out / job.UNFINISHED))
+        assert str(caught.value).count("No space") == 1
+
+
+def test_a_file_in_the_place_of_the_job_is_refused(tmp_path):
+    (tmp_path / job.UNFINISHED).write_text("mine")
+    with pytest.raises(OSError, match=r"\.unfinished cannot be written .*something else is in its place: remove that"):
+        do(tmp_path)
+
+
+def test_a_job_begun_by_another_version_is_refused_in_words(tmp_path):
+    shutil.copytree(Path(__file__).parent / "data" / "version_0_1_0" / "unfinished", tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    asked = json.loads((tmp_path / "out" / job.UNFINISHED / "job.json").read_text())
+    # Whatever else a later version asks for, it is the version that is named.
+    later = {"new": 1, **asked, "jaxgmm": "12.3.4", "tol": 1.0}
+    words = "was begun by jaxgmm '0.1.0', and this is '12.3.4'; go on with the version that began it, or remove it to"
+    with (
+        pytest.raises(ValueError, match=re.escape(words)),
+        job.begun(tmp_path / "out", ["components", "fits"], later, resume=True),
+    ):
+        pass
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "[" * 100_000, "\xff"])
+def test_a_description_that_is_none_is_one_line_with_the_remedy(tmp_path, content):
+    (tmp_path / job.UNFINISHED).mkdir()
+    (tmp_path / job.UNFINISHED / "job.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match="cannot be read; remove"):
+        do(tmp_path, resume=True)
+
+
+def test_what_differs_is_said_in_few_words(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, stop_after=1, asked=ASKED | {"features": ["x" * 90] * 90})
+    with pytest.raises(ValueError, match="was begun with features") as caught:
+        do(tmp_path, resume=True, asked=ASKED | {"features": ["y" * 90] * 90})
+    assert len(str(caught.value)) < 700
