@@ -9,7 +9,8 @@ is held at a time is a part, the keys of all groups, and a block of rows of the 
 order, a part is never less than a 256th of the file.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from jaxgmm import tables
+from jaxgmm import files, tables
 from jaxgmm.groups import checked_weights, key_codes, numbers
+from jaxgmm.wording import shortened
 
 try:
     import resource
@@ -40,10 +42,12 @@ class Rows(NamedTuple):
     Attributes:
         path: a Parquet file, which is read block by block, or a CSV file.
         table: all rows of a CSV file, which is read whole; None otherwise.
+        opened: the state that the file was in before anything of it was read.
     """
 
     path: Path
     table: pa.Table | None
+    opened: files.State | None
 
     @property
     def has_types(self) -> bool:
@@ -57,23 +61,49 @@ class Rows(NamedTuple):
         with tables.opened(self.path) as file:
             return {name: str(file.schema_arrow.field(name).type) for name in columns}
 
-    def blocks(self, columns: Sequence[str], start: int = 0, size: int = _BLOCK) -> Iterator[pa.Table]:
-        """The rows from number `start` on, some columns of them, `size` at a time."""
+    def check_unchanged(self) -> None:
+        """Makes sure that the file is still the one that was opened.
+
+        Raises:
+            ValueError: it has been changed, replaced or removed.
+        """
+        if files.state(self.path) != self.opened:
+            raise ValueError(
+                f"{self.path} was changed, replaced or removed while it was read; "
+                "begin anew with a file that nothing writes to."
+            )
+
+    def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
+        """The rows from number `start` on, some columns of them, `size` at a time, or as many as are read well.
+
+        Raises:
+            ValueError: the file is no longer the one that was opened, or cannot be read.
+        """
+        size = size or _BLOCK
         if self.table is not None:
             for first in range(start, self.table.num_rows, size):
                 yield self.table.select(list(columns)).slice(first, size)
             return
+        self.check_unchanged()
         with tables.opened(self.path) as file:
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first_group = int(np.searchsorted(ends, start, side="right"))
             skipped = start - (int(ends[first_group - 1]) if first_group else 0)
             groups = list(range(first_group, file.num_row_groups))
             batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
-            while (batch := tables.translated(self.path, lambda: next(batches, None))) is not None:
+            while (batch := self._unless_changed(lambda: next(batches, None))) is not None:
                 block = pa.Table.from_batches([batch]).select(list(columns)).slice(skipped)
                 skipped = max(0, skipped - batch.num_rows)
                 if block.num_rows:
                     yield block
+
+    def _unless_changed(self, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
+        """What is read, if the file was still the one that was opened."""
+        try:
+            return tables.translated(self.path, read)
+        finally:
+            # Of a file that was changed, an error of Arrow's would say less.
+            self.check_unchanged()
 
 
 class Plan(NamedTuple):
@@ -123,12 +153,13 @@ def open_rows(
         ValueError: not a table, no rows, or a column that it lacks.
     """
     path = Path(path)
-    table = None
+    opened, table = files.state(path), None
     if tables.is_parquet(path):
         tables.check_columns(path, tables.column_names(path), columns)
     else:
         table = tables.read_table(path, columns, keys=keys, known=known, separator=separator)
-    rows = Rows(path, table)
+    rows = Rows(path, table, opened)
+    rows.check_unchanged()
     n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
     if n_rows == 0:
         raise ValueError(f"{path} is empty; it needs at least one row below its header.")
@@ -194,9 +225,15 @@ def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int
     if len(wanted):
         _cut(rows, planned, columns, set(wanted), aside)
     for part in wanted:
-        with pa.memory_map(str(_aside(aside, part))) as source:
-            yield pa.ipc.open_stream(source).read_all()
-        _aside(aside, part).unlink()
+        path = _aside(aside, part)
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowException, OSError) as error:
+            reason = shortened(str(error))
+            raise OSError(f"{path} cannot be read ({reason}); go on with --resume to sort the rows again.") from error
+        yield table
+        path.unlink(missing_ok=True)
 
 
 def _ranges(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[pa.Table]:
@@ -218,21 +255,25 @@ def _cut(rows: Rows, planned: Plan, columns: Sequence[str], wanted: set[int], as
     """Writes the rows of every wanted part into a file of its own, in the order that they have."""
     by = planned.keys.column_names
     boundaries = planned.keys.take(planned.first[1:-1])
-    aside.mkdir(parents=True, exist_ok=True)
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     try:
-        for block in rows.blocks(columns):
-            codes = key_codes(pa.concat_tables([boundaries, block.select(by)]), by)
-            part = np.searchsorted(codes[: len(boundaries)], codes[len(boundaries) :], side="right")
-            order = np.argsort(part, kind="stable")
-            for number, own in zip(*_runs(part[order], order), strict=True):
-                if number in wanted:
-                    if number not in writers:
-                        writers[number] = pa.ipc.new_stream(_aside(aside, number), block.schema)
-                    writers[number].write_table(block.take(own))
-    finally:
-        for writer in writers.values():
-            writer.close()
+        with files.refusals(aside), ExitStack() as closing:
+            aside.mkdir(parents=True, exist_ok=True)
+            for block in rows.blocks(columns):
+                codes = key_codes(pa.concat_tables([boundaries, block.select(by)]), by)
+                part = np.searchsorted(codes[: len(boundaries)], codes[len(boundaries) :], side="right")
+                order = np.argsort(part, kind="stable")
+                for number, own in zip(*_runs(part[order], order), strict=True):
+                    if number in wanted:
+                        if number not in writers:
+                            file = closing.enter_context(pa.OSFile(str(_aside(aside, number)), "wb"))
+                            writers[number] = closing.enter_context(pa.ipc.new_stream(file, block.schema))
+                        writers[number].write_table(block.take(own))
+    except BaseException:
+        # They are of no use in part, and take up room.
+        for number in writers:
+            _aside(aside, number).unlink(missing_ok=True)
+        raise
 
 
 def _runs(values: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
