@@ -4,6 +4,7 @@ A result is taken apart into arrays by name, such as `mixture.means` or `table.b
 which a sweep's table has two columns, become numbers of a list of texts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from jaxgmm.sweeping import Sweep
 Result = Mixture | FitResult | Sweep | Bootstrap
 KINDS = {kind.__name__: kind for kind in (Mixture, FitResult, Sweep, Bootstrap)}
 
-# Characters of a text in a table, which are names: a damaged file must not ask for much memory.
-_LONGEST_TEXT = 1000
+# Texts take up more room in memory than their numbers in a file, and how much is a number of its header. So that a
+# damaged file does not ask for much, they may take this many bytes at any rate, or for each byte of the arrays.
+_TEXTS_AT_LEAST, _TEXTS_PER_BYTE = 2**20, 16
 
 
 class Field(NamedTuple):
@@ -181,9 +183,20 @@ def _fault_of_table(table: Mapping[str, Column], found: Mapping[str, tuple[tuple
             return f"{name} has shape {shape}"
         if dtype.kind not in "biuf" or (column.texts is not None and dtype != np.int32):
             return f"{name} holds {dtype}"
-        longest = max(map(len, column.texts), default=0) if column.texts is not None else 0
-        if not longest <= column.length <= _LONGEST_TEXT:
-            return f"{name} holds texts of {longest} characters"
+        longest = max(map(len, column.texts or ()), default=0)
+        if column.texts is not None and longest > column.length:
+            return f"{name} holds texts of {longest} characters, not of {column.length}"
+    return _fault_of_texts(table, found)
+
+
+def _fault_of_texts(table: Mapping[str, Column], found: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> str | None:
+    of_text = {name: column for name, column in table.items() if column.texts is not None}
+    n_texts = {name: found[name][0][0] + len(column.texts or ()) for name, column in of_text.items()}
+    n_bytes = sum(4 * n_texts[name] * max(1, column.length) for name, column in of_text.items())
+    in_file = sum(math.prod(shape) * dtype.itemsize for shape, dtype in found.values())
+    if n_bytes > max(_TEXTS_AT_LEAST, _TEXTS_PER_BYTE * in_file):
+        longest = max(column.length for column in of_text.values())
+        return f"its table holds texts of {longest} characters, which is far more than it has numbers for"
     return None
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import jaxgmm
 from jaxgmm import files
 from jaxgmm.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
+from jaxgmm.wording import quoted, shortened
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -86,7 +87,7 @@ def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None =
         (f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES.values()), None
     )
     if reason:
-        raise ValueError(f"this {kind} cannot be saved: {reason}.")
+        raise ValueError(f"this {kind} cannot be saved: {shortened(reason)}.")
     header = {
         "format": "jaxgmm",
         "format_version": str(FORMAT_VERSION),
@@ -142,7 +143,7 @@ def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Options as JSON knows them."""
     options = {} if options is None else options
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
-        raise ValueError(f"options must be a dict with texts as keys; got {options!r}.")
+        raise ValueError(f"options must be a dict with texts as keys; got {quoted(options)}.")
     return {name: _as_json(value, name) for name, value in options.items()}
 
 
@@ -154,7 +155,8 @@ def _as_json(value: Any, name: str) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_as_json(item, name) for item in value]
     raise ValueError(
-        f"options may hold finite numbers, texts, truth values, None and sequences of these; {name!r} holds {value!r}."
+        "options may hold finite numbers, texts, truth values, None and sequences of these; "
+        f"{quoted(name)} holds {quoted(value)}."
     )
 
 
@@ -190,7 +192,7 @@ def _header(path: Path) -> tuple[Info, list[Column]]:
     kind = texts.get("kind", "")
     unknown = [f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES]
     if kind not in KINDS or unknown:
-        raise _unreadable(path, unknown[0] if unknown else f"its kind is {kind!r}")
+        raise _unreadable(path, unknown[0] if unknown else f"its kind is {quoted(kind)}")
     try:
         options, columns = json.loads(texts["options"]), _columns(json.loads(texts["columns"]))
         if not isinstance(options, dict):
@@ -206,7 +208,7 @@ def _header(path: Path) -> tuple[Info, list[Column]]:
 
 def _version(path: Path, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise _unreadable(path, f"its format version is {text!r}")
+        raise _unreadable(path, f"its format version is {quoted(text)}")
     if int(text) > FORMAT_VERSION:
         raise ValueError(
             f"{path} was written by a newer jaxgmm (format {int(text)}; this one reads {FORMAT_VERSION}): upgrade."
@@ -232,7 +234,8 @@ def _unreadable(path: Path, reason: str) -> ValueError:
     # The header follows its length of 8 bytes, and begins with a brace.
     if not b"{".startswith(head[8:]):
         return _foreign(path)
-    reason = reason.strip().partition("\n")[0].rstrip(".")
+    # What a reason quotes of the file may be of any length.
+    reason = shortened(reason.strip().partition("\n")[0].rstrip("."))
     return ValueError(f"{path} is cut short or damaged ({reason}); copy it again, or save the result anew.")
 
 

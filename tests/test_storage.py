@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -302,6 +303,99 @@ def test_texts_that_are_not_listed_or_far_too_long_are_refused(tmp_path):
         path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
         with pytest.raises(ValueError, match=words):
             storage.load(path)
+
+
+def with_texts(path, n_rows, texts, length):
+    """Writes a sweep, and changes what its header says of the texts of its statuses."""
+    storage.save(path, sweep(n_rows // 2), overwrite=True)
+    whole = path.read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + size])
+    columns = json.loads(header["__metadata__"]["columns"])
+    changed = [["status", texts, length] if column[0] == "status" else column for column in columns]
+    header["__metadata__"]["columns"] = json.dumps(changed)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("texts", "length"),
+    [(["MAX_ITER"], 1000), (["M" * 1000], 1000), (["MAX_ITER"], 10**9), (["MAX_ITER"], 10**4000)],
+)
+def test_a_file_asks_for_no_more_memory_than_belongs_to_its_size(tmp_path, texts, length):
+    path = with_texts(tmp_path / "file", 20_000, texts, length)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"damaged .its table holds texts of 10+") as refusal:
+        storage.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * path.stat().st_size
+    assert len(str(refusal.value)) < 500
+
+
+def test_texts_of_any_length_that_a_table_may_have_come_back(tmp_path):
+    value = sweep(2000)
+    for text in ("x" * 15, "y" * 60):
+        value.table["covariance_type"] = np.full(4000, text)
+        storage.save(tmp_path / "file", value, overwrite=True)
+        assert_same(storage.load(tmp_path / "file"), value)
+    small = sweep(2)
+    small.table["covariance_type"] = np.full(4, "z" * 20_000)
+    storage.save(tmp_path / "file", small, overwrite=True)
+    assert_same(storage.load(tmp_path / "file"), small)
+
+
+def test_texts_that_could_not_be_read_again_are_not_saved(tmp_path):
+    value = sweep(2000)
+    value.table["covariance_type"] = np.full(4000, "x" * 1000)
+    with pytest.raises(ValueError, match="this Sweep cannot be saved: its table holds texts of 1000 characters"):
+        storage.save(tmp_path / "file", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+LONG = "9" * 50_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format_version": LONG},
+        {"format_version": "v" * 50_000},
+        {"format_version": "\n" * 50_000},
+        {"kind": LONG},
+        {"options": LONG},
+        {"options": f'{{"{LONG}": NaN}}', "kind": "Sweep"},
+        {"columns": f'[["{LONG}", null, 0]]'},
+        {"columns": f'[["a", null, {LONG}]]'},
+        {"columns": f'[["a", ["{LONG}"], 0]]', "kind": "Sweep"},
+    ],
+)
+def test_refusals_quote_little_of_a_file(tmp_path, changes):
+    for read in (storage.load, storage.info):
+        with pytest.raises(ValueError, match="file is cut short or damaged") as refusal:
+            read(with_header(tmp_path / "file", **changes))
+        assert len(str(refusal.value)) < 500
+        assert "\n" not in str(refusal.value)
+
+
+def test_refusals_quote_little_of_what_was_to_be_saved(tmp_path):
+    names = {"a" * 9999: object(), "b": [object()] * 9999, "c": {"d": "e" * 9999}}
+    for options in ({name: value} for name, value in names.items()):
+        with pytest.raises(ValueError, match="options may hold") as refusal:
+            storage.save(tmp_path / "file", RESULTS["mixture"], options=options)
+        assert len(str(refusal.value)) < 700
+    with pytest.raises(ValueError, match="options must be a dict") as refusal:
+        storage.save(tmp_path / "file", RESULTS["mixture"], options=[1.5] * 9999)
+    assert len(str(refusal.value)) < 300
+
+
+def test_names_of_arrays_are_quoted_in_part(tmp_path):
+    metadata = {"format": "jaxgmm", "format_version": "1", "kind": "Mixture", "options": "{}", "columns": "[]"}
+    (tmp_path / "file").write_bytes(serialized(mixture()._asdict() | {LONG: np.ones(1)}, metadata=metadata))
+    with pytest.raises(ValueError, match=r"damaged .it has 999+…") as refusal:
+        storage.load(tmp_path / "file")
+    assert len(str(refusal.value)) < 500
 
 
 @pytest.mark.parametrize(
