@@ -171,10 +171,11 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
 
 
 def n_done(out: str | Path) -> int:
-    """How many parts of an unfinished job a directory holds, going by the sizes of their files."""
+    """How many parts of an unfinished job a directory holds, going by the sizes of their files if these are known."""
     directory = Path(out) / UNFINISHED
-    parts = directory.iterdir() if directory.is_dir() else ()
-    return sum(path.name.isdecimal() and _kept(path) is not None for path in parts)
+    parts = [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
+    # Other versions may know of parts by other means.
+    return sum(_kept(path) is not None or not (path / _PART).exists() for path in parts if path.is_dir())
 
 
 def description_of(path: str | Path) -> dict[str, Any] | None:
