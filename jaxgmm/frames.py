@@ -12,12 +12,13 @@ import numpy as np
 from jaxgmm.arguments import is_integer
 from jaxgmm.fitting import FitResult, fit
 from jaxgmm.sweeping import sweep
+from jaxgmm.wording import quoted, shortened
 
 try:
     import narwhals as nw
     import pyarrow as pa
 
-    from jaxgmm.groups import check_named, group
+    from jaxgmm.groups import check_named, group, plain
     from jaxgmm.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
 except ImportError as missing:
     raise ImportError(f"jaxgmm.frames needs more packages ({missing}): pip install 'jaxgmm[frames]'.") from None
@@ -59,7 +60,8 @@ def fit_groups(
 
     Args:
         df: a pandas or Polars DataFrame, a PyArrow Table, or another eager frame that Narwhals knows; one sample in
-            each row. An index is ignored.
+            each row. An index is ignored, and so are columns that are not named below, whatever they are called. Sparse
+            columns are filled.
         by: the columns that make a group's key: texts, numbers, dates, truth values or categories.
         features: the D columns of numbers to be fitted. Where one is null, the group's status is `NONFINITE`.
         n_components: K, for `jaxgmm.fit`. Several K, families or ridges, or a criterion, are a choice among models, for
@@ -84,11 +86,10 @@ def fit_groups(
         0    a          4  NONFINITE
         1    b          4  CONVERGED
     """
-    frame = _frame(df)
     by, features = _names("by", by), _names("features", features)
     if not isinstance(weights, str | None):
-        raise ValueError(f"weights must be the name of a column; got {weights!r}.")
-    check_named(frame.columns, by, features, weights)
+        raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
+    frame = _frame(df, by, features, weights)
     criteria = _criteria(n_components, options)
     call = sweep if criteria else fit
     unknown = [name for name in options if name not in inspect.signature(call).parameters]
@@ -100,9 +101,6 @@ def fit_groups(
         check_output_columns(by, features, criterion)
     if "sample_weight" in options:
         raise ValueError("fit_groups takes sample weights from a column; name it as weights.")
-    # Weights may be a feature too.
-    needed = [*by, *features] if weights in (None, *by, *features) else [*by, *features, weights]
-    frame = frame.select(nw.col(needed))
     if dropna and len(frame):
         frame = frame.drop_nulls(subset=by)
         if len(frame) == 0:
@@ -125,29 +123,56 @@ def fit_groups(
     return GroupFits(_native(keys, fits), _native(keys, components), models, result)
 
 
-def _frame(df: Any) -> nw.DataFrame[Any]:
-    """A frame as Narwhals wraps it."""
+def _frame(df: Any, by: list[str], features: list[str], weights: str | None) -> nw.DataFrame[Any]:
+    """The columns of a frame that are named, as Narwhals wraps it."""
+    # Weights may be a key or a feature too.
+    needed = [*by, *features] if weights is None or weights in (*by, *features) else [*by, *features, weights]
+    # Narwhals takes no frame with two columns of one name, though nobody may have asked for either.
+    if nw.dependencies.is_pyarrow_table(df):
+        check_named(df.column_names, by, features, weights)
+        df = plain(df.select(needed))
+    elif nw.dependencies.is_pandas_like_dataframe(df):
+        names = list(df.columns)
+        check_named(names, by, features, weights)
+        df = _dense(df.iloc[:, [_place(names, name) for name in needed]])
     frame = nw.from_native(df, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
         raise ValueError(f"df is a lazy frame, {type(df).__name__}; collect it first.")
     if not isinstance(frame, nw.DataFrame):
         raise ValueError(f"df must be a pandas or Polars DataFrame or a PyArrow Table; got {type(df).__name__}.")
-    return frame
+    check_named(frame.columns, by, features, weights)
+    return frame.select(nw.col(needed))
+
+
+def _place(names: list[Any], name: str) -> int:
+    """Where a column is; names of other types may not be comparable."""
+    return next(i for i, other in enumerate(names) if isinstance(other, str) and other == name)
+
+
+def _dense(df: Any) -> Any:
+    """A pandas frame with its sparse columns, which Arrow does not take, filled."""
+    sparse = [name for name, dtype in df.dtypes.items() if str(dtype).startswith("Sparse[")]
+    return df.assign(**{name: df[name].sparse.to_dense() for name in sparse}) if sparse else df
 
 
 def _arrow(frame: nw.DataFrame[Any]) -> pa.Table:
     try:
         return frame.to_arrow()
-    except (pa.ArrowException, TypeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(f"a column holds values of several types ({reason}); convert it to one.") from error
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        reason = shortened(str(error).partition("\n")[0].rstrip("."))
+        raise ValueError(
+            f"a column holds values of several types, or of one that Arrow has not ({reason}); convert it to one."
+        ) from error
 
 
 def _names(role: str, given: Any) -> list[str]:
     """One name or several, as a list."""
     names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{role} must be the name of a column, or a sequence of names; got {given!r}.")
+        raise ValueError(
+            f"{role} must be the name of a column, or a sequence of names; got {quoted(given)}. "
+            "Columns with names that are no texts have to be renamed."
+        )
     return names
 
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 
 from jaxgmm.wording import listed
 
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+
 
 class Groups(NamedTuple):
     """The rows of a table, group after group.
@@ -75,6 +77,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
     check_named(table.column_names, by, features, weights)
     if table.num_rows == 0:
         raise ValueError("the table is empty; it needs at least one row.")
+    table = plain(table.select(list(dict.fromkeys([*by, *features, *([] if weights is None else [weights])]))))
     columns = [numbers(table[name], name) for name in features]
     sample_weight = None if weights is None else checked_weights(table[weights], weights)
     codes = key_codes(table, by)
@@ -102,11 +105,27 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
     twice = [name for name, count in Counter([*by, *features]).items() if count > 1]
     if twice:
         raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
+    # Frames may have names of other types, some of which cannot even be compared.
+    texts = [name for name in columns if isinstance(name, str)]
     for name in (*by, *features, *([] if weights is None else [weights])):
-        if name not in columns:
-            raise ValueError(f"the table has no column {name!r}; its columns are {listed(columns)}.")
-        if (n_times := sum(name == other for other in columns)) > 1:
-            raise ValueError(f"the table has {n_times} columns called {name!r}; rename all but one.")
+        if name not in texts:
+            is_no_text = any(str(other) == name for other in columns)
+            remedy = "the name of one is no text but looks like that: rename it to text" if is_no_text else ""
+            raise ValueError(f"the table has no column {name!r}; {remedy or f'its columns are {listed(columns)}'}.")
+        if texts.count(name) > 1:
+            raise ValueError(f"the table has {texts.count(name)} columns called {name!r}; rename all but one.")
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The same columns, in types that Arrow can take single rows of."""
+    for i, name in enumerate(table.column_names):
+        column = table.column(i)
+        if pa.types.is_run_end_encoded(column.type):
+            column = pc.run_end_decode(column)  # pyright: ignore[reportAttributeAccessIssue]
+        kind = _VIEWS.get(column.type, column.type)
+        if kind != table.column(i).type:
+            table = table.set_column(i, name, column.cast(kind))
+    return table
 
 
 def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from jaxgmm import files, tables
-from jaxgmm.groups import checked_weights, key_codes, numbers
+from jaxgmm.groups import checked_weights, key_codes, numbers, plain
 from jaxgmm.wording import shortened
 
 try:
@@ -92,7 +92,7 @@ class Rows(NamedTuple):
             groups = list(range(first_group, file.num_row_groups))
             batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
             while (batch := self._unless_changed(lambda: next(batches, None))) is not None:
-                block = pa.Table.from_batches([batch]).select(list(columns)).slice(skipped)
+                block = plain(pa.Table.from_batches([batch]).select(list(columns)).slice(skipped))
                 skipped = max(0, skipped - batch.num_rows)
                 if block.num_rows:
                     yield block

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from jaxgmm import files
+from jaxgmm.groups import plain
 from jaxgmm.keys import typed
 from jaxgmm.wording import listed, quoted, shortened
 
@@ -157,7 +158,7 @@ def is_parquet(path: Path) -> bool:
 def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
     # `pq.read_table` would also read columns out of a path whose folders are called `name=value`.
     with opened(path) as file:
-        return translated(path, lambda: file.read(list(columns)).select(list(columns)))
+        return plain(translated(path, lambda: file.read(list(columns)).select(list(columns))))
 
 
 def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Read:

@@ -20,6 +20,7 @@ CHECKED = [
         "em",
         "engine",
         "program",
+        "soundness",
         "runs",
         "search",
         "chunk",

@@ -15,7 +15,7 @@ FLOORS = [
     {"splitting"},
     {"em"},
     {"engine"},
-    {"program"},
+    {"program", "soundness"},
     {"runs"},
     {"search"},
     {"chunk", "plan", "arguments"},

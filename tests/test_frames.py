@@ -206,3 +206,100 @@ def test_options_of_another_call_are_refused_before_any_work():
         fit_groups(df, "cell", "red", 1, patience=1)
     with pytest.raises(ValueError, match=r"'history' is no option of jaxgmm\.sweep"):
         fit_groups(df, "cell", "red", (1, 2), history=True)
+
+
+FOUR = {"key": ["a", "b"] * 4, "x": [1.0, 2.0, 4.0, 8.0] * 2}
+
+
+def fitted(df, by="key", features="x", **options):
+    return fit_groups(df, by, features, 1, **OPTIONS, **options)
+
+
+def assert_same_fits(found, expected):
+    assert column(found.fits, "log_likelihood") == column(expected.fits, "log_likelihood")
+    assert list(map(str, column(found.fits, "key"))) == list(map(str, column(expected.fits, "key")))
+
+
+def doubled(make):
+    if make is pa.table:
+        return pa.table([*FOUR.values(), [1] * 8, [2] * 8], names=[*FOUR, "other", "other"])
+    return pd.concat([pd.DataFrame(FOUR), pd.DataFrame({"other": [1] * 8}), pd.DataFrame({"other": [2] * 8})], axis=1)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pa.table])
+def test_columns_of_one_name_are_ignored_or_refused_in_words(make):
+    frame = doubled(make)
+    assert_same_fits(fitted(frame), fitted(make(FOUR)))
+    for names in {"by": "other"}, {"features": "other"}, {"weights": "other"}:
+        with pytest.raises(ValueError, match="the table has 2 columns called 'other'; rename all but one"):
+            fitted(frame, **names)
+
+
+def test_sparse_columns_are_filled():
+    dense = pd.DataFrame({"key": [1, 2] * 4, "x": FOUR["x"], "w": [0.0, 1.0, 2.0, 0.0] * 2})
+    sparse = dense.apply(pd.arrays.SparseArray)
+    assert {str(dtype)[:6] for dtype in sparse.dtypes} == {"Sparse"}
+    assert_same_fits(fitted(sparse, weights="w"), fitted(dense, weights="w"))
+    gaps = dense.assign(x=pd.arrays.SparseArray([NAN, 1.0] * 4))
+    assert column(fitted(gaps).fits, "status") == ["NONFINITE", "DEGENERATE"]
+
+
+@pytest.mark.parametrize("name", [0, 1.5, None, NAN, ("key", "x"), pd.NA, pd.Timestamp("2024-01-01")])
+def test_columns_called_otherwise_than_by_texts_are_ignored(name):
+    frame = pd.DataFrame(FOUR)
+    frame.insert(0, "new", FOUR["x"])
+    frame.columns = pd.Index([name, *FOUR], dtype=object)
+    assert_same_fits(fitted(frame), fitted(pd.DataFrame(FOUR)))
+    with pytest.raises(ValueError, match=r"the table has no column 'y'; its columns are .*, key, x"):
+        fitted(frame, features="y")
+
+
+def test_names_that_are_no_texts_are_refused_with_the_remedy():
+    frame = pd.DataFrame(np.arange(12.0).reshape(6, 2))
+    with pytest.raises(
+        ValueError, match=r"by must be the name of a column.*got 0\. Columns with names that are no texts"
+    ):
+        fitted(frame, by=0, features=1)
+    with pytest.raises(ValueError, match=r"features must be .*no texts have to be renamed"):
+        fitted(frame.rename(columns={0: "key"}), features=[1])
+    with pytest.raises(ValueError, match="no column '0'; the name of one is no text but looks like that: rename it"):
+        fitted(frame, by="0", features="1")
+    assert column(fitted(frame.rename(columns=str), by="0", features="1").fits, "n_samples") == [1] * 6
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"key": np.full(8, 1j)},
+        {"x": np.full(8, 1j)},
+        {"key": [object()] * 8},
+        {"key": [2**70, 1] * 4},
+        {"key": [1, "a"] * 4},
+        {"x": ["a", 1.0] * 4},
+        {"x": [2**70, 2**80] * 4},
+    ],
+)
+def test_values_that_arrow_has_no_type_for_are_refused_in_words(columns):
+    with pytest.raises(
+        ValueError, match="a column holds values of several types, or of one that Arrow has not"
+    ) as caught:
+        fitted(pd.DataFrame(FOUR | columns))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_arrow_columns_of_views_and_runs_are_keys_and_features():
+    keys = pa.RunEndEncodedArray.from_arrays([4, 8], ["b", "a"])
+    expected = fitted(pa.table({"key": ["b"] * 4 + ["a"] * 4, "x": FOUR["x"]}))
+    assert_same_fits(fitted(pa.table({"key": keys, "x": FOUR["x"]})), expected)
+    views = pa.array(["b"] * 4 + ["a"] * 4).cast(pa.string_view())
+    runs = pa.RunEndEncodedArray.from_arrays(list(range(1, 9)), FOUR["x"])
+    assert_same_fits(fitted(pa.table({"key": views, "x": runs})), expected)
+
+
+def test_what_is_refused_is_quoted_in_part():
+    frame = pd.DataFrame([range(9999)], columns=[f"column {i}" for i in range(9999)])
+    for arguments in {"by": "y" * 99}, {"by": [3.5] * 9999}, {"by": "column 0", "features": "z", "weights": [1] * 999}:
+        with pytest.raises(ValueError, match=r"no column|must be the name") as caught:
+            fit_groups(frame, **{"by": "column 0", "features": "column 1", "n_components": 1} | arguments)
+        assert len(str(caught.value)) < 500

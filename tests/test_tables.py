@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from jaxgmm import tables
+from jaxgmm import parts, tables
+from jaxgmm.groups import group
 
 TABLE = pa.table({"group": ["a", "b", "a"], "x": [1.5, 2.5, 3.5], "n": [1, 2, 3], "a,b.c": [7, 8, 9]})
 
@@ -25,6 +26,17 @@ def path(request, tmp_path):
 def test_columns_are_read_in_the_order_wanted(path):
     assert tables.column_names(path) == TABLE.column_names
     assert tables.read_table(path, ["a,b.c", "x", "group"]).equals(TABLE.select(["a,b.c", "x", "group"]))
+
+
+def test_types_that_arrow_takes_no_rows_of_are_read_as_others(tmp_path):
+    views = pa.table({"key": pa.array(["b", "a", "b"]).cast(pa.string_view()), "x": [1.0, 2.0, 3.0]})
+    pq.write_table(views, tmp_path / "table.parquet")
+    table = tables.read_table(tmp_path / "table.parquet", ["key", "x"])
+    assert table.schema.field("key").type == pa.string()
+    rows = parts.open_rows(tmp_path / "table.parquet", ["key", "x"])
+    for read in (table, next(rows.blocks(["key", "x"])), views):
+        groups = group(read, ["key"], ["x"])
+        assert (groups.keys["key"].to_pylist(), groups.n_samples.tolist()) == (["a", "b"], [1, 2])
 
 
 def test_folders_called_like_partitions_add_no_columns(tmp_path):
