@@ -119,7 +119,7 @@ def fit(
             it, so that sentinels such as -9999 do not widen all components. `"float32"` uses at least 1e-6, which it
             needs; `FitResult.ridge` says what was added.
         avoid_spurious: compare starts with spurious components by the likelihood that they have where these components
-            are as wide as others, so that none is chosen for having shrunk onto a few samples. False chooses by
+            are as wide as the data, so that none is chosen for having shrunk onto a few samples. False chooses by
             likelihood alone, degenerate ends aside.
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.

@@ -107,7 +107,7 @@ def sweep(
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
 
     Chosen is the model with the lowest criterion. What a model gains by spurious components (see `FitResult.spurious`)
-    is not counted for that: it is compared by the likelihood that it has where these are as wide as others, unless
+    is not counted for that: it is compared by the likelihood that it has where these are as wide as the data, unless
     `avoid_spurious` is False. A degenerate model is chosen only where all are.
 
     Args:

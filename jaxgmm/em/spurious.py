@@ -8,7 +8,7 @@ constrained formulation of maximum-likelihood estimation for normal mixture dist
 the data: clusters far from each other are narrow beside that, and real.
 
 A run with such components is no worse for what it says of the others, but its likelihood is not to be believed. So it
-is compared by the likelihood that it has when they are as wide as others are.
+is compared by the likelihood that it has when they are as wide as the data.
 
 Equal values, as rounding and limits of a detector make them, are no cluster however many they are: a component shrinks
 onto them until its width is the ridge, and its likelihood is whatever the ridge makes it. Where values are not equal, a
@@ -64,7 +64,7 @@ class Findings(NamedTuple):
     Attributes:
         spurious: narrow and small, of equal values, or without samples.
         ridge_dominated: owe more than a tenth of a variance to the ridge.
-        bounded: log-likelihoods where spurious components are as wide as others; see `bounded_log_likelihood`.
+        bounded: log-likelihoods where spurious components are as wide as the data; see `bounded_log_likelihood`.
     """
 
     spurious: Int[Array | np.ndarray, "*q"]
@@ -133,23 +133,16 @@ def is_tied(
 def bounded_log_likelihood(
     mixture: Mixture, spurious: Bool[Array, " k"], z: Float[Array, "d n"], weights: Float[Array, " n"]
 ) -> Float[Array, ""]:
-    """Total log-likelihood in nats, where spurious components are widened by the covariance within the others.
+    """Total log-likelihood in nats, where spurious components are as wide as the bulk of the data, or wider.
 
     What a component gains by shrinking onto a few samples, or equal ones, is gone then; what it gains by standing where
-    there is no other stays. So runs and models with spurious components can be compared with sound ones. Where all
-    components are spurious, they are widened by the covariance of the data.
+    there is no other stays. So runs and models with spurious components can be compared with sound ones. The width of
+    the other components would not do: where values are rounded, these have often shrunk onto a few values as well.
     """
-    spread = tuple([1] * (mixture.covariances.ndim - 1))
-    shares = jnp.where(spurious | (mixture.weights <= 0), 0.0, mixture.weights)
-    total = jnp.sum(shares)
-    within = jnp.sum(
-        jnp.where(shares.reshape(-1, *spread) > 0, shares.reshape(-1, *spread) * mixture.covariances, 0), 0
-    )
     unit = jnp.ones(len(z)) if mixture.is_diagonal else jnp.eye(len(z))
-    within = jnp.where(total > 0, within / jnp.where(total > 0, total, 1.0), unit)
-    widened = mixture.covariances + within[None]
-    mixture = mixture._replace(covariances=jnp.where(spurious.reshape(-1, *spread), widened, mixture.covariances))
-    parameters, _ = centred_parameters(mixture)
+    widened = mixture.covariances + unit[None]
+    flags = spurious.reshape(-1, *[1] * unit.ndim)
+    parameters, _ = centred_parameters(mixture._replace(covariances=jnp.where(flags, widened, mixture.covariances)))
     return jnp.sum(weights * centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[1])
 
 
