@@ -13,6 +13,7 @@ import numpy as np
 from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture
 from jaxgmm.resampling import Bootstrap
+from jaxgmm.soundness import is_sound
 from jaxgmm.sweeping import Sweep
 
 Result = Mixture | FitResult | Sweep | Bootstrap
@@ -28,7 +29,7 @@ class Field(NamedTuple):
 
     Attributes:
         axes: a letter for each axis after the batch axes; None where there are no axes, nor batch axes.
-        holds: `"f"`, floating-point numbers, or `"i"`, integers.
+        holds: `"f"`, floating-point numbers, `"i"`, integers, or `"b"`, truth values.
     """
 
     axes: str | None
@@ -64,6 +65,9 @@ _FIT = {
     "n_iter": Field("", "i"),
     "status": Field("", "i"),
     "spurious": Field("", "i"),
+    "ridge_dominated": Field("", "i"),
+    "start_passed_over": Field("", "b"),
+    "ridge": Field("D", "f"),
     "start_log_likelihood": Field("R", "f"),
     "start_status": Field("R", "i"),
     "start_spurious": Field("R", "i"),
@@ -83,6 +87,8 @@ _FIELDS = {
     },
 }
 _OPTIONAL = ("history", "snapshots")
+# What files of the first format do not hold.
+_SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "ridge")
 
 
 def kind_of(value: Any) -> str:
@@ -110,8 +116,8 @@ def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
     return arrays, columns
 
 
-def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]) -> Result:
-    """The result that was taken apart.
+def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column], notes: Sequence[str] = ()) -> Result:
+    """The result that was taken apart; `notes` are a sweep's.
 
     Raises:
         ValueError: a number of a text that is not listed.
@@ -124,7 +130,7 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
         fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in FitResult._fields}
         fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
         fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
-        return FitResult(**fields)
+        return _completed(FitResult(**fields))
 
     if kind == "Mixture":
         return mixture("")
@@ -133,13 +139,33 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
     if kind == "Bootstrap":
         return Bootstrap(mixture("mixture."), arrays["log_likelihood"], arrays["status"])
     table = {column.name: _with_texts(arrays[f"table.{column.name}"], column) for column in columns}
-    return Sweep(table, fit_result("best."))
+    return Sweep(table, fit_result("best."), tuple(notes))
 
 
-def fault(kind: str, found: Mapping[str, tuple[tuple[int, ...], np.dtype]], columns: Sequence[Column]) -> str | None:
+def _completed(result: FitResult) -> FitResult:
+    """A fit from a file of the first format: what that does not say is -1 or NaN, and what follows from it is there."""
+    if result.ridge_dominated is not None:
+        return result
+    gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]
+    unsound = ~is_sound(result.start_status, result.start_spurious)
+    return result._replace(
+        ridge_dominated=np.full_like(result.status, -1)[()],
+        start_passed_over=np.any(unsound & (gains > 0), axis=-1),
+        ridge=np.full((*np.shape(result.status), result.mixture.n_features), np.nan),
+    )
+
+
+def fault(
+    kind: str,
+    found: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    columns: Sequence[Column],
+    *,
+    is_of_format_1: bool = False,
+) -> str | None:
     """What is wrong with a result's arrays, given their shapes and types; None where nothing is."""
     expected, table = _FIELDS[kind], {f"table.{column.name}": column for column in columns}
-    absent = [part for part in _OPTIONAL if not any(_part(name) == part for name in found)]
+    optional = (*_OPTIONAL, *_SINCE_FORMAT_2) if is_of_format_1 else _OPTIONAL
+    absent = [part for part in optional if not any(_part(name) == part for name in found)]
     missing = [name for name in (*expected, *table) if name not in found and _part(name) not in absent]
     unknown = [name for name in found if name not in expected and name not in table]
     if missing:
@@ -169,7 +195,7 @@ def _fault_of_fields(kind: str, found: Mapping[str, tuple[tuple[int, ...], np.dt
         )
         if not sized or shape[: len(leading)] != leading:
             return f"{name} has shape {shape}"
-        if dtype.kind not in {"f": "f", "i": "iu"}[holds]:
+        if dtype.kind not in {"f": "f", "i": "iu", "b": "b"}[holds]:
             return f"{name} holds {dtype}"
     return None
 
@@ -203,6 +229,8 @@ def _fault_of_texts(table: Mapping[str, Column], found: Mapping[str, tuple[tuple
 def _arrays(value: Any, prefix: str = "") -> dict[str, np.ndarray]:
     arrays = {}
     for name, part in value.items() if isinstance(value, Mapping) else value._asdict().items():
+        if name == "notes" and isinstance(value, Sweep):
+            continue
         if isinstance(part, Mapping) or hasattr(part, "_asdict"):
             arrays |= _arrays(part, f"{prefix}{name}.")
         elif part is not None:

@@ -17,6 +17,7 @@ import numpy as np
 import jaxgmm
 from jaxgmm import files
 from jaxgmm.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
+from jaxgmm.sweeping import Sweep
 from jaxgmm.wording import quoted, shortened
 
 try:
@@ -26,7 +27,7 @@ except ImportError:
     raise ImportError("jaxgmm.storage needs safetensors: pip install 'jaxgmm[files]'.") from None
 
 # Raised whenever what is written could not be read by a version that knows the number before.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _TYPES = {
     **{f"F{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)},
@@ -95,6 +96,7 @@ def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None =
         "kind": kind,
         "options": json.dumps(options),
         "columns": json.dumps(columns),
+        "notes": json.dumps(value.notes if isinstance(value, Sweep) else ()),
     }
     _write(Path(path), serialized(arrays, metadata=header), overwrite=overwrite)
 
@@ -113,12 +115,12 @@ def load(path: str | Path) -> Result:
         ValueError: the file is cut short or damaged, is not one of jaxgmm, or was written by a newer jaxgmm.
     """
     path = files.readable(path, "one that jaxgmm.storage.save wrote")
-    about, columns = _header(path)
+    about, columns, notes = _header(path)
     try:
         with safe_open(path, framework="np") as file:
             # An array without axes becomes a number, which is what the fit of one data set holds.
             arrays = {name: file.get_tensor(name)[()] for name in about.shapes}
-        return put_together(about.kind, arrays, columns)
+        return put_together(about.kind, arrays, columns, notes)
     except (SafetensorError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -177,8 +179,8 @@ def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
         check_absent()
 
 
-def _header(path: Path) -> tuple[Info, list[Column]]:
-    """What a file says of itself, and of the columns of its table; ValueError where it cannot be so."""
+def _header(path: Path) -> tuple[Info, list[Column], list[str]]:
+    """What a file says of itself, of its table's columns, and its notes; ValueError where it cannot be so."""
     try:
         with safe_open(path, framework="np") as file:
             texts = file.metadata() or {}
@@ -195,15 +197,21 @@ def _header(path: Path) -> tuple[Info, list[Column]]:
         raise _unreadable(path, unknown[0] if unknown else f"its kind is {quoted(kind)}")
     try:
         options, columns = json.loads(texts["options"]), _columns(json.loads(texts["columns"]))
-        if not isinstance(options, dict):
+        notes = json.loads(texts.get("notes", "[]"))
+        if not isinstance(options, dict) or not isinstance(notes, list) or not all(isinstance(n, str) for n in notes):
             raise TypeError
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _unreadable(path, "its header does not make sense") from error
-    reason = fault(kind, {name: (shape, _TYPES[dtype]) for name, (shape, dtype) in found.items()}, columns)
+    reason = fault(
+        kind,
+        {name: (shape, _TYPES[dtype]) for name, (shape, dtype) in found.items()},
+        columns,
+        is_of_format_1=version == 1,
+    )
     if reason:
         raise _unreadable(path, reason)
     shapes = {name: shape for name, (shape, _) in found.items()}
-    return Info(kind, shapes, options, version, texts.get("jaxgmm_version", "")), columns
+    return Info(kind, shapes, options, version, texts.get("jaxgmm_version", "")), columns, notes
 
 
 def _version(path: Path, text: str) -> int:

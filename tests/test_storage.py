@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import tracemalloc
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,9 @@ def fit_result(*batch, **options):
         n_iter=RNG.integers(9, size=batch, dtype=np.int32)[()],
         status=RNG.integers(5, size=batch, dtype=np.int32)[()],
         spurious=RNG.integers(2, size=batch, dtype=np.int32)[()],
+        ridge_dominated=RNG.integers(2, size=batch, dtype=np.int32)[()],
+        start_passed_over=(RNG.random(size=batch) < 0.5)[()],
+        ridge=RNG.random(size=(*batch, options.get("n_features", 3))),
         start_log_likelihood=RNG.normal(size=(*batch, 2)),
         start_status=RNG.integers(5, size=(*batch, 2), dtype=np.int32),
         start_spurious=RNG.integers(2, size=(*batch, 2), dtype=np.int32),
@@ -150,7 +154,7 @@ def test_loaded_arrays_can_be_written_to(tmp_path):
 def test_info_tells_kind_shapes_options_and_versions(tmp_path):
     storage.save(tmp_path / "file", RESULTS["sweep"], options=OPTIONS | {"n": np.int64(3), "ratio": np.float32(0.5)})
     about = storage.info(tmp_path / "file")
-    assert (about.kind, about.format_version, about.jaxgmm_version) == ("Sweep", 1, jaxgmm.__version__)
+    assert (about.kind, about.format_version, about.jaxgmm_version) == ("Sweep", 2, jaxgmm.__version__)
     assert about.options == OPTIONS | {"n": 3, "ratio": 0.5}
     assert about.shapes["best.mixture.means"] == (3, 2, 3)
     assert about.shapes["table.status"] == (6,)
@@ -263,7 +267,7 @@ def test_other_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format_version": "2"}, r"written by a newer jaxgmm \(format 2; this one reads 1\): upgrade"),
+        ({"format_version": "3"}, r"written by a newer jaxgmm \(format 3; this one reads 2\): upgrade"),
         ({"format_version": "two"}, "damaged .its format version is 'two'"),
         ({"format_version": "0"}, "damaged .its format version is '0'"),
         ({"format_version": None}, "damaged .its format version is ''"),
@@ -447,3 +451,51 @@ def test_damaged_files_are_refused_or_read_as_the_same_kind(tmp_path, name):
             assert words.startswith(str(path))
             assert "\n" not in words
         assert found is None or type(found) in KINDS.values()
+
+
+OLD = Path(__file__).parent / "data" / "version_0_1_0"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mixture", jaxgmm.Mixture),
+        ("fits", jaxgmm.FitResult),
+        ("fits_with_history", jaxgmm.FitResult),
+        ("fit_of_one", jaxgmm.FitResult),
+        ("sweep", jaxgmm.Sweep),
+        ("bootstrap", jaxgmm.Bootstrap),
+    ],
+)
+def test_files_of_the_first_version_are_loaded(name, kind):
+    path = OLD / f"{name}.safetensors"
+    loaded = storage.load(path)
+    assert isinstance(loaded, kind)
+    assert (storage.info(path).format_version, storage.info(path).jaxgmm_version) == (1, "0.1.0")
+    fits = {jaxgmm.FitResult: lambda: loaded, jaxgmm.Sweep: lambda: loaded.best}.get(kind, lambda: None)()
+    if fits is not None:
+        assert np.all(fits.ridge_dominated == -1)
+        assert fits.ridge.shape == (*np.shape(fits.status), fits.mixture.n_features)
+        assert np.all(np.isnan(fits.ridge))
+        assert np.shape(fits.start_passed_over) == np.shape(fits.status)
+    if kind is jaxgmm.Sweep:
+        assert loaded.notes == ()
+        assert "at_largest_k" not in loaded.table
+
+
+def test_files_of_the_first_version_are_saved_as_of_this(tmp_path):
+    loaded = storage.load(OLD / "fits.safetensors")
+    storage.save(tmp_path / "again.safetensors", loaded)
+    assert storage.info(tmp_path / "again.safetensors").format_version == storage.FORMAT_VERSION
+
+
+def test_a_file_of_this_version_lacks_nothing(tmp_path):
+    result = fit_result(2)._replace(ridge=None)
+    with pytest.raises(ValueError, match="this FitResult cannot be saved: it lacks ridge"):
+        storage.save(tmp_path / "lacking.safetensors", result)
+
+
+def test_notes_of_a_sweep_come_back(tmp_path):
+    noted = sweep()._replace(notes=("K = 2 is the largest.", "\u03bc"))
+    storage.save(tmp_path / "noted.safetensors", noted)
+    assert storage.load(tmp_path / "noted.safetensors").notes == noted.notes

@@ -24,6 +24,9 @@ def hand_made_result(*, diagonal):
         n_iter=np.array([7, 0], np.int32),
         status=np.array([jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE], np.int32),
         spurious=np.zeros(2, np.int32),
+        ridge_dominated=np.array([1, 0], np.int32),
+        start_passed_over=np.array([True, False]),
+        ridge=np.full((2, 2), 1e-12),
         start_spurious=np.zeros((2, 1), np.int32),
         start_log_likelihood=np.array([[-12.5], [NAN]]),
         start_status=np.array([[1], [3]], np.int32),
@@ -40,12 +43,12 @@ def test_fits_table_says_how_every_group_ended():
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
-            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "spurious": 0, "status": "MAX_ITER",
-            "explanation": maximum.sentence,
+            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "spurious": 0, "ridge_dominated": 1,
+            "start_passed_over": True, "status": "MAX_ITER", "explanation": maximum.sentence,
         },
         {
-            "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "status": "NONFINITE",
-            "explanation": nonfinite.sentence,
+            "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "ridge_dominated": 0,
+            "start_passed_over": False, "status": "NONFINITE", "explanation": nonfinite.sentence,
         },
     ]  # fmt: skip
 
@@ -90,7 +93,7 @@ def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
     mixture.weights[1, 2:] = 0
     for leaf in mixture:
         leaf[2] = np.nan
-    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 7, history=None, efficiency=1.0)
+    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 10, history=None, efficiency=1.0)
     table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features)
     assert table.num_rows == 4 + 2 + 4
     read = tabular.mixture_of(table, 3, features)
