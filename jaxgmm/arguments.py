@@ -1,7 +1,5 @@
 """What users pass to `fit` and `sweep`, checked before any work."""
 
-import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,53 +11,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, per_sample
 from jaxgmm.mixture import Mixture, full_covariances
-
-PRECISIONS = ("mixed", "float32", "float64")
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, and no bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raises ValueError unless an option is an integer that is large enough."""
-    if not is_integer(value) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raises ValueError unless an option is True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False; got {value!r}.")
-
-
-def check_options(
-    n_components: Any,
-    covariance_type: Any,
-    n_init: Any,
-    n_finalists: Any,
-    tol: Any,
-    max_iter: Any,
-    reg_covar: Any,
-    precision: Any,
-) -> None:
-    """Raises ValueError where an option is not what it must be."""
-    at_least_one = {"n_components": n_components, "n_init": n_init}
-    if n_finalists is not None:
-        at_least_one["n_finalists"] = n_finalists
-    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
-        if not is_integer(value) or not least <= int(value) < 2**31:
-            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
-    for name, value in (("tol", tol), ("reg_covar", reg_covar)):
-        if not isinstance(value, (int, float, np.number)) or not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
-    for name, value, known in (
-        ("covariance_type", covariance_type, FAMILIES),
-        ("precision", precision, PRECISIONS),
-    ):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+from jaxgmm.settings import is_integer
 
 
 def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None]:

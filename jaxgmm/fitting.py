@@ -3,12 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_flag, check_options, checked_history, checked_key, checked_start, checked_weights
+from jaxgmm.arguments import checked_history, checked_key, checked_start, checked_weights
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded
@@ -18,8 +18,7 @@ from jaxgmm.mixture import Mixture, with_room
 from jaxgmm.plan import Chunk, Job, chunks
 from jaxgmm.program import Combination, Layout, Models, Options, Program, Slots
 from jaxgmm.search import RIDGE_OF_FLOAT32, has_search
-
-Precision = Literal["mixed", "float32", "float64"]
+from jaxgmm.settings import Precision, check_flag, check_options
 
 # A history is carried through every iteration, and so is not made longer than runs are, bar a few.
 _SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024

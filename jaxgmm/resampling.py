@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.arguments import check_integer, check_options, checked_key, checked_mixture
+from jaxgmm.arguments import checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fitting import Precision, WeightsOf, fit_batch, read_weights, ridge_in, what_to_run
+from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in, what_to_run
 from jaxgmm.mixture import Mixture, draw
 from jaxgmm.program import Combination, Options, Program
+from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]

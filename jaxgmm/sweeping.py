@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.arguments import check_flag, check_integer, check_options, is_integer
 from jaxgmm.choice import at_smallest_ridge, choice, store_chosen
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.criteria import CRITERIA, INFORMATION, Evidence
@@ -23,7 +22,6 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import (
     FitResult,
-    Precision,
     WeightsOf,
     empty_result,
     fit_job,
@@ -38,6 +36,7 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Options, Program
 from jaxgmm.resampling import likelihood_ratio_p_values
+from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
 from jaxgmm.soundness import SAME_OPTIMUM, is_sound
 from jaxgmm.splitting import split_widest
 from jaxgmm.status import Status
@@ -46,8 +45,6 @@ from jaxgmm.status import Status
 _COUNTS = ("n_iter", "spurious", "ridge_dominated")
 _FLAGS = ("start_passed_over", "passed_over", "chosen", "at_largest_k")
 
-# The bootstrap likelihood-ratio test is no criterion of one model; it compares two.
-LRT = "lrt"
 LEVEL = 0.05
 
 # Where weights sum to less than this share of the number of samples that have one, they are not counts of samples.
@@ -501,19 +498,6 @@ def _several(values: Any, kind: Any, name: str) -> list:
     if not several:
         raise ValueError(f"{name} must name at least one value; it is empty.")
     return several
-
-
-def check_test(
-    criteria: Sequence[str], models: list[Combination], sample_weight: Any, patience: Any, split: bool
-) -> None:
-    """Raises ValueError where replicates could not be fitted as the data are."""
-    ks = [k for k, _, _ in models]
-    if len(set(ks)) < len(ks) or np.any(np.diff(ks) != 1):
-        raise ValueError(f"criterion 'lrt' needs successive n_components, one family and one ridge; got {models}.")
-    if sample_weight is not None or split:
-        raise ValueError("criterion 'lrt' draws and fits samples of weight 1; leave out sample_weight and split.")
-    if patience is not None and criteria[0] == LRT:
-        raise ValueError("criterion 'lrt' stops at the first K that is not rejected; leave out patience.")
 
 
 def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates: Any, patience: Any) -> None:

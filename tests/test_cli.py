@@ -12,9 +12,9 @@ from pyarrow import csv
 
 import jaxgmm
 from jaxgmm import cli, parts, storage, tables
-from jaxgmm.arguments import PRECISIONS
 from jaxgmm.cli import options
 from jaxgmm.criteria import CRITERIA
+from jaxgmm.settings import PRECISIONS
 from jaxgmm.sweeping import LRT
 
 # Unequal, and padded to one length, so that few programs are compiled.

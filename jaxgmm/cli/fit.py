@@ -17,14 +17,13 @@ import typer
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
-from jaxgmm.arguments import check_options
 from jaxgmm.cli import console
 from jaxgmm.cli import options as of
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
 from jaxgmm.program import Combination
-from jaxgmm.sweeping import LRT, check_test
+from jaxgmm.settings import LRT, check_options, check_test
 
 Item = TypeVar("Item")
 

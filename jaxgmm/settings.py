@@ -1,0 +1,81 @@
+"""What users may ask of `fit` and `sweep`: names and numbers, known and checked without JAX.
+
+The command's help and its answers to misuse come from here, and so are there before JAX is imported.
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+Family = Literal["full", "tied", "diag", "spherical"]
+Precision = Literal["mixed", "float32", "float64"]
+Criterion = Literal["bic", "aic", "aicc", "icl", "cv", "lrt"]
+
+FAMILIES: tuple[str, ...] = get_args(Family)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+# The bootstrap likelihood-ratio test is no criterion of one model; it compares two.
+LRT = "lrt"
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless an option is an integer that is large enough."""
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless an option is True or False."""
+    # NumPy's own truth value is no bool.
+    if not isinstance(value, bool) and type(value).__name__ != "bool":
+        raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_options(
+    n_components: Any,
+    covariance_type: Any,
+    n_init: Any,
+    n_finalists: Any,
+    tol: Any,
+    max_iter: Any,
+    reg_covar: Any,
+    precision: Any,
+) -> None:
+    """Raises ValueError where an option is not what it must be."""
+    at_least_one = {"n_components": n_components, "n_init": n_init}
+    if n_finalists is not None:
+        at_least_one["n_finalists"] = n_finalists
+    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
+        if not is_integer(value) or not least <= int(value) < 2**31:
+            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
+    for name, value in (("tol", tol), ("reg_covar", reg_covar)):
+        if not isinstance(value, numbers.Real) or not (math.isfinite(value) and float(value) >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
+    for name, value, known in (
+        ("covariance_type", covariance_type, FAMILIES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+
+
+def check_test(
+    criteria: Sequence[str],
+    models: Sequence[tuple[int, str, float]],
+    sample_weight: Any,
+    patience: Any,
+    split: bool,
+) -> None:
+    """Raises ValueError where replicates of a likelihood-ratio test could not be fitted as the data are."""
+    if any(after - before != 1 for before, after in pairwise(k for k, _, _ in models)):
+        raise ValueError(f"criterion 'lrt' needs successive n_components, one family and one ridge; got {models}.")
+    if sample_weight is not None or split:
+        raise ValueError("criterion 'lrt' draws and fits samples of weight 1; leave out sample_weight and split.")
+    if patience is not None and criteria[0] == LRT:
+        raise ValueError("criterion 'lrt' stops at the first K that is not rejected; leave out patience.")
