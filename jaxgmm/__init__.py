@@ -1,12 +1,25 @@
-"""Gaussian mixtures in bulk: thousands to millions of fits in one call, on a CPU or a GPU."""
+"""Gaussian mixtures in bulk: thousands to millions of fits in one call, on a CPU or a GPU.
 
-from jaxgmm.diagnosis import Diagnosis, diagnose
-from jaxgmm.engine.programs import keep_programs
-from jaxgmm.fitting import FitResult, fit
-from jaxgmm.mixture import Mixture, log_prob, predict, responsibilities, sample
-from jaxgmm.resampling import Bootstrap, bootstrap
-from jaxgmm.status import Status
-from jaxgmm.sweeping import Sweep, sweep
+Importing the package imports neither JAX nor what `jaxgmm.plot` and the like are built upon: a name of the package is
+imported from its module when it is first asked for (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxgmm import em as em
+    from jaxgmm import frames as frames
+    from jaxgmm import plot as plot
+    from jaxgmm import sklearn as sklearn
+    from jaxgmm import storage as storage
+    from jaxgmm.diagnosis import Diagnosis, diagnose
+    from jaxgmm.engine.programs import keep_programs
+    from jaxgmm.fitting import FitResult, fit
+    from jaxgmm.mixture import Mixture, log_prob, predict, responsibilities, sample
+    from jaxgmm.resampling import Bootstrap, bootstrap
+    from jaxgmm.status import Status
+    from jaxgmm.sweeping import Sweep, sweep
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,3 +39,37 @@ __all__ = [
     "sample",
     "sweep",
 ]
+
+# No module has the name of something in it: importing the one would replace the other.
+_NAMES_OF = {
+    "diagnosis": ("Diagnosis", "diagnose"),
+    "engine.programs": ("keep_programs",),
+    "fitting": ("FitResult", "fit"),
+    "mixture": ("Mixture", "log_prob", "predict", "responsibilities", "sample"),
+    "resampling": ("Bootstrap", "bootstrap"),
+    "status": ("Status",),
+    "sweeping": ("Sweep", "sweep"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+# Modules that users know, some of which need packages that an extra brings, and what is imported for each: `em` is a
+# folder, all of which comes with what uses it.
+_MODULES = {"em": "chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"jaxgmm.{_MODULE_OF[name]}"), name)
+        # From now on found without this function, unless someone has put something else there meanwhile.
+        return globals().setdefault(name, value)
+    if name in _MODULES:
+        try:
+            importlib.import_module(f"jaxgmm.{_MODULES[name]}")
+            return importlib.import_module(f"jaxgmm.{name}")
+        except ImportError as missing:
+            # As `hasattr` expects it; `import` and `from jaxgmm import` raise the ImportError itself.
+            raise AttributeError(str(missing)) from missing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

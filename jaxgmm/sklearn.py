@@ -9,17 +9,21 @@ import warnings
 from typing import Any
 
 import numpy as np
-import sklearn.mixture
-from sklearn.base import _fit_context
-from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from jaxgmm.fitting import FitResult, fit_starts
 from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.status import Status
+
+try:
+    import sklearn.mixture
+    from sklearn.base import _fit_context
+    from sklearn.cluster import KMeans, kmeans_plusplus
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as missing:
+    raise ImportError(f"jaxgmm.sklearn needs scikit-learn ({missing}): pip install 'jaxgmm[sklearn]'.") from None
 
 _NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
