@@ -7,6 +7,9 @@ imported from its module when it is first asked for (PEP 562).
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# From here on forks are noticed.
+from jaxgmm import forking
+
 if TYPE_CHECKING:
     from jaxgmm import em as em
     from jaxgmm import frames as frames
@@ -59,6 +62,7 @@ _MODULES = {"em": "chunk", "frames": "frames", "plot": "plot", "sklearn": "sklea
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"jaxgmm.{_MODULE_OF[name]}"), name)
+        forking.withdraw_jax()
         # From now on found without this function, unless someone has put something else there meanwhile.
         return globals().setdefault(name, value)
     if name in _MODULES:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jaxgmm import forking
+
 Device = Any  # a jax.Device, whose type its stubs do not export
 Chunk = TypeVar("Chunk")
 
@@ -67,7 +69,13 @@ _CORES_OF_A_GPU = 64
 
 
 def machine() -> Machine:
-    """All local devices of the platform that JAX uses by default."""
+    """All local devices of the platform that JAX uses by default.
+
+    Raises:
+        ForkedError: the process was forked from one that had computed.
+    """
+    # Asked here too, for modules that such a process has imported by itself.
+    forking.check()
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
