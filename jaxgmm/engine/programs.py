@@ -1,5 +1,7 @@
 """Compiled programs, kept from one process to the next."""
 
+import os
+import sys
 from pathlib import Path
 
 import jax
@@ -25,3 +27,45 @@ def keep_programs(directory: str | Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_A_FILE)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def keep_for_next_time() -> None:
+    """Keeps programs where the user has said, or else in the user's cache; nowhere if that cannot be written."""
+    chosen = kept_in()
+    if chosen is not None:
+        keep_programs(chosen)
+        return
+    directory = _cache_of_user()
+    if directory is not None and _can_be_written(directory):
+        keep_programs(directory)
+
+
+def kept_in() -> str | None:
+    """Where programs are kept, by this module or JAX_COMPILATION_CACHE_DIR; None if they are not."""
+    return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _cache_of_user() -> Path | None:
+    """The directory for jaxgmm's programs, as is usual on each system; None where the user has no home."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    # A relative path is to be ignored, says the XDG Base Directory Specification.
+    if Path(xdg := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
+        cache = Path(xdg)
+    elif sys.platform == "darwin":
+        cache = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        cache = home / ".cache"
+    return cache / "jaxgmm" / "programs"
+
+
+def _can_be_written(directory: Path) -> bool:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK | os.X_OK)
