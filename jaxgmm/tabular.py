@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from jaxgmm.fitting import FitResult
-from jaxgmm.mixture import Mixture
+# Results are reached through the package: importing this module does not import JAX.
+import jaxgmm
 from jaxgmm.status import Status
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
@@ -23,7 +23,10 @@ _MODELS += ("passed_over", "chosen")
 
 
 def fits_table(
-    keys: pa.Table, n_samples: Int[np.ndarray, " b"], result: FitResult, chosen: dict[str, pa.Array] | None = None
+    keys: pa.Table,
+    n_samples: Int[np.ndarray, " b"],
+    result: "jaxgmm.FitResult",
+    chosen: dict[str, pa.Array] | None = None,
 ) -> pa.Table:
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
 
@@ -53,7 +56,7 @@ def fits_table(
     return _beside(keys, columns)
 
 
-def components_table(keys: pa.Table, result: FitResult, features: Sequence[str]) -> pa.Table:
+def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Sequence[str]) -> pa.Table:
     """One row for every component of every group that is not absent.
 
     Args:
@@ -82,7 +85,7 @@ def components_table(keys: pa.Table, result: FitResult, features: Sequence[str])
     return _beside(keys.take(group), table)
 
 
-def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> Mixture:
+def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
     """The mixtures of all groups, out of the table of their components: the inverse of `components_table`.
 
     Args:
@@ -113,7 +116,7 @@ def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> 
             for j, g in enumerate(features[: i + 1]):
                 filled(covariances, i, j, name=f"covariance_{f}_{g}")
                 filled(covariances, j, i, name=f"covariance_{f}_{g}")
-    return Mixture(weights, means, covariances)
+    return jaxgmm.Mixture(weights, means, covariances)
 
 
 def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:

@@ -12,10 +12,7 @@ from pyarrow import csv
 
 import jaxgmm
 from jaxgmm import cli, parts, storage, tables
-from jaxgmm.cli import options
-from jaxgmm.criteria import CRITERIA
-from jaxgmm.settings import PRECISIONS
-from jaxgmm.sweeping import LRT
+from jaxgmm.cli import demo, doctor, fit
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}
@@ -163,6 +160,28 @@ def test_bad_groups_leave_the_others_alone(here):
         assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet"))
 
 
+@pytest.mark.parametrize("what", [{}, {"command": "sweep", "components": "1-2"}], ids=["fit", "sweep"])
+def test_a_job_of_which_no_group_ends_well_exits_with_1_and_writes_its_tables(here, capsys, what):
+    pq.write_table(TABLE.set_column(1, "red", pa.array(np.full(TABLE.num_rows, np.nan))), "nan.parquet")
+    for flags in ([], ["--resume"], ["--resume", "--json"]):
+        assert run(file="nan.parquet", flags=flags, **what) == 1
+        said = capsys.readouterr()
+        assert said.err.splitlines()[-1] == (
+            "jaxgmm: no group ended CONVERGED or MAX_ITER (3 NONFINITE); out/fits.parquet says what to do about each."
+        )
+        assert output("fits")["status"].to_pylist() == ["NONFINITE"] * 3
+    assert json.loads(said.out)["status"] == {"NONFINITE": 3}
+
+
+def test_one_group_that_ends_by_max_iter_is_enough_for_exit_code_0(here, capsys):
+    bad = pa.array([1.0 if key == "a" else np.nan for key in TABLE["well"].to_pylist()])
+    red = pa.array(TABLE["red"].to_numpy() * bad.to_numpy())
+    pq.write_table(TABLE.set_column(1, "red", red), "one.parquet")
+    assert run(file="one.parquet", tol=0, max_iter=2) == 0
+    assert output("fits")["status"].to_pylist() == ["MAX_ITER", "NONFINITE", "NONFINITE"]
+    assert "no group" not in capsys.readouterr().err
+
+
 def contents(folder):
     return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
@@ -238,8 +257,7 @@ def test_interrupt_does_not_wait_for_compiled_code(here):
     program = """
 import os, signal, sys, time
 import jaxgmm
-from jaxgmm import cli, parts, storage, tables
-from jaxgmm.cli import options
+from jaxgmm import cli
 
 def endless(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGINT)
@@ -276,11 +294,6 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
     assert "jaxgmm fit cells.parquet --by plate,well" in said
     for name in ("n_samples", "log_likelihood", "explanation", "mean_F", "variance_F", "covariance_G_F"):
         assert name in said
-
-
-def test_choices_are_those_of_fit():
-    assert [criterion.value for criterion in options.Criterion] == [*CRITERIA, LRT]
-    assert tuple(precision.value for precision in options.Precision) == PRECISIONS
 
 
 @pytest.mark.parametrize("package", ["typer", "rich.console", "pyarrow"])
@@ -325,15 +338,16 @@ def test_components_must_be_numbers(here, capsys, components):
 # Three groups, each a part of its own.
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(cli.fit, "_ROWS", (40, 40))
-    monkeypatch.setattr(cli.fit, "_RUNS_TIMES_ROWS", 1)
+    monkeypatch.setattr(fit, "_ROWS", (40, 40))
+    monkeypatch.setattr(fit, "_RUNS_TIMES_ROWS", 1)
 
 
 KILLED = """
 import os, signal, sys
 from jaxgmm import cli, job
+from jaxgmm.cli import fit
 
-cli.fit._ROWS, cli.fit._RUNS_TIMES_ROWS = (40, 40), 1
+fit._ROWS, fit._RUNS_TIMES_ROWS = (40, 40), 1
 keep = job.Job.keep
 
 def killed(self, part, of_part):
@@ -379,13 +393,13 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 
 
 def test_an_interrupt_keeps_the_parts_that_are_done(here, capsys, small_parts, monkeypatch):
-    fit, calls = jaxgmm.fit, []
+    whole, calls = jaxgmm.fit, []
 
     def interrupted(*args, **kwargs):
         calls.append(args)
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return fit(*args, **kwargs)
+        return whole(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(jaxgmm, "fit", interrupted)
@@ -537,7 +551,7 @@ def test_info_knows_unfinished_jobs_and_saved_files(here, capsys):
 
 
 def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypatch):
-    monkeypatch.setattr(cli.doctor, "_SECONDS", 0)
+    monkeypatch.setattr(doctor, "_SECONDS", 0)
     assert cli.main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["jaxgmm"] == jaxgmm.__version__
@@ -548,8 +562,8 @@ def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypa
 
 
 def test_the_doctor_notices_wrong_answers(here, capsys, monkeypatch):
-    monkeypatch.setattr(cli.doctor, "_SECONDS", 0)
-    monkeypatch.setattr(cli.doctor, "_LOG_LIKELIHOOD", -46.8)
+    monkeypatch.setattr(doctor, "_SECONDS", 0)
+    monkeypatch.setattr(doctor, "_LOG_LIKELIHOOD", -46.8)
     assert cli.main(["doctor"]) == 1
     assert "WRONG" in capsys.readouterr().out
 
@@ -599,7 +613,7 @@ def test_misuse_of_plot_is_one_line_with_a_remedy(here, capsys, words, said):
 
 @pytest.mark.slow
 def test_the_demonstration_is_a_session_from_table_to_pictures(here, capsys, monkeypatch):
-    monkeypatch.setattr(cli.demo, "_PLATES", 1)
+    monkeypatch.setattr(demo, "_PLATES", 1)
     assert cli.main(["demo", "--out", "demo"]) == 0
     said = capsys.readouterr()
     assert "$ jaxgmm sweep demo/cells.parquet --by plate,well" in said.err

@@ -1,88 +1,108 @@
 """The command `jaxgmm`: mixtures for every group of a table, from file to file.
 
-Exit codes: 0 when all is done, however the fits ended (a group without an answer is a row that says why); 1 when
-`jaxgmm doctor` finds something wrong; 2 for what the user can put right, from a misspelt column to a full disk, said in
-one line on stderr; 130 after an interrupt, which keeps the parts that are done.
+Exit codes: 0 when all is done; 1 when no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` finds something wrong; 2
+for what the user can put right, from a misspelt column to a full disk, said in one line on stderr; 130 after an
+interrupt, which keeps the parts that are done.
+
+    commands   what commands and options there are; with its help, and nothing but typer imported
+    fit, …     what a command does, imported when it is given; JAX and pyplot are imported through `jaxgmm` when first
+               needed, so that misuse is answered before
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 
-try:
-    import pyarrow as pa
-    import typer
+from jaxgmm.cli import interrupts
 
-    from jaxgmm.cli import console, demo, doctor, fit, info, pictures, use
-except ImportError as missing:
-    # This module is a program, and the one line is its whole output.
-    print(f"jaxgmm: the command needs more packages ({missing}); pip install 'jaxgmm[cli]'", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2) from None
+MISUSE = 2
 
-app = typer.Typer(
-    name="jaxgmm",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
-)
-
-
-@app.callback()
-def _root(
-    version: console.Version = False,
-) -> None:
-    """Gaussian mixtures in bulk: thousands to millions of fits in one call.
-
-    Exit codes: 0 done; 1 `jaxgmm doctor` found something wrong; 2 misuse, said in one line; 130 interrupted.
-    """
-
-
-app.command("fit")(fit.fit_file)
-app.command("sweep")(fit.sweep_file)
-app.command("predict")(use.predict_file)
-app.command("sample")(use.sample_file)
-app.command("plot")(pictures.plot_file)
-app.command("info")(info.info)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
+# Of the extra `cli`. Found, not imported, before anything else is done.
+_PACKAGES = ("typer", "rich.console", "pyarrow", "safetensors", "matplotlib")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: what follows the program's name; those of this process by default.
+        arguments: what follows the program's name; those of this process by default, which then ends at an interrupt.
 
     Returns:
-        the exit code: 0, 1 where the doctor finds something wrong, 2 for misuse, 130 for an interrupt.
+        the exit code, as above.
+
+    Raises:
+        SystemExit: packages are missing.
     """
+    is_program = arguments is None
+    if is_program:
+        interrupts.listen()
+        sys.meta_path.insert(0, SimpleNamespace(find_spec=_without_pandas))  # pyright: ignore[reportArgumentType]
+    interrupts.keeps(lambda: "nothing was written.")
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="jaxgmm", standalone_mode=False)
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except interrupts.Interrupted as error:
+        interrupts.say(str(error))
+        if is_program or error.is_running:
+            sys.stdout.flush()
+            interrupts.end()
+    except KeyboardInterrupt:
+        interrupts.say(interrupts.kept())
+        if is_program:
+            interrupts.end()
+    return interrupts.INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    """The command's exit code, what the user can put right being said."""
+    try:
+        _check_packages()
+        from jaxgmm.cli import commands, console  # noqa: PLC0415 (may be interrupted from here on, and may be missing)
+    except ImportError as missing:
+        # Nothing else is known to work by which it could be said.
+        print(f"jaxgmm: the command needs more packages ({missing}); pip install 'jaxgmm[cli]'", file=sys.stderr)  # noqa: T201
+        raise SystemExit(MISUSE) from None
+    try:
+        code = commands.app(args=arguments, prog_name="jaxgmm", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except console.usage_error as error:
         # Without a command, the help has been printed, and there is nothing to add.
-        return _refuse(_usage(error)) if str(error) else console.MISUSE
+        return _refuse(_usage(error)) if str(error) else MISUSE
     except (BrokenPipeError, SystemExit):
         # Whoever read this has seen enough, which rich says by an exit. Nothing more is printed, not even at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except console.abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        if not _can_be_put_right(error):
+            raise
         return _refuse(str(error))
-    except console.Interrupted as error:
-        console.say(f"\njaxgmm: interrupted; {error}")
-        if error.is_running:
-            # Threads at work in compiled code cannot be stopped, and an orderly exit would wait for them.
-            sys.stdout.flush()
-            os._exit(console.INTERRUPTED)
-        return console.INTERRUPTED
-    except (KeyboardInterrupt, typer.Abort):
-        console.say("\njaxgmm: interrupted; nothing was written.")
-        return console.INTERRUPTED
-    return code if isinstance(code, int) else 0
+
+
+def _without_pandas(name: str, *_: object) -> None:
+    """Finds no pandas: Arrow would import it, which takes long, only to see whether an array is one of its series."""
+    if name == "pandas":
+        raise ModuleNotFoundError("the command does without pandas", name=name)
+
+
+def _check_packages() -> None:
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}")
+
+
+def _can_be_put_right(error: Exception) -> bool:
+    # Arrow is not imported to find out.
+    arrow = sys.modules.get("pyarrow")
+    return isinstance(error, ValueError | OSError) or (arrow is not None and isinstance(error, arrow.ArrowException))
 
 
 def _usage(error: Exception) -> str:
     message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    # So says typer where pydantic is installed.
+    message = message.replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     if message.startswith("Got unexpected extra argument") and context and context.command.name in ("fit", "sweep"):
         return f"{message}; separate columns by commas, as in --by plate,well."
@@ -91,5 +111,5 @@ def _usage(error: Exception) -> str:
 
 def _refuse(message: str) -> int:
     """Says in one line what is wrong and what to do, and returns the exit code."""
-    console.say(f"jaxgmm: error: {' '.join(message.split())}")
-    return console.MISUSE
+    print(f"jaxgmm: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return MISUSE

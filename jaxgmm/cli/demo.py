@@ -1,38 +1,31 @@
 """`jaxgmm demo`: a job of the usual kind, from a table to pictures, on cells made for it."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 
-from jaxgmm.cli import console
+from jaxgmm import tables
+from jaxgmm.cli import console, interrupts
 
 _PLATES, _ROWS, _COLUMNS = 4, "ABCDEFGH", 12
 _MOST_KINDS = 4
-_OUT = Path("jaxgmm-demo")
 
 
-def demo(
-    context: typer.Context,
-    *,
-    out: Annotated[Path, typer.Option(help="Directory for tables and pictures, new or empty.", metavar="DIR")] = _OUT,
-) -> None:
-    """Choose a mixture for each of 384 wells of made-up cells, and draw what came out.
-
-    Example: `jaxgmm demo --out demo`
-
-    Every command is shown as you would type it. Three wells are spoilt, to show what becomes of them.
-    """
+def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
+    """Makes a table, and has it fitted and drawn by `command`, which runs the command with some words."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty directory; name another.")
     out.mkdir(parents=True, exist_ok=True)
     cells, fits = str(out / "cells.parquet"), str(out / "fits")
     table, n_kinds = wells()
-    pq.write_table(table, cells)
+    interrupts.keeps(lambda: f"what is in {out} is kept.")
+    with interrupts.unwinding(), tables.written(cells, table.schema) as writer:
+        writer.write_table(table)
     n_wells = len(n_kinds)
     console.plain().print(
         f"wrote {cells}: {table.num_rows:,} cells in {n_wells} wells, three of them spoilt", highlight=False
@@ -40,7 +33,8 @@ def demo(
 
     def run(*words: str) -> None:
         console.say(f"\n$ jaxgmm {shlex.join(words)}")
-        context.find_root().command.main(args=list(words), prog_name="jaxgmm", standalone_mode=False)
+        command(list(words))
+        interrupts.keeps(lambda: f"what is in {out} is kept.")
 
     run(*("sweep", cells, "--by", "plate,well", "--features", "red,green", "--components", "1-6", "--out", fits))
     run(*("plot", "overview", fits, "--data", cells, "--out", str(out / "overview.png")))

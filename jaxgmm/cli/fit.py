@@ -8,22 +8,20 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
-from jaxgmm.cli import console
+from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
-from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
-from jaxgmm.program import Combination
 from jaxgmm.settings import LRT, check_options, check_test
+from jaxgmm.status import Status
 
 Item = TypeVar("Item")
 
@@ -33,9 +31,9 @@ _ROWS = (2**16, 2**20)
 # Numbers of a part, and so its memory.
 _NUMBERS = 2**24
 
-_FAMILIES = ", ".join(FAMILIES)
-_BIC = of.Criterion.bic
-_MIXED = of.Precision.mixed
+# How fits end that are as they were asked for.
+_ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
+_ALL_WRITTEN = "all tables were written."
 
 
 class Request(NamedTuple):
@@ -66,7 +64,7 @@ class Request(NamedTuple):
         return self.models.get("criterion")
 
     @property
-    def combinations(self) -> list[Combination]:
+    def combinations(self) -> list[tuple[int, str, float]]:
         """The models that every group is fitted with."""
         several = (self.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
         return list(product(*(values if isinstance(values, list) else [values] for values in several)))
@@ -95,120 +93,7 @@ class Request(NamedTuple):
         return described | self.models | self.options
 
 
-def fit_file(
-    *,
-    file: of.Table,
-    by: of.By,
-    features: of.Features,
-    components: Annotated[str, typer.Option(help="Number of components.", metavar="K", show_default=False)],
-    out: of.Out,
-    covariance: Annotated[str, typer.Option(help=f"Family of covariances: {_FAMILIES}.", metavar="FAMILY")] = "full",
-    starts: of.Starts = 10,
-    finalists: of.Finalists = None,
-    seed: of.Seed = 0,
-    tol: of.Tol = 1e-5,
-    max_iter: of.MaxIter = 1000,
-    reg_covar: Annotated[
-        float,
-        typer.Option(help="Ridge on variances, as a fraction of the group's own variance.", min=0, metavar="RATIO"),
-    ] = 1e-6,
-    weights: of.Weights = None,
-    precision: of.PrecisionOption = _MIXED,
-    resume: of.Resume = False,
-    as_json: of.Json = False,
-) -> None:
-    """Fit a mixture to every group of a table.
-
-    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
-
-    Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
-
-    `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
-    n_iter, spurious (components that are spikes), status, and explanation, a sentence that says what the status means.
-
-    `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
-    mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
-    covariance matrix: covariance_F_F, and covariance_G_F where --features names F before G.
-
-    A fit without an answer has nulls, and its status says why. `jaxgmm sweep` chooses the number of components.
-
-    Parquet files may be larger than memory: they are read in parts of whole groups. If the rows are not in the order of
-    their keys, they are first sorted into files in DIR, which takes as much room there. Each part that is done is kept:
-    after an interrupt, or anything worse, the same command with `--resume` goes on.
-
-    Compiled programs are kept for the next time, in the user's application directory, or where
-    JAX_COMPILATION_CACHE_DIR says.
-    """
-    models = {"n_components": _one(components), "covariance_type": covariance, "reg_covar": reg_covar}
-    options = _options(starts, finalists, seed, tol, max_iter, precision)
-    _run(_request(file, by, features, weights, "fit", models, options), out, resume=resume, as_json=as_json)
-
-
-def sweep_file(
-    *,
-    file: of.Table,
-    by: of.By,
-    features: of.Features,
-    out: of.Out,
-    components: Annotated[
-        str, typer.Option(help="Numbers of components to choose from, such as 1-6, or 2,4,8.", metavar="K")
-    ] = "1-6",
-    covariance: Annotated[
-        str, typer.Option(help=f"Families of covariances to choose from: {_FAMILIES}.", metavar="FAMILIES")
-    ] = "full",
-    criterion: Annotated[of.Criterion, typer.Option(help="What to choose by.")] = _BIC,
-    starts: of.Starts = 10,
-    finalists: of.Finalists = None,
-    patience: Annotated[
-        int | None, typer.Option(help="End after so many K that were no better.", min=1, metavar="N")
-    ] = None,
-    split: Annotated[
-        bool, typer.Option("--split", help="Add a start that splits a component of the K before.")
-    ] = False,
-    folds: Annotated[int, typer.Option(help="Folds of the criterion cv.", min=2, metavar="N")] = 5,
-    seed: of.Seed = 0,
-    tol: of.Tol = 1e-5,
-    max_iter: of.MaxIter = 1000,
-    reg_covar: Annotated[
-        str, typer.Option(help="Ridges on variances, as fractions of the group's own variance.", metavar="RATIOS")
-    ] = "1e-6",
-    weights: of.Weights = None,
-    precision: of.PrecisionOption = _MIXED,
-    resume: of.Resume = False,
-    as_json: of.Json = False,
-) -> None:
-    """Fit several mixtures to every group of a table, and choose among them.
-
-    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
-
-    Example: `jaxgmm sweep cells.parquet --by plate,well --features red,green --components 1-6 --covariance full,diag
-    --criterion bic --out fits`
-
-    `DIR/fits.parquet` and `DIR/components.parquet` are those of `jaxgmm fit`; fits.parquet also has what was chosen for
-    every group: n_components, covariance_type and the criterion. If axis-aligned families and others are tried
-    together, all components have covariances.
-
-    `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
-    covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
-    (components that are spikes), n_agreeing (starts that led to the same optimum), start_passed_over and passed_over
-    (whether a start, or this model, is better by its number but degenerate or with spikes), and chosen.
-
-    Large files, `--resume` and compiled programs are treated as by `jaxgmm fit`.
-    """
-    models = {
-        "n_components": of.whole_numbers(components),
-        "covariance_type": of.names(covariance),
-        "reg_covar": of.ridges(reg_covar),
-        "criterion": criterion.value,
-        "patience": patience,
-        "split": split,
-        "n_folds": folds,
-    }
-    options = _options(starts, finalists, seed, tol, max_iter, precision)
-    _run(_request(file, by, features, weights, "sweep", models, options), out, resume=resume, as_json=as_json)
-
-
-def _request(
+def requested(
     file: Path,
     by: list[str],
     features: list[str],
@@ -217,50 +102,28 @@ def _request(
     models: dict[str, Any],
     options: dict[str, Any],
 ) -> Request:
+    """What is asked for, of a table that has such columns or not."""
     names = tables.column_names(file)
     return Request(file, of.columns(by, names), of.columns(features, names), weights, call, models, options)
 
 
-def _one(components: str) -> int:
-    n_components, *others = of.whole_numbers(components)
-    if others:
-        raise ValueError(
-            f"jaxgmm fit takes one number of components, not {components}; jaxgmm sweep chooses among several."
-        )
-    return n_components
-
-
-def _options(
-    starts: int, finalists: int | None, seed: int, tol: float, max_iter: int, precision: of.Precision
-) -> dict[str, Any]:
-    return {
-        "n_init": starts,
-        "n_finalists": finalists,
-        "key": seed,
-        "tol": tol,
-        "max_iter": max_iter,
-        "precision": precision.value,
-    }
-
-
-def _run(request: Request, out: Path, *, resume: bool, as_json: bool) -> None:
-    """Does the job, or what is left of it, and says how it went."""
+def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
+    """Does the job, or what is left of it, and says how it went; returns whether any group ended as it should."""
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check_options(request)
-    rows = parts.open_rows(request.file, request.columns)
+    # A CSV file is read whole here.
+    rows = interrupts.interruptible(lambda: parts.open_rows(request.file, request.columns))
     check_named(request.columns, request.by, request.features, request.weights)
     if resume and job.is_finished(out, request.outputs, request.description):
-        _summarise(request, out, None, as_json=as_json)
-        return
-    with job.begun(out, request.outputs, request.description, resume=resume) as begun:
-        console.keep_programs()
+        interrupts.keeps(lambda: _ALL_WRITTEN)
+        return _summarised(request, out, None, as_json=as_json)
+    with interrupts.unwinding(), job.begun(out, request.outputs, request.description, resume=resume) as begun:
+        interrupts.keeps(lambda: _kept(begun))
         try:
-            fitted = console.interruptible(
-                lambda: _fit_parts(request, rows, begun, shown=not as_json), lambda: _kept(begun)
-            )
+            fitted = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
         except OSError as error:
             raise OSError(f"{error} ({_kept(begun)})") from error
-    _summarise(request, out, fitted, as_json=as_json)
+    return _summarised(request, out, fitted, as_json=as_json)
 
 
 def _check_options(request: Request) -> None:
@@ -290,6 +153,8 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
             f"sorting them into {len(wanted)} parts in {begun.directory}."
         )
+    if wanted:
+        console.keep_programs()
     began, n_done = time.perf_counter(), planned.n_groups(range(planned.n_parts)) - planned.n_groups(wanted)
     n_before = n_done
     n_groups = len(planned.n_samples)
@@ -347,35 +212,60 @@ def _kept(begun: job.Job) -> str:
     """What is kept when a job ends early."""
     begun.stop()
     if job.is_finished(begun.out, begun.names, begun.description):
-        return "all tables were written."
+        return _ALL_WRITTEN
     if begun.n_done == 0:
         return "nothing was written."
     return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
 
 
-def _summarise(request: Request, out: Path, fitted: tuple[int, float] | None, *, as_json: bool) -> None:
-    """Says how the fits ended, and how long they took."""
+def _summarised(request: Request, out: Path, fitted: tuple[int, float] | None, *, as_json: bool) -> bool:
+    """Says how the fits ended, and how long they took; returns whether any ended as it should."""
     files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
     chosen = ["n_components", "covariance_type"] if request.criterion else []
     with pq.ParquetFile(files[0]) as file:
         fits = file.read(["status", "n_samples", *chosen])
     counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
-    n_fitted, seconds = fitted or (0, 0.0)
     if as_json:
+        n_fitted, seconds = fitted or (0, 0.0)
         summary = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)}
         summary |= {"fitted": n_fitted, "seconds": round(seconds, 3), "files": [str(path) for path in files]}
         console.print_json(summary)
-        return
+    else:
+        console.plain().print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
+        console.print_statuses(counts)
+        _print_done(fits.num_rows, fitted, files)
+        if request.criterion:
+            answered = fits.drop_null()
+            _print_choice(answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist()))
+    has_ended_well = any(counts[name] for name in _ENDED_WELL)
+    if not has_ended_well:
+        ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        wanted = " or ".join(_ENDED_WELL)
+        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {files[0]} says what to do about each.")
+    return has_ended_well
+
+
+def _print_done(n_groups: int, fitted: tuple[int, float] | None, files: list[Path]) -> None:
+    """Prints how many groups were fitted, in what time, and where the tables are."""
     printed = console.plain()
-    printed.print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
-    console.print_statuses(counts)
     if fitted is None:
         printed.print("all was done before")
     else:
-        rest = "" if n_fitted == fits.num_rows else f"; {fits.num_rows - n_fitted:,} had been done before"
+        n_fitted, seconds = fitted
+        rest = "" if n_fitted == n_groups else f"; {n_groups - n_fitted:,} had been done before"
         rate = n_fitted / seconds if seconds else 0
         printed.print(f"fitted {n_fitted:,} in {seconds:.1f} s, {rate:,.0f} groups/s{rest}")
     printed.print("wrote " + " and ".join(map(str, files)), soft_wrap=True)
-    if request.criterion:
-        has_answer = fits.drop_null()
-        console.print_choice(has_answer["n_components"].to_numpy(), np.array(has_answer["covariance_type"].to_pylist()))
+
+
+def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
+    """Prints how often which model was chosen: K down, families across."""
+    families = list(dict.fromkeys(covariance_type.tolist()))
+    table = console.plain_table("components", *families)
+    for column in table.columns:
+        column.justify = "right"
+    for k in np.unique(n_components).tolist():
+        of_k = covariance_type[n_components == k]
+        table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
+    console.plain().print("\ngroups by the model chosen", style="bold")
+    console.plain().print(table)

@@ -2,39 +2,20 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import typer
 
-from jaxgmm import job, parts, storage, tables
-from jaxgmm.cli import console, use
+import jaxgmm
+from jaxgmm import job, parts, tables
+from jaxgmm.cli import console, interrupts, use
 from jaxgmm.cli import options as of
 
 
-def info(
-    *,
-    path: Annotated[
-        Path, typer.Argument(help="A table, a directory of fits, or a .safetensors file.", show_default=False)
-    ],
-    by: Annotated[
-        list[str] | None, typer.Option(help="Columns to count the groups of a table by.", metavar="COLUMNS")
-    ] = None,
-    as_json: of.Json = False,
-) -> None:
-    """Say what a table, a directory of fits or a saved file holds.
-
-    Example: `jaxgmm info cells.parquet --by plate,well`
-
-    Example: `jaxgmm info fits`
-    """
-    if path.is_dir():
-        facts = _of_fits(path)
-    elif path.suffix == ".safetensors":
-        facts = _of_saved(path)
-    else:
-        facts = _of_table(path, by or [])
+def info(path: Path, by: list[str], *, as_json: bool) -> None:
+    """Prints what a table, a directory of fits or a saved file holds."""
+    facts = interrupts.interruptible(lambda: _facts(path, by))
     if as_json:
         console.print_json(facts)
         return
@@ -42,6 +23,14 @@ def info(
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _written(value))
     console.plain().print(table)
+
+
+def _facts(path: Path, by: list[str]) -> dict[str, Any]:
+    if path.is_dir():
+        return _of_fits(path)
+    if path.suffix == ".safetensors":
+        return _of_saved(path)
+    return _of_table(path, by)
 
 
 def _of_table(path: Path, by: list[str]) -> dict[str, Any]:
@@ -78,7 +67,7 @@ def _of_fits(directory: Path) -> dict[str, Any]:
 
 def _of_saved(path: Path) -> dict[str, Any]:
     """What a file that `jaxgmm.storage` has written holds."""
-    return storage.info(path)._asdict()
+    return jaxgmm.storage.info(path)._asdict()
 
 
 def _written(value: Any) -> str:

@@ -1,33 +1,15 @@
 """Options that several commands share, and how texts are read."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from jaxgmm import settings
+
 # More values than anyone tries, in one range.
 _MOST_NUMBERS = 1000
-
-
-class Criterion(StrEnum):
-    """What models are chosen by; lower is better."""
-
-    bic = "bic"
-    aic = "aic"
-    aicc = "aicc"
-    icl = "icl"
-    cv = "cv"
-    lrt = "lrt"
-
-
-class Precision(StrEnum):
-    """The floating-point numbers that EM computes with."""
-
-    mixed = "mixed"
-    float32 = "float32"
-    float64 = "float64"
 
 
 Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.", show_default=False)]
@@ -38,6 +20,7 @@ By = Annotated[
 Features = Annotated[
     list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS", show_default=False)
 ]
+Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has filled.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]
 Starts = Annotated[int, typer.Option(help="Starts for every model; the best run is kept.", min=1, metavar="R")]
@@ -47,7 +30,7 @@ Finalists = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of what is drawn.", min=0, max=2**32 - 1, metavar="SEED")]
 Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nats per sample.", min=0, metavar="NATS")]
 MaxIter = Annotated[int, typer.Option(help="Iterations of a run at most.", min=0, max=2**31 - 1, metavar="N")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="mixed: search in float32, finish in float64.")]
+Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of this command was ended.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables, and no progress.")]
 
@@ -73,6 +56,14 @@ def whole_numbers(text: str) -> list[int]:
     return sorted(set(found))
 
 
+def whole_number(text: str) -> int:
+    """A single number of components."""
+    n_components, *others = whole_numbers(text)
+    if others:
+        raise ValueError(f"jaxgmm fit takes one number of components, not {text}; jaxgmm sweep chooses among several.")
+    return n_components
+
+
 def names(text: str) -> list[str]:
     """Names separated by commas, each once."""
     return list(dict.fromkeys(piece.strip() for piece in text.split(",")))
@@ -84,6 +75,18 @@ def ridges(text: str) -> list[float]:
         return list(dict.fromkeys(float(piece) for piece in text.split(",")))
     except ValueError:
         raise ValueError(f"--reg-covar must be numbers such as 1e-6, or 1e-6,1e-3; got {text!r}.") from None
+
+
+def of_runs(starts: int, finalists: int | None, seed: int, tol: float, max_iter: int, precision: str) -> dict[str, Any]:
+    """What `jaxgmm.fit` and `jaxgmm.sweep` are told about runs."""
+    return {
+        "n_init": starts,
+        "n_finalists": finalists,
+        "key": seed,
+        "tol": tol,
+        "max_iter": max_iter,
+        "precision": precision,
+    }
 
 
 def _is_digits(*texts: str) -> bool:

@@ -1,91 +1,62 @@
 """`jaxgmm plot`: pictures of fits."""
 
-from enum import StrEnum
+import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
-import typer
 
 import jaxgmm
-from jaxgmm import files, groups, job, plot, tables
-from jaxgmm.cli import console, options, use
+from jaxgmm import files, groups, job, tables
+from jaxgmm.cli import console, interrupts, use
 from jaxgmm.status import Status
 
 _KINDS = (".png", ".svg", ".pdf")
 
 
-class Kind(StrEnum):
-    """What is drawn."""
-
-    overview = "overview"
-    mixture = "mixture"
-    pairs = "pairs"
-    diagnosis = "diagnosis"
-    criterion = "criterion"
-
-
-class By(StrEnum):
-    """What the groups of an overview are chosen by."""
-
-    status = "status"
-    size = "size"
-    misfit = "misfit"
-
-
-_STATUS = By.status
-
-
-def plot_file(
-    *,
-    kind: Annotated[Kind, typer.Argument(help="What to draw.", show_default=False)],
-    fits: use.Fits,
-    out: Annotated[
-        Path, typer.Option(help="Picture to write: .png, .svg or .pdf.", metavar="FILE", show_default=False)
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="The table that was fitted; all kinds but criterion need it.", metavar="TABLE")
-    ] = None,
-    group: Annotated[
-        list[str] | None,
-        typer.Option(help="One group, such as A7, or plate=1,well=A7; the first by default.", metavar="KEY"),
-    ] = None,
-    by: Annotated[By, typer.Option(help="What the groups of an overview are chosen by.")] = _STATUS,
-    n: Annotated[int, typer.Option("--panels", "-n", help="Groups in an overview.", min=1, metavar="N")] = 24,
-    as_json: options.Json = False,
+def plot(
+    kind: str, fits: Path, out: Path, data: Path | None, group: list[str], by: str, n: int, *, as_json: bool
 ) -> None:
-    """Draw an overview of many fits, or one group's mixture, pairs of features, diagnosis or criterion.
-
-    Example: `jaxgmm plot overview fits --data cells.parquet --by misfit --out worst.png`
-
-    Example: `jaxgmm plot criterion fits --group plate=1,well=A7 --out bic.png`
-
-    The table is read whole. Keys that hold commas are given one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
-    plot criterion` needs the directory of a sweep.
-    """
+    """Draws a picture of fits into a file."""
     use.check_absent(out, _KINDS)
-    if (data is None) != (kind == Kind.criterion):
+    if (data is None) != (kind == "criterion"):
         remedy = "leave out" if data else "give"
         raise ValueError(f"jaxgmm plot {kind} {'takes no' if data else 'needs the fitted'} table; {remedy} --data.")
-    fitted = use.read_fits(fits)
-    b = _numbered(fitted.keys, group or [])
-    drawn = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
-    figure = np.ravel(np.asarray(drawn))[0].figure
-    try:
-        with files.written(out) as file:
-            figure.savefig(file, dpi=150, format=out.suffix[1:])
-    finally:
-        plt.close(figure)
+    if data is None:
+        _models_path(fits)
+    else:
+        tables.column_names(data)
+    fitted = interrupts.interruptible(lambda: use.read_fits(fits))
+    b = _numbered(fitted.keys, group)
+
+    def drawn() -> bytes:
+        figure = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
+        return _as_file(figure, out.suffix[1:])
+
+    picture = interrupts.interruptible(drawn)
+    with use.writing(out), files.written(out) as file:
+        file.write(picture)
     if as_json:
         console.print_json({"file": str(out)})
         return
-    of = "" if kind == Kind.overview else f" of {_name(fitted.keys, b)}"
+    of = "" if kind == "overview" else f" of {_name(fitted.keys, b)}"
     console.plain().print(f"drew the {kind}{of}: {out}", soft_wrap=True)
 
 
-def _of_samples(kind: Kind, fitted: use.Fitted, data: Path, b: int, by: By, n: int) -> Any:
+def _as_file(drawn: Any, kind: str) -> bytes:
+    """The figure of some axes as the content of a file, and closed."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415 (takes long)
+
+    figure, content = np.ravel(np.asarray(drawn))[0].figure, io.BytesIO()
+    try:
+        figure.savefig(content, dpi=150, format=kind)
+    finally:
+        plt.close(figure)
+    return content.getvalue()
+
+
+def _of_samples(kind: str, fitted: use.Fitted, data: Path, b: int, by: str, n: int) -> Any:
     """The kinds of picture that show samples."""
     keys, weights = fitted.keys, fitted.weights
     columns = [*keys.column_names, *fitted.features]
@@ -94,18 +65,18 @@ def _of_samples(kind: Kind, fitted: use.Fitted, data: Path, b: int, by: By, n: i
     same = np.array_equal(samples.n_samples, fitted.table["n_samples"].to_numpy())
     if not same or np.any(use.group_of(samples.keys.cast(keys.schema), keys) != np.arange(keys.num_rows)):
         raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was.")
-    if kind == Kind.overview:
+    if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
-        given = {"by": by.value, "n": n, "names": names, "sample_weight": samples.sample_weight}
-        return plot.overview(samples.x, _result(fitted), **given)
-    own = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture))
-    if np.isnan(own.weights[0]):
+        given = {"by": by, "n": n, "names": names, "sample_weight": samples.sample_weight}
+        return jaxgmm.plot.overview(samples.x, _result(fitted), **given)
+    if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer, but the status {status}; name another group.")
+    own = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture()))
     weight = None if samples.sample_weight is None else samples.sample_weight[b]
-    if kind == Kind.diagnosis:
-        return plot.diagnosis(jaxgmm.diagnose(own, samples.x[b], weight), names=fitted.features)
-    draw = plot.mixture if kind == Kind.mixture else plot.pairs
+    if kind == "diagnosis":
+        return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, samples.x[b], weight), names=fitted.features)
+    draw = jaxgmm.plot.mixture if kind == "mixture" else jaxgmm.plot.pairs
     return draw(own, samples.x[b], names=fitted.features, sample_weight=weight)
 
 
@@ -115,16 +86,21 @@ def _name(keys: pa.Table, row: int) -> str:
 
 def _criterion(directory: Path, fitted: use.Fitted, b: int) -> Any:
     """The criterion of one group's models."""
-    path = directory / "models.parquet"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; jaxgmm sweep writes it, jaxgmm fit does not.")
+    path = _models_path(directory)
     description = job.description_of(path) or {}
     models = tables.read_table(path, tables.column_names(path))
     own = use.group_of(models.select(fitted.keys.column_names), fitted.keys) == b
     table = {name: np.array(models[name].filter(pa.array(own)).to_pylist()) for name in models.column_names}
     numeric = ("reg_covar", description["criterion"])
     table |= {name: table[name].astype(float) for name in numeric} | {"data_set": np.zeros(own.sum(), int)}
-    return plot.criterion(table, description["criterion"])
+    return jaxgmm.plot.criterion(table, description["criterion"])
+
+
+def _models_path(directory: Path) -> Path:
+    path = directory / "models.parquet"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; jaxgmm sweep writes it, jaxgmm fit does not.")
+    return path
 
 
 def _numbered(keys: pa.Table, group: list[str]) -> int:
@@ -155,16 +131,19 @@ def _are_called(column: pa.ChunkedArray, text: str) -> list[bool]:
     ]
 
 
-def _result(fitted: use.Fitted) -> jaxgmm.FitResult:
+def _result(fitted: use.Fitted) -> "jaxgmm.FitResult":
     """The fits as `jaxgmm.fit` would return them, without those of the starts."""
     codes = {status.name: int(status) for status in Status}
     table, none = fitted.table, np.empty((fitted.table.num_rows, 0))
     return jaxgmm.FitResult(
-        mixture=fitted.mixture,
+        mixture=fitted.mixture(),
         log_likelihood=groups.numbers(table["log_likelihood"], "log_likelihood"),
         n_iter=table["n_iter"].to_numpy(),
         status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
         spurious=table["spurious"].to_numpy(),
+        ridge_dominated=table["ridge_dominated"].to_numpy(),
+        start_passed_over=table["start_passed_over"].to_numpy(),
+        ridge=np.full((table.num_rows, len(fitted.features)), np.nan),
         start_log_likelihood=none,
         start_status=none.astype(np.int32),
         start_spurious=none.astype(np.int32),

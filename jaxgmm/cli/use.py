@@ -1,19 +1,16 @@
 """`jaxgmm predict` and `jaxgmm sample`: what fits say of samples, and samples drawn from fits."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pyarrow as pa
-import typer
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
-from jaxgmm.cli import console
-from jaxgmm.cli import options as of
-from jaxgmm.engine.devices import power_of_two_above
+from jaxgmm.cli import console, interrupts
 from jaxgmm.groups import key_codes, numbers
 
 # Samples that are evaluated at a time, and numbers that are drawn at a time.
@@ -21,25 +18,33 @@ _BLOCK = 2**20
 _EVALUATED = 2**18
 _DRAWN = 2**22
 
-Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has filled.", show_default=False)]
-
 
 class Fitted(NamedTuple):
     """The fits of a directory.
 
     Attributes:
         keys: one row for each of B groups, sorted.
-        mixture: weights `(B, K)` and so on; NaN where a group has no answer.
         features: names of the D features.
         weights: name of the column of sample weights, or None.
         table: all of `fits.parquet`.
+        components: all of `components.parquet`.
     """
 
     keys: pa.Table
-    mixture: jaxgmm.Mixture
     features: list[str]
     weights: str | None
     table: pa.Table
+    components: pa.Table
+
+    @property
+    def has_answer(self) -> np.ndarray:
+        """`(B,)`, whether groups have mixtures."""
+        is_first = self.components["component"].to_numpy() == 0
+        return np.isfinite(numbers(self.components["weight"], "weight")[is_first])
+
+    def mixture(self) -> "jaxgmm.Mixture":
+        """Weights `(B, K)` and so on; NaN where a group has no answer. Imports JAX."""
+        return tabular.mixture_of(self.components, self.keys.num_rows, self.features)
 
 
 def read_fits(directory: Path) -> Fitted:
@@ -60,11 +65,10 @@ def read_fits(directory: Path) -> Fitted:
     rows = tables.read_table(components, tables.column_names(components))
     if np.count_nonzero(rows["component"].to_numpy() == 0) != table.num_rows:
         raise ValueError(f"{components} does not hold the groups of {path}; fit again.")
-    mixture = tabular.mixture_of(rows, table.num_rows, description["features"])
     keys = table.select(description["by"])
     # Rows of other tables may have null where those that were fitted could not.
     keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
-    return Fitted(keys, mixture, description["features"], description["weights"], table)
+    return Fitted(keys, description["features"], description["weights"], table, rows)
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -79,47 +83,21 @@ def described(path: Path) -> dict[str, Any]:
     return description
 
 
-def predict_file(
-    *,
-    file: of.Table,
-    fits: Annotated[
-        Path, typer.Option(help="Directory that jaxgmm fit or sweep has filled.", metavar="DIR", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE", show_default=False)],
-    as_json: of.Json = False,
-) -> None:
-    """Name the most probable component of every row of a table.
-
-    Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
-
-    The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
-    of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
-    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a
-    fit. The table is read block by block and may be larger than memory.
-    """
+def predict(file: Path, fits: Path, out: Path, *, as_json: bool) -> None:
+    """Writes the most probable component of every row of a table."""
     check_absent(out, (".parquet",))
-    fitted = read_fits(fits)
-    by, features = fitted.keys.column_names, fitted.features
+    fitted = interrupts.interruptible(lambda: read_fits(fits))
+    by = fitted.keys.column_names
     _check_free(by, ("component", "uncertainty", "log_density"))
-    rows = parts.open_rows(file, [*by, *features])
+    rows = interrupts.interruptible(lambda: parts.open_rows(file, [*by, *fitted.features]))
     schema = fitted.keys.schema
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
     n_rows, n_unknown = 0, 0
-    with tables.written(out, schema) as writer:
-        for block in rows.blocks([*by, *features], size=_BLOCK):
-            keys = _as_fitted(block.select(by), fitted.keys, file)
-            group = group_of(keys, fitted.keys)
-            samples = np.stack([numbers(block[name], name) for name in features], axis=1)
-            group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
-            component, uncertainty, log_density = _evaluated(fitted.mixture, group, samples)
-            predicted = [
-                pa.array(component, pa.int32(), mask=component < 0),
-                pa.array(uncertainty, from_pandas=True),
-                pa.array(log_density, from_pandas=True),
-            ]
-            writer.write_table(pa.table([*keys.columns, *predicted], schema=schema))
-            n_rows, n_unknown = n_rows + len(group), n_unknown + int(np.count_nonzero(component < 0))
+    with writing(out), tables.written(out, schema) as writer:
+        for table in interrupts.each(_predicted(rows, fitted, schema)):
+            writer.write_table(table)
+            n_rows, n_unknown = n_rows + table.num_rows, n_unknown + table["component"].null_count
     if as_json:
         console.print_json({"rows": n_rows, "without_answer": n_unknown, "file": str(out)})
         return
@@ -127,42 +105,32 @@ def predict_file(
     console.plain().print(said, soft_wrap=True)
 
 
-def sample_file(
-    *,
-    fits: Fits,
-    out: Annotated[Path, typer.Option(help="Parquet file to write.", metavar="FILE", show_default=False)],
-    n: Annotated[int, typer.Option("--samples", "-n", help="Samples of every group.", min=1, metavar="N")] = 100,
-    seed: of.Seed = 0,
-    as_json: of.Json = False,
-) -> None:
-    """Draw samples from the mixture of every group.
-
-    Example: `jaxgmm sample fits --samples 100 --out drawn.parquet`
-
-    FILE has N rows for every group that has an answer: the key columns, component (from 0), and the features.
-    """
+def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
+    """Writes samples drawn from the mixture of every group."""
     check_absent(out, (".parquet",))
-    fitted = read_fits(fits)
+    fitted = interrupts.interruptible(lambda: read_fits(fits))
     _check_free([*fitted.keys.column_names, *fitted.features], ("component",))
-    has_answer = np.flatnonzero(np.isfinite(fitted.mixture.weights[:, 0]))
+    has_answer = np.flatnonzero(fitted.has_answer)
     schema = fitted.keys.schema.append(pa.field("component", pa.int32()))
     for name in fitted.features:
         schema = schema.append(pa.field(name, pa.float64()))
-    at_a_time = max(1, _DRAWN // (n * len(fitted.features)))
-    with tables.written(out, schema) as writer:
-        for number, first in enumerate(range(0, len(has_answer), at_a_time)):
-            groups = has_answer[first : first + at_a_time]
-            key = jax.random.fold_in(jax.random.key(seed), number)
-            drawn, component = jaxgmm.sample(key, jaxgmm.Mixture(*(leaf[groups] for leaf in fitted.mixture)), n)
-            columns = [*fitted.keys.take(np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
-            columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
-            writer.write_table(pa.table(columns, schema=schema))
+    with writing(out), tables.written(out, schema) as writer:
+        for table in interrupts.each(_drawn(fitted, has_answer, n, seed, schema)):
+            writer.write_table(table)
     n_without = fitted.keys.num_rows - len(has_answer)
     if as_json:
         console.print_json({"groups": len(has_answer), "without_answer": n_without, "file": str(out)})
         return
     said = f"{len(has_answer):,} groups, {n:,} samples each; {n_without:,} groups without an answer; wrote {out}"
     console.plain().print(said, soft_wrap=True)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """While a file is written, which was not there before, an interrupt leaves it whole or not at all."""
+    interrupts.keeps(lambda: f"{out} was written." if out.exists() else "nothing was written.")
+    with interrupts.unwinding():
+        yield
 
 
 def check_absent(out: Path, kinds: Sequence[str]) -> None:
@@ -212,8 +180,42 @@ def group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
     return np.where(of_known[place] == wanted, place, -1)
 
 
+def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[pa.Table]:
+    """What is said of the rows of a table, block after block."""
+    console.keep_programs()
+    by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
+    for block in rows.blocks([*by, *features], size=_BLOCK):
+        keys = _as_fitted(block.select(by), fitted.keys, rows.path)
+        group = group_of(keys, fitted.keys)
+        samples = np.stack([numbers(block[name], name) for name in features], axis=1)
+        group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
+        component, uncertainty, log_density = _evaluated(mixture, group, samples)
+        predicted = [
+            pa.array(component, pa.int32(), mask=component < 0),
+            pa.array(uncertainty, from_pandas=True),
+            pa.array(log_density, from_pandas=True),
+        ]
+        yield pa.table([*keys.columns, *predicted], schema=schema)
+
+
+def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Samples of the groups that have an answer, some groups at a time."""
+    import jax  # noqa: PLC0415 (takes long)
+
+    console.keep_programs()
+    mixture = fitted.mixture()
+    at_a_time = max(1, _DRAWN // (n * len(fitted.features)))
+    for number, first in enumerate(range(0, len(has_answer), at_a_time)):
+        groups = has_answer[first : first + at_a_time]
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        drawn, component = jaxgmm.sample(key, jaxgmm.Mixture(*(leaf[groups] for leaf in mixture)), n)
+        columns = [*fitted.keys.take(np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
+        columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
+        yield pa.table(columns, schema=schema)
+
+
 def _evaluated(
-    mixture: jaxgmm.Mixture, group: np.ndarray, samples: np.ndarray
+    mixture: "jaxgmm.Mixture", group: np.ndarray, samples: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Component, uncertainty and log-density of every sample under its group's mixture; -1 and NaN for group -1."""
     component = np.full(len(group), -1)
@@ -241,7 +243,7 @@ def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
         most = max(1, _EVALUATED // n)
         for start in range(0, len(members), most):
             some = members[start : start + most]
-            size = power_of_two_above(len(some))
+            size = 1 << (len(some) - 1).bit_length()
             some = np.concatenate([some, np.repeat(some[:1], size - len(some))])
             is_own = np.arange(n) < lengths[some][:, None]
             is_own[min(len(members) - start, most) :] = False

@@ -1,0 +1,296 @@
+"""What commands and options there are. What does a command's work is imported when it is given, and not before."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from jaxgmm import settings
+from jaxgmm.cli import console
+from jaxgmm.cli import options as of
+
+_FAMILIES = ", ".join(settings.FAMILIES)
+_ParquetOut = Annotated[Path, typer.Option("--out", help="Parquet file to write.", metavar="FILE", show_default=False)]
+
+app = typer.Typer(
+    name="jaxgmm",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def _root(
+    version: console.Version = False,
+) -> None:
+    """Gaussian mixtures in bulk: thousands to millions of fits in one call.
+
+    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` found something wrong; 2 misuse, said
+    in one line; 130 interrupted.
+    """
+
+
+@app.command("fit")
+def _fit(
+    *,
+    file: of.Table,
+    by: of.By,
+    features: of.Features,
+    components: Annotated[str, typer.Option(help="Number of components.", metavar="K", show_default=False)],
+    out: of.Out,
+    covariance: Annotated[str, typer.Option(help=f"Family of covariances: {_FAMILIES}.", metavar="FAMILY")] = "full",
+    starts: of.Starts = 10,
+    finalists: of.Finalists = None,
+    seed: of.Seed = 0,
+    tol: of.Tol = 1e-5,
+    max_iter: of.MaxIter = 1000,
+    reg_covar: Annotated[
+        float,
+        typer.Option(help="Ridge on variances, as a fraction of the group's own variance.", min=0, metavar="RATIO"),
+    ] = 1e-6,
+    weights: of.Weights = None,
+    precision: of.Precision = "mixed",
+    resume: of.Resume = False,
+    as_json: of.Json = False,
+) -> None:
+    """Fit a mixture to every group of a table.
+
+    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
+
+    Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
+
+    `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
+    n_iter, spurious (components that are spikes), status, and explanation, a sentence that says what the status means.
+
+    `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
+    mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
+    covariance matrix: covariance_F_F, and covariance_G_F where --features names F before G.
+
+    A fit without an answer has nulls, and its status says why. `jaxgmm sweep` chooses the number of components.
+
+    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, which the tables say of each; 2 misuse; 130 interrupted.
+
+    Parquet files may be larger than memory: they are read in parts of whole groups. If the rows are not in the order of
+    their keys, they are first sorted into files in DIR, which takes as much room there. Each part that is done is kept:
+    after an interrupt, or anything worse, the same command with `--resume` goes on.
+
+    Compiled programs are kept for the next time, in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or
+    where JAX_COMPILATION_CACHE_DIR says.
+    """
+    from jaxgmm.cli import fit
+
+    models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
+    request = fit.requested(file, by, features, weights, "fit", models, options)
+    if not fit.run(request, out, resume=resume, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command("sweep")
+def _sweep(
+    *,
+    file: of.Table,
+    by: of.By,
+    features: of.Features,
+    out: of.Out,
+    components: Annotated[
+        str, typer.Option(help="Numbers of components to choose from, such as 1-6, or 2,4,8.", metavar="K")
+    ] = "1-6",
+    covariance: Annotated[
+        str, typer.Option(help=f"Families of covariances to choose from: {_FAMILIES}.", metavar="FAMILIES")
+    ] = "full",
+    criterion: Annotated[settings.Criterion, typer.Option(help="What to choose by.")] = "bic",
+    starts: of.Starts = 10,
+    finalists: of.Finalists = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many K that were no better.", min=1, metavar="N")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Add a start that splits a component of the K before.")
+    ] = False,
+    folds: Annotated[int, typer.Option(help="Folds of the criterion cv.", min=2, metavar="N")] = 5,
+    seed: of.Seed = 0,
+    tol: of.Tol = 1e-5,
+    max_iter: of.MaxIter = 1000,
+    reg_covar: Annotated[
+        str, typer.Option(help="Ridges on variances, as fractions of the group's own variance.", metavar="RATIOS")
+    ] = "1e-6",
+    weights: of.Weights = None,
+    precision: of.Precision = "mixed",
+    resume: of.Resume = False,
+    as_json: of.Json = False,
+) -> None:
+    """Fit several mixtures to every group of a table, and choose among them.
+
+    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
+
+    Example: `jaxgmm sweep cells.parquet --by plate,well --features red,green --components 1-6 --covariance full,diag
+    --criterion bic --out fits`
+
+    `DIR/fits.parquet` and `DIR/components.parquet` are those of `jaxgmm fit`; fits.parquet also has what was chosen for
+    every group: n_components, covariance_type and the criterion. If axis-aligned families and others are tried
+    together, all components have covariances.
+
+    `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
+    covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
+    (components that are spikes), n_agreeing (starts that led to the same optimum), start_passed_over and passed_over
+    (whether a start, or this model, is better by its number but degenerate or with spikes), and chosen.
+
+    Large files, `--resume`, compiled programs and exit codes are those of `jaxgmm fit`.
+    """
+    from jaxgmm.cli import fit
+
+    models = {
+        "n_components": of.whole_numbers(components),
+        "covariance_type": of.names(covariance),
+        "reg_covar": of.ridges(reg_covar),
+        "criterion": criterion,
+        "patience": patience,
+        "split": split,
+        "n_folds": folds,
+    }
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
+    request = fit.requested(file, by, features, weights, "sweep", models, options)
+    if not fit.run(request, out, resume=resume, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command("predict")
+def _predict(
+    *,
+    file: of.Table,
+    fits: Annotated[
+        Path, typer.Option(help="Directory that jaxgmm fit or sweep has filled.", metavar="DIR", show_default=False)
+    ],
+    out: _ParquetOut,
+    as_json: of.Json = False,
+) -> None:
+    """Name the most probable component of every row of a table.
+
+    Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
+
+    The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
+    of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
+    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a
+    fit. The table is read block by block and may be larger than memory.
+    """
+    from jaxgmm.cli import use
+
+    use.predict(file, fits, out, as_json=as_json)
+
+
+@app.command("sample")
+def _sample(
+    *,
+    fits: of.Fits,
+    out: _ParquetOut,
+    n: Annotated[int, typer.Option("--samples", "-n", help="Samples of every group.", min=1, metavar="N")] = 100,
+    seed: of.Seed = 0,
+    as_json: of.Json = False,
+) -> None:
+    """Draw samples from the mixture of every group.
+
+    Example: `jaxgmm sample fits --samples 100 --out drawn.parquet`
+
+    FILE has N rows for every group that has an answer: the key columns, component (from 0), and the features.
+    """
+    from jaxgmm.cli import use
+
+    use.sample(fits, out, n, seed, as_json=as_json)
+
+
+@app.command("plot")
+def _plot(
+    *,
+    kind: Annotated[
+        Literal["overview", "mixture", "pairs", "diagnosis", "criterion"],
+        typer.Argument(help="What to draw.", show_default=False),
+    ],
+    fits: of.Fits,
+    out: Annotated[
+        Path, typer.Option(help="Picture to write: .png, .svg or .pdf.", metavar="FILE", show_default=False)
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="The table that was fitted; all kinds but criterion need it.", metavar="TABLE")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="One group, such as A7, or plate=1,well=A7; the first by default.", metavar="KEY"),
+    ] = None,
+    by: Annotated[
+        Literal["status", "size", "misfit"], typer.Option(help="What the groups of an overview are chosen by.")
+    ] = "status",
+    n: Annotated[int, typer.Option("--panels", "-n", help="Groups in an overview.", min=1, metavar="N")] = 24,
+    as_json: of.Json = False,
+) -> None:
+    """Draw an overview of many fits, or one group's mixture, pairs of features, diagnosis or criterion.
+
+    Example: `jaxgmm plot overview fits --data cells.parquet --by misfit --out worst.png`
+
+    Example: `jaxgmm plot criterion fits --group plate=1,well=A7 --out bic.png`
+
+    The table is read whole. Keys that hold commas are given one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
+    plot criterion` needs the directory of a sweep.
+    """
+    from jaxgmm.cli import pictures
+
+    pictures.plot(kind, fits, out, data, group or [], by, n, as_json=as_json)
+
+
+@app.command("info")
+def _info(
+    *,
+    path: Annotated[
+        Path, typer.Argument(help="A table, a directory of fits, or a .safetensors file.", show_default=False)
+    ],
+    by: Annotated[
+        list[str] | None, typer.Option(help="Columns to count the groups of a table by.", metavar="COLUMNS")
+    ] = None,
+    as_json: of.Json = False,
+) -> None:
+    """Say what a table, a directory of fits or a saved file holds.
+
+    Example: `jaxgmm info cells.parquet --by plate,well`
+
+    Example: `jaxgmm info fits`
+    """
+    from jaxgmm.cli import info
+
+    info.info(path, by or [], as_json=as_json)
+
+
+@app.command("demo")
+def _demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Directory for tables and pictures, new or empty.", metavar="DIR")] = Path(
+        "jaxgmm-demo"
+    ),
+) -> None:
+    """Choose a mixture for each of 384 wells of made-up cells, and draw what came out.
+
+    Example: `jaxgmm demo --out demo`
+
+    Every command is shown as you would type it. Three wells are spoilt, to show what becomes of them.
+    """
+    from jaxgmm.cli import demo
+
+    demo.demo(out, lambda words: app(args=words, prog_name="jaxgmm", standalone_mode=False))
+
+
+@app.command("doctor")
+def _doctor(*, as_json: of.Json = False) -> None:
+    """Test this machine: versions, devices, whether fits are right, and how fast they are.
+
+    Example: `jaxgmm doctor`
+
+    The test takes five seconds. The first time, programs are compiled, which may take a minute more, and is given up
+    after two. Exit code 1 if something is wrong, or not done in that time.
+    """
+    began = time.perf_counter()
+    from jaxgmm.cli import doctor, interrupts
+
+    if not interrupts.interruptible(lambda: doctor.doctor(began, as_json=as_json)):
+        raise typer.Exit(1)
