@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-optima bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -39,6 +39,9 @@ bench-spikes: $(READY)
 
 bench-optima: $(READY)
 	$(BIN)/python -m benchmarks.optima
+
+bench-honesty: $(READY)
+	$(BIN)/python -m benchmarks.honesty
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

@@ -13,7 +13,7 @@ import pytest
 from reference import em
 
 import jaxgmm
-from benchmarks import compilation, gpu, optima, outcome, reference, report, run, scikit, targets
+from benchmarks import compilation, gpu, honesty, optima, outcome, reference, report, run, scikit, targets
 from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
@@ -156,6 +156,34 @@ def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
     text = report.tables(report.Results([file]))
     assert "Ten starts on all 12 data sets of `converge-2d`" in text
     assert "5 finalists reach the optimum of all of them for 100% of the data sets" in text
+
+
+@pytest.mark.slow
+def test_what_fits_have_left_grows_with_their_tolerance_and_ends_with_it():
+    stacks = [honesty.Stack(2, 3, 112, "tied")]
+    loose = honesty.measured(stacks, 8, {"tol": 1e-3})
+    tight = honesty.measured(stacks, 8, {"tol": honesty.LIMIT_TOL, "max_iter": 50_000})
+    for results in (loose, tight):
+        rows = results["rows"]
+        assert rows["all"]["n_fits"] == rows["tied"]["n_fits"] == 8
+        assert [rows[name]["n_fits"] for name in honesty.SEPARATIONS] == [2, 2, 2, 2]
+        assert rows["all"]["n_judged"] == rows["all"]["n_converged"] - rows["all"]["n_limit_unsound"] > 4
+        assert rows["all"]["n_compared_with_one"] == 8
+    assert loose["rows"]["all"]["left"]["1"] > 1e-3
+    assert loose["rows"]["all"]["share_with_more_left"]["1e-06"] > 0
+    assert abs(tight["rows"]["all"]["left"]["1"]) < 1e-9
+    assert tight["rows"]["all"]["share_bic_falls"] == 0
+    header, columns, first, *_ = honesty.table(loose)
+    assert "have left" in header
+    assert columns.split()[0] == "judged"
+    assert first.split()[0] == "all"
+
+
+def test_fits_that_do_not_converge_are_not_judged():
+    results = honesty.measured([honesty.Stack(1, 2, 112, "diag")], 3, {"max_iter": 0})
+    assert results["rows"]["all"]["n_converged"] == results["rows"]["all"]["n_judged"] == 0
+    assert results["rows"]["all"]["left"]["1"] is None
+    assert "0 of 3" in honesty.table(results)[2]
 
 
 def test_report_tells_what_a_first_fit_takes(tmp_path):
