@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxgmm.status import Status
     from jaxgmm.sweeping import Sweep, sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Bootstrap",
     "Diagnosis",

@@ -29,8 +29,10 @@ class GroupFits(NamedTuple):
 
     Attributes:
         fits: a row for each group, sorted by key: the key columns, `n_samples`, what was chosen if there was a choice
-            (`n_components`, `covariance_type` and the criterion), `log_likelihood` (nats), `n_iter`, `spurious`
-            (components that are spikes), `status`, and `explanation`, a sentence that says what the status means.
+            (`n_components`, `covariance_type`, `at_largest_k`, whether no larger K was tried, and the criterion),
+            `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (how many components are; see
+            `jaxgmm.FitResult`), `start_passed_over`, `status`, and `explanation`, a sentence that says what the status
+            means.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
             for every feature F, and `variance_F` (families `"diag"` and `"spherical"` only) or the lower triangle of
             the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G.

@@ -68,7 +68,7 @@ def drawn(mixture: Mixture, n_samples: int = 200) -> np.ndarray:
 
 
 def table(**changed: Any) -> dict[str, np.ndarray]:
-    """Of a sweep over two data sets, two families and K = 1…3; the last model has spikes."""
+    """Of a sweep over two data sets, two families and K = 1…3; the last model has spurious components."""
     columns = {
         "data_set": np.repeat([0, 1], 6),
         "n_components": np.tile([1, 1, 2, 2, 3, 3], 2),
@@ -377,14 +377,14 @@ def test_every_family_has_a_line_with_its_own_colour_marker_and_style() -> None:
     assert ax.get_ylabel() == "BIC (lower is better)"
 
 
-def test_the_chosen_model_has_a_ring_and_spikes_are_hollow() -> None:
+def test_the_chosen_model_has_a_ring_and_spurious_ones_are_hollow() -> None:
     ax = plot.criterion(table())
     (ring,) = (drawn for drawn in ax.lines if drawn.get_markeredgecolor() == EMPHASIS)
     np.testing.assert_array_equal(ring.get_xydata(), [[2, 60]])
     hollow = [drawn.get_xydata().tolist() for drawn in ax.lines if drawn.get_markerfacecolor() == "white"]
     assert hollow == [[], [[3.0, 40.0]]]
     keys = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert keys == ["full", "diag", "spikes or degenerate", "chosen"]
+    assert keys == ["full", "diag", "spurious or degenerate", "chosen"]
 
 
 def test_ridges_have_lines_of_their_own_and_missing_values_none() -> None:
@@ -432,7 +432,7 @@ def titles(axes: np.ndarray) -> list[str]:
 def test_by_status_takes_some_of_each_the_worst_first() -> None:
     x, result = many_fits()
     assert titles(plot.overview(x, result, n=5)) == ["6", "3", "5", "2", "7"]
-    # Among those that converged, the one with a spike first.
+    # Among those that converged, the one with a spurious component first.
     assert titles(plot.overview(x, result, n=20)) == ["6", "3", "5", "2", "7", "0", "1", "4"]
     stack, fits = np.stack([x[7]] * 40), jaxgmm_fits(40, status=np.repeat([0, 1], [39, 1]))
     assert titles(plot.overview(stack, fits, n=4)) == ["39", "0", "19", "38"]
@@ -447,7 +447,7 @@ def test_by_size_goes_from_the_smallest_to_the_largest() -> None:
     x, result = many_fits()
     axes = plot.overview(x[::-1], result, by="size", n=3)
     assert titles(axes) == ["7", "3", "0"]
-    assert [panel.get_xlabel() for panel in axes] == ["N = 10, 1 spike", "N = 50", "N = 80"]
+    assert [panel.get_xlabel() for panel in axes] == ["N = 10, 1 spurious", "N = 50", "N = 80"]
 
 
 def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() -> None:
@@ -472,7 +472,7 @@ def test_fits_without_answer_are_hatched_and_named(n_features: int) -> None:
     assert named == ["MAX_ITER", "NONFINITE", "DEGENERATE", "TOO_FEW_SAMPLES"]
     assert [panel.patch.get_hatch() is not None for panel in axes] == (result.status >= 2).tolist()
     assert [panel.get_title() for panel in axes] == list("abcdefgh")
-    assert axes[2].get_xlabel() == "N = 30, 2 spikes"
+    assert axes[2].get_xlabel() == "N = 30, 2 spurious"
 
 
 def test_a_real_result_is_drawn() -> None:

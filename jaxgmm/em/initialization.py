@@ -30,8 +30,8 @@ FORGY = 2
 POLISHED = 4
 LLOYD_ITERATIONS = 10
 
-# A cluster of one sample has no covariance, and EM seldom leaves the spike that it makes. So the first covariances are
-# drawn towards the pooled one, with this share of a component's fair number of samples as weight.
+# A cluster of one sample has no covariance, and EM seldom leaves the optimum that it makes. So the first covariances
+# are drawn towards the pooled one, with this share of a component's fair number of samples as weight.
 SHRINKAGE = 0.1
 
 # Most candidates that a greedy seed is chosen from. Their number grows with log K, but as many are drawn for every K:

@@ -17,8 +17,8 @@ from jaxgmm.sweeping import LEVEL, LRT
 def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0, ax: Axes | None = None) -> Axes:
     """Draws a criterion against K for one data set, with a line for each family (and ridge, if there are several).
 
-    The chosen model has a ring. Models that are degenerate or have spikes, which are chosen only where there is no
-    sound one, are hollow.
+    The chosen model has a ring. Models that are degenerate or have spurious components, which do not count in their
+    favour, are hollow.
 
     Args:
         sweep_or_table: a `Sweep`, or its table.
@@ -51,7 +51,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
         _draw_line(ax, number, table["n_components"][of_kind], table[criterion][of_kind], hollow[of_kind], label)
     handles, _ = ax.get_legend_handles_labels()
     if np.any(hollow & np.isfinite(table[criterion])):
-        handles.append(_key("o", "spikes or degenerate", markerfacecolor="white", markeredgecolor=INK))
+        handles.append(_key("o", "spurious or degenerate", markerfacecolor="white", markeredgecolor=INK))
     chosen = np.flatnonzero(table["chosen"] & np.isfinite(table[criterion]))
     for row in chosen:
         at = (table["n_components"][row], table[criterion][row])

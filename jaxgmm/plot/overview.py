@@ -37,8 +37,8 @@ def overview(
         x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
         result: a `FitResult` of these, or a `Sweep`.
         by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
-            the most spikes and others evenly from first to last; `"size"` goes from the smallest data set to the
-            largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be uniform, those
+            the most spurious components and others evenly from first to last; `"size"` goes from the smallest data set
+            to the largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be uniform, those
             with the least p-value first (see `jaxgmm.diagnose`). Distances from uniform would not do: few samples are
             far from it by chance.
         n: how many, at most.
@@ -85,7 +85,7 @@ def overview(
         if found is not None and np.isfinite(found.p_values[b]).all():
             line += f", p = {found.p_values[b].min():.1g}"
         if result.spurious[b]:
-            line += f", {result.spurious[b]} spike{'s' if result.spurious[b] > 1 else ''}"
+            line += f", {result.spurious[b]} spurious"
         panel.set_xlabel(line, fontsize="small", labelpad=3)
     return axes
 
