@@ -7,10 +7,8 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 import typer
 from code_blocks import FENCE, blocks, run_blocks
@@ -32,14 +30,9 @@ EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["op
 
 
 @pytest.fixture
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder; and what a page tells JAX about its cache is forgotten afterwards."""
-    names = [name for name in jax.config.values if "compilation_cache" in name or "persistent_cache" in name]
-    before = {name: getattr(jax.config, name) for name in names}
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder. What a page tells JAX about its cache is forgotten, as the settings of every test are."""
     monkeypatch.chdir(tmp_path)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def commands(block: str) -> list[list[str]]:
