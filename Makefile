@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ bench-targets: $(READY)
 
 bench-compilation: $(READY)
 	$(BIN)/python -m benchmarks.compilation
+
+bench-serving: $(READY)
+	$(BIN)/python -m benchmarks.serving
 
 bench-sweep: $(READY)
 	$(BIN)/python -m benchmarks.sweeps

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from jaxgmm import plot as plot
     from jaxgmm import sklearn as sklearn
     from jaxgmm import storage as storage
+    from jaxgmm.density import log_prob, predict, responsibilities
     from jaxgmm.diagnosis import Diagnosis, diagnose
     from jaxgmm.engine.programs import keep_programs
     from jaxgmm.fitting import FitResult, fit
-    from jaxgmm.mixture import Mixture, log_prob, predict, responsibilities, sample
+    from jaxgmm.mixture import Mixture
     from jaxgmm.resampling import Bootstrap, bootstrap
+    from jaxgmm.sampling import sample
     from jaxgmm.status import Status
     from jaxgmm.sweeping import Sweep, sweep
 
@@ -45,11 +47,13 @@ __all__ = [
 
 # No module has the name of something in it: importing the one would replace the other.
 _NAMES_OF = {
+    "density": ("log_prob", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.programs": ("keep_programs",),
     "fitting": ("FitResult", "fit"),
-    "mixture": ("Mixture", "log_prob", "predict", "responsibilities", "sample"),
+    "mixture": ("Mixture",),
     "resampling": ("Bootstrap", "bootstrap"),
+    "sampling": ("sample",),
     "status": ("Status",),
     "sweeping": ("Sweep", "sweep"),
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
+from jaxgmm.engine.arrays import holds_integers, numeric, refuse_traced
 from jaxgmm.engine.batch import Batch, per_sample
 from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.settings import is_integer
@@ -52,19 +53,20 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
                 f"got {init!r}."
             )
         return init, None
+    # That of another fit, which stands above this module.
+    init = getattr(init, "mixture", init)
     if isinstance(init, Mixture):
         return "mixture", checked_mixture(init, data, n_components, covariance_type)
     if init is None:
         raise ValueError("init must be a name, a Mixture, responsibilities or labels; got None.")
-    first = np.asarray(init[0]) if isinstance(init, (list, tuple)) and len(init) else np.asarray(init)
-    if first.dtype.kind in "iub":
-        labels = per_sample(init, data, "init (labels)").astype(np.int32)
+    if holds_integers(init[0] if isinstance(init, (list, tuple)) and len(init) else init, "init"):
+        labels = per_sample(init, data, "init (labels)")
         if labels.size and (labels.min() < 0 or labels.max() >= n_components):
             raise ValueError(
-                f"init (labels) must be numbered from 0 to {n_components - 1}; they run from {labels.min()} to "
-                f"{labels.max()}."
+                f"init (labels) must be numbered from 0 to {n_components - 1}; they run from {labels.min():.0f} to "
+                f"{labels.max():.0f}."
             )
-        return "labels", labels
+        return "labels", labels.astype(np.int32)
     rows = per_sample(init, data, "init (responsibilities)", (int(n_components),))
     if np.any(rows < 0):
         raise ValueError(f"init (responsibilities) must not be negative; the least is {np.nanmin(rows)}.")
@@ -74,7 +76,8 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
 def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
     """Explicit parameters, one mixture for each data set."""
     n_features = data.samples.shape[1]
-    init = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in init))
+    leaves = (numeric(leaf, f"init.{name}") for name, leaf in zip(Mixture._fields, init, strict=True))
+    init = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in leaves))
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
     trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
     is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
@@ -97,8 +100,47 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
     )
 
 
+def numeric_mixture(mixture: Mixture) -> Mixture:
+    """A mixture of NumPy arrays of float32 or float64."""
+    return Mixture(*(numeric(leaf, f"mixture.{name}") for name, leaf in zip(Mixture._fields, mixture, strict=True)))
+
+
+def check_mixture(mixture: Mixture, x: tuple[int, ...] | None, remedy: str = "") -> None:
+    """Raises ValueError unless the arrays of a mixture belong together, and to samples of a shape `(…, N, D)`."""
+    weights, means, covariances = (leaf.shape for leaf in mixture)
+    n_features = means[-1] if means else 0
+    if not weights or weights[-1] == 0 or n_features == 0 or means[:-1] != weights:
+        belongs = False
+    else:
+        belongs = covariances in (means, (*means, n_features))
+    if not belongs:
+        raise ValueError(
+            "mixture must have weights (…, K), means (…, K, D) and covariances (…, K, D, D) or variances (…, K, D); "
+            f"its shapes are {weights}, {means} and {covariances}."
+        )
+    if x is None:
+        return
+    if len(x) < 2 or x[-1] != n_features:
+        raise ValueError(
+            f"x must be (…, N, {n_features}), with as many features as the mixture; it has shape {x}.{remedy}"
+        )
+    if len(x) > 2 and len(weights) > 1 and x[:-2] != weights[:-1]:
+        raise ValueError(
+            f"x must be (N, {n_features}), or begin with the axes {weights[:-1]} of the mixtures, one data set for "
+            f"each; it has shape {x}."
+        )
+
+
 def checked_key(key: Any) -> jax.Array | np.int64:
     """A random key, or a seed that becomes one on the device."""
+    refuse_traced(key, "key")
+    # In a user's own program even what is known becomes part of it.
+    refuse_traced(jax.device_put(np.int32(0)), "the function that calls this")
+    return random_key(key)
+
+
+def random_key(key: Any) -> jax.Array | np.int64:
+    """The same, where JAX may trace the key."""
     if is_integer(key) and -(2**63) <= int(key) < 2**63:
         return np.int64(key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():

@@ -22,7 +22,7 @@ from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.kernels import QUICKLY
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.program import Layout, Models, Options, Program
 from jaxgmm.runs import DataSets, form_of, score_of
 from jaxgmm.search import ROUNDING, all_runs
@@ -176,12 +176,14 @@ def _whole(best: _Best) -> ChunkFits:
 def _scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
     """The same where weights are so many powers of two larger."""
     exponents = np.repeat(exponents, len(fits.log_likelihood) // len(exponents))
-    return fits._replace(
-        log_likelihood=np.ldexp(fits.log_likelihood, exponents),
-        bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
-        start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
-        history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
-    )
+    # A sum of such weights may be none that float64 has.
+    with np.errstate(over="ignore", under="ignore"):
+        return fits._replace(
+            log_likelihood=np.ldexp(fits.log_likelihood, exponents),
+            bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
+            start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
+            history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
+        )
 
 
 def _statuses_of_too_few(
@@ -320,7 +322,7 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
 
     if init == "mixture":
         explicit = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
-        explicit = _without_absent(jax.vmap(to_standard)(explicit, form(0).units))
+        explicit = jax.vmap(with_harmless_absent)(jax.vmap(to_standard)(explicit, form(0).units))
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
     if init in ("labels", "responsibilities"):
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
@@ -345,23 +347,13 @@ def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixtur
     """Starts `(C, M, R, K, …)`, the last of each fit replaced by a mixture in data units unless that is NaN."""
     last = jax.tree.map(lambda leaf, own: leaf.reshape(own[:, :, 0].shape), last, starts)
     is_given = jnp.all(jnp.isfinite(last.weights), axis=-1)
-    last = _without_absent(jax.vmap(jax.vmap(to_standard))(last, units))
+    last = jax.vmap(jax.vmap(with_harmless_absent))(jax.vmap(jax.vmap(to_standard))(last, units))
 
     def replaced(own: Array, new: Array) -> Array:
         given = is_given.reshape(*is_given.shape, *[1] * (own.ndim - 3))
         return own.at[:, :, -1].set(jnp.where(given, new, own[:, :, -1]))
 
     return jax.tree.map(replaced, starts, last)
-
-
-def _without_absent(mixture: Mixture) -> Mixture:
-    """Components of weight 0 where EM has absent ones, and as wide: mean 0 and unit variances."""
-    present = mixture.weights[..., None] != 0
-    means = jnp.where(present, mixture.means, 0.0)
-    if mixture.is_diagonal:
-        return mixture._replace(means=means, covariances=jnp.where(present, mixture.covariances, 1.0))
-    identity = jnp.broadcast_to(jnp.eye(mixture.n_features), mixture.covariances.shape)
-    return mixture._replace(means=means, covariances=jnp.where(present[..., None], mixture.covariances, identity))
 
 
 @functools.partial(jax.jit, compiler_options=QUICKLY)

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgmm.arguments import checked_weights
+from jaxgmm.arguments import checked_weights, numeric_mixture
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, as_mixture, with_harmless_absent
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22
@@ -121,14 +121,14 @@ class Diagnosis(NamedTuple):
         return Diagnosis(*of_one)
 
 
-def diagnose(mixture: Mixture, x: Any, sample_weight: Any = None) -> Diagnosis:
+def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:
     """Checks mixtures against data: residuals, effective counts, separation, uncertainty of assignments.
 
     Thousands of fits take one call. A data set's answer depends on that data set alone, and bad data do not raise. Of a
     single data set, N K D numbers are held several times over: of millions of samples, check some.
 
     Args:
-        mixture: of each data set, with batch axis `(B, K, …)`, or one for all.
+        mixture: of each data set, with batch axis `(B, K, …)`, or one for all; or the result of a fit.
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`. Samples that the
             mixture was not fitted to give honest p-values.
         sample_weight: not negative, shaped as `x` without its last axis. Samples of weight 0 have residuals, but no
@@ -174,9 +174,9 @@ def diagnose(mixture: Mixture, x: Any, sample_weight: Any = None) -> Diagnosis:
     return _laid_out(found, data)
 
 
-def _checked(mixture: Mixture, data: Batch) -> Mixture:
+def _checked(mixture: Any, data: Batch) -> Mixture:
     """Float64 mixtures `(B, …)`, one for each data set."""
-    mixture = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in mixture))
+    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in numeric_mixture(as_mixture(mixture))))
     b, d = data.n_data_sets, data.samples.shape[1]
     k = mixture.weights.shape[-1] if mixture.weights.ndim else 0
     allowed = [(k,)] if data.is_single else [(k,), (b, k)]
@@ -255,7 +255,7 @@ def _at_samples(
     mixture: Mixture, x: Float[Array, "n d"]
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"], Float[Array, "n k"]]:
     """Of one data set, the transform of Rosenblatt, marginal distribution functions, and responsibilities."""
-    mixture = _with_harmless_absent(mixture)
+    mixture = with_harmless_absent(mixture)
     centred = x[None, :, :] - mixture.means[:, None, :]
     if mixture.is_diagonal:
         own = scales = jnp.sqrt(mixture.covariances)
@@ -279,7 +279,7 @@ def _at_samples(
 def _separation(mixture: Mixture) -> Float[Array, "k k"]:
     """Bhattacharyya distances, ⅛ Δᵀ Σ̄⁻¹ Δ + ½ log(|Σ̄| / √(|Σ_i| |Σ_j|)) with Δ = μ_i - μ_j and Σ̄ = (Σ_i + Σ_j) / 2."""
     is_absent = mixture.weights == 0
-    mixture = _with_harmless_absent(mixture)
+    mixture = with_harmless_absent(mixture)
     means, covariances = mixture.means, mixture.covariances
     apart = means[:, None] - means[None, :]
     between = 0.5 * (covariances[:, None] + covariances[None, :])
@@ -293,17 +293,6 @@ def _separation(mixture: Mixture) -> Float[Array, "k k"]:
     distance = 0.125 * jnp.sum(whitened * whitened, axis=-1)
     distance += 0.5 * (log_between - 0.5 * (log_own[:, None] + log_own[None, :]))
     return jnp.where(is_absent[:, None] | is_absent[None, :], jnp.nan, distance)
-
-
-def _with_harmless_absent(mixture: Mixture) -> Mixture:
-    """One mixture whose absent components, whatever they were, are standard normal."""
-    is_absent = (mixture.weights == 0).reshape(-1, *[1] * (mixture.covariances.ndim - 1))
-    unit = jnp.ones((1, 1)) if mixture.is_diagonal else jnp.eye(mixture.n_features)[None]
-    return Mixture(
-        weights=mixture.weights,
-        means=jnp.where((mixture.weights == 0)[:, None], 0.0, mixture.means),
-        covariances=jnp.where(is_absent, unit.astype(mixture.covariances.dtype), mixture.covariances),
-    )
 
 
 def _radius(pit: np.ndarray) -> np.ndarray:

@@ -1,31 +1,36 @@
-"""Gaussian mixtures: their parameters, density, responsibilities and samples.
+"""Gaussian mixtures: their parameters, the density of one of them, and samples drawn from it.
 
 The density of a mixture of K Gaussians in D dimensions is
 
     p(x) = Σ_k w_k N(x | μ_k, Σ_k),    log N(x | μ, Σ) = -½ [D log 2π + log|Σ| + (x - μ)ᵀ Σ⁻¹ (x - μ)].
 
 Here every sample is centred on every mean, which is accurate for any mixture. EM itself has a faster form of the same
-density, for standardised data (`jaxgmm.em.expectation`).
+density, for standardised data (`jaxgmm.em.expectation`). What users call, for many mixtures and samples, is in
+`jaxgmm.density`.
 """
 
-import functools
-import inspect
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
+from jaxgmm.reductions import sum_over
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.
     Floats = Any
 else:
     Floats = Float[Array | np.ndarray, "..."]
+
+# Rows of a whitening matrix that are multiplied together.
+_ROWS = 8
+# Numbers of the covariance factors that are looked up for samples at a time.
+_LOOKED_UP = 2**20
 
 
 class Mixture(NamedTuple):
@@ -85,144 +90,124 @@ def with_room(mixture: Mixture, n_components: int) -> Mixture:
     return Mixture(*leaves)
 
 
-def _numpy_in_numpy_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Computes in float64 and answers in NumPy unless an argument is a JAX array, whose precision then holds."""
-    static = [name for name in ("n_samples",) if name in inspect.signature(function).parameters]
-    compiled = jax.jit(function, static_argnames=static)
+def as_mixture(given: Any) -> Mixture:
+    """A mixture itself, or that of a result which has one as its attribute `mixture`, as `jaxgmm.FitResult` does.
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        arrays = jax.tree.leaves((args, kwargs))
-        if any(isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jnp.floating) for array in arrays):
-            return compiled(*args, **kwargs)
-        with jax.enable_x64(True):
-            widen = lambda leaf: leaf.astype(np.float64) if isinstance(leaf, np.ndarray) else leaf  # noqa: E731
-            return jax.tree.map(np.asarray, compiled(*jax.tree.map(widen, args), **jax.tree.map(widen, kwargs)))
-
-    return wrapped
-
-
-@_numpy_in_numpy_out
-def log_prob(mixture: Mixture, x: Floats) -> Floats:
-    """Log-density of samples under a mixture, log p(x).
-
-    Args:
-        mixture: one mixture, or a batch with leading axes.
-        x: samples `(…, N, D)` in data units; leading axes are those of the mixture, or absent (every mixture then
-            sees the same samples).
-
-    Returns:
-        `(…, N)`, nats. Float64 NumPy for NumPy input; for JAX arrays, a JAX array of their precision, also inside
-        your own `jit`, `vmap` and `grad`.
-
-    Example:
-        >>> import numpy as np, jaxgmm
-        >>> standard = jaxgmm.Mixture(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)))
-        >>> jaxgmm.log_prob(standard, np.zeros((1, 1))).round(4)
-        array([-0.9189])
+    Raises:
+        ValueError: anything else.
     """
-    return jax.scipy.special.logsumexp(_log_joint(mixture, x), axis=-1)
-
-
-@_numpy_in_numpy_out
-def responsibilities(mixture: Mixture, x: Floats) -> Floats:
-    """Posterior probabilities of the components given each sample, w_k N(x | μ_k, Σ_k) / p(x).
-
-    Args:
-        mixture: one mixture, or a batch with leading axes.
-        x: samples `(…, N, D)`; see `log_prob`.
-
-    Returns:
-        `(…, N, K)`, rows sum to 1.
-    """
-    return jax.nn.softmax(_log_joint(mixture, x), axis=-1)
-
-
-@_numpy_in_numpy_out
-def predict(mixture: Mixture, x: Floats) -> Int[Array | np.ndarray, "..."]:
-    """The most probable component of each sample, numbered from 0; -1 where the mixture or the sample holds NaN.
-
-    Args:
-        mixture: one mixture, or a batch with leading axes.
-        x: samples `(…, N, D)`; see `log_prob`.
-
-    Returns:
-        `(…, N)` integers.
-    """
-    log_joint = _log_joint(mixture, x)
-    return jnp.where(jnp.any(jnp.isnan(log_joint), axis=-1), -1, jnp.argmax(log_joint, axis=-1))
-
-
-def sample(key: Any, mixture: Mixture, n_samples: int) -> tuple[Floats, Int[Array | np.ndarray, "..."]]:
-    """Draws samples from a mixture, and says which component each came from.
-
-    Args:
-        key: an integer seed or a JAX random key. Mixtures of a batch draw independently of each other.
-        mixture: one mixture, or a batch with leading axes.
-        n_samples: N, samples drawn from each mixture.
-
-    Returns:
-        samples `(…, N, D)` in data units, and components `(…, N)` numbered from 0.
-    """
-    if isinstance(key, (int, np.integer)):
-        key = jax.random.key(int(key))
-    if not isinstance(n_samples, (int, np.integer)) or n_samples < 0:
-        raise ValueError(f"n_samples must be an integer of at least 0; got {n_samples!r}.")
-    if not isinstance(key, jax.Array):
-        raise ValueError(f"key must be an integer or one JAX random key; got {key!r}.")
-    return _sample(key, mixture, n_samples=n_samples)
-
-
-@_numpy_in_numpy_out
-def _sample(key: Array, mixture: Mixture, *, n_samples: int) -> tuple[Array, Array]:
-    batch = mixture.means.shape[:-2]
-    keys = jax.random.split(key, (*batch, 2)) if batch else jax.random.split(key, 2)
-    draw_all = functools.partial(draw, n_samples=n_samples)
-    for _ in batch:
-        draw_all = jax.vmap(draw_all)
-    return draw_all(keys, Mixture(*map(jnp.asarray, mixture)))
-
-
-def draw(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
-    """Samples of one mixture, and their components, from two random keys."""
-    component = jax.random.categorical(keys[0], jnp.log(mixture.weights), shape=(n_samples,))
-    noise = jax.random.normal(keys[1], (n_samples, mixture.n_features), dtype=mixture.means.dtype)
-    if mixture.is_diagonal:
-        spread = jnp.sqrt(mixture.covariances)[component] * noise
-    else:
-        spread = jnp.einsum("nij,nj->ni", cholesky(mixture.covariances)[component], noise, precision="highest")
-    return mixture.means[component] + spread, component
-
-
-def _log_joint(mixture: Mixture, x: Floats) -> Array:
-    """The logarithm of w_k N(x | μ_k, Σ_k), `(…, N, K)`."""
-    mixture, x = Mixture(*map(jnp.asarray, mixture)), jnp.asarray(x)
-    of_mixture, of_samples = mixture.means.ndim - 2, x.ndim - 2
-    if x.ndim < 2 or x.shape[-1] != mixture.n_features:
-        raise ValueError(f"x must be (N, {mixture.n_features}), with as many features as the mixture; it is {x.shape}.")
-    if of_mixture and of_samples and of_mixture != of_samples:
+    found = given if isinstance(given, Mixture) else getattr(given, "mixture", None)
+    if not isinstance(found, Mixture):
+        best = " Of a sweep, pass its .best." if hasattr(given, "best") else ""
         raise ValueError(
-            f"x must be (N, D), or have the batch axes of the mixture, {mixture.means.shape[:-2]}; "
-            f"its shape is {x.shape}."
+            f"mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got {type(given).__name__}.{best}"
         )
-    axes = (0 if of_mixture else None, 0 if of_samples else None)
-    density = log_joint
-    for _ in range(max(of_mixture, of_samples)):
-        density = jax.vmap(density, in_axes=axes)
-    return density(mixture, x)
+    return found
+
+
+class Factors(NamedTuple):
+    """A mixture as its density reads it.
+
+    Attributes:
+        constants: log w_k - ½ (D log 2π + log|Σ_k|); -inf where a component is absent.
+        means: those of the mixture.
+        whitening: inverse Cholesky factors, or 1 / σ of an axis-aligned mixture.
+    """
+
+    constants: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    whitening: Float[Array, "k *s"]
+
+
+def factors(mixture: Mixture) -> Factors:
+    """What the density of one mixture needs to know of it. Of absent components nothing is read but their weight."""
+    mixture = with_harmless_absent(mixture)
+    if mixture.is_diagonal:
+        standard_deviations = jnp.sqrt(mixture.covariances)
+        whitening, log_determinants = 1 / standard_deviations, 2 * jnp.sum(jnp.log(standard_deviations), axis=-1)
+    else:
+        factor = cholesky(mixture.covariances)
+        whitening, log_determinants = inverse_lower(factor), log_determinant(factor)
+    constants = jnp.log(mixture.weights) - 0.5 * (mixture.n_features * math.log(2 * math.pi) + log_determinants)
+    return Factors(constants, mixture.means, whitening)
 
 
 def log_joint(mixture: Mixture, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
-    """The same for one mixture and one data set."""
-    centred = x[None, :, :] - mixture.means[:, None, :]
-    if mixture.is_diagonal:
-        standard_deviations = jnp.sqrt(mixture.covariances)
-        whitened = centred / standard_deviations[:, None, :]
-        log_determinants = 2 * jnp.sum(jnp.log(standard_deviations), axis=-1)
+    """The logarithm of w_k N(x | μ_k, Σ_k) for one mixture and one data set."""
+    return log_joint_from(factors(mixture), x).T
+
+
+def log_joint_from(factors: Factors, x: Float[Array, "n d"]) -> Float[Array, "k n"]:
+    """The same from a mixture's factors.
+
+    Samples are the last axis and every sum is over another one, so that a sample's answer does not depend, bit for
+    bit, on how many there are.
+    """
+    x, (constants, means, whitening) = x.T, factors
+    n_features = means.shape[1]
+    is_diagonal = whitening.ndim == 2
+    distances = jnp.zeros((len(means), x.shape[1]), x.dtype)
+    if n_features <= _ROWS:
+        centred = [x[None, i] - means[:, i, None] for i in range(n_features)]
+        for i in range(n_features):
+            row = [whitening[:, i, None]] if is_diagonal else [whitening[:, i, j, None] for j in range(i + 1)]
+            terms = [w * c for w, c in zip(row, centred[i : i + 1] if is_diagonal else centred, strict=False)]
+            whitened = sum(terms[1:], start=terms[0])
+            distances += whitened * whitened
+    elif is_diagonal:
+        whitened = whitening[:, :, None] * (x[None] - means[:, :, None])
+        distances = sum_over(whitened * whitened, axis=1)
     else:
-        factor = cholesky(mixture.covariances)
-        whitened = jnp.einsum("kij,knj->kni", inverse_lower(factor), centred, precision="highest")
-        log_determinants = log_determinant(factor)
-    distances = jnp.sum(whitened * whitened, axis=-1)
-    constants = jnp.log(mixture.weights) - 0.5 * (mixture.n_features * math.log(2 * math.pi) + log_determinants)
-    return (constants[:, None] - 0.5 * distances).T
+        for first in range(0, n_features, _ROWS):
+            last = min(first + _ROWS, n_features)
+            centred = x[None, :last] - means[:, :last, None]
+
+            def add_row(distances: Array, row: Array, centred: Array = centred, last: int = last) -> tuple[Array, None]:
+                whitened = sum_over(row[:, :last, None] * centred, axis=1)
+                return distances + whitened * whitened, None
+
+            distances = lax.scan(add_row, distances, jnp.swapaxes(whitening[:, first:last], 0, 1))[0]
+    # Too far for its square to be represented, a sample may be whitened to inf - inf: it is infinitely far.
+    is_known = ~jnp.any(jnp.isnan(x), axis=0)[None, :] & ~jnp.any(jnp.isnan(means), axis=1)[:, None]
+    distances = jnp.where(is_known & jnp.isnan(distances), jnp.inf, distances)
+    return constants[:, None] - 0.5 * distances
+
+
+def with_harmless_absent(mixture: Mixture) -> Mixture:
+    """One mixture whose absent components, whatever they were, are standard normal."""
+    is_absent = mixture.weights == 0
+    unit = jnp.ones((1, 1)) if mixture.is_diagonal else jnp.eye(mixture.n_features)[None]
+    return Mixture(
+        weights=mixture.weights,
+        means=jnp.where(is_absent[:, None], 0, mixture.means),
+        covariances=jnp.where(
+            is_absent.reshape(-1, *[1] * (mixture.covariances.ndim - 1)),
+            unit.astype(mixture.covariances.dtype),
+            mixture.covariances,
+        ),
+    )
+
+
+def draw(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    """Samples of one mixture, and their components, from two random keys.
+
+    NaN and -1 where the density of the mixture is not known, as it holds NaN, or its weights are all 0.
+    """
+    mixture = with_harmless_absent(mixture)
+    component = jax.random.categorical(keys[0], jnp.log(mixture.weights), shape=(n_samples,))
+    noise = jax.random.normal(keys[1], (n_samples, mixture.n_features), dtype=mixture.means.dtype)
+    factor = jnp.sqrt(mixture.covariances) if mixture.is_diagonal else cholesky(mixture.covariances)
+    if mixture.is_diagonal:
+        samples = mixture.means[component] + factor[component] * noise
+    else:
+
+        def correlated(one: tuple[Array, Array]) -> Array:
+            return jnp.einsum("ij,j->i", factor[one[0]], one[1], precision="highest")
+
+        at_a_time = max(1, _LOOKED_UP // mixture.n_features**2)
+        spread = lax.map(correlated, (component, noise), batch_size=at_a_time)
+        samples = mixture.means[component] + spread
+    is_sound = jnp.any(mixture.weights > 0) & jnp.all(mixture.weights >= 0)
+    for leaf in (mixture.weights, mixture.means, factor):
+        is_sound &= jnp.all(jnp.isfinite(leaf))
+    return jnp.where(is_sound, samples, jnp.nan), jnp.where(is_sound, component, -1)

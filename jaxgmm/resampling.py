@@ -16,7 +16,7 @@ from jaxgmm.arguments import checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in, what_to_run
-from jaxgmm.mixture import Mixture, draw
+from jaxgmm.mixture import Mixture, as_mixture, draw
 from jaxgmm.program import Combination, Options, Program
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
@@ -58,7 +58,7 @@ class Bootstrap(NamedTuple):
 
 def bootstrap(
     x: Any,
-    mixture: Mixture,
+    mixture: Any,
     n_replicates: int = 1000,
     *,
     kind: Kind = "weighted",
@@ -79,8 +79,8 @@ def bootstrap(
 
     Args:
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
-        mixture: the fit of each, with or without batch axis as `x` has it. Components of weight 0 are left out; all
-            data sets must have equally many others.
+        mixture: the fit of each, or its result, with or without batch axis as `x` has it. Components of weight 0 are
+            left out; all data sets must have equally many others.
         n_replicates: R.
         kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
             `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
@@ -231,10 +231,9 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
     return jax.vmap(of_one)(numbers, lengths)
 
 
-def _present(mixture: Mixture, data: Batch) -> Mixture:
+def _present(mixture: Any, data: Batch) -> Mixture:
     """The components that are there, `(B, K, …)`."""
-    if not isinstance(mixture, Mixture):
-        raise ValueError(f"mixture must be a jaxgmm.Mixture; got {type(mixture).__name__}.")
+    mixture = as_mixture(mixture)
     leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture]
     if data.is_single and leaves[0].ndim == 1:
         leaves = [leaf[None] for leaf in leaves]

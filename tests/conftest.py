@@ -16,6 +16,8 @@ CHECKED = [
         "cholesky",
         "reductions",
         "mixture",
+        "posterior",
+        "pieces",
         "diagnosis",
         "em",
         "engine",

@@ -251,16 +251,17 @@ def test_every_initialisation_finds_clusters_that_are_plain(init: str, family: s
 def test_best_start_wins(precision: str) -> None:
     x = stack(6, n_features=3)
     result = jaxgmm.fit(x, 5, precision=precision, init="random_from_data")
-    # Runs with spikes have the highest likelihoods, and win only where there are no others.
+    # Runs with spurious components have the highest likelihoods, and win only where they are better without that.
     sound = (result.start_spurious == 0) & (result.start_status != Status.DEGENERATE)
     assert np.any(~sound)
-    np.testing.assert_array_equal(np.any(sound, axis=1), result.spurious == 0)
-    sound |= ~np.any(sound, axis=1, keepdims=True)
     best = np.max(np.where(sound, result.start_log_likelihood, -np.inf), axis=1)
+    assert np.all((result.log_likelihood > best) | (result.spurious == 0))
     assert np.ptp(result.start_log_likelihood, axis=1).min() > 0.1
     # A search does not tell starts apart that tol cannot.
     slack = 2e-5 * x.shape[1] if precision == "mixed" else 0.0
     assert np.all(result.log_likelihood >= best - slack)
+    passed_over = np.any(~sound & (result.start_log_likelihood > result.log_likelihood[:, None] + 1), axis=1)
+    assert np.all(result.start_passed_over[passed_over])
 
 
 def test_seeds_repeat_and_differ() -> None:
@@ -532,3 +533,45 @@ def test_jax_arrays_need_not_leave_their_device(monkeypatch: pytest.MonkeyPatch)
     with jax.enable_x64(True):
         found = jaxgmm.fit(jnp.asarray(x), 3, n_init=2)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
+
+
+def test_the_chosen_mixture_of_a_sweep_is_a_start() -> None:
+    x = stack(3)
+    best = jaxgmm.sweep(x, (1, 3), n_init=2).best
+    absent = best.mixture.weights == 0
+    assert np.any(absent)
+    result = jaxgmm.fit(x, 3, init=best.mixture)
+    np.testing.assert_array_equal(result.status, Status.CONVERGED)
+    np.testing.assert_array_equal(result.mixture.weights == 0, absent)
+    np.testing.assert_array_equal(result.mixture.means[absent], 0)
+    np.testing.assert_array_equal(result.mixture.covariances[absent], np.eye(2)[None])
+    np.testing.assert_allclose(result.log_likelihood, best.log_likelihood, rtol=1e-6)
+
+
+def test_an_absent_component_may_stand_anywhere() -> None:
+    x = stack(1)[0]
+    two = jaxgmm.fit(x, 2, n_init=2, tol=1e-9)
+    start = jaxgmm.Mixture(*(np.insert(leaf, 1, 0, axis=0) for leaf in two.mixture))
+    result = jaxgmm.fit(x, 3, init=start, tol=1e-9)
+    assert result.status == Status.CONVERGED
+    assert result.mixture.weights[1] == 0
+    np.testing.assert_allclose(result.mixture.means[[0, 2]], two.mixture.means, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-1070, -1000, -300, 300, 1000, 1022])
+def test_weights_scaled_by_a_power_of_two_give_the_same_fit(exponent: int) -> None:
+    x, weights = stack(2), np.random.default_rng(0).integers(1, 4, stack(2).shape[:2]).astype(float)
+    expected = jaxgmm.fit(x, 2, n_init=2, sample_weight=weights)
+    result = jaxgmm.fit(x, 2, n_init=2, sample_weight=np.ldexp(weights, exponent - 2))
+    np.testing.assert_array_equal(result.status, expected.status)
+    for leaf, own in zip(expected.mixture, result.mixture, strict=True):
+        np.testing.assert_array_equal(own, leaf)
+
+
+def test_a_degenerate_fit_says_the_likelihood_of_what_it_returns() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 200, 2))
+    x[:, 0] = [[1e8, 1e8], [1e4, 0], [1e12, 1]]
+    result = jaxgmm.fit(x, 2, reg_covar=0, n_init=4)
+    assert np.all(result.status == Status.DEGENERATE)
+    expected = np.sum(jaxgmm.log_prob(result.mixture, x), axis=1)
+    np.testing.assert_allclose(result.log_likelihood, expected, rtol=1e-9)

@@ -40,7 +40,7 @@ def row_of(table: dict, **wanted: object) -> dict:
     return {name: column[row] for name, column in table.items()}
 
 
-def test_iris_is_fitted_as_well_as_by_mclust_or_better_and_spikes_are_named() -> None:
+def test_iris_is_fitted_as_well_as_by_mclust_or_better_and_spurious_components_are_named() -> None:
     mclust = json.loads((DATA / "mclust_iris.json").read_text())
     x = np.array(mclust["X"])
     sweep = jaxgmm.sweep(x, range(1, 7), covariance_type=ALL, n_init=64, reg_covar=0, tol=1e-8, max_iter=5000)
@@ -171,19 +171,55 @@ def test_best_has_weight_zero_for_what_is_absent() -> None:
     assert only_axes.best.mixture.covariances.shape == (2, 2, 2)
 
 
-def test_a_model_with_spikes_is_passed_over() -> None:
-    # Seven samples on a line: a component of their own has a likelihood without bound.
+def test_a_model_that_owes_its_likelihood_to_a_spurious_component_is_passed_over() -> None:
+    # Seven samples on a line among others: a component of their own has a likelihood without bound.
     rng = np.random.default_rng(0)
-    line = np.linspace(0, 1, 7)[:, None] * np.array([1.0, 2.0]) + 5
+    line = np.linspace(-1, 1, 7)[:, None] * np.array([1.0, 2.0])
     x = np.concatenate([rng.normal(size=(100, 2)), line])
     labels = np.r_[np.zeros(100, int), np.ones(7, int)]
-    spiky = jaxgmm.fit(x, 2, init=labels)
-    assert spiky.spurious == 1
+    spurious = jaxgmm.fit(x, 2, init=labels)
+    assert spurious.spurious == 1
     sweep = jaxgmm.sweep(x, (1, 2, 3), n_init=10)
     assert sweep.best.spurious == 0
     passed_over = sweep.table["passed_over"]
     assert np.all(sweep.table["spurious"][passed_over] > 0)
     assert np.any(passed_over) or np.any(sweep.table["start_passed_over"])
+    by_criterion = jaxgmm.sweep(x, (1, 2, 3), n_init=10, avoid_spurious=False)
+    assert by_criterion.chosen["bic"] == np.min(by_criterion.table["bic"])
+    assert not np.any(by_criterion.table["passed_over"])
+
+
+def test_information_criteria_do_not_compare_ridges() -> None:
+    x, ridges = np.stack([clusters(seed) for seed in range(3)]), (1e-2, 1e-9, 1e-1)
+    sweep = jaxgmm.sweep(x, (1, 2, 3, 4), reg_covar=ridges, n_init=2)
+    assert len(sweep.table["bic"]) == 36
+    assert np.all(sweep.chosen["reg_covar"] == 1e-9)
+    assert any("ridge" in note for note in sweep.notes)
+    alone = jaxgmm.sweep(x, (1, 2, 3, 4), reg_covar=1e-9, n_init=2)
+    np.testing.assert_array_equal(sweep.chosen["n_components"], alone.chosen["n_components"])
+    compared = jaxgmm.sweep(x, (1, 2), reg_covar=(1e-9, 1.0), criterion="cv", n_folds=2, n_init=2)
+    held_out = compared.table["cv"].reshape(3, 4)
+    np.testing.assert_array_equal(compared.chosen["cv"], held_out.min(axis=1))
+
+
+def test_weights_that_are_no_counts_are_warned_of_once() -> None:
+    x = np.stack([clusters(seed) for seed in range(3)])
+    weights = np.full(x.shape[:2], 1 / x.shape[1])
+    with pytest.warns(UserWarning, match="sum to much less than the number of their samples") as caught:
+        sweep = jaxgmm.sweep(x, (1, 2), sample_weight=weights, n_init=2)
+    assert len(caught) == 1
+    assert str(caught[0].message) in sweep.notes
+    # Samples that are left out are no reason; as warnings are errors here, this says it.
+    jaxgmm.sweep(x, (1, 2), sample_weight=np.broadcast_to(np.arange(x.shape[1]) % 2.0, x.shape[:2]), n_init=2)
+
+
+def test_the_largest_k_tried_is_told() -> None:
+    x = np.stack([clusters(seed, k=3) for seed in range(3)])
+    sweep = jaxgmm.sweep(x, (1, 2), n_init=2)
+    assert np.all(sweep.table["at_largest_k"] == (sweep.table["chosen"] & (sweep.table["n_components"] == 2)))
+    assert np.any(sweep.table["at_largest_k"])
+    assert any("K = 2, the largest that was tried" in note for note in sweep.notes)
+    assert not np.any(jaxgmm.sweep(x, 2, n_init=2).table["at_largest_k"])
 
 
 def test_one_data_set_has_no_batch_axis() -> None:
@@ -252,13 +288,13 @@ def test_cross_validation_and_patience_choose_among_what_is_fitted() -> None:
     assert np.all(sweep.best.status == Status.CONVERGED)
 
 
-def test_clusters_far_apart_are_no_spikes() -> None:
+def test_clusters_far_apart_are_not_spurious() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2)) + np.where(np.arange(200) < 100, 0, 3000)[:, None]
     assert jaxgmm.sweep(x, (1, 2, 3), reg_covar=0).chosen["n_components"] == [2]
 
 
-def test_one_heavy_sample_makes_no_spikes_of_others() -> None:
+def test_one_heavy_sample_makes_no_others_spurious() -> None:
     x = clusters(0, k=2, n_samples=300)
     weights = np.ones(300)
     weights[0] = 100
@@ -266,7 +302,7 @@ def test_one_heavy_sample_makes_no_spikes_of_others() -> None:
 
 
 def test_finalists_are_sound_where_any_start_is() -> None:
-    # Heavy tails and few samples: many starts end in spikes, which have the highest likelihoods early on.
+    # Heavy tails and few samples: many starts end in spurious components, which have the highest likelihoods early on.
     x = np.random.default_rng(0).standard_t(2, size=(50, 60, 2))
     result = jaxgmm.fit(x, 4, n_init=10, n_finalists=2)
     sound = np.any((result.start_spurious == 0) & (result.start_status != Status.DEGENERATE), axis=1)
@@ -307,7 +343,7 @@ def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
-def test_features_of_few_values_have_no_spike_for_each_value(precision):
+def test_features_of_few_values_have_no_component_for_each_value(precision):
     draw = np.random.default_rng(1)
     x = draw.normal(size=(10, 200, 2))
     x[:, :, 0] = x[:, :, 0].round()

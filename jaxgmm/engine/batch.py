@@ -5,13 +5,14 @@ Chunks of it are padded to a common number of samples; the rows beyond a data se
 """
 
 import functools
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
@@ -59,22 +60,24 @@ def batch(x: Any) -> Batch:
     Raises:
         ValueError: any other shape, or entries that are not real numbers.
     """
-    if _is_sequence(x):
-        sets = [_numeric(item, f"x[{b}]") for b, item in enumerate(x)]
+    if is_sequence(x, n_axes=2):
+        sets = [numeric(item, f"x[{b}]") for b, item in enumerate(x)]
         if not sets:
             raise ValueError(f"x holds no data sets; expected {_LAYOUTS}.")
         for b, item in enumerate(sets):
             if item.ndim != 2 or item.shape[1] != sets[0].shape[-1]:
                 raise ValueError(
                     f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} "
-                    f"and x[{b}] has shape {item.shape}.{_hint(item)}"
+                    f"and x[{b}] has shape {item.shape}.{hint(x[b], 'x') if item.ndim == 1 else ''}"
                 )
         lengths = np.array([len(item) for item in sets])
         samples, is_single = np.concatenate(sets), False
     else:
-        array = x if _is_on_accelerator(x) else _numeric(x, "x")
+        array = x if _is_on_accelerator(x) else numeric(x, "x")
         if array.ndim not in (2, 3):
-            raise ValueError(f"x must be {_LAYOUTS}; it has shape {array.shape}.{_hint(array)}")
+            raise ValueError(
+                f"x must be {_LAYOUTS}; it has shape {array.shape}.{hint(x, 'x') if array.ndim == 1 else ''}"
+            )
         is_single = array.ndim == 2
         n_data_sets, n_samples = (1, len(array)) if is_single else array.shape[:2]
         if n_data_sets == 0:
@@ -102,8 +105,8 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
         ValueError: a shape that does not fit.
     """
     tail = "".join(f", {size}" for size in trailing)
-    if _is_sequence(values):
-        items = [_numeric(item, f"{name}[{b}]") for b, item in enumerate(values)]
+    if is_sequence(values, n_axes=1 + len(trailing)):
+        items = [numeric(item, f"{name}[{b}]") for b, item in enumerate(values)]
         shapes = [item.shape for item in items]
         expected = [(int(length), *trailing) for length in batch.lengths]
         if shapes != expected:
@@ -114,7 +117,7 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
                 f"{name} must have one (N_i{tail}) array for each data set: expected {wanted}, got {found}."
             )
         return np.concatenate(items)
-    array = _numeric(values, name)
+    array = numeric(values, name)
     lengths = batch.lengths
     if not np.all(lengths == lengths[0]):
         raise ValueError(f"{name} must be a sequence of (N_i{tail}) arrays, as x is; got an array of {array.shape}.")
@@ -153,9 +156,8 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> R
     first, lengths, last = batch.first[data_sets], batch.lengths[data_sets], len(rows) - 1
     if last < 0:
         return np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
-    if isinstance(rows, np.ndarray) and np.all(lengths == lengths[0]) and np.all(np.diff(first) == lengths[0]):
-        # One block after the other: no row has to be looked up.
-        blocks = rows[first[0] : first[-1] + lengths[0]].reshape(len(data_sets), lengths[0], *rows.shape[1:])
+    blocks = _blocks(rows, first, lengths)
+    if blocks is not None:
         if lengths[0] == n_samples:
             return blocks
         table = np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
@@ -166,45 +168,38 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> R
     return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
 
 
+def put(rows: np.ndarray, first: np.ndarray, lengths: np.ndarray, padded: np.ndarray) -> None:
+    """Copies padded rows `(C, n, …)` to where each of C data sets begins, without their padding."""
+    blocks = _blocks(rows, first, lengths)
+    if blocks is not None:
+        blocks[...] = padded[:, : lengths[0]]
+        return
+    inside = np.arange(padded.shape[1]) < lengths[:, None]
+    rows[(first[:, None] + np.arange(padded.shape[1]))[inside]] = padded[inside]
+
+
+def _blocks(rows: Rows, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+    """A view of data sets of one length that begin at equal distances: no row has to be looked up."""
+    steps = np.diff(first)
+    if not isinstance(rows, np.ndarray) or np.any(lengths != lengths[0]) or np.any(steps != steps[:1]):
+        return None
+    shape = (len(first), int(lengths[0]), *rows.shape[1:])
+    step = int(steps[0]) if len(steps) else 0
+    return np.lib.stride_tricks.as_strided(rows[first[0] :], shape, (step * rows.strides[0], *rows.strides))
+
+
 @functools.partial(jax.jit, static_argnames=("n_samples",))
 def _gathered(rows: jax.Array, first: jax.Array, n_samples: int) -> jax.Array:
     index = first[:, None] + jnp.arange(n_samples)[None, :]
     return rows[jnp.minimum(index, len(rows) - 1)]
 
 
-def _is_sequence(x: Any) -> bool:
-    """A list or tuple of arrays; a list of plain numbers is one array, spelled out."""
-    if not isinstance(x, Sequence) or isinstance(x, (str, bytes)):
-        return False
-    return len(x) == 0 or any(isinstance(item, (np.ndarray, jax.Array)) for item in x)
-
-
 def _is_on_accelerator(x: Any) -> bool:
     """Whether samples can be used where they are."""
-    usable = isinstance(x, jax.Array) and x.dtype in (jnp.float32, jnp.float64) and len(x.devices()) == 1
+    usable = (
+        isinstance(x, jax.Array)
+        and not is_traced(x)
+        and x.dtype in (jnp.float32, jnp.float64)
+        and len(x.devices()) == 1
+    )
     return usable and next(iter(x.devices())).platform != "cpu"
-
-
-def _numeric(values: Any, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is not an array: {error}. Pass data sets of unequal length as a list of arrays."
-        ) from None
-    if isinstance(values, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(values)):
-        raise ValueError(f"{name} has masked entries; give their samples weight 0, or remove them.")
-    # Compiled programs read the machine's own byte order, whatever the dtype says.
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        # JAX's bfloat16 is unknown to NumPy.
-        array = array if array.dtype.kind == "f" else array.astype(np.float32)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold real numbers; its dtype is {array.dtype}.")
-    if array.dtype.itemsize < 4 or array.dtype.kind in "biu" or array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    return array
-
-
-def _hint(array: np.ndarray) -> str:
-    return " For one feature, pass x[:, None]." if array.ndim == 1 else ""

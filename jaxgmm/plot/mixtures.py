@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
+from jaxgmm.density import log_prob, predict
 from jaxgmm.engine.devices import power_of_two_above
-from jaxgmm.mixture import Mixture, full_covariances, log_prob, predict
+from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, whole_or_none, without_frame
 
 # Shares of the mass within a contour.

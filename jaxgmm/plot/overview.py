@@ -38,9 +38,9 @@ def overview(
         result: a `FitResult` of these, or a `Sweep`.
         by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
             the most spurious components and others evenly from first to last; `"size"` goes from the smallest data set
-            to the largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be uniform, those
-            with the least p-value first (see `jaxgmm.diagnose`). Distances from uniform would not do: few samples are
-            far from it by chance.
+            to the largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be
+            uniform, those with the least p-value first (see `jaxgmm.diagnose`). Distances from uniform would not do:
+            few samples are far from it by chance.
         n: how many, at most.
         ax: as many axes; a new figure without it.
         features: which two features, if there are more.

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgmm.mixture import Mixture, log_prob
+from jaxgmm.density import log_prob
+from jaxgmm.mixture import Mixture
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane, names_of, one_data_set, one_mixture
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, whole_or_none, without_frame
 from jaxgmm.status import Status

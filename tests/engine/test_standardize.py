@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import reference
 
+from jaxgmm.density import log_prob
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine import standardize as module
 from jaxgmm.engine.standardize import to_data_units, to_standard
-from jaxgmm.mixture import Mixture, log_prob
+from jaxgmm.mixture import Mixture
 
 standardize = jax.jit(module.standardize, static_argnames=("closed_under", "is_absolute"))
 

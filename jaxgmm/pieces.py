@@ -1,0 +1,250 @@
+"""What is said of samples that are known, piece by piece.
+
+Samples are cut into pieces whose lengths are powers of two, and pieces are taken a few at a time, so that few programs
+are compiled whatever the number of samples and mixtures, and nothing of size N K D is held. Neither the length of a
+piece nor what fills it up changes what is said of a sample: see `jaxgmm.mixture.log_joint_from`.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxgmm.arguments import check_mixture
+from jaxgmm.engine.batch import Batch, padded, put
+from jaxgmm.engine.devices import power_of_two_above
+from jaxgmm.kernels import QUICKLY, WELL
+from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
+from jaxgmm.posterior import Quantity
+
+# Shorter pieces leave vectors of a processor empty. One sample, or a few, as where a model is served, take less.
+_SHORTEST, _FEW = 16, (1, 4)
+# Numbers that each of a few arrays may hold: what fits a core's cache, or fills a GPU.
+_HELD, _HELD_BY_GPU = 2**16, 2**24
+# So much arithmetic takes less time than another call of a program.
+_TOLERATED = 2**17
+# Chunks that are computed while the next are prepared.
+_IN_FLIGHT = 2
+# Of smaller mixtures, factors are kept from one call to the next.
+_KEPT_BYTES, _KEPT, _KEPT_PROGRAMS = 2**20, 16, 256
+
+
+def of_one_piece(quantity: Quantity, mixture: Mixture, x: Any, *, on_device: Any = None) -> Array | None:
+    """A quantity where one small mixture is asked about few samples, and what fills up; None for all else.
+
+    Args:
+        quantity: what is asked.
+        mixture: NumPy arrays of the type of `x`.
+        x: `(N, D)`, float32 or float64.
+        on_device: the same as a JAX array, if it is one.
+    """
+    weights, means, covariances = mixture
+    if means.nbytes + covariances.nbytes > _KEPT_BYTES:
+        return None
+    size, program = _program(quantity, x.dtype, weights.shape, means.shape, covariances.shape, x.shape)
+    if program is None:
+        return None
+    x = _filled_up(x, size) if on_device is None or len(x) != size else on_device
+    with jax.enable_x64(True):
+        own = _kept_factors(
+            weights.tobytes(), means.tobytes(), covariances.tobytes(), means.shape, covariances.shape, means.dtype
+        )
+        return program(own, x)
+
+
+def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.ndarray:
+    """A quantity at samples `(N, D)` of the type of the mixture, float32 or float64."""
+    shapes = Mixture(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in mixture))
+    answers = _room(quantity, mixture, len(x), x.dtype)
+    in_flight: list[tuple[int, Array]] = []
+
+    def store() -> None:
+        offset, found = in_flight.pop(0)
+        room = answers[offset : offset + len(found)]
+        room[...] = np.asarray(found)[: len(room)]
+
+    with jax.enable_x64(True):
+        own = _factors_of_one(mixture)
+        for offset, size in cut(len(x), _shortest(len(x)), longest(mixture), _cost(mixture)):
+            found = _of_piece(quantity, x.dtype, shapes, size)(own, _filled_up(x[offset : offset + size], size))
+            in_flight.append((offset, found))
+            if len(in_flight) > _IN_FLIGHT:
+                store()
+        while in_flight:
+            store()
+    return answers
+
+
+def of_each(quantity: Quantity, mixture: Mixture, data: Batch, dtype: np.dtype) -> np.ndarray:
+    """A quantity at all samples of B data sets, one after the other, each under its own mixture of `(B, K, …)`.
+
+    It is computed in float32 or float64, as `dtype` says.
+    """
+    places = np.cumsum(data.lengths) - data.lengths
+    answers = _room(quantity, mixture, int(np.sum(data.lengths)), dtype)
+    in_flight: list[tuple[np.ndarray, np.ndarray, Array]] = []
+
+    def store() -> None:
+        first, lengths, found = in_flight.pop(0)
+        put(answers, first, lengths, np.asarray(found)[: len(first)])
+
+    with jax.enable_x64(True):
+        for owners, offsets, lengths, size in _pieces(mixture, data):
+            pieces = Batch(data.samples, data.first[owners] + offsets, lengths, is_single=False)
+            for start, n in _chunks(mixture, len(owners), size):
+                some = np.arange(start, min(start + n, len(owners)))
+                filled_up = np.resize(some, n)
+                own = Mixture(*(leaf[owners[filled_up]].astype(dtype, copy=False) for leaf in mixture))
+                is_shared = np.all(pieces.first[some] == pieces.first[start])
+                x = padded(data.samples, pieces, filled_up[:1] if is_shared else filled_up, size)
+                x = x.astype(dtype, copy=False)
+                found = at_once(_at_each, at_once(_factors_of, own), x[0] if is_shared else x, quantity=quantity)
+                in_flight.append((places[owners[some]] + offsets[some], lengths[some], found))
+                if len(in_flight) > _IN_FLIGHT:
+                    store()
+        while in_flight:
+            store()
+    return answers
+
+
+def _room(quantity: Quantity, mixture: Mixture, n_samples: int, dtype: np.dtype) -> np.ndarray:
+    trailing = (mixture.n_components,) if quantity.is_of_components else ()
+    return np.empty((n_samples, *trailing), np.int64 if quantity.is_integer else dtype)
+
+
+def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
+    """Samples, and zeros up to a size."""
+    if len(x) == size:
+        return x
+    rows = np.zeros((size, x.shape[1]), x.dtype)
+    rows[: len(x)] = x
+    return rows
+
+
+def _pieces(mixture: Mixture, data: Batch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+    """Pieces of data sets by the size that they are padded to: of which data set, from where in it, and how long."""
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    order = np.argsort(data.lengths, kind="stable")
+    distinct, first = np.unique(data.lengths[order], return_index=True)
+    for length, members in zip(distinct.tolist(), np.split(order, first[1:]), strict=True):
+        for offset, size in cut(length, _shortest(length), longest(mixture), _cost(mixture) * len(members)):
+            offsets, lengths, sizes = (np.full(len(members), n) for n in (offset, min(size, length - offset), size))
+            found.append((members, offsets, lengths, sizes))
+    if not found:
+        return []
+    owners, offsets, lengths, sizes = (np.concatenate(column) for column in zip(*found, strict=True))
+    groups = ((np.flatnonzero(sizes == size), int(size)) for size in np.unique(sizes))
+    return [(owners[group], offsets[group], lengths[group], size) for group, size in groups]
+
+
+def _chunks(mixture: Mixture, n_pieces: int, size: int) -> list[tuple[int, int]]:
+    """Where each chunk of pieces begins, and how many it has room for."""
+    most = power_of_two_below(2 * _held() // (size * sum(mixture.means.shape[1:])))
+    return cut(n_pieces, 1, most, _cost(mixture) * size)
+
+
+def cut(n: int, shortest: int, longest: int, cost: int) -> list[tuple[int, int]]:
+    """Where pieces of `n` begin, and their sizes: powers of two that leave little room, or room that costs little."""
+    pieces, offset = [], 0
+    while offset < n:
+        rest = n - offset
+        size = min(max(power_of_two_above(rest), shortest), longest)
+        if size > shortest and size - rest > n // 8 and (size - rest) * cost > _TOLERATED:
+            size //= 2
+        pieces.append((offset, size))
+        offset += size
+    return pieces
+
+
+def _cost(mixture: Mixture) -> int:
+    """Operations that a sample takes, about."""
+    n_components, n_features = mixture.means.shape[-2:]
+    return n_components * (n_features * (1 if mixture.is_diagonal else 1 + n_features // 2) + 8)
+
+
+def _held() -> int:
+    return _HELD if jax.default_backend() == "cpu" else _HELD_BY_GPU
+
+
+def _shortest(n_samples: int) -> int:
+    """What few samples are padded to: one or a few, as where a model is served, take less than a vector."""
+    return next((size for size in _FEW if n_samples <= size), _SHORTEST)
+
+
+def longest(mixture: Mixture) -> int:
+    """The number of samples that are taken at a time: a power of two."""
+    held, (n_components, n_features) = _held(), mixture.means.shape[-2:]
+    most = min(held // (n_components + n_features), 4 * held // (n_components * n_features), held // 8)
+    return max(_SHORTEST, power_of_two_below(most))
+
+
+def power_of_two_below(n: int) -> int:
+    """The largest power of two that is not above n, at least 1."""
+    return 1 << (max(n, 1).bit_length() - 1)
+
+
+@functools.lru_cache(maxsize=_KEPT_PROGRAMS)
+def _program(
+    quantity: Quantity, dtype: np.dtype, weights: tuple, means: tuple, covariances: tuple, x: tuple
+) -> tuple[int, Any]:
+    """What these shapes are padded to and computed by; None where they take more than one piece, or do not fit."""
+    if len(weights) != 1 or len(x) != 2 or x[0] == 0:
+        return 0, None
+    shapes = Mixture(*(jax.ShapeDtypeStruct(shape, dtype) for shape in (weights, means, covariances)))
+    check_mixture(shapes, x)
+    (_, size), *others = cut(x[0], _shortest(x[0]), longest(shapes), _cost(shapes))
+    return (0, None) if others else (size, _of_piece(quantity, dtype, shapes, size))
+
+
+def _of_piece(quantity: Quantity, dtype: np.dtype, mixture: Mixture, size: int) -> Any:
+    """The program of one mixture, given by its shapes, and one piece."""
+    with jax.enable_x64(True):
+        own = jax.eval_shape(factors, mixture)
+    return _compiled(_at_one, (own, jax.ShapeDtypeStruct((size, mixture.n_features), dtype)), quantity=quantity)
+
+
+def at_once(function: Any, *arguments: Any, **static: Any) -> Any:
+    """What a jitted function makes of arrays that are known, also where a user's own program is being traced."""
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arguments)
+    return _compiled(function, shapes, **static)(*arguments)
+
+
+@functools.lru_cache(maxsize=_KEPT_PROGRAMS)
+def _compiled(function: Any, shapes: tuple, **static: Any) -> Any:
+    with jax.enable_x64(True):
+        return function.lower(*shapes, **static).compile()
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _kept_factors(
+    weights: bytes, means: bytes, covariances: bytes, means_shape: tuple, covariances_shape: tuple, dtype: np.dtype
+) -> Factors:
+    """Factors of one mixture."""
+    leaves = ((weights, means_shape[:1]), (means, means_shape), (covariances, covariances_shape))
+    return _factors_of_one(Mixture(*(np.frombuffer(leaf, dtype).reshape(shape) for leaf, shape in leaves)))
+
+
+def _factors_of_one(mixture: Mixture) -> Factors:
+    found = jax.device_get(at_once(_factors_of, Mixture(*(leaf[None] for leaf in mixture))))
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(Factors(*(leaf[0] for leaf in found)))
+
+
+@functools.partial(jax.jit, compiler_options=QUICKLY)
+@jax.vmap
+def _factors_of(mixture: Mixture) -> Factors:
+    return factors(mixture)
+
+
+@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=WELL)
+def _at_one(own: Factors, x: Float[Array, "n d"], *, quantity: Quantity) -> Any:
+    """A quantity for one mixture."""
+    return quantity.of(log_joint_from(own, x))
+
+
+@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=WELL)
+def _at_each(own: Factors, x: Float[Array, "*c n d"], *, quantity: Quantity) -> Any:
+    """A quantity for each of several mixtures at its samples, or at those that all of them share."""
+    return jax.vmap(lambda own, x: quantity.of(log_joint_from(own, x)), in_axes=(0, 0 if x.ndim == 3 else None))(own, x)
