@@ -130,6 +130,131 @@ def test_csv_gives_the_same_tables_as_parquet(here):
         assert pq.read_table(f"out2/{name}.parquet").equals(output(name))
 
 
+# Keys of three groups as a CSV file may write them, and what they are read as.
+WRITTEN = {
+    "zeros": (["001", "1", "01"], "string"),
+    "powers": (["1E1", "10", "1e1"], "string"),
+    "long": (["10000000000000000001", "10000000000000000002", "3"], "string"),
+    "integers": (["2", "10", "1"], "int64"),
+    "decimals": (["2.0", "10.0", "1.5"], "double"),
+    "days": (["2024-01-02", "2024-01-01", "2024-01-03"], "date32[day]"),
+}
+
+
+def write_keyed(name, keys, separator=","):
+    """Writes a CSV file of the usual samples with other keys; a row for each further key."""
+    names = dict(zip(SIZES, keys, strict=False))
+    lines = [separator.join(["well", "red", "green"])]
+    for row in TABLE.to_pylist():
+        lines.append(separator.join([names[row["well"]], repr(row["red"]), repr(row["green"])]))
+    lines += [separator.join([key, "0.0", "0.0"]) for key in keys[len(SIZES) :]]
+    with open(name, "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_keys_of_csv_files_that_are_written_differently_are_different_groups(here, capsys, kind):
+    keys, type_ = WRITTEN[kind]
+    write_keyed("keyed.csv", keys)
+    assert run(file="keyed.csv", flags=["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["keys"] == {"well": type_}
+    fits = output("fits")
+    assert str(fits["well"].type) == type_
+    assert sorted(fits["n_samples"].to_pylist()) == sorted(SIZES.values())
+    assert cli.main(["info", "keyed.csv", "--by", "well", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["keys"], facts["groups"]) == ({"well": type_}, 3)
+    assert predicted(file="keyed.csv") == 0
+    found = pq.read_table("predicted.parquet")
+    assert (str(found["well"].type), found["component"].null_count) == (type_, 0)
+    assert cli.main(["plot", "mixture", "out", "--data", "keyed.csv", "--out", "p.png"]) == 0
+
+
+@pytest.mark.parametrize(("fitted", "others"), [("integers", "zeros"), ("zeros", "integers"), ("integers", "decimals")])
+def test_rows_keyed_otherwise_than_what_was_fitted_keep_their_keys_and_have_no_answer(here, fitted, others):
+    write_keyed("keyed.csv", WRITTEN[fitted][0])
+    write_keyed("others.csv", [*WRITTEN[others][0], "x1"])
+    assert run(file="keyed.csv") == 0
+    assert predicted(file="others.csv") == 0
+    found = pq.read_table("predicted.parquet")
+    texts = csv.read_csv("others.csv", convert_options=csv.ConvertOptions(column_types={"well": pa.string()}))["well"]
+    assert found["well"].equals(texts)
+    known = {str(key) for key in output("fits")["well"].to_pylist()}
+    assert found["component"].is_valid().to_pylist() == [key in known for key in texts.to_pylist()]
+
+
+def test_pictures_find_groups_whose_keys_are_in_another_order_as_texts(here, capsys, monkeypatch):
+    write_keyed("keyed.csv", WRITTEN["decimals"][0])
+    assert run(file="keyed.csv") == 0
+    # As no program writes numbers throughout, these are texts, and 10.0 is before 2.
+    write_keyed("mixed.csv", ["2", "10.0", "1.5"])
+    drawn, diagnose = [], jaxgmm.diagnose
+    monkeypatch.setattr(jaxgmm, "diagnose", lambda *args: (drawn.append(args), diagnose(*args))[1])
+    words = ["--data", "mixed.csv", "--group", "2", "--out", "p.png"]
+    assert cli.main(["plot", "diagnosis", "out", *words]) == 0
+    np.testing.assert_array_equal(drawn[0][1], in_table_order("a", SAMPLES["a"]))
+    write_keyed("more.csv", ["2.0", "10.0", "1.5", "x1"])
+    assert cli.main(["plot", "overview", "out", "--data", "more.csv", "--out", "q.png"]) == 2
+    assert "more.csv holds other groups than were fitted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("separator", "said"), [(";", ";"), ("\t", "tab"), ("|", "|")])
+def test_fields_of_csv_files_may_be_separated_otherwise(here, capsys, separator, said):
+    write_keyed("commas.csv", ["2", "10", "1"])
+    write_keyed("others.csv", ["2", "10", "1"], separator)
+    own = ["--separator", said]
+    assert run(file="commas.csv", out="commas") == 0
+    capsys.readouterr()
+    assert run(file="others.csv") == 2
+    assert f"its header seems to be separated by {said!r}" in capsys.readouterr().err
+    assert run(file="others.csv", flags=own) == 0
+    assert output("fits").equals(pq.read_table("commas/fits.parquet"))
+    assert run(file="others.csv", flags=["--resume", "--separator", separator]) == 0
+    capsys.readouterr()
+    assert cli.main(["info", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["separator"] == said
+    assert cli.main(["info", "commas", "--json"]) == 0
+    assert "separator" not in json.loads(capsys.readouterr().out)
+    assert cli.main(["info", "others.csv", *own, "--by", "well", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["groups"] == 3
+    assert cli.main(["predict", "others.csv", "--fits", "out", "--out", "p.parquet", *own]) == 0
+    assert pq.read_table("p.parquet")["component"].null_count == 0
+    assert cli.main(["plot", "mixture", "out", "--data", "others.csv", "--out", "p.png", *own]) == 0
+    assert cli.main(["info", "others.csv", "--separator", "long"]) == 2
+    assert "the separator must be one character such as ';', or tab; got 'long'" in capsys.readouterr().err
+
+
+def test_a_file_that_is_written_to_while_it_is_fitted_leaves_no_tables(here, capsys, monkeypatch):
+    write_keyed("keyed.csv", ["2", "10", "1"])
+    whole = jaxgmm.fit
+
+    def written_to(*args, **options):
+        with open("keyed.csv", "a") as file:
+            file.write("1,0.0,0.0\n")
+        return whole(*args, **options)
+
+    monkeypatch.setattr(jaxgmm, "fit", written_to)
+    assert run(file="keyed.csv") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("jaxgmm: error: keyed.csv was changed, replaced or removed while it was read")
+    assert not (here / "out" / "fits.parquet").exists()
+
+
+def test_a_file_that_is_changed_before_its_job_is_described_is_refused(here, capsys, monkeypatch):
+    write_keyed("keyed.csv", ["2", "10", "1"])
+    check_named = fit.check_named
+
+    def written_to(*args):
+        with open("keyed.csv", "a") as file:
+            file.write("1,0.0,0.0\n")
+        check_named(*args)
+
+    monkeypatch.setattr(fit, "check_named", written_to)
+    assert run(file="keyed.csv") == 2
+    assert "was changed, replaced or removed" in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
 def test_columns_may_be_repeated_or_hold_commas(here):
     pq.write_table(TABLE.rename_columns(["well", "red,far", "green", "copies", "name"]), "commas.parquet")
     options = ["--by", "well", "--by", "name", "--features", "red,far", "--features", "green, copies"]
@@ -435,6 +560,7 @@ def test_json_is_one_object_and_nothing_else(here, capsys):
         "groups": 3,
         "samples": 136,
         "status": {"CONVERGED": 3},
+        "keys": {"well": "string"},
         "fitted": 3,
         "files": ["out/fits.parquet", "out/components.parquet"],
     }

@@ -152,7 +152,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 import os, signal, sys
 from jaxgmm import cli, parts
 opened = parts.open_rows
-parts.open_rows = lambda *args: (os.kill(os.getpid(), signal.SIGINT), opened(*args))[1]
+parts.open_rows = lambda *args, **options: (os.kill(os.getpid(), signal.SIGINT), opened(*args, **options))[1]
 sys.exit(cli.main())
 """
     command = [sys.executable, "-c", ignoring, "-c", program, "info", "cells.parquet"]

@@ -53,6 +53,7 @@ def _fit(
     ] = 1e-6,
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
+    separator: of.Separator = ",",
     resume: of.Resume = False,
     as_json: of.Json = False,
 ) -> None:
@@ -84,7 +85,7 @@ def _fit(
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
-    request = fit.requested(file, by, features, weights, "fit", models, options)
+    request = fit.requested(file, separator, by, features, weights, "fit", models, options)
     if not fit.run(request, out, resume=resume, as_json=as_json):
         raise typer.Exit(1)
 
@@ -120,6 +121,7 @@ def _sweep(
     ] = "1e-6",
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
+    separator: of.Separator = ",",
     resume: of.Resume = False,
     as_json: of.Json = False,
 ) -> None:
@@ -153,7 +155,7 @@ def _sweep(
         "n_folds": folds,
     }
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
-    request = fit.requested(file, by, features, weights, "sweep", models, options)
+    request = fit.requested(file, separator, by, features, weights, "sweep", models, options)
     if not fit.run(request, out, resume=resume, as_json=as_json):
         raise typer.Exit(1)
 
@@ -166,6 +168,7 @@ def _predict(
         Path, typer.Option(help="Directory that jaxgmm fit or sweep has filled.", metavar="DIR", show_default=False)
     ],
     out: _ParquetOut,
+    separator: of.Separator = ",",
     as_json: of.Json = False,
 ) -> None:
     """Name the most probable component of every row of a table.
@@ -179,7 +182,7 @@ def _predict(
     """
     from jaxgmm.cli import use
 
-    use.predict(file, fits, out, as_json=as_json)
+    use.predict(file, separator, fits, out, as_json=as_json)
 
 
 @app.command("sample")
@@ -224,6 +227,7 @@ def _plot(
         Literal["status", "size", "misfit"], typer.Option(help="What the groups of an overview are chosen by.")
     ] = "status",
     n: Annotated[int, typer.Option("--panels", "-n", help="Groups in an overview.", min=1, metavar="N")] = 24,
+    separator: of.Separator = ",",
     as_json: of.Json = False,
 ) -> None:
     """Draw an overview of many fits, or one group's mixture, pairs of features, diagnosis or criterion.
@@ -237,7 +241,7 @@ def _plot(
     """
     from jaxgmm.cli import pictures
 
-    pictures.plot(kind, fits, out, data, group or [], by, n, as_json=as_json)
+    pictures.plot(kind, fits, out, data, separator, group or [], by, n, as_json=as_json)
 
 
 @app.command("info")
@@ -249,6 +253,7 @@ def _info(
     by: Annotated[
         list[str] | None, typer.Option(help="Columns to count the groups of a table by.", metavar="COLUMNS")
     ] = None,
+    separator: of.Separator = ",",
     as_json: of.Json = False,
 ) -> None:
     """Say what a table, a directory of fits or a saved file holds.
@@ -259,7 +264,7 @@ def _info(
     """
     from jaxgmm.cli import info
 
-    info.info(path, by or [], as_json=as_json)
+    info.info(path, separator, by or [], as_json=as_json)
 
 
 @app.command("demo")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
@@ -41,6 +40,7 @@ class Request(NamedTuple):
 
     Attributes:
         file: the table.
+        separator: of its fields, if it is a CSV file.
         by: its key columns.
         features: its columns to be fitted.
         weights: its column of sample weights, or None.
@@ -51,6 +51,7 @@ class Request(NamedTuple):
     """
 
     file: Path
+    separator: str
     by: list[str]
     features: list[str]
     weights: str | None
@@ -90,11 +91,13 @@ class Request(NamedTuple):
             "modified": changed.isoformat(),
         }
         described |= {"call": self.call, "by": self.by, "features": self.features, "weights": self.weights}
+        described |= {} if self.separator == "," else {"separator": self.separator}
         return described | self.models | self.options
 
 
 def requested(
     file: Path,
+    separator: str,
     by: list[str],
     features: list[str],
     weights: str | None,
@@ -103,8 +106,10 @@ def requested(
     options: dict[str, Any],
 ) -> Request:
     """What is asked for, of a table that has such columns or not."""
-    names = tables.column_names(file)
-    return Request(file, of.columns(by, names), of.columns(features, names), weights, call, models, options)
+    names = tables.column_names(file, separator)
+    # It may be said in two ways, which are one job.
+    separator = "tab" if separator == "\t" else separator
+    return Request(file, separator, of.columns(by, names), of.columns(features, names), weights, call, models, options)
 
 
 def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
@@ -112,18 +117,25 @@ def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check_options(request)
     # A CSV file is read whole here.
-    rows = interrupts.interruptible(lambda: parts.open_rows(request.file, request.columns))
+    rows = interrupts.interruptible(lambda: _opened(request))
     check_named(request.columns, request.by, request.features, request.weights)
-    if resume and job.is_finished(out, request.outputs, request.description):
+    description = request.description
+    # Else it could be that of another file.
+    rows.check_unchanged()
+    if resume and job.is_finished(out, request.outputs, description):
         interrupts.keeps(lambda: _ALL_WRITTEN)
-        return _summarised(request, out, None, as_json=as_json)
-    with interrupts.unwinding(), job.begun(out, request.outputs, request.description, resume=resume) as begun:
+        return _summarised(request, out, rows, None, as_json=as_json)
+    with interrupts.unwinding(), job.begun(out, request.outputs, description, resume=resume) as begun:
         interrupts.keeps(lambda: _kept(begun))
         try:
             fitted = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
         except OSError as error:
             raise OSError(f"{error} ({_kept(begun)})") from error
-    return _summarised(request, out, fitted, as_json=as_json)
+    return _summarised(request, out, rows, fitted, as_json=as_json)
+
+
+def _opened(request: Request) -> parts.Rows:
+    return parts.open_rows(request.file, request.columns, keys=request.by, separator=request.separator)
 
 
 def _check_options(request: Request) -> None:
@@ -170,6 +182,7 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
             n_done += of_part
             tell(n_done, n_groups)
     seconds = time.perf_counter() - began
+    rows.check_unchanged()
     begun.finish(planned.n_parts)
     return n_done - n_before, seconds
 
@@ -218,17 +231,24 @@ def _kept(begun: job.Job) -> str:
     return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
 
 
-def _summarised(request: Request, out: Path, fitted: tuple[int, float] | None, *, as_json: bool) -> bool:
+def _summarised(
+    request: Request, out: Path, rows: parts.Rows, fitted: tuple[int, float] | None, *, as_json: bool
+) -> bool:
     """Says how the fits ended, and how long they took; returns whether any ended as it should."""
     files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
     chosen = ["n_components", "covariance_type"] if request.criterion else []
-    with pq.ParquetFile(files[0]) as file:
+    with tables.opened(files[0]) as file:
         fits = file.read(["status", "n_samples", *chosen])
     counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
     if as_json:
         n_fitted, seconds = fitted or (0, 0.0)
         summary = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)}
-        summary |= {"fitted": n_fitted, "seconds": round(seconds, 3), "files": [str(path) for path in files]}
+        summary |= {
+            "keys": rows.types(request.by),
+            "fitted": n_fitted,
+            "seconds": round(seconds, 3),
+            "files": [str(path) for path in files],
+        }
         console.print_json(summary)
     else:
         console.plain().print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")

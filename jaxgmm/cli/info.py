@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 import jaxgmm
 from jaxgmm import job, parts, tables
@@ -13,9 +12,9 @@ from jaxgmm.cli import console, interrupts, use
 from jaxgmm.cli import options as of
 
 
-def info(path: Path, by: list[str], *, as_json: bool) -> None:
+def info(path: Path, separator: str, by: list[str], *, as_json: bool) -> None:
     """Prints what a table, a directory of fits or a saved file holds."""
-    facts = interrupts.interruptible(lambda: _facts(path, by))
+    facts = interrupts.interruptible(lambda: _facts(path, separator, by))
     if as_json:
         console.print_json(facts)
         return
@@ -25,29 +24,30 @@ def info(path: Path, by: list[str], *, as_json: bool) -> None:
     console.plain().print(table)
 
 
-def _facts(path: Path, by: list[str]) -> dict[str, Any]:
+def _facts(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
     if path.is_dir():
         return _of_fits(path)
     if path.suffix == ".safetensors":
         return _of_saved(path)
-    return _of_table(path, by)
+    return _of_table(path, separator, by)
 
 
-def _of_table(path: Path, by: list[str]) -> dict[str, Any]:
+def _of_table(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
     """Columns and rows of a table, and its groups."""
-    names = tables.column_names(path)
-    rows = parts.open_rows(path, names)
+    names = tables.column_names(path, separator)
+    by = of.columns(by, names)
+    rows = parts.open_rows(path, names, keys=by, separator=separator)
     first = next(iter(rows.blocks(names)))
     n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
     facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
-    by = of.columns(by, names)
     if not by:
         return facts
-    tables.check_columns(path, names, by)
+    tables.check_columns(path, names, by, separator)
     planned = parts.plan(rows, by, [], None, n_rows)
     least, median, most = np.quantile(planned.n_samples, [0, 0.5, 1]).tolist()
     sizes = {"smallest": int(least), "median": median, "largest": int(most)}
-    return facts | {"groups": len(planned.n_samples), "sizes": sizes, "in_the_order_of_keys": planned.is_in_order}
+    facts |= {"keys": rows.types(by), "groups": len(planned.n_samples), "sizes": sizes}
+    return facts | {"in_the_order_of_keys": planned.is_in_order}
 
 
 def _of_fits(directory: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _of_fits(directory: Path) -> dict[str, Any]:
         return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
     tables.column_names(path)
     description = use.described(path)
-    with pq.ParquetFile(path) as file:
+    with tables.opened(path) as file:
         fits = file.read(["status", "n_samples"])
     sizes = fits["n_samples"].to_numpy()
     ended = {"groups": fits.num_rows, "samples": int(sizes.sum()), "status": dict(Counter(fits["status"].to_pylist()))}

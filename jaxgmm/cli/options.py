@@ -20,6 +20,9 @@ By = Annotated[
 Features = Annotated[
     list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS", show_default=False)
 ]
+Separator = Annotated[
+    str, typer.Option(help="What separates the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
+]
 Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has filled.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]

@@ -10,13 +10,23 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm import files, groups, job, tables
 from jaxgmm.cli import console, interrupts, use
+from jaxgmm.keys import group_of
 from jaxgmm.status import Status
 
 _KINDS = (".png", ".svg", ".pdf")
 
 
 def plot(
-    kind: str, fits: Path, out: Path, data: Path | None, group: list[str], by: str, n: int, *, as_json: bool
+    kind: str,
+    fits: Path,
+    out: Path,
+    data: Path | None,
+    separator: str,
+    group: list[str],
+    by: str,
+    n: int,
+    *,
+    as_json: bool,
 ) -> None:
     """Draws a picture of fits into a file."""
     use.check_absent(out, _KINDS)
@@ -26,13 +36,15 @@ def plot(
     if data is None:
         _models_path(fits)
     else:
-        tables.column_names(data)
+        tables.column_names(data, separator)
     fitted = interrupts.interruptible(lambda: use.read_fits(fits))
     b = _numbered(fitted.keys, group)
 
     def drawn() -> bytes:
-        figure = _criterion(fits, fitted, b) if data is None else _of_samples(kind, fitted, data, b, by, n)
-        return _as_file(figure, out.suffix[1:])
+        if data is None:
+            return _as_file(_criterion(fits, fitted, b), out.suffix[1:])
+        x, weights = _samples(fitted, data, separator)
+        return _as_file(_of_samples(kind, fitted, x, weights, b, by, n), out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
     with use.writing(out), files.written(out) as file:
@@ -56,28 +68,52 @@ def _as_file(drawn: Any, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _of_samples(kind: str, fitted: use.Fitted, data: Path, b: int, by: str, n: int) -> Any:
-    """The kinds of picture that show samples."""
-    keys, weights = fitted.keys, fitted.weights
-    columns = [*keys.column_names, *fitted.features]
+def _samples(fitted: use.Fitted, data: Path, separator: str) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """The samples that were fitted, one array for each group, and their weights.
+
+    Raises:
+        ValueError: the table holds other groups.
+    """
+    known, weights = fitted.keys, fitted.weights
+    by = known.column_names
+    columns = [*by, *fitted.features]
     columns += [weights] if weights and weights not in columns else []
-    samples = groups.group(tables.read_table(data, columns), keys.column_names, fitted.features, weights)
-    same = np.array_equal(samples.n_samples, fitted.table["n_samples"].to_numpy())
-    if not same or np.any(use.group_of(samples.keys.cast(keys.schema), keys) != np.arange(keys.num_rows)):
+    table = tables.read_table(data, columns, keys=by, known=known.schema, separator=separator)
+    found = groups.group(table, by, fitted.features, weights)
+    group = group_of(found.keys, known, data, has_types=tables.is_parquet(data))
+    # Keys that were read as another type may be in another order.
+    order = np.argsort(group, kind="stable")
+    is_same = np.array_equal(group[order], np.arange(known.num_rows))
+    if not is_same or not np.array_equal(found.n_samples[order], fitted.table["n_samples"].to_numpy()):
         raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was.")
+    x, own = found.x, found.sample_weight
+    return [x[i] for i in order], None if own is None else [own[i] for i in order]
+
+
+def _of_samples(
+    kind: str,
+    fitted: use.Fitted,
+    x: list[np.ndarray],
+    weights: list[np.ndarray] | None,
+    b: int,
+    by: str,
+    n: int,
+) -> Any:
+    """The kinds of picture that show samples."""
+    keys = fitted.keys
     if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
-        given = {"by": by, "n": n, "names": names, "sample_weight": samples.sample_weight}
-        return jaxgmm.plot.overview(samples.x, _result(fitted), **given)
+        given = {"by": by, "n": n, "names": names, "sample_weight": weights}
+        return jaxgmm.plot.overview(x, _result(fitted), **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer, but the status {status}; name another group.")
     own = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture()))
-    weight = None if samples.sample_weight is None else samples.sample_weight[b]
+    weight = None if weights is None else weights[b]
     if kind == "diagnosis":
-        return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, samples.x[b], weight), names=fitted.features)
+        return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=fitted.features)
     draw = jaxgmm.plot.mixture if kind == "mixture" else jaxgmm.plot.pairs
-    return draw(own, samples.x[b], names=fitted.features, sample_weight=weight)
+    return draw(own, x[b], names=fitted.features, sample_weight=weight)
 
 
 def _name(keys: pa.Table, row: int) -> str:
@@ -89,7 +125,7 @@ def _criterion(directory: Path, fitted: use.Fitted, b: int) -> Any:
     path = _models_path(directory)
     description = job.description_of(path) or {}
     models = tables.read_table(path, tables.column_names(path))
-    own = use.group_of(models.select(fitted.keys.column_names), fitted.keys) == b
+    own = group_of(models.select(fitted.keys.column_names), fitted.keys, path, has_types=True) == b
     table = {name: np.array(models[name].filter(pa.array(own)).to_pylist()) for name in models.column_names}
     numeric = ("reg_covar", description["criterion"])
     table |= {name: table[name].astype(float) for name in numeric} | {"data_set": np.zeros(own.sum(), int)}

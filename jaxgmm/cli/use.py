@@ -11,7 +11,8 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
 from jaxgmm.cli import console, interrupts
-from jaxgmm.groups import key_codes, numbers
+from jaxgmm.groups import numbers
+from jaxgmm.keys import group_of
 
 # Samples that are evaluated at a time, and numbers that are drawn at a time.
 _BLOCK = 2**20
@@ -83,14 +84,21 @@ def described(path: Path) -> dict[str, Any]:
     return description
 
 
-def predict(file: Path, fits: Path, out: Path, *, as_json: bool) -> None:
+def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool) -> None:
     """Writes the most probable component of every row of a table."""
     check_absent(out, (".parquet",))
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
     _check_free(by, ("component", "uncertainty", "log_density"))
-    rows = interrupts.interruptible(lambda: parts.open_rows(file, [*by, *fitted.features]))
-    schema = fitted.keys.schema
+
+    def opened() -> tuple[parts.Rows, pa.Schema]:
+        columns, known = [*by, *fitted.features], fitted.keys.schema
+        rows = parts.open_rows(file, columns, keys=by, known=known, separator=separator)
+        return rows, next(rows.blocks(by, size=1)).schema
+
+    rows, of_keys = interrupts.interruptible(opened)
+    # Keys are written as they were read: those of no group may be none of the type that was fitted.
+    schema = pa.schema([pa.field(field.name, field.type) for field in of_keys])
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
     n_rows, n_unknown = 0, 0
@@ -149,44 +157,13 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
         raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
 
 
-def _as_fitted(keys: pa.Table, known: pa.Table, file: Path) -> pa.Table:
-    """Keys in the types of those that were fitted. Only types of one kind are converted."""
-    for field in known.schema:
-        found = keys.schema.field(field.name).type
-        if _kind(found) != _kind(field.type):
-            raise ValueError(
-                f"column {field.name!r} of {file} holds {found}, where {field.type} was fitted; convert it."
-            )
-    return keys.cast(known.schema)
-
-
-def _kind(type_: pa.DataType) -> str:
-    """What keys are compared as."""
-    if pa.types.is_dictionary(type_):
-        return _kind(type_.value_type)
-    kinds = {
-        "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
-        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-        "time": (pa.types.is_date, pa.types.is_timestamp),
-    }
-    return next((name for name, tests in kinds.items() if any(test(type_) for test in tests)), str(type_))
-
-
-def group_of(keys: pa.Table, known: pa.Table) -> np.ndarray:
-    """The number of each row's group among those known, which are sorted; -1 where it is none of them."""
-    codes = key_codes(pa.concat_tables([known, keys]), known.column_names)
-    of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
-    place = np.minimum(np.searchsorted(of_known, wanted), known.num_rows - 1)
-    return np.where(of_known[place] == wanted, place, -1)
-
-
 def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[pa.Table]:
     """What is said of the rows of a table, block after block."""
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
     for block in rows.blocks([*by, *features], size=_BLOCK):
-        keys = _as_fitted(block.select(by), fitted.keys, rows.path)
-        group = group_of(keys, fitted.keys)
+        keys = block.select(by)
+        group = group_of(keys, fitted.keys, rows.path, has_types=rows.has_types)
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
         component, uncertainty, log_density = _evaluated(mixture, group, samples)
