@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pyarrow import csv
 
 import jaxgmm
 from jaxgmm import cli, parts, storage, tables
-from jaxgmm.cli import demo, doctor, fit
+from jaxgmm.cli import demo, doctor, fit, summary
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}
@@ -417,8 +418,30 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
     assert cli.main(["fit", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "jaxgmm fit cells.parquet --by plate,well" in said
-    for name in ("n_samples", "log_likelihood", "explanation", "mean_F", "variance_F", "covariance_G_F"):
+    for name in (*output_names("fit"), "mean_F", "variance_F", "covariance_G_F"):
         assert name in said
+    assert cli.main(["sweep", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in output_names("sweep"):
+        assert name in said
+
+
+def output_names(command):
+    """The columns that tables of a command have beside keys and parameters."""
+    names = ("n_samples", "log_likelihood", "n_iter", *summary._FLAWS, "status", "explanation")
+    chosen = ("n_components", "covariance_type", *summary._OF_SWEEPS)
+    of_models = ("reg_covar", "n_parameters", "n_agreeing", "passed_over", "chosen")
+    return names if command == "fit" else (*names[:-1], *chosen, *of_models)
+
+
+def test_the_help_names_every_column_that_is_written(here):
+    assert run(components="1-2", out="out") == 0
+    assert {*output("fits").column_names, *output("models").column_names} == {
+        *output_names("fit"),
+        *output_names("sweep"),
+        "well",
+        "bic",
+    }
 
 
 @pytest.mark.parametrize("package", ["typer", "rich.console", "pyarrow"])
@@ -560,7 +583,11 @@ def test_json_is_one_object_and_nothing_else(here, capsys):
         "groups": 3,
         "samples": 136,
         "status": {"CONVERGED": 3},
+        "spurious": 0,
+        "ridge_dominated": 0,
+        "start_passed_over": 0,
         "keys": {"well": "string"},
+        "notes": [],
         "fitted": 3,
         "files": ["out/fits.parquet", "out/components.parquet"],
     }
@@ -847,3 +874,97 @@ def test_few_open_files_are_enough_to_sort(here, small_parts, monkeypatch):
     monkeypatch.setattr(parts, "_MOST_FILES", 2)
     assert run() == 0
     assert output("fits")["well"].to_pylist() == list(SIZES)
+
+
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_the_ridge_is_by_default_that_of_the_library(here, capsys, command):
+    assert run(command=command) == 0
+    capsys.readouterr()
+    assert cli.main(["info", "out", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["reg_covar"] == (1e-12 if command == "fit" else [1e-12])
+    assert "avoid_spurious" not in facts
+
+
+# Three of these samples are so close together that a component of their own is spurious, and likely.
+CLOSE = np.concatenate([two_clusters(40, 0), [[3.0, 9.0], [3.0, 9.00001], [3.00001, 9.0]]])
+
+
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_spurious_components_are_allowed_if_asked_for(here, capsys, command):
+    close = pa.table({"well": ["a"] * len(CLOSE), "red": CLOSE[:, 0], "green": CLOSE[:, 1]})
+    pq.write_table(close, "close.parquet")
+    options = {"file": "close.parquet", "components": 3, "starts": 30, "command": command}
+    assert run(**options) == 0
+    capsys.readouterr()
+    assert run(**options, out="allowed", flags=["--allow-spurious", "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    given = {"n_init": 30, "precision": "float64", "avoid_spurious": False}
+    result = jaxgmm.fit([CLOSE], 3, **given) if command == "fit" else jaxgmm.sweep([CLOSE], 3, **given).best
+    allowed = pq.read_table("allowed/fits.parquet")
+    np.testing.assert_allclose(allowed["log_likelihood"], result.log_likelihood, rtol=1e-9)
+    assert counts["spurious"] == 1
+    assert output("fits")["spurious"].to_pylist() == [0]
+    assert allowed["log_likelihood"][0].as_py() > output("fits")["log_likelihood"][0].as_py()
+    assert cli.main(["info", "allowed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["avoid_spurious"] is False
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_the_summary_counts_groups_of_each_flaw_and_is_silent_about_none(here, capsys, is_sweep):
+    fits = {
+        "status": ["CONVERGED"] * 3 + ["NONFINITE"],
+        "n_samples": [5] * 4,
+        "spurious": [0, 2, 1, 0],
+        "ridge_dominated": [0, 0, 0, -1],
+        "start_passed_over": [True, True, True, False],
+    }
+    chosen = {"n_components": [1, 2, 2, None], "covariance_type": ["full"] * 3 + [None]}
+    chosen["at_largest_k"] = [False, True, False, None]
+    pq.write_table(pa.table(fits | (chosen if is_sweep else {})), "fits.parquet")
+    done = summary.Done(4, 1.0, ("Weights are light.",))
+    for as_json in (False, True):
+        given = {"is_sweep": is_sweep, "as_json": as_json}
+        assert summary.summarised([here / "fits.parquet"], {"well": "string"}, done, **given)
+        said = capsys.readouterr()
+        if as_json:
+            facts = json.loads(said.out)
+            assert [facts[name] for name in summary._FLAWS] == [2, 0, 3]
+            assert facts.get("at_largest_k") == (1 if is_sweep else None)
+            assert facts["notes"] == ["Weights are light."]
+            assert said.err == ""
+        else:
+            assert "2 with spurious components (spurious)" in said.out
+            assert "3 of which a likelier start was passed over" in said.out
+            assert "ridge_dominated" not in said.out
+            assert ("1 whose K is the largest that was tried" in said.out) is is_sweep
+            assert said.err == "jaxgmm: Weights are light.\n"
+
+
+def test_a_warning_of_light_weights_is_one_line_for_all_parts(here, capsys, small_parts):
+    light = TABLE.set_column(3, "copies", pa.array(TABLE["copies"].to_numpy() / 1000))
+    pq.write_table(light.sort_by("well"), "light.parquet")
+    options = {"file": "light.parquet", "components": "1-2", "weights": "copies"}
+    assert run(**options) == 0
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if "weights" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("jaxgmm: The sample weights of some groups sum to much less than the number of their sa")
+    assert "UserWarning" not in said
+    assert ".py" not in said
+    assert run(**options, out="json", flags=["--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert json.loads(said.out)["notes"] == [lines[0].removeprefix("jaxgmm: ")]
+
+
+def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch):
+    whole = jaxgmm.sweep
+
+    def warning(*args, **options):
+        warnings.warn("something else", UserWarning, stacklevel=2)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(jaxgmm, "sweep", warning)
+    with pytest.warns(UserWarning, match="something else"):
+        assert run(components="1-2") == 0

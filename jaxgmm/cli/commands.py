@@ -49,8 +49,11 @@ def _fit(
     max_iter: of.MaxIter = 1000,
     reg_covar: Annotated[
         float,
-        typer.Option(help="Ridge on variances, as a fraction of the group's own variance.", min=0, metavar="RATIO"),
-    ] = 1e-6,
+        typer.Option(
+            help="Ridge on variances, as a fraction of the variance of the bulk of the group.", min=0, metavar="RATIO"
+        ),
+    ] = 1e-12,
+    allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
     separator: of.Separator = ",",
@@ -64,7 +67,9 @@ def _fit(
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
-    n_iter, spurious (components that are spikes), status, and explanation, a sentence that says what the status means.
+    n_iter, spurious (how many components rest on a few samples, or on equal values), ridge_dominated (how many owe more
+    than a tenth of a variance to the ridge), start_passed_over (whether a start was likelier, but had spurious
+    components or a degenerate end), status, and explanation, a sentence that says what the status means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
@@ -84,7 +89,7 @@ def _fit(
     from jaxgmm.cli import fit
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
-    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
     request = fit.requested(file, separator, by, features, weights, "fit", models, options)
     if not fit.run(request, out, resume=resume, as_json=as_json):
         raise typer.Exit(1)
@@ -117,8 +122,12 @@ def _sweep(
     tol: of.Tol = 1e-5,
     max_iter: of.MaxIter = 1000,
     reg_covar: Annotated[
-        str, typer.Option(help="Ridges on variances, as fractions of the group's own variance.", metavar="RATIOS")
-    ] = "1e-6",
+        str,
+        typer.Option(
+            help="Ridges on variances, as fractions of the variance of the bulk of the group.", metavar="RATIOS"
+        ),
+    ] = "1e-12",
+    allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
     separator: of.Separator = ",",
@@ -133,13 +142,15 @@ def _sweep(
     --criterion bic --out fits`
 
     `DIR/fits.parquet` and `DIR/components.parquet` are those of `jaxgmm fit`; fits.parquet also has what was chosen for
-    every group: n_components, covariance_type and the criterion. If axis-aligned families and others are tried
+    every group: n_components, covariance_type, at_largest_k (whether K is the largest tried of several) and the
+    criterion. If axis-aligned families and others are tried
     together, all components have covariances.
 
     `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
     covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
-    (components that are spikes), n_agreeing (starts that led to the same optimum), start_passed_over and passed_over
-    (whether a start, or this model, is better by its number but degenerate or with spikes), and chosen.
+    and ridge_dominated (how many components are), n_agreeing (starts that led to the same optimum), start_passed_over
+    and passed_over (whether a start, or this model, is better by its number, but only by spurious components or a
+    degenerate end), chosen, and at_largest_k.
 
     Large files, `--resume`, compiled programs and exit codes are those of `jaxgmm fit`.
     """
@@ -154,7 +165,7 @@ def _sweep(
         "split": split,
         "n_folds": folds,
     }
-    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision)
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
     request = fit.requested(file, separator, by, features, weights, "sweep", models, options)
     if not fit.run(request, out, resume=resume, as_json=as_json):
         raise typer.Exit(1)

@@ -1,7 +1,8 @@
 """`jaxgmm fit` and `jaxgmm sweep`: a mixture for every group of a table, part by part."""
 
+import re
 import time
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,12 +16,11 @@ import pyarrow as pa
 
 import jaxgmm
 from jaxgmm import job, parts, tables, tabular
-from jaxgmm.cli import console, interrupts
+from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.engine.progress import bar
 from jaxgmm.groups import check_named, group
 from jaxgmm.settings import LRT, check_options, check_test
-from jaxgmm.status import Status
 
 Item = TypeVar("Item")
 
@@ -30,8 +30,9 @@ _ROWS = (2**16, 2**20)
 # Numbers of a part, and so its memory.
 _NUMBERS = 2**24
 
-# How fits end that are as they were asked for.
-_ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
+# As notes of a sweep have it.
+_COUNT = re.compile(r"\d+ of \d+ data sets")
+
 _ALL_WRITTEN = "all tables were written."
 
 
@@ -124,14 +125,21 @@ def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
     rows.check_unchanged()
     if resume and job.is_finished(out, request.outputs, description):
         interrupts.keeps(lambda: _ALL_WRITTEN)
-        return _summarised(request, out, rows, None, as_json=as_json)
+        return _summarised(request, out, rows, summary.Done(0, 0.0, ()), as_json=as_json)
     with interrupts.unwinding(), job.begun(out, request.outputs, description, resume=resume) as begun:
         interrupts.keeps(lambda: _kept(begun))
         try:
-            fitted = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
+            done = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
         except OSError as error:
             raise OSError(f"{error} ({_kept(begun)})") from error
-    return _summarised(request, out, rows, fitted, as_json=as_json)
+    return _summarised(request, out, rows, done, as_json=as_json)
+
+
+def _summarised(request: Request, out: Path, rows: parts.Rows, done: summary.Done, *, as_json: bool) -> bool:
+    files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
+    return summary.summarised(
+        files, rows.types(request.by), done, is_sweep=request.criterion is not None, as_json=as_json
+    )
 
 
 def _opened(request: Request) -> parts.Rows:
@@ -156,8 +164,8 @@ def _check_options(request: Request) -> None:
         check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])
 
 
-def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: bool) -> tuple[int, float]:
-    """Fits the parts that are not done, and joins all; returns how many groups were fitted, and in how many seconds."""
+def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: bool) -> summary.Done:
+    """Fits the parts that are not done, and joins all."""
     planned = parts.plan(rows, request.by, request.features, request.weights, _rows_per_part(request))
     wanted = [part for part in range(planned.n_parts) if not begun.is_done(part)]
     if planned.n_parts > 1 and not planned.is_in_order and wanted:
@@ -168,40 +176,57 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
     if wanted:
         console.keep_programs()
     began, n_done = time.perf_counter(), planned.n_groups(range(planned.n_parts)) - planned.n_groups(wanted)
-    n_before = n_done
+    n_before, notes = n_done, {}
     n_groups = len(planned.n_samples)
     with bar(n_groups, "groups", n_done) if shown else nullcontext(lambda *_: None) as tell:
         whole = parts.read(rows, planned, request.columns, wanted, begun.directory / "sorted")
         for part, table in zip(wanted, _ahead(whole), strict=True):
-            of_part = planned.n_groups([part])
+            n_own = planned.n_groups([part])
 
-            def progress(done: int, of_all: int, first: int = n_done, of_part: int = of_part) -> None:
-                tell(first + of_part * done / of_all, n_groups)
+            def progress(done: int, of_all: int, first: int = n_done, own: int = n_own) -> None:
+                tell(first + own * done / of_all, n_groups)
 
-            begun.keep(part, _fitted(request, table, progress))
-            n_done += of_part
+            outputs, own_notes = _fitted(request, table, progress)
+            begun.keep(part, outputs)
+            notes |= dict.fromkeys(own_notes)
+            n_done += n_own
             tell(n_done, n_groups)
     seconds = time.perf_counter() - began
     rows.check_unchanged()
     begun.finish(planned.n_parts)
-    return n_done - n_before, seconds
+    return summary.Done(n_done - n_before, seconds, tuple(notes))
 
 
-def _fitted(request: Request, table: pa.Table, progress: Callable[[int, int], None]) -> dict[str, pa.Table]:
-    """The output tables of one part."""
+def _fitted(
+    request: Request, table: pa.Table, progress: Callable[[int, int], None]
+) -> tuple[dict[str, pa.Table], list[str]]:
+    """The output tables of one part, and what the user should know of it."""
     groups = group(table, request.by, request.features, request.weights)
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
-        result, chosen, models = jaxgmm.fit(groups.x, **options), None, {}
+        result, chosen, models, notes = jaxgmm.fit(groups.x, **options), None, {}, []
     else:
-        sweep = jaxgmm.sweep(groups.x, **options)
+        sweep, notes = _swept(groups.x, options)
         result = sweep.best
         chosen = tabular.chosen_columns(sweep.table, groups.keys.num_rows, request.criterion)
         models = {"models": tabular.models_table(groups.keys, sweep.table)}
-    return models | {
+    outputs = models | {
         "components": tabular.components_table(groups.keys, result, request.features),
         "fits": tabular.fits_table(groups.keys, groups.n_samples, result, chosen),
     }
+    return outputs, notes
+
+
+def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:
+    """A sweep, and those of its notes that it warned of, without the numbers, which are of one part."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sweep = jaxgmm.sweep(x, **options)
+    for warning in caught:
+        if str(warning.message) not in sweep.notes:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    warned = {str(warning.message) for warning in caught}
+    return sweep, [_COUNT.sub("some groups", note) for note in sweep.notes if note in warned]
 
 
 def _rows_per_part(request: Request) -> int:
@@ -229,63 +254,3 @@ def _kept(begun: job.Job) -> str:
     if begun.n_done == 0:
         return "nothing was written."
     return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
-
-
-def _summarised(
-    request: Request, out: Path, rows: parts.Rows, fitted: tuple[int, float] | None, *, as_json: bool
-) -> bool:
-    """Says how the fits ended, and how long they took; returns whether any ended as it should."""
-    files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
-    chosen = ["n_components", "covariance_type"] if request.criterion else []
-    with tables.opened(files[0]) as file:
-        fits = file.read(["status", "n_samples", *chosen])
-    counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
-    if as_json:
-        n_fitted, seconds = fitted or (0, 0.0)
-        summary = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)}
-        summary |= {
-            "keys": rows.types(request.by),
-            "fitted": n_fitted,
-            "seconds": round(seconds, 3),
-            "files": [str(path) for path in files],
-        }
-        console.print_json(summary)
-    else:
-        console.plain().print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
-        console.print_statuses(counts)
-        _print_done(fits.num_rows, fitted, files)
-        if request.criterion:
-            answered = fits.drop_null()
-            _print_choice(answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist()))
-    has_ended_well = any(counts[name] for name in _ENDED_WELL)
-    if not has_ended_well:
-        ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        wanted = " or ".join(_ENDED_WELL)
-        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {files[0]} says what to do about each.")
-    return has_ended_well
-
-
-def _print_done(n_groups: int, fitted: tuple[int, float] | None, files: list[Path]) -> None:
-    """Prints how many groups were fitted, in what time, and where the tables are."""
-    printed = console.plain()
-    if fitted is None:
-        printed.print("all was done before")
-    else:
-        n_fitted, seconds = fitted
-        rest = "" if n_fitted == n_groups else f"; {n_groups - n_fitted:,} had been done before"
-        rate = n_fitted / seconds if seconds else 0
-        printed.print(f"fitted {n_fitted:,} in {seconds:.1f} s, {rate:,.0f} groups/s{rest}")
-    printed.print("wrote " + " and ".join(map(str, files)), soft_wrap=True)
-
-
-def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
-    """Prints how often which model was chosen: K down, families across."""
-    families = list(dict.fromkeys(covariance_type.tolist()))
-    table = console.plain_table("components", *families)
-    for column in table.columns:
-        column.justify = "right"
-    for k in np.unique(n_components).tolist():
-        of_k = covariance_type[n_components == k]
-        table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
-    console.plain().print("\ngroups by the model chosen", style="bold")
-    console.plain().print(table)

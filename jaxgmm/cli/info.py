@@ -60,9 +60,10 @@ def _of_fits(directory: Path) -> dict[str, Any]:
     description = use.described(path)
     with tables.opened(path) as file:
         fits = file.read(["status", "n_samples"])
+        keys = {name: str(file.schema_arrow.field(name).type) for name in description["by"]}
     sizes = fits["n_samples"].to_numpy()
     ended = {"groups": fits.num_rows, "samples": int(sizes.sum()), "status": dict(Counter(fits["status"].to_pylist()))}
-    return ended | {name: value for name, value in description.items() if value is not None}
+    return ended | {"keys": keys} | {name: value for name, value in description.items() if value is not None}
 
 
 def _of_saved(path: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ By = Annotated[
 Features = Annotated[
     list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS", show_default=False)
 ]
+AllowSpurious = Annotated[
+    bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
+]
 Separator = Annotated[
     str, typer.Option(help="What separates the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
 ]
@@ -77,12 +80,21 @@ def ridges(text: str) -> list[float]:
     try:
         return list(dict.fromkeys(float(piece) for piece in text.split(",")))
     except ValueError:
-        raise ValueError(f"--reg-covar must be numbers such as 1e-6, or 1e-6,1e-3; got {text!r}.") from None
+        raise ValueError(f"--reg-covar must be numbers such as 1e-12, or 1e-12,1e-3; got {text!r}.") from None
 
 
-def of_runs(starts: int, finalists: int | None, seed: int, tol: float, max_iter: int, precision: str) -> dict[str, Any]:
+def of_runs(
+    starts: int,
+    finalists: int | None,
+    seed: int,
+    tol: float,
+    max_iter: int,
+    precision: str,
+    *,
+    allow_spurious: bool,
+) -> dict[str, Any]:
     """What `jaxgmm.fit` and `jaxgmm.sweep` are told about runs."""
-    return {
+    told = {
         "n_init": starts,
         "n_finalists": finalists,
         "key": seed,
@@ -90,6 +102,7 @@ def of_runs(starts: int, finalists: int | None, seed: int, tol: float, max_iter:
         "max_iter": max_iter,
         "precision": precision,
     }
+    return told | ({"avoid_spurious": False} if allow_spurious else {})
 
 
 def _is_digits(*texts: str) -> bool:

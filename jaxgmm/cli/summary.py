@@ -1,0 +1,106 @@
+"""What `jaxgmm fit` and `jaxgmm sweep` say at their end."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from jaxgmm import tables
+from jaxgmm.cli import console
+from jaxgmm.status import Status
+
+# How fits end that are as they were asked for.
+_ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
+# Columns of `fits.parquet` that are counted, and what a count above 0 means.
+_FLAWS = {
+    "spurious": "with spurious components",
+    "ridge_dominated": "with components whose width is in part the ridge's",
+    "start_passed_over": "of which a likelier start was passed over, for spurious components or a degenerate end",
+}
+_OF_SWEEPS = {"at_largest_k": "whose K is the largest that was tried: a larger one may be better"}
+
+
+class Done(NamedTuple):
+    """What was done just now.
+
+    Attributes:
+        n_fitted: how many groups were fitted; 0 if all had been before.
+        seconds: how long that took.
+        notes: what the user should know, a sentence each.
+    """
+
+    n_fitted: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def summarised(files: list[Path], keys: dict[str, str], done: Done, *, is_sweep: bool, as_json: bool) -> bool:
+    """Says how the fits ended, and how long they took; returns whether any ended as it should.
+
+    Args:
+        files: the tables that were written, `fits.parquet` first.
+        keys: what the key columns were read as.
+        done: what was done just now.
+        is_sweep: whether models were chosen.
+        as_json: whether to print one JSON object.
+    """
+    flaws = _FLAWS | (_OF_SWEEPS if is_sweep else {})
+    chosen = ["n_components", "covariance_type"] if is_sweep else []
+    with tables.opened(files[0]) as file:
+        fits = file.read(["status", "n_samples", *flaws, *chosen])
+    counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
+    n_flawed = {name: _n_above_0(fits[name]) for name in flaws}
+    if as_json:
+        facts = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)} | n_flawed
+        facts |= {"keys": keys, "notes": list(done.notes), "fitted": done.n_fitted, "seconds": round(done.seconds, 3)}
+        console.print_json(facts | {"files": [str(path) for path in files]})
+    else:
+        for note in done.notes:
+            console.say(f"jaxgmm: {note}")
+        console.plain().print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
+        console.print_statuses(counts)
+        for name, meaning in flaws.items():
+            if n_flawed[name]:
+                console.plain().print(f"{n_flawed[name]:,} {meaning} ({name})", soft_wrap=True)
+        _print_done(fits.num_rows, done, files)
+        if is_sweep:
+            answered = fits.select(chosen).drop_null()
+            _print_choice(answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist()))
+    has_ended_well = any(counts[name] for name in _ENDED_WELL)
+    if not has_ended_well:
+        ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        wanted = " or ".join(_ENDED_WELL)
+        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {files[0]} says what to do about each.")
+    return has_ended_well
+
+
+def _n_above_0(column: pa.ChunkedArray) -> int:
+    """How many groups have a number above 0, or a truth; null is neither."""
+    return int(np.count_nonzero(column.cast(pa.int32()).fill_null(0).to_numpy() > 0))
+
+
+def _print_done(n_groups: int, done: Done, files: list[Path]) -> None:
+    """Prints how many groups were fitted, in what time, and where the tables are."""
+    printed = console.plain()
+    if done.n_fitted == 0:
+        printed.print("all was done before")
+    else:
+        rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been done before"
+        rate = done.n_fitted / done.seconds if done.seconds else 0
+        printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {rate:,.0f} groups/s{rest}")
+    printed.print("wrote " + " and ".join(map(str, files)), soft_wrap=True)
+
+
+def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
+    """Prints how often which model was chosen: K down, families across."""
+    families = list(dict.fromkeys(covariance_type.tolist()))
+    table = console.plain_table("components", *families)
+    for column in table.columns:
+        column.justify = "right"
+    for k in np.unique(n_components).tolist():
+        of_k = covariance_type[n_components == k]
+        table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
+    console.plain().print("\ngroups by the model chosen", style="bold")
+    console.plain().print(table)
