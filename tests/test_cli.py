@@ -1,9 +1,12 @@
 """The command, from file to file: its answers, and what it says to misuse."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -968,3 +971,42 @@ def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch)
     monkeypatch.setattr(jaxgmm, "sweep", warning)
     with pytest.warns(UserWarning, match="something else"):
         assert run(components="1-2") == 0
+
+
+OLD = Path(__file__).parent / "data" / "version_0_1_0"
+
+
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_fits_of_version_0_1_are_of_use(here, capsys, command):
+    shutil.copytree(OLD / command, "old")
+    shutil.copy(OLD / "cells.csv", "old.csv")
+    assert cli.main(["info", "old", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["jaxgmm"], facts["groups"]) == ("0.1.0", 3)
+    assert predicted(file="old.csv", fits="old") == 0
+    found = pq.read_table("predicted.parquet")
+    has_answer = {key: status in ("CONVERGED", "MAX_ITER") for key, status in statuses_of("old").items()}
+    assert any(has_answer.values())
+    assert found["component"].is_valid().to_pylist() == [has_answer[key] for key in found["well"].to_pylist()]
+    assert cli.main(["sample", "old", "--samples", "5", "--out", "drawn.parquet"]) == 0
+    assert pq.read_table("drawn.parquet").num_rows == 5 * sum(has_answer.values())
+    for kind in ("overview", "mixture"):
+        assert cli.main(["plot", kind, "old", "--data", "old.csv", "--out", f"{kind}.png"]) == 0
+    if command == "sweep":
+        assert cli.main(["plot", "criterion", "old", "--out", "criterion.png"]) == 0
+
+
+def statuses_of(directory):
+    fits = pq.read_table(f"{directory}/fits.parquet")
+    return dict(zip(fits["well"].to_pylist(), fits["status"].to_pylist(), strict=True))
+
+
+def test_a_job_that_another_version_began_is_refused_naming_both(here, capsys, monkeypatch):
+    monkeypatch.setattr(jaxgmm, "__version__", "9.9.9")
+    shutil.copytree(OLD / "unfinished", "out")
+    shutil.copy(OLD / "cells.csv", "cells.csv")
+    os.utime("cells.csv", (1767225600, 1767225600))
+    before = contents(here / "out")
+    assert run(file="cells.csv", precision=None, reg_covar=1e-6, flags=["--resume"]) == 2
+    assert "was begun by jaxgmm '0.1.0', and this is '9.9.9'" in capsys.readouterr().err
+    assert contents(here / "out") == before

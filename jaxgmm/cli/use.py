@@ -18,6 +18,8 @@ from jaxgmm.keys import group_of
 _BLOCK = 2**20
 _EVALUATED = 2**18
 _DRAWN = 2**22
+# Columns of fits that version 0.1 did not write, and what stands for not being known, as in `jaxgmm.storage`.
+_SINCE_0_2 = {"ridge_dominated": pa.scalar(-1, pa.int32()), "start_passed_over": pa.scalar(False)}
 
 
 class Fitted(NamedTuple):
@@ -27,7 +29,7 @@ class Fitted(NamedTuple):
         keys: one row for each of B groups, sorted.
         features: names of the D features.
         weights: name of the column of sample weights, or None.
-        table: all of `fits.parquet`.
+        table: all of `fits.parquet`, with the columns of this version.
         components: all of `components.parquet`.
     """
 
@@ -66,6 +68,9 @@ def read_fits(directory: Path) -> Fitted:
     rows = tables.read_table(components, tables.column_names(components))
     if np.count_nonzero(rows["component"].to_numpy() == 0) != table.num_rows:
         raise ValueError(f"{components} does not hold the groups of {path}; fit again.")
+    for name, unknown in _SINCE_0_2.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat(unknown, table.num_rows))
     keys = table.select(description["by"])
     # Rows of other tables may have null where those that were fitted could not.
     keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
