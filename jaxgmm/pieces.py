@@ -19,8 +19,8 @@ from jaxgmm.kernels import QUICKLY, WELL
 from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
 from jaxgmm.posterior import Quantity
 
-# Shorter pieces leave vectors of a processor empty. One sample, or a few, as where a model is served, take less.
-_SHORTEST, _FEW = 16, (1, 4)
+# Bytes of the widest vectors of a processor. Samples of shorter pieces would be summed in another order.
+_VECTOR = 64
 # Numbers that each of a few arrays may hold: what fits a core's cache, or fills a GPU.
 _HELD, _HELD_BY_GPU = 2**16, 2**24
 # So much arithmetic takes less time than another call of a program.
@@ -67,7 +67,7 @@ def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.nd
 
     with jax.enable_x64(True):
         own = _factors_of_one(mixture)
-        for offset, size in cut(len(x), _shortest(len(x)), longest(mixture), _cost(mixture)):
+        for offset, size in cut(len(x), _shortest(x.dtype), longest(mixture), _cost(mixture)):
             found = _of_piece(quantity, x.dtype, shapes, size)(own, _filled_up(x[offset : offset + size], size))
             in_flight.append((offset, found))
             if len(in_flight) > _IN_FLIGHT:
@@ -91,7 +91,7 @@ def of_each(quantity: Quantity, mixture: Mixture, data: Batch, dtype: np.dtype) 
         put(answers, first, lengths, np.asarray(found)[: len(first)])
 
     with jax.enable_x64(True):
-        for owners, offsets, lengths, size in _pieces(mixture, data):
+        for owners, offsets, lengths, size in _pieces(mixture, data, dtype):
             pieces = Batch(data.samples, data.first[owners] + offsets, lengths, is_single=False)
             for start, n in _chunks(mixture, len(owners), size):
                 some = np.arange(start, min(start + n, len(owners)))
@@ -123,13 +123,13 @@ def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
     return rows
 
 
-def _pieces(mixture: Mixture, data: Batch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+def _pieces(mixture: Mixture, data: Batch, dtype: np.dtype) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
     """Pieces of data sets by the size that they are padded to: of which data set, from where in it, and how long."""
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     order = np.argsort(data.lengths, kind="stable")
     distinct, first = np.unique(data.lengths[order], return_index=True)
     for length, members in zip(distinct.tolist(), np.split(order, first[1:]), strict=True):
-        for offset, size in cut(length, _shortest(length), longest(mixture), _cost(mixture) * len(members)):
+        for offset, size in cut(length, _shortest(dtype), longest(mixture), _cost(mixture) * len(members)):
             offsets, lengths, sizes = (np.full(len(members), n) for n in (offset, min(size, length - offset), size))
             found.append((members, offsets, lengths, sizes))
     if not found:
@@ -168,16 +168,16 @@ def _held() -> int:
     return _HELD if jax.default_backend() == "cpu" else _HELD_BY_GPU
 
 
-def _shortest(n_samples: int) -> int:
-    """What few samples are padded to: one or a few, as where a model is served, take less than a vector."""
-    return next((size for size in _FEW if n_samples <= size), _SHORTEST)
+def _shortest(dtype: np.dtype) -> int:
+    """The fewest samples of a piece."""
+    return _VECTOR // dtype.itemsize
 
 
 def longest(mixture: Mixture) -> int:
     """The number of samples that are taken at a time: a power of two."""
     held, (n_components, n_features) = _held(), mixture.means.shape[-2:]
     most = min(held // (n_components + n_features), 4 * held // (n_components * n_features), held // 8)
-    return max(_SHORTEST, power_of_two_below(most))
+    return max(_VECTOR // 4, power_of_two_below(most))
 
 
 def power_of_two_below(n: int) -> int:
@@ -194,7 +194,7 @@ def _program(
         return 0, None
     shapes = Mixture(*(jax.ShapeDtypeStruct(shape, dtype) for shape in (weights, means, covariances)))
     check_mixture(shapes, x)
-    (_, size), *others = cut(x[0], _shortest(x[0]), longest(shapes), _cost(shapes))
+    (_, size), *others = cut(x[0], _shortest(dtype), longest(shapes), _cost(shapes))
     return (0, None) if others else (size, _of_piece(quantity, dtype, shapes, size))
 
 

@@ -28,37 +28,49 @@ class Quantity(NamedTuple):
     is_integer: bool
 
 
+class Joint(NamedTuple):
+    """Densities w_k N(x | μ_k, Σ_k) beside the largest of a sample.
+
+    Attributes:
+        highest: the logarithm of what they are divided by.
+        densities: the quotients, from 0 to 1.
+        total: their sums.
+        is_known: whether a sample belongs to any component.
+    """
+
+    highest: Float[Array, " n"]
+    densities: Float[Array, "k n"]
+    total: Float[Array, " n"]
+    is_known: Bool[Array, " n"]
+
+
+def joint(log_joint: Float[Array, "k n"]) -> Joint:
+    """Densities of the components at each sample."""
+    # The shift cancels from the result, so no derivative needs to pass through the maximum.
+    highest = max_over(lax.stop_gradient(log_joint), axis=0)
+    is_finite = jnp.isfinite(highest)
+    highest = jnp.where(is_finite, highest, 0)
+    densities = jnp.exp(log_joint - highest[None])
+    total = sum_over(densities, axis=0)
+    # The maximum passes over NaN, the sum does not.
+    return Joint(highest, densities, total, is_finite & ~jnp.isnan(total))
+
+
 def log_density(log_joint: Float[Array, "k n"]) -> Float[Array, " n"]:
     """The logarithm of the density of the mixture."""
-    highest, _, total = _joint(log_joint)
+    highest, _, total, _ = joint(log_joint)
     return highest + jnp.log(total)
 
 
 def posterior(log_joint: Float[Array, "k n"]) -> Float[Array, "n k"]:
     """Probabilities of the components; NaN where a sample belongs to none."""
-    _, joint, total = _joint(log_joint)
-    return jnp.where(is_known(log_joint)[None], joint / total[None], jnp.nan).T
+    _, densities, total, is_known = joint(log_joint)
+    return (densities / jnp.where(is_known, total, jnp.nan)[None]).T
 
 
 def component(log_joint: Float[Array, "k n"]) -> Int[Array, " n"]:
     """The most probable component; -1 where a sample belongs to none."""
-    return jnp.where(is_known(log_joint), jnp.argmax(log_joint, axis=0), -1)
-
-
-def _joint(log_joint: Array) -> tuple[Array, Array, Array]:
-    """The largest logarithm of a sample, the density of each component beside that one's, and their sum."""
-    # The shift cancels from the result, so no derivative needs to pass through the maximum.
-    highest = max_over(lax.stop_gradient(log_joint), axis=0)
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    joint = jnp.exp(log_joint - highest[None])
-    return highest, joint, sum_over(joint, axis=0)
-
-
-def is_known(log_joint: Float[Array, "k n"]) -> Bool[Array, " n"]:
-    """Whether a sample belongs to any component: some density is above 0, and none is NaN."""
-    log_joint = lax.stop_gradient(log_joint)
-    is_nan = max_over(jnp.isnan(log_joint).astype(log_joint.dtype), axis=0)
-    return jnp.isfinite(max_over(log_joint, axis=0)) & (is_nan == 0)
+    return jnp.where(joint(log_joint).is_known, jnp.argmax(log_joint, axis=0), -1)
 
 
 LOG_DENSITY = Quantity(log_density, is_of_components=False, is_integer=False)
