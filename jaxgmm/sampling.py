@@ -9,13 +9,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.arguments import check_integer, check_mixture, numeric_mixture, random_key
+from jaxgmm.arguments import check_mixture, numeric_mixture, random_key
 from jaxgmm.density import as_jax, precision
 from jaxgmm.engine.arrays import is_traced
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, draw
 from jaxgmm.pieces import at_once, cut, power_of_two_below
+from jaxgmm.settings import check_integer
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.
