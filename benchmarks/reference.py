@@ -46,8 +46,8 @@ def em(
 ) -> ReferenceFit:
     """EM on data sets `(B, N, D)` from starts `(B, R, K, …)`, in chunks that fit the cache, one thread for each core.
 
-    Samples that are not `present` count nothing. `reg_covar` is a fraction of each feature's variance; `tol` is for the
-    mean log-likelihood per sample, and 0 makes exactly `max_iter` iterations.
+    Samples that are not `present` count nothing. `reg_covar` is a fraction of each feature's variance in the bulk of
+    the data set; `tol` is for the mean log-likelihood per sample, and 0 makes exactly `max_iter` iterations.
     """
     n_samples, n_features = x.shape[1:]
     n_rows = 1 + n_features + n_features * (n_features + 1) // 2 + 2 * start.weights.shape[1] * model.n_components
@@ -166,13 +166,27 @@ def _features(z: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones_like(z[:, :1]), z, z[:, rows] * z[:, columns]], axis=1)
 
 
+def _bulk_variances(x: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Variances `(B, D)` of each feature without values more than four standard deviations from the others."""
+    found = np.empty((len(x), x.shape[2]))
+    for b, d in np.ndindex(found.shape):
+        values = x[b, present[b] > 0, d].astype(np.float64)
+        nearer = values
+        while np.var(nearer) > 0:
+            found[b, d], values = np.var(nearer), nearer
+            nearer = values[np.abs(values - values.mean()) <= 4 * values.std()]
+            if len(nearer) == len(values):
+                break
+    return found
+
+
 def _whitened(x: np.ndarray, present: np.ndarray, reg_covar: float) -> tuple[np.ndarray, ...]:
     """Whitened samples `(B, D, N)`, the map x = shift + factor z, and the ridge in the coordinates z."""
     x, count = x.astype(np.float64), present.sum(axis=1)[:, None, None]
     shift = (x * present[..., None]).sum(axis=1) / count[..., 0]
     centred = (x - shift[:, None]) * present[..., None]
     covariance = centred.swapaxes(1, 2) @ centred / count
-    ridge = reg_covar * covariance * np.eye(x.shape[2])
+    ridge = reg_covar * _bulk_variances(x, present)[:, :, None] * np.eye(x.shape[2])
     factor = np.linalg.cholesky(covariance + ridge)
     inverse = np.linalg.inv(factor)
     return inverse @ centred.swapaxes(1, 2), factor, shift, inverse @ ridge @ inverse.swapaxes(1, 2)
