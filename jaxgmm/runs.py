@@ -166,12 +166,14 @@ class Work(NamedTuple):
 
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
         run = _run_quickly if self.program.quickly and slots.by_vectors else _run
-        states, findings, executed, useful = run(
-            *(self.sets, self.starts, found.states, wanted, self.options.models, limits, self.options.snapshots),
-            layout=self.program.layout,
+        layout, models = self.program.layout, self.options.models
+        states, executed, useful = run(
+            *(self.sets, self.starts, found.states, wanted, models, limits, self.options.snapshots),
+            layout=layout,
             slots=slots,
             dtype=dtype,
         )
+        findings = _found_in(states, self.sets, limits.extra_ridge, models, layout)
         return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
 
     def scores(self, found: Runs) -> Float[np.ndarray, "g r"]:
@@ -202,7 +204,7 @@ def _to_ends(
     layout: Layout,
     slots: Slots,
     dtype: str,
-) -> tuple[em.RunState, Findings, Int[Array, ""], Int[Array, ""]]:
+) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
     """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
 
     A run goes on from where it was `before`, or from its start if it has made no step. Stacked, a slot holds all starts
@@ -287,44 +289,92 @@ def _to_ends(
     useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int64)
     # Rows that were not run must not lose digits on their way through a narrower type.
     kept = where_leading(wanted, _cast(ended, "float64"), before)
-    findings = _findings(kept.mixture, kept.log_likelihood, sets._replace(ridge=ridges), models, layout)
-    return kept, findings, executed * runs_per_slot, useful
+    return kept, executed * runs_per_slot, useful
 
 
-def _findings(
-    mixtures: Mixture, log_likelihoods: Float[Array, " q"], sets: DataSets, models: Models, layout: Layout
-) -> Findings:
-    """Components of all runs `(Q,)` that are not to be trusted; in float64."""
-    n_runs, n_rows, n_features = len(mixtures.weights), len(sets.n_effective), mixtures.n_features
-    fit = jnp.arange(n_runs) // layout.n_init
-    row = form_of(fit, n_runs // layout.n_init, n_rows, models)
+def _found_in(states: em.RunState, sets: DataSets, extra_ridge: float, models: Models, layout: Layout) -> Findings:
+    """Components of all runs `(Q,)` that are not to be trusted.
+
+    Programs that few data sets need are compiled where one does: for equal values, and for spurious components.
+    """
+    small, suspect, dominated = _flags(
+        states.mixture, sets._replace(z=None, weights=None), extra_ridge, models, layout=layout
+    )
+    spurious, bounded = np.asarray(small), states.log_likelihood
+    if np.any(suspect):
+        spurious = spurious | np.asarray(_tied(states.mixture, sets, suspect, models, layout=layout))
+    if np.any(spurious):
+        bounded = _bounded(states.mixture, states.log_likelihood, sets, spurious, models, layout=layout)
+    counts = (np.sum(flags, axis=1, dtype=np.int32) for flags in (spurious, np.asarray(dominated)))
+    return Findings(*counts, bounded)
+
+
+_quickly = functools.partial(jax.jit, static_argnames=("layout",), compiler_options=QUICKLY)
+
+
+@_quickly
+def _flags(
+    mixtures: Mixture, sets: DataSets, extra_ridge: Array, models: Models, *, layout: Layout
+) -> tuple[Bool[Array, "q k"], Bool[Array, "q k"], Bool[Array, "q k"]]:
+    """Which components are small, which may be of equal values, and which are dominated by the ridge."""
+    models, n_features = jax.tree.map(jnp.asarray, models), mixtures.n_features
+    row, fit = _rows(mixtures, sets, models, layout)
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
     least = least[models.family[fit % len(models.family)]]
     small = jax.vmap(is_small)(mixtures, Support(sets.n_effective[row], sets.total_weight[row], least))
-    ridge = sets.ridge[row]
+    unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
+    ridge = sets.ridge[row] + extra_ridge * unit[None]
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
-    suspect = jax.vmap(may_be_tied)(mixtures, ridge) & ~small
-    at_a_time = max(1, min(n_runs, _JUDGED // (layout.n_components * n_features * sets.z.shape[2])))
+    return small, jax.vmap(may_be_tied)(mixtures, ridge) & ~small, dominated
 
-    def of_run(run: Array) -> tuple[Mixture, DataSets]:
-        return jax.tree.map(lambda leaf: leaf[run], mixtures), jax.tree.map(lambda leaf: leaf[row[run]], sets)
+
+@_quickly
+def _tied(
+    mixtures: Mixture, sets: DataSets, suspect: Bool[Array, "q k"], models: Models, *, layout: Layout
+) -> Bool[Array, "q k"]:
+    """Which of the components that may be of equal values are."""
+    row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
 
     def tied(run: Array) -> Bool[Array, " k"]:
-        mixture, own = of_run(run)
+        mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
+        own = jax.tree.map(lambda leaf: leaf[row[run]], sets)
         return is_tied(mixture, own.z, scaled_features(own.z, own.units), own.weights)
 
-    spurious = small | (suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, at_a_time))
+    return suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, _at_a_time(mixtures, sets))
+
+
+@_quickly
+def _bounded(
+    mixtures: Mixture,
+    log_likelihoods: Float[Array, " q"],
+    sets: DataSets,
+    spurious: Bool[Array, "q k"],
+    models: Models,
+    *,
+    layout: Layout,
+) -> Float[Array, " q"]:
+    """Log-likelihoods where spurious components are as wide as the data; of runs without any, their own."""
+    row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
 
     def bounded(run: Array) -> Float[Array, ""]:
-        mixture, own = of_run(run)
-        return bounded_log_likelihood(mixture, spurious[run], own.z, own.weights)
+        mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
+        z, weights = sets.z[row[run]], sets.weights[row[run]]
+        return bounded_log_likelihood(mixture, spurious[run], z, weights)
 
-    bounds = _for_some(bounded, jnp.any(spurious, axis=1), log_likelihoods, at_a_time)
-    return Findings(
-        spurious=jnp.sum(spurious, axis=1, dtype=jnp.int32),
-        ridge_dominated=jnp.sum(dominated, axis=1, dtype=jnp.int32),
-        bounded=bounds,
-    )
+    wanted = jnp.any(spurious, axis=1)
+    return _for_some(bounded, wanted, log_likelihoods, _at_a_time(mixtures, sets))
+
+
+def _rows(mixtures: Mixture, sets: DataSets, models: Models, layout: Layout) -> tuple[Array, Array]:
+    """The row of `sets` that each run reads, and the number of its fit."""
+    n_runs = len(mixtures.weights)
+    fit = jnp.arange(n_runs) // layout.n_init
+    return form_of(fit, n_runs // layout.n_init, len(sets.n_effective), models), fit
+
+
+def _at_a_time(mixtures: Mixture, sets: DataSets) -> int:
+    n_runs, n_components, n_features = mixtures.means.shape
+    return max(1, min(n_runs, _JUDGED // (n_components * n_features * sets.z.shape[2])))
 
 
 def _for_some(of_one: Callable[[Array], Array], wanted: Bool[Array, " q"], default: Array, at_a_time: int) -> Array:

@@ -98,7 +98,7 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
         jaxgmm.bootstrap(x[:, :1], fitted)
     with pytest.raises(ValueError, match="mixture holds NaN"):
         jaxgmm.bootstrap(x, fitted._replace(means=fitted.means * np.nan))
-    with pytest.raises(ValueError, match=r"mixture must be a jaxgmm\.Mixture; got NoneType"):
+    with pytest.raises(ValueError, match=r"mixture must be a jaxgmm\.Mixture or a result of jaxgmm\.fit; got NoneType"):
         jaxgmm.bootstrap(x, None)
     with pytest.raises(ValueError, match="must sum to 1"):
         jaxgmm.bootstrap(x, fitted._replace(weights=np.array([1.5, 0.5])))

@@ -94,15 +94,15 @@ FAMILIES: dict[str, Family] = {
         diagonal=True,
         closed_under="scale per feature",
         n_parameters=lambda k, d: k * d,
-        # Two differ in every feature.
-        least_samples=lambda _: 2,
+        # Of two samples some are near each other by chance; three hardly ever are.
+        least_samples=lambda d: min(d + 1, 3),
     ),
     "spherical": Family(
         _spherical,
         diagonal=True,
         closed_under="one scale",
         n_parameters=lambda k, _: k,
-        least_samples=lambda _: 2,
+        least_samples=lambda d: min(d + 1, 3),
     ),
 }
 
