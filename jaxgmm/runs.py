@@ -305,8 +305,9 @@ def _found_in(states: em.RunState, sets: DataSets, extra_ridge: float, models: M
         spurious = spurious | np.asarray(_tied(states.mixture, sets, suspect, models, layout=layout))
     if np.any(spurious):
         bounded = _bounded(states.mixture, states.log_likelihood, sets, spurious, models, layout=layout)
-    counts = (np.sum(flags, axis=1, dtype=np.int32) for flags in (spurious, np.asarray(dominated)))
-    return Findings(*counts, bounded)
+    n_spurious = np.count_nonzero(spurious, axis=1).astype(np.int32)
+    n_dominated = np.count_nonzero(dominated, axis=1).astype(np.int32)
+    return Findings(n_spurious, n_dominated, bounded)
 
 
 _quickly = functools.partial(jax.jit, static_argnames=("layout",), compiler_options=QUICKLY)
