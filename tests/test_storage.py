@@ -93,7 +93,9 @@ def assert_same(found, expected):
     if isinstance(expected, dict):
         assert list(found) == list(expected)
         found, expected = found.values(), expected.values()
-    if expected is None or isinstance(expected, float):
+    if isinstance(expected, str):
+        assert found == expected
+    elif expected is None or isinstance(expected, float):
         np.testing.assert_array_equal(found, expected)
     elif isinstance(expected, np.ndarray | np.generic):
         assert found.dtype == expected.dtype
