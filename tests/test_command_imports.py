@@ -102,7 +102,7 @@ def test_misuse_of_files_is_answered_without_jax(tables, monkeypatch, line, word
 )
 def test_info_is_given_without_jax(tables, monkeypatch, line):
     monkeypatch.chdir(tables)
-    code, imported, said, _ = answered("info", *line.split())
+    code, imported, said, _ = answered(*line.split())
     assert code == 0
     assert not set(HEAVY) & set(imported)
     assert said
