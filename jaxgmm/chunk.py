@@ -123,7 +123,8 @@ def fit_chunk(
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
     scores = score_of(runs, options)
-    best = _best(described, status, runs.states, runs.findings, scores, runs.judged, options.models)
+    judged, models, avoids_spurious = runs.judged, options.models, options.avoids_spurious
+    best = _best(described, status, runs.states, runs.findings, scores, judged, models, avoids_spurious)
     fits = _whole(jax.device_get(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)
@@ -365,6 +366,7 @@ def _best(
     scores: Float[Array, " q"],
     judged: Bool[Array, " q"],
     models: Models,
+    avoids_spurious: bool | Bool[Array, ""],
 ) -> _Best:
     """The best run of each fit."""
     n_fits, n_rows = len(status), len(sets.n_effective)
@@ -375,7 +377,9 @@ def _best(
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
     # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
     # must not choose.
-    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
+    is_spurious = (findings.spurious > 0) & avoids_spurious
+    known = judged & jnp.isfinite(log_likelihoods)
+    may_win = eligible(known, states.status != Status.DEGENERATE, ~is_spurious)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
     best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)

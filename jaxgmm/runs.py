@@ -34,6 +34,7 @@ from jaxgmm.engine.standardize import Standardization, scaled_features
 from jaxgmm.kernels import QUICKLY, WELL
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Layout, Models, Options, Program, Slots
+from jaxgmm.soundness import BEHIND
 from jaxgmm.status import Status
 
 _Tree = TypeVar("_Tree")
@@ -184,6 +185,8 @@ class Work(NamedTuple):
         n_fits = len(log_likelihood)
         total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
         mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
+        if self.options.avoids_spurious:
+            mean = np.where(np.asarray(found.findings.spurious).reshape(mean.shape) > 0, mean - BEHIND, mean)
         return np.where(np.isnan(mean), -np.inf, mean)
 
 

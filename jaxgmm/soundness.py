@@ -1,8 +1,9 @@
 """Which of several runs, or models, is chosen: one rule for starts, models, searches and pictures.
 
-A run is sound where it is not degenerate and has no spurious components. What runs are compared by is a likelihood that
-spurious components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`), which for sound runs is their own; and a
-degenerate one is chosen only where all are.
+A run is sound where it is not degenerate and has no spurious components. Of the starts of a model an unsound one is
+chosen only where none is sound, and a degenerate one only where all are. Models, and starts of which none is sound, are
+compared by a likelihood that spurious components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`); for sound
+ones it is their own. A model may need a component for a handful of samples where no other of its size can do without.
 """
 
 from typing import Any
@@ -17,17 +18,26 @@ from jaxgmm.status import Status
 # runs stop so far from it.
 SAME_OPTIMUM = 1e-3
 
+# Puts starts with spurious components behind all others of their model: more nats per sample than likelihoods differ by.
+BEHIND = 1e6
+
 
 def is_sound(status: Any, spurious: Any) -> Any:
     """Whether runs are sound, given their statuses and their numbers of spurious components."""
     return (status != Status.DEGENERATE) & (spurious == 0)
 
 
-def eligible(known: Any, status: Any) -> Any:
-    """Which of the candidates in the last axis may be chosen, given which have an answer, and their statuses."""
+def eligible(known: Any, *preferred: Any) -> Any:
+    """Which of the candidates in the last axis may be chosen.
+
+    Args:
+        known: which have an answer.
+        preferred: which are chosen before others, wherever there are any; each among those that the ones before leave.
+    """
     xp = jnp if isinstance(known, jax.Array) else np
-    kept = known & (status != Status.DEGENERATE)
-    return xp.where(xp.any(kept, axis=-1, keepdims=True), kept, known)
+    for kept in preferred:
+        known = xp.where(xp.any(known & kept, axis=-1, keepdims=True), known & kept, known)
+    return known
 
 
 def first_best(score: Any, is_eligible: Any, slack: Any) -> Any:

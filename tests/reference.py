@@ -92,10 +92,22 @@ def m_step(x, responsibilities, family, sample_weight, ridge) -> TwinMixture:
 
 
 def absolute_ridge(x, reg_covar, family, sample_weight=None) -> np.ndarray:
-    """The ridge in squared data units that jaxgmm's `reg_covar`, a fraction of the variance, stands for."""
-    mean = np.average(x, axis=0, weights=sample_weight)
-    variances = np.average((x - mean) ** 2, axis=0, weights=sample_weight)
+    """The ridge in squared data units that jaxgmm's `reg_covar`, a fraction of the bulk's variance, stands for."""
+    weights = np.ones(len(x)) if sample_weight is None else sample_weight
+    variances = np.array([variance_of_bulk(feature, weights) for feature in x.T])
     return reg_covar * (np.full_like(variances, variances.mean()) if family == "spherical" else variances)
+
+
+def variance_of_bulk(values, weights) -> float:
+    """Variance without values more than four standard deviations from the mean, left out until there are none."""
+    kept = weights > 0
+    while True:
+        mean = np.average(values[kept], weights=weights[kept])
+        variance = np.average((values[kept] - mean) ** 2, weights=weights[kept])
+        nearer = kept & (np.abs(values - mean) <= 4 * np.sqrt(variance))
+        if np.array_equal(nearer, kept):
+            return variance
+        kept = nearer
 
 
 def random_start(rng, x, family, n_components) -> TwinMixture:

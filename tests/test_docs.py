@@ -15,6 +15,7 @@ from code_blocks import FENCE, blocks, run_blocks
 
 import jaxgmm
 from jaxgmm import Status, cli, plot
+from jaxgmm.cli import commands as declared
 from jaxgmm.criteria import CRITERIA
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
@@ -99,7 +100,7 @@ def test_every_name_is_there(page: str) -> None:
 
 def test_every_option_of_the_command_is_there() -> None:
     known = {
-        flag for command in typer.main.get_group(cli.app).commands.values() for p in command.params for flag in p.opts
+        flag for command in typer.main.get_group(declared.app).commands.values() for p in command.params for flag in p.opts
     }
     named = set(re.findall(r"`(--[\w-]+)", PAGES["command-line.md"]))
     assert named <= known | {"--help"}

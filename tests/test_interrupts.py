@@ -80,8 +80,8 @@ MOMENTS = [
     ("jaxgmm.fitting", "fit", FIT),
     ("jaxgmm.sweeping", "sweep", FIT.replace("fit", "sweep", 1)),
     ("jaxgmm.chunk", "fit_chunk", FIT),
-    ("jaxgmm.mixture", "predict", "predict cells.parquet --fits fits --out p.parquet"),
-    ("jaxgmm.mixture", "sample", "sample fits --out s.parquet"),
+    ("jaxgmm.density", "predict", "predict cells.parquet --fits fits --out p.parquet"),
+    ("jaxgmm.sampling", "sample", "sample fits --out s.parquet"),
     ("jaxgmm.fitting", "fit", "doctor"),
 ]
 
