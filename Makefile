@@ -17,7 +17,7 @@ demo: $(READY)
 	$(BIN)/python examples/tiles.py --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run --quick

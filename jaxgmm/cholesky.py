@@ -17,10 +17,15 @@ from jaxtyping import Array, Float
 UNROLLED_SIZE = 8
 
 
-def cholesky(a: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
-    """Lower-triangular ``l`` with ``a = l lᵀ``; NaN where ``a`` is not positive definite."""
+def cholesky(a: Float[Array, "*batch d d"], *, unrolled_size: int = UNROLLED_SIZE) -> Float[Array, "*batch d d"]:
+    """Lower-triangular ``l`` with ``a = l lᵀ``; NaN where ``a`` is not positive definite.
+
+    Args:
+        a: symmetric matrices.
+        unrolled_size: the largest size that is written out; less where a program is to be compiled fast.
+    """
     size = a.shape[-1]
-    if size > UNROLLED_SIZE:
+    if size > unrolled_size:
         return lax.platform_dependent(a, cpu=_cholesky_by_columns, default=jnp.linalg.cholesky)
     entry: dict[tuple[int, int], Array] = {}
     for j in range(size):
@@ -32,10 +37,14 @@ def cholesky(a: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
     return _lower_triangular(entry, size)
 
 
-def inverse_lower(l: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:  # noqa: E741 (the textbook's letter)
-    """Inverse of a lower-triangular matrix, by forward substitution."""
+def inverse_lower(
+    l: Float[Array, "*batch d d"],  # noqa: E741 (the textbook's letter)
+    *,
+    unrolled_size: int = UNROLLED_SIZE,
+) -> Float[Array, "*batch d d"]:
+    """Inverse of a lower-triangular matrix, by forward substitution; `unrolled_size` as in `cholesky`."""
     size = l.shape[-1]
-    if size > UNROLLED_SIZE:
+    if size > unrolled_size:
         return lax.platform_dependent(l, cpu=_inverse_by_rows, default=_inverse_by_library)
     entry: dict[tuple[int, int], Array] = {}
     for j in range(size):

@@ -21,7 +21,7 @@ from jaxgmm.em.initialization import INITIALIZERS, Task, from_labels, from_respo
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
-from jaxgmm.kernels import QUICKLY
+from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.program import Layout, Models, Options, Program
 from jaxgmm.runs import DataSets, form_of, score_of
@@ -119,12 +119,12 @@ def fit_chunk(
     # How many snapshots are taken is nothing to compile this for.
     told = options._replace(snapshots=None)
     sample_weight, exponents = _within_range(sample_weight)
-    sets, starts, status = _begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
+    begin, end = _begin[program.effort], _best[program.effort]
+    sets, starts, status = begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    scores = score_of(runs, options)
-    judged, models, avoids_spurious = runs.judged, options.models, options.avoids_spurious
-    best = _best(described, status, runs.states, runs.findings, scores, judged, models, avoids_spurious)
+    scores, avoids_spurious = score_of(runs, options), options.avoids_spurious
+    best = end(described, status, runs.states, runs.findings, scores, runs.judged, options.models, avoids_spurious)
     fits = _whole(jax.device_get(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)
@@ -241,7 +241,7 @@ def _without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits
     )
 
 
-@functools.partial(jax.jit, static_argnames=("layout", "init"), compiler_options=QUICKLY)
+@functools.partial(compiled, static_argnames=("layout", "init"))
 def _begin(
     x: Float[Array, "c n d"],
     lengths: Int[Array, " c"],
@@ -303,9 +303,11 @@ def _prepare(
 
 def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, layout: Layout) -> Mixture:
     """Starts `(C, M, R, K, …)` in standardised coordinates, of data sets `(C, P, …)`."""
+    n_forms = sets.n_effective.shape[1]
 
     def form(p: Any) -> DataSets:
-        return jax.tree.map(lambda leaf: leaf[:, p], sets)
+        # The only form needs no search.
+        return jax.tree.map(lambda leaf: leaf[:, 0 if n_forms == 1 and jnp.ndim(p) == 0 else p], sets)
 
     def task(sets: DataSets, x: Array, m: Array | int) -> Task:
         present = jnp.arange(layout.n_components, dtype=jnp.int32) < models.n_components[m]
@@ -357,7 +359,7 @@ def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixtur
     return jax.tree.map(replaced, starts, last)
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
+@compiled
 def _best(
     sets: DataSets,
     status: Int[Array, " g"],

@@ -269,7 +269,7 @@ def what_to_run(
         n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
         precision=precision,
         search_dtype="float32",
-        quickly=False,
+        effort="well",
         n_history=n_history,
         n_snapshots=0 if snapshots is None else len(snapshots),
         search=Slots(1, 1),

@@ -10,12 +10,12 @@ loops and products of a matrix and a vector, but neither products of matrices no
 no scatter and no sort. All that enters a marked call must be read in it, and none of it may be a constant of the
 program: XLA ends the process where it finds an argument without use.
 
-`WELL` and `QUICKLY` are options of the compiler, for `jax.jit`; a call that is compiled with such options cannot be
-part of another. They change the last bits of results. Other platforms read the options, and make nothing of them.
+`compiled` tells the compiler how much effort a program is worth. A call that is compiled so cannot be part of another,
+and the last bits of its results depend on it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -25,22 +25,27 @@ from jaxlib import version
 _KNOWN = ((0, 8), (0, 12))
 _WITH_OLD_GENERATOR = ((0, 8), (0, 10))
 
+Effort = Literal["well", "quickly", "at once"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
 
 def are_known() -> bool:
     """Whether the marks are known to work in this version of jaxlib."""
     return _is_within(_KNOWN)
 
 
-def compiler_options(*, quickly: bool) -> dict[str, Any]:
+def compiler_options(effort: Effort) -> dict[str, Any]:
     """What this version's compiler is told.
 
     Compiled well, loops use vectors of 512 bits where the processor has them, which XLA else leaves half empty.
     Compiled quickly, by the older of XLA's code generators, a program is ready in half the time; but outside marked
-    calls its exponentials and logarithms are computed one number at a time.
+    calls its exponentials and logarithms are computed one number at a time. Compiled at once, hardly anything is made
+    faster, and a program is ready in a quarter of the time and takes five times as long: for what is little work.
     """
-    if quickly and _is_within(_WITH_OLD_GENERATOR):
-        return {"xla_cpu_use_fusion_emitters": False}
-    return {"xla_cpu_prefer_vector_width": 512} if are_known() else {}
+    if effort == "well":
+        return {"xla_cpu_prefer_vector_width": 512} if are_known() else {}
+    options = {"xla_backend_optimization_level": 1 if effort == "quickly" else 0}
+    return options | ({"xla_cpu_use_fusion_emitters": False} if _is_within(_WITH_OLD_GENERATOR) else {})
 
 
 def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
@@ -48,7 +53,12 @@ def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
     return versions[0] <= (int(major), int(minor)) <= versions[1]
 
 
-WELL, QUICKLY = compiler_options(quickly=False), compiler_options(quickly=True)
+def compiled(function: Callable[..., Any], **options: Any) -> dict[Effort, Callable[..., Any]]:
+    """The function, compiled with each effort where it is called with that; `options` are those of `jax.jit`.
+
+    Other platforms than a CPU want "well", whose options they ignore.
+    """
+    return {effort: jax.jit(function, compiler_options=compiler_options(effort), **options) for effort in EFFORTS}
 
 
 def in_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:

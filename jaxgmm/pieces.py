@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxgmm.arguments import check_mixture
 from jaxgmm.engine.batch import Batch, padded, put
 from jaxgmm.engine.devices import power_of_two_above
-from jaxgmm.kernels import QUICKLY, WELL
+from jaxgmm.kernels import compiler_options
 from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
 from jaxgmm.posterior import Quantity
 
@@ -232,19 +232,19 @@ def _factors_of_one(mixture: Mixture) -> Factors:
         return jax.device_put(Factors(*(leaf[0] for leaf in found)))
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
+@functools.partial(jax.jit, compiler_options=compiler_options("quickly"))
 @jax.vmap
 def _factors_of(mixture: Mixture) -> Factors:
     return factors(mixture)
 
 
-@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=WELL)
+@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=compiler_options("well"))
 def _at_one(own: Factors, x: Float[Array, "n d"], *, quantity: Quantity) -> Any:
     """A quantity for one mixture."""
     return quantity.of(log_joint_from(own, x))
 
 
-@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=WELL)
+@functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=compiler_options("well"))
 def _at_each(own: Factors, x: Float[Array, "*c n d"], *, quantity: Quantity) -> Any:
     """A quantity for each of several mixtures at its samples, or at those that all of them share."""
     return jax.vmap(lambda own, x: quantity.of(log_joint_from(own, x)), in_axes=(0, 0 if x.ndim == 3 else None))(own, x)

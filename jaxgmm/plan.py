@@ -39,7 +39,7 @@ COMPILATION = 3.0
 SHORT_SEARCH = 0.1
 
 # So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled.
-LITTLE = 0.01
+LITTLE = 0.004
 
 # So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in
 # XLA's one pool of threads.
@@ -129,7 +129,7 @@ def chunks(
         data: the data sets.
         models: what is fitted to each.
         wanted: what to compile; what depends on shapes (`layout` but for `n_init` and its last two fields,
-            `search_dtype`, `quickly`, `search`, `finish`, `centred`) is decided here.
+            `search_dtype`, `effort`, `search`, `finish`, `centred`) is decided here.
         options: tolerance and limits; models and ridges are filled in here.
         machine: its memory and cores.
         by_components: whether models of different K are jobs of their own, fewest components first.
@@ -140,7 +140,10 @@ def chunks(
     tolerated = int(COMPILATION / (seconds * n_components))
     lengths = padded_lengths(data, tolerated)
     work = seconds * n_components * float(np.sum(lengths))
-    wanted = wanted._replace(search_dtype="float64" if work < SHORT_SEARCH else "float32", quickly=work < LITTLE)
+    wanted = wanted._replace(
+        search_dtype="float64" if work < SHORT_SEARCH else "float32",
+        effort="well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly",
+    )
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
     uneven, indivisible = options.tol > 0 and work >= UNEVEN, work * machine.n_cores < INDIVISIBLE
     planned = []
@@ -238,8 +241,6 @@ def _sized(
     group = n_starting(start_bytes, machine)
     program = program._replace(
         layout=layout._replace(tile=tile, group=group),
-        # By vectors, all exponentials are in marked calls.
-        quickly=program.quickly and search.by_vectors,
         search=search,
         finish=finish,
         centred=_centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),

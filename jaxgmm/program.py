@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.kernels import Effort
 
 # Number of components, name of the family, and ridge: a model as users say it.
 Combination = tuple[int, str, float]
@@ -79,7 +80,7 @@ class Program(NamedTuple):
         n_finalists: starts of each fit that are taken to their ends; the others end after a few iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
         search_dtype: type of a search in mixed precision; where that is float64, it shares a program with what follows.
-        quickly: whether runs are too little work to be compiled well; see `jaxgmm.kernels`.
+        effort: how much effort the compiler makes for what is done once for each run; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
         search: slots of the search; or of all there is to do, in other than mixed precision.
@@ -92,7 +93,7 @@ class Program(NamedTuple):
     n_finalists: int
     precision: str
     search_dtype: str
-    quickly: bool
+    effort: Effort
     n_history: int
     n_snapshots: int
     search: Slots

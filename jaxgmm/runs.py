@@ -31,10 +31,10 @@ from jaxgmm.em.spurious import (
 from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features
-from jaxgmm.kernels import QUICKLY, WELL
+from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Layout, Models, Options, Program, Slots
-from jaxgmm.soundness import BEHIND
+from jaxgmm.soundness import BEHIND, is_sound
 from jaxgmm.status import Status
 
 _Tree = TypeVar("_Tree")
@@ -157,25 +157,45 @@ class Work(NamedTuple):
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
         return self._take_on(found, wanted, limits, slots, "float32")
 
-    def in_float64(self, found: Runs, wanted: Bool[np.ndarray, " q"], tol: float, max_iter: int, slots: Slots) -> Runs:
-        """The same, with components as narrow as float64 can tell: about their own means where they need that."""
-        found = self._take_on(found, wanted, Limits(tol, max_iter, ACCURATE_IN_FLOAT64), slots, "float64")
-        lost = wanted & (np.asarray(found.states.status) == Status.DEGENERATE)
+    def in_float64(
+        self,
+        found: Runs,
+        wanted: Bool[np.ndarray, " q"],
+        rivals: Bool[np.ndarray, " q"],
+        limits: tuple[float, int],
+        slots: Slots,
+    ) -> Runs:
+        """The same, with components as narrow as float64 can tell: about their own means where they need that.
+
+        What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound.
+        `limits` are tolerance and most iterations.
+        """
+        found = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), slots, "float64")
+        status, spurious = np.asarray(found.states.status), found.findings.spurious
+        lost = wanted & (status == Status.DEGENERATE)
+        if self.options.avoids_spurious:
+            lost &= (spurious == 0) | ~self._in_any_run(rivals & is_sound(status, spurious))
         if not np.any(lost):
             return found
-        return self._take_on(found, lost, Limits(tol, max_iter, SOUND), self.program.centred, "float64")
+        return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
 
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
-        run = _run_quickly if self.program.quickly and slots.by_vectors else _run
-        layout, models = self.program.layout, self.options.models
-        states, executed, useful = run(
+        layout, models, effort = self.program.layout, self.options.models, self.program.effort
+        # By vectors, all exponentials are in marked calls.
+        is_little = effort == "at once" and (slots.by_vectors or slots.centred)
+        states, executed, useful = _run["quickly" if is_little else "well"](
             *(self.sets, self.starts, found.states, wanted, models, limits, self.options.snapshots),
             layout=layout,
             slots=slots,
             dtype=dtype,
         )
-        findings = _found_in(states, self.sets, limits.extra_ridge, models, layout)
+        findings = _found_in(states, self.sets, limits.extra_ridge, models, self.program)
         return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
+
+    def _in_any_run(self, holds: Bool[np.ndarray, " q"]) -> Bool[np.ndarray, " q"]:
+        """Whether it holds for any run of the same fit."""
+        by_fit = holds.reshape(-1, self.program.layout.n_init)
+        return np.repeat(np.any(by_fit, axis=1), self.program.layout.n_init)
 
     def scores(self, found: Runs) -> Float[np.ndarray, "g r"]:
         """What every start of every fit is compared by, in nats per sample of weight 1; -inf where there is nothing."""
@@ -295,28 +315,28 @@ def _to_ends(
     return kept, executed * runs_per_slot, useful
 
 
-def _found_in(states: em.RunState, sets: DataSets, extra_ridge: float, models: Models, layout: Layout) -> Findings:
+def _found_in(states: em.RunState, sets: DataSets, extra_ridge: float, models: Models, program: Program) -> Findings:
     """Components of all runs `(Q,)` that are not to be trusted.
 
     Programs that few data sets need are compiled where one does: for equal values, and for spurious components.
     """
-    small, suspect, dominated = _flags(
-        states.mixture, sets._replace(z=None, weights=None), extra_ridge, models, layout=layout
-    )
+    layout, effort, described = program.layout, program.effort, sets._replace(z=None, weights=None)
+    flags = _flags[effort](states.mixture, described, extra_ridge, models, layout=layout)
+    small, suspect, dominated = flags
     spurious, bounded = np.asarray(small), states.log_likelihood
     if np.any(suspect):
-        spurious = spurious | np.asarray(_tied(states.mixture, sets, suspect, models, layout=layout))
+        spurious = spurious | np.asarray(_tied[effort](states.mixture, sets, suspect, models, layout=layout))
     if np.any(spurious):
-        bounded = _bounded(states.mixture, states.log_likelihood, sets, spurious, models, layout=layout)
+        bounded = _bounded[effort](states.mixture, states.log_likelihood, sets, spurious, models, layout=layout)
     n_spurious = np.count_nonzero(spurious, axis=1).astype(np.int32)
     n_dominated = np.count_nonzero(dominated, axis=1).astype(np.int32)
     return Findings(n_spurious, n_dominated, bounded)
 
 
-_quickly = functools.partial(jax.jit, static_argnames=("layout",), compiler_options=QUICKLY)
+_compiled = functools.partial(compiled, static_argnames=("layout",))
 
 
-@_quickly
+@_compiled
 def _flags(
     mixtures: Mixture, sets: DataSets, extra_ridge: Array, models: Models, *, layout: Layout
 ) -> tuple[Bool[Array, "q k"], Bool[Array, "q k"], Bool[Array, "q k"]]:
@@ -332,7 +352,7 @@ def _flags(
     return small, jax.vmap(may_be_tied)(mixtures, ridge) & ~small, dominated
 
 
-@_quickly
+@_compiled
 def _tied(
     mixtures: Mixture, sets: DataSets, suspect: Bool[Array, "q k"], models: Models, *, layout: Layout
 ) -> Bool[Array, "q k"]:
@@ -347,7 +367,7 @@ def _tied(
     return suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, _at_a_time(mixtures, sets))
 
 
-@_quickly
+@_compiled
 def _bounded(
     mixtures: Mixture,
     log_likelihoods: Float[Array, " q"],
@@ -397,9 +417,7 @@ def _for_some(of_one: Callable[[Array], Array], wanted: Bool[Array, " q"], defau
     return lax.while_loop(lambda carry: carry[0] < n_wanted, body, (zero, default))[1]
 
 
-_compile = functools.partial(jax.jit, static_argnames=("layout", "slots", "dtype"))
-_run = _compile(_to_ends, compiler_options=WELL)
-_run_quickly = _run if QUICKLY == WELL else _compile(_to_ends, compiler_options=QUICKLY)
+_run = compiled(_to_ends, static_argnames=("layout", "slots", "dtype"))
 
 
 def _cast(tree: _Tree, dtype: str) -> _Tree:

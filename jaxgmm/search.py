@@ -69,7 +69,7 @@ def all_runs(
         if not in_float32:
             # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
             slots = program.finish if program.precision == "mixed" else program.search
-            return work.in_float64(found, wanted, tol, max_iter, slots)
+            return work.in_float64(found, wanted, wanted, (tol, max_iter), slots)
         # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
         return work.in_float32(found, wanted, limits, program.search)
@@ -129,7 +129,8 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
         first = first_best(promise, (pending & ~lost).reshape(promise.shape), margin)
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
-        found = work.in_float64(found, candidates, options.tol, options.max_iter, work.program.finish)
+        limits = (options.tol, options.max_iter)
+        found = work.in_float64(found, candidates, pending | found.judged, limits, work.program.finish)
         found = found._replace(judged=found.judged | candidates)
         pending = pending & ~candidates
         acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)

@@ -18,7 +18,7 @@ from jaxgmm.status import Status
 # runs stop so far from it.
 SAME_OPTIMUM = 1e-3
 
-# Puts starts with spurious components behind all others of their model: more nats per sample than likelihoods differ by.
+# Puts starts with spurious components behind all others of their model: likelihoods differ by fewer nats per sample.
 BEHIND = 1e6
 
 

@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Most of the suite's time is compilation: workers share what they compile, and a second run finds it again.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.

@@ -99,9 +99,8 @@ def test_every_name_is_there(page: str) -> None:
 
 
 def test_every_option_of_the_command_is_there() -> None:
-    known = {
-        flag for command in typer.main.get_group(declared.app).commands.values() for p in command.params for flag in p.opts
-    }
+    commands = typer.main.get_group(declared.app).commands.values()
+    known = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     named = set(re.findall(r"`(--[\w-]+)", PAGES["command-line.md"]))
     assert named <= known | {"--help"}
 

@@ -45,19 +45,28 @@ def test_known_versions(jaxlib: str, known: bool, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("jaxlib", "well", "quickly"),
+    ("jaxlib", "has_vectors", "has_old_generator"),
     [
-        ("0.8.0", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
-        ("0.10.2", "xla_cpu_prefer_vector_width", "xla_cpu_use_fusion_emitters"),
+        ("0.8.0", True, True),
+        ("0.10.2", True, True),
         # The older generator is gone, and with it the option, which would be refused.
-        ("0.11.2", "xla_cpu_prefer_vector_width", "xla_cpu_prefer_vector_width"),
-        ("0.12.0", "xla_cpu_prefer_vector_width", "xla_cpu_prefer_vector_width"),
-        ("0.13.0", None, None),
+        ("0.11.2", True, False),
+        ("0.12.0", True, False),
+        ("0.13.0", False, False),
     ],
 )
 def test_compilers_are_told_what_they_know(
-    jaxlib: str, well: str | None, quickly: str | None, monkeypatch: pytest.MonkeyPatch
+    jaxlib: str, has_vectors: bool, has_old_generator: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels.version, "__version__", jaxlib)
-    assert list(kernels.compiler_options(quickly=False)) == ([well] if well else [])
-    assert list(kernels.compiler_options(quickly=True)) == ([quickly] if quickly else [])
+    well, quickly, at_once = (kernels.compiler_options(effort) for effort in kernels.EFFORTS)
+    assert list(well) == (["xla_cpu_prefer_vector_width"] if has_vectors else [])
+    assert quickly["xla_backend_optimization_level"] > at_once["xla_backend_optimization_level"]
+    for options in (quickly, at_once):
+        assert ("xla_cpu_use_fusion_emitters" in options) is has_old_generator
+
+
+def test_a_function_is_compiled_once_for_each_effort() -> None:
+    by_effort = kernels.compiled(lambda x: 2 * x)
+    assert [float(by_effort[effort](1.5)) for effort in kernels.EFFORTS] == [3.0] * 3
+    assert [function._cache_size() for function in by_effort.values()] == [1] * 3

@@ -56,10 +56,9 @@ def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
     assert {planned((n, 300, 2)).jobs[0].program.search.number for n in (3, 4)} == {64}
 
 
-def test_little_work_is_compiled_quickly_where_it_is_read_by_vectors() -> None:
-    assert planned((300, 2)).jobs[0].program.quickly
-    assert not planned((300, 6)).jobs[0].program.quickly
-    assert not planned((1000, 300, 2)).jobs[0].program.quickly
+def test_little_work_is_compiled_at_once() -> None:
+    assert planned((300, 2)).jobs[0].program.effort == "at once"
+    assert planned((1000, 300, 2)).jobs[0].program.effort == "quickly"
 
 
 def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:

@@ -68,8 +68,14 @@ class Task(NamedTuple):
 # The comparisons of a block are written out, and its memberships are in memory: `benchmarks/NOTES.md`.
 CLUSTERS_TOGETHER = 20
 
+# Means farther than this from the middle of the data, in standard deviations, cost sums of squares over two digits.
+FAR = 10.0
+
 # Samples that are summed up in one go; see `_cumulative_sum`.
 _BLOCK = 16
+
+# Means, sums about them, and how often these were made.
+_Turn = tuple[Array, SufficientStatistics, Array]
 
 # A random key, the number of the start, and what it is for; and where EM begins.
 Initializer = Callable[[Array, Array, Task], Mixture]
@@ -268,17 +274,41 @@ def _from_clusters(labels: Int[Array, " n"], task: Task) -> Mixture:
 
 
 def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientStatistics, Float[Array, "k d"]]:
-    """Sums of labelled samples less the mean of those of their label, and the means: nothing cancels then."""
-    statistics, diagonal = _sums_of_labels(labels, task), task.family.diagonal
-    counts = jnp.where(statistics.counts > 0, statistics.counts, 1.0)
-    means = jnp.where(task.present[:, None], statistics.first / counts[:, None], 0.0)
+    """Sums of labelled samples less the mean of those of their label, and the means.
 
-    def sums(data: Data, labels: Array) -> SufficientStatistics:
-        rest = data.features[1 : 1 + means.shape[1]] - means.T[:, labels]
-        weighted = jax.nn.one_hot(labels, len(means), axis=0, dtype=means.dtype) * data.weights[None, :]
-        return collect(Data(features(rest, diagonal=diagonal), data.weights), weighted, len(rest), diagonal=diagonal)
+    Sums about the middle of the data become these by subtraction. Where a mean is so far from it that this would cancel
+    too much, as those of sentinels are, the samples are summed up once more, about the means that were found.
+    """
+    present, diagonal, n_components = task.present, task.family.diagonal, len(task.present)
 
-    return over_tiles(task.data, labels, sums, diagonal=diagonal), means
+    def memberships(labels: Array) -> Array:
+        return jax.nn.one_hot(labels, n_components, axis=0, dtype=task.x.dtype)
+
+    def about(origins: Array) -> SufficientStatistics:
+        def sums(data: Data, labels: Array) -> SufficientStatistics:
+            rest = data.features[1 : 1 + origins.shape[1]] - origins.T[:, labels]
+            rest = Data(features(rest, diagonal=diagonal), data.weights)
+            return collect(rest, memberships(labels) * data.weights[None, :], origins.shape[1], diagonal=diagonal)
+
+        return over_tiles(task.data, labels, sums, diagonal=diagonal)
+
+    def turn(carry: _Turn) -> _Turn:
+        means, _, count = carry
+        raw = about(means)
+        counts = jnp.where(raw.counts > 0, raw.counts, 1.0)
+        step = jnp.where(present[:, None], raw.first / counts[:, None], 0.0)
+        squares = step**2 if diagonal else step[:, :, None] * step[:, None, :]
+        second = raw.second - raw.counts.reshape(-1, *[1] * (squares.ndim - 1)) * squares
+        return means + step, raw._replace(first=jnp.zeros_like(step), second=second), count + 1
+
+    def unfinished(carry: _Turn) -> Array:
+        means, _, count = carry
+        return (count == 0) | ((count == 1) & jnp.any(jnp.abs(means) > FAR))
+
+    middle = jnp.zeros((n_components, len(task.z)), task.z.dtype)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(about, middle))
+    means, statistics, _ = lax.while_loop(unfinished, turn, (middle, nothing, jnp.zeros((), jnp.int32)))
+    return statistics, means
 
 
 def _sums(
@@ -291,13 +321,6 @@ def _sums(
         return collect(data, weighted, task.x.shape[0], diagonal=task.family.diagonal)
 
     return over_tiles(task.data, rows, sums, diagonal=task.family.diagonal)
-
-
-def _sums_of_labels(labels: Int[Array, " n"], task: Task) -> SufficientStatistics:
-    def memberships(labels: Array) -> Array:
-        return jax.nn.one_hot(labels, len(task.present), axis=0, dtype=task.x.dtype)
-
-    return _sums(labels, task, memberships)
 
 
 def _first_largest(rows: Float[Array, "k n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:

@@ -44,6 +44,10 @@ NOTABLE = 0.05
 DOMINATED = 10.0
 
 
+# Factors are wanted once for each run: what matters is that they are compiled fast.
+_UNROLLED_SIZE = 2
+
+
 class Support(NamedTuple):
     """What the size of components is judged by.
 
@@ -165,7 +169,7 @@ def _falls_below(mixture: Mixture, least: Ridge) -> Any:
     if mixture.is_diagonal:
         return jnp.any(excess < 0, axis=-1)
     # No direction is too narrow exactly where there is a Cholesky factor of what remains.
-    return jnp.any(jnp.isnan(cholesky(excess)), axis=(-2, -1))
+    return jnp.any(jnp.isnan(cholesky(excess, unrolled_size=_UNROLLED_SIZE)), axis=(-2, -1))
 
 
 def _made_of(ridge: Ridge) -> Ridge:
@@ -182,5 +186,6 @@ def _made_of(ridge: Ridge) -> Ridge:
 
 
 def _inverse(positive: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    inverse = inverse_lower(cholesky(positive))
+    factor = cholesky(positive, unrolled_size=_UNROLLED_SIZE)
+    inverse = inverse_lower(factor, unrolled_size=_UNROLLED_SIZE)
     return jnp.matmul(inverse.T, inverse, precision="highest")

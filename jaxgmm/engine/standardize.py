@@ -13,7 +13,7 @@ it becomes the matrix, or the vector, that has the same effect in the coordinate
 features a variance too, so the scale is then that of data and ridge together.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ FAR = 4.0
 # Each turn leaves out the farthest of several sorts of values, and no more sorts than these are met with.
 _MOST_TURNS = 16
 
-# Which values are of the bulk, their mean and variance, whether that has changed, and how often.
+# Which values are of the bulk, their mean and variance, which of them are near enough to stay, and how many turns.
 _Turn = tuple[Array, Array, Array, Array, Array]
 
 
@@ -142,7 +142,7 @@ def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], least: Float[A
     size = jnp.max(jnp.abs(x), axis=1)
     size = jnp.where(size > 0, size, 1.0)
     # Divided by their size, so that squares of 1e±200 neither overflow nor vanish.
-    bulk, mean, _ = _bulk(x / size[:, None], weights, present)
+    bulk, mean, variance = _bulk(x / size[:, None], weights, present)
     shift = size * mean
     values = jnp.where(present, x - shift[:, None], 0.0)
     # Equal values may differ from their own mean by rounding; that is no variation.
@@ -151,7 +151,7 @@ def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], least: Float[A
     extent = jnp.maximum(jnp.where(varies, extent, 0.0), least)
     extent = jnp.where(extent > 0, extent, 1.0)
     values = jnp.where(varies[:, None], values / extent[:, None], 0.0)
-    _, variances = _moments(values, jnp.where(bulk, weights[None, :], 0.0))
+    variances = jnp.where(varies, variance * (size / extent) ** 2, 0.0)
     return _Centred(values, weights, bulk, shift, extent, variances, varies | (least > 0))
 
 
@@ -163,27 +163,26 @@ def _bulk(
     def moments(bulk: Array) -> tuple[Array, Array]:
         return _moments(y, jnp.where(bulk, weights[None, :], 0.0))
 
+    def nearer(bulk: Array, mean: Array, variance: Array) -> Array:
+        return bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
+
     def turn(carry: _Turn) -> _Turn:
-        bulk, mean, variance, _, count = carry
-        nearer = bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
-        new_mean, new_variance = moments(nearer)
+        bulk, mean, variance, near, count = carry
+        new_mean, new_variance = moments(near)
         # Where the others are equal but for rounding, a feature keeps what gives it a variance.
-        rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(nearer, y, 0.0)), axis=1)
-        better = jnp.any(nearer != bulk, axis=1) & (new_variance > rounding**2)
-        return (
-            jnp.where(better[:, None], nearer, bulk),
-            jnp.where(better, new_mean, mean),
-            jnp.where(better, new_variance, variance),
-            jnp.any(better),
-            count + 1,
-        )
+        rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(near, y, 0.0)), axis=1)
+        better = new_variance > rounding**2
+        mean, variance = jnp.where(better, new_mean, mean), jnp.where(better, new_variance, variance)
+        bulk = jnp.where(better[:, None], near, bulk)
+        return bulk, mean, variance, jnp.where(better[:, None], nearer(bulk, mean, variance), bulk), count + 1
 
     def unfinished(carry: _Turn) -> Array:
-        *_, changed, count = carry
-        return changed & (count < _MOST_TURNS)
+        bulk, _, _, near, count = carry
+        return jnp.any(near != bulk) & (count < _MOST_TURNS)
 
     everything = jnp.broadcast_to(present, y.shape)
-    start = (everything, *moments(everything), jnp.ones((), bool), jnp.zeros((), jnp.int32))
+    first = moments(everything)
+    start = (everything, *first, nearer(everything, *first), jnp.zeros((), jnp.int32))
     bulk, mean, variance, _, _ = lax.while_loop(unfinished, turn, start)
     return bulk, mean, variance
 
@@ -198,14 +197,22 @@ def _moments(y: Float[Array, "d n"], weights: Float[Array, "d n"]) -> tuple[Floa
 
 
 def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardized:
-    """Whitens the bulk: the samples all of whose features are of it, if these are most."""
+    """Whitens the bulk: the samples all of whose features are of it, if these are most and vary in every direction."""
     values, weights, shift, extent = centred.values, centred.weights, centred.shift, centred.extent
     ridges = (jnp.sqrt(reg_covar) / extent) ** 2 if is_absolute else reg_covar * centred.variances
     within = jnp.where(jnp.all(centred.bulk, axis=0), weights, 0.0)
-    whole = _whitening(values, weights, ridges)
-    bulk = _whitening(values, within, ridges)
-    is_enough = bulk[2] & (jnp.sum(within) > 0.5 * jnp.sum(weights))
-    mean, factor, sound = (jnp.where(is_enough, own, other) for own, other in zip(bulk, whole, strict=True))
+    within = jnp.where(jnp.sum(within) > 0.5 * jnp.sum(weights), within, weights)
+
+    def whiten(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        count = carry[1]
+        return _whitening(values, jnp.where(count == 0, within, weights), ridges), count + 1
+
+    def unfinished(carry: tuple[Any, Array]) -> Array:
+        (_, _, sound), count = carry
+        return ~sound & (count < 2)
+
+    nothing = (jnp.zeros(len(values)), jnp.eye(len(values)), jnp.zeros((), bool))
+    mean, factor, sound = lax.while_loop(unfinished, whiten, (nothing, jnp.zeros((), jnp.int32)))[0]
     sound &= jnp.all(centred.varies)
     mean = jnp.where(sound, mean, 0.0)
     factor = jnp.where(sound, factor, jnp.eye(len(values), dtype=values.dtype))
