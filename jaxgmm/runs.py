@@ -180,10 +180,8 @@ class Work(NamedTuple):
         return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
 
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
-        layout, models, effort = self.program.layout, self.options.models, self.program.effort
-        # By vectors, all exponentials are in marked calls.
-        is_little = effort == "at once" and (slots.by_vectors or slots.centred)
-        states, executed, useful = _run["quickly" if is_little else "well"](
+        layout, models = self.program.layout, self.options.models
+        states, executed, useful = _run["quickly" if self.program.effort == "at once" else "well"](
             *(self.sets, self.starts, found.states, wanted, models, limits, self.options.snapshots),
             layout=layout,
             slots=slots,

@@ -270,7 +270,8 @@ def test_seeds_repeat_and_differ() -> None:
         jaxgmm.fit(x, 4, init="random", n_init=2, key=key) for key in (3, 3, jax.random.key(3), 4)
     )
     np.testing.assert_array_equal(first.start_log_likelihood, again.start_log_likelihood)
-    np.testing.assert_array_equal(first.start_log_likelihood, typed.start_log_likelihood)
+    # A program that is given a seed makes the same draws, and may round differently.
+    np.testing.assert_allclose(first.start_log_likelihood, typed.start_log_likelihood, rtol=1e-9)
     assert not np.any(first.start_log_likelihood == other.start_log_likelihood)
 
 

@@ -1,10 +1,12 @@
 """XLA does what the marks ask for: one kernel, whatever is in it."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxgmm import kernels
@@ -70,3 +72,18 @@ def test_a_function_is_compiled_once_for_each_effort() -> None:
     by_effort = kernels.compiled(lambda x: 2 * x)
     assert [float(by_effort[effort](1.5)) for effort in kernels.EFFORTS] == [3.0] * 3
     assert [function._cache_size() for function in by_effort.values()] == [1] * 3
+
+
+FIT = """
+import json, numpy as np, jaxgmm
+x = np.random.default_rng(0).normal(size=(3, 120, 2)) + 4 * (np.arange(120) % 3)[:, None]
+print(json.dumps(jaxgmm.fit(x, 3, n_init=2).start_log_likelihood.tolist()))
+"""
+
+
+def test_fits_do_not_depend_on_how_they_are_compiled(capfd: pytest.CaptureFixture[str]) -> None:
+    # As users have it, where the suite compiles with less effort.
+    subprocess.run([sys.executable, "-c", FIT], check=True)
+    as_users_have_it = json.loads(capfd.readouterr().out)
+    exec(FIT)
+    np.testing.assert_allclose(json.loads(capfd.readouterr().out), as_users_have_it, rtol=1e-9)
