@@ -38,8 +38,8 @@ COMPILATION = 3.0
 # Below so much work a search in float32 is not worth a program of its own.
 SHORT_SEARCH = 0.1
 
-# So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled: runs
-# quickly, and what is done once for each at once.
+# So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled:
+# runs quickly, and what is done once for each at once.
 LITTLE = 0.004
 
 # So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in

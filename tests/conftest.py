@@ -48,8 +48,7 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-# What a test fits is little work. Compiled for what it is worth to a user, runs would take four times as long to compile
-# as to trace; what is compiled well stays so.
+# What a test fits is little work. Compiled quickly, as for a user who may fit again, it would take twice as long.
 runs._run["quickly"] = runs._run["at once"]
 
 
