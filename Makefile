@@ -3,8 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Workers take whole files, as the tests of one compile the same programs.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# The newest JAX needs a newer Python than the oldest that is promised.
+PYTHON_NEXT ?= $(shell ./.ci/newer-python)
+VENV_NEXT := .venv-next
+READY_NEXT := $(VENV_NEXT)/.ready
 
-.PHONY: setup demo test bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test test-slow test-all test-next bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -17,7 +23,25 @@ demo: $(READY)
 	$(BIN)/python examples/tiles.py --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# What is slow by nature: pages that are run, processes that are killed, memory, scikit-learn's own tests.
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+test-all: $(READY)
+	$(PYTEST)
+
+# The mathematics and the engine with the newest JAX, in an environment of its own; it needs Python 3.12 or newer.
+test-next: $(READY_NEXT)
+	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_fit.py \
+	  tests/test_sweep.py tests/test_kernels.py tests/test_density.py tests/test_hard_data.py
+
+$(READY_NEXT): pyproject.toml
+	@test -n "$(PYTHON_NEXT)" || { echo "No Python of 3.12 or newer was found; name one as PYTHON_NEXT."; exit 1; }
+	$(PYTHON_NEXT) -m venv $(VENV_NEXT)
+	$(VENV_NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[all]' jax
+	touch $@
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run --quick
@@ -72,4 +96,4 @@ docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) demo dist site
+	rm -rf $(VENV) $(VENV_NEXT) demo dist site
