@@ -49,7 +49,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # What a test fits is little work. Compiled quickly, as for a user who may fit again, it would take twice as long.
+AS_FOR_USERS = runs._run["quickly"]
 runs._run["quickly"] = runs._run["at once"]
+
+
+@pytest.fixture
+def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For bits to be those of another process."""
+    monkeypatch.setitem(runs._run, "quickly", AS_FOR_USERS)
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.

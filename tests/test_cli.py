@@ -512,6 +512,8 @@ cli.main(sys.argv[1:])
 JOB = ["cells.parquet", "--by", "well", "--features", "red,green", "--starts", "2", "--precision", "float64"]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_for_users")
 @pytest.mark.parametrize("what", [["fit", "--components", "2"], ["sweep", "--components", "1-2"]], ids=["fit", "sweep"])
 def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, small_parts, what, monkeypatch):
     command, *models = what
