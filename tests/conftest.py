@@ -104,12 +104,6 @@ def _float32_searches_where_a_test_asks_for_mixed_precision(request: pytest.Fixt
         request.getfixturevalue("float32_searches")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _programs_do_not_outlive_their_module() -> Iterator[None]:
-    yield
-    _forget_programs()
-
-
 def _forget_programs() -> None:
     """Those that JAX keeps, and the record of what has been compiled."""
     from jaxgmm.engine import devices

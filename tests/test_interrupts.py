@@ -161,6 +161,6 @@ sys.exit(cli.main())
 
 def test_termination_leaves_tables_whole_or_not_there(tables):
     line = "sample fits --out terminated.parquet"
-    code, _, _ = interrupted(tables, "jaxgmm.mixture", "sample", line, signal_=signal.SIGTERM)
+    code, _, _ = interrupted(tables, "jaxgmm.sampling", "sample", line, signal_=signal.SIGTERM)
     assert code == -signal.SIGTERM
     assert not (tables / "terminated.parquet").exists()
