@@ -140,6 +140,7 @@ def test_report_puts_tables_between_the_markers(rows, tmp_path):
     assert text.count("`steps-2d`: 6 × 300 × 2, K = 3") == 1
 
 
+@pytest.mark.slow
 def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
     work = problem(tiny("converge-2d", 12))
     rng = np.random.default_rng(0)

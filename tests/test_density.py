@@ -55,8 +55,15 @@ def n_compiled(call) -> int:
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize(("n_components", "n_features"), [(3, 2), (8, 8), (4, 11)])
-@pytest.mark.parametrize("as_given", [np.asarray, lambda a: jnp.asarray(a, jnp.float32)])
+@pytest.mark.parametrize(
+    ("n_components", "n_features", "as_given"),
+    [
+        (3, 2, np.asarray),
+        (3, 2, lambda a: jnp.asarray(a, jnp.float32)),
+        (8, 8, np.asarray),
+        (4, 11, lambda a: jnp.asarray(a, jnp.float32)),
+    ],
+)
 def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(
     n_components: int, n_features: int, diagonal: bool, as_given
 ) -> None:

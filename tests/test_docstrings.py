@@ -28,6 +28,7 @@ def test_the_examples_are_found() -> None:
     assert set(WITH_EXAMPLE) <= {function.__name__ for function in FUNCTIONS if doctests_of(function)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_examples_print_what_they_show(function) -> None:
     assert "".join(map(failures, doctests_of(function))) == ""

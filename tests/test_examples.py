@@ -12,6 +12,8 @@ from jaxgmm import Mixture, Status
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = json.loads((Path(__file__).parent / "data" / "notebooks.json").read_text())
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_page(capsys):

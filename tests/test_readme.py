@@ -20,6 +20,7 @@ def table_under(heading: str) -> list[list[str]]:
     return [[cell.strip().strip("`") for cell in row] for row in rows[2:]]
 
 
+@pytest.mark.slow
 def test_examples_print_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [bool(shown) for language, _, shown in blocks(README) if language == "python"] == [True] * 6

@@ -15,8 +15,7 @@ N_DATA_SETS, N_RUNS = 3, 5
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("n_features", "diagonal"), [(1, False), (2, False), (3, False), (2, True), (4, True)])
-@pytest.mark.parametrize("n_components", [1, 2, 8])
-@pytest.mark.parametrize("n_samples", [16, 112, 1024])
+@pytest.mark.parametrize(("n_components", "n_samples"), [(1, 16), (1, 1024), (2, 112), (8, 16), (8, 1024)])
 def test_agrees_with_matrix_products(
     dtype: str, n_features: int, diagonal: bool, n_components: int, n_samples: int
 ) -> None:
