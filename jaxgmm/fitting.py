@@ -37,8 +37,9 @@ class FitResult(NamedTuple):
             family needs for what a component has to itself (D + 1 for `"full"`, 3 at most for `"diag"` and
             `"spherical"`, 1 for `"tied"`), these are in some direction narrower than a hundredth of the standard
             deviation within the components together and of fewer than 5 m samples (their share of Σ w / max w); or have
-            most of their weight on equal values of a feature, and most of a variance from the ridge; or are supported
-            by fewer than m effective samples (their share of (Σ w)² / Σ w²).
+            most of their weight on equal values of a feature, and most of a variance from the ridge, unless that is as
+            wide as a hundredth of the data, and so meant to be; or are supported by fewer than m effective samples
+            (their share of (Σ w)² / Σ w²).
         ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
             direction to the ridge: their widths are in part the ridge's.
         start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
@@ -94,8 +95,9 @@ def fit(
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
 
-    A data set's answer depends on that data set alone. Bad data never raise: `status` says what is wrong with which
-    data set, and `jaxgmm.Status(code).sentence` what to do about it.
+    What is in a data set changes no other's answer; how many there are may, by as much as `tol` leaves open. Bad data
+    never raise: `status` says what is wrong with which data set, and `jaxgmm.Status(code).sentence` what to do about
+    it.
 
     Args:
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`. NumPy or JAX arrays.

@@ -2,7 +2,8 @@
 
 A process that has computed and then forks leaves its child JAX's data, but none of the threads that work on them: the
 child would wait for ever. Forks are noticed as soon as the package is imported. In such a child the package's modules
-have, in place of `jax`, something that refuses, so that whatever computes raises, and nothing that computes has to ask.
+have, in place of `jax`, something that refuses, so that all that users call raises, and nothing that computes has to
+ask. Inner functions that need no more than `jax.numpy` are not guarded.
 """
 
 import os

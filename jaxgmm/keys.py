@@ -112,11 +112,20 @@ def _as_written(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.Chun
     if not any(is_kind(known.type) for is_kind in (pa.types.is_floating, *_FREE)):
         return texts.cast(pa.string()), known.cast(pa.string()).fill_null(""), everywhere
     given = _not_empty(texts.unique())
-    is_none = [not _are(given.slice(i, 1), known.type, in_any_way=True) for i in range(len(given))]
-    unread = given.filter(pa.array(is_none, pa.bool_()))
+    unread = pa.array(_foreign(given, known.type), given.type)
     is_unread = pc.is_in(texts, value_set=unread)  # pyright: ignore[reportAttributeAccessIssue]
     values = pc.if_else(is_unread, "", texts)  # pyright: ignore[reportAttributeAccessIssue]
     return _null_where_empty(values).cast(known.type), known, ~is_unread.to_numpy()
+
+
+def _foreign(given: pa.Array, type_: pa.DataType) -> list[str]:
+    """The texts that are no values of a type. Halves in which all are values are looked at no further."""
+    if len(given) == 0 or _are(given, type_, in_any_way=True):
+        return []
+    if len(given) == 1:
+        return given.to_pylist()
+    half = len(given) // 2
+    return _foreign(given.slice(0, half), type_) + _foreign(given.slice(half), type_)
 
 
 def _are(given: pa.Array, type_: pa.DataType, *, in_any_way: bool) -> bool:

@@ -188,6 +188,8 @@ class Work(NamedTuple):
             dtype=dtype,
         )
         findings = _found_in(states, self.sets, limits.extra_ridge, models, self.program)
+        # Other runs have the ridge of the pass that they ended in.
+        findings = jax.tree.map(lambda new, old: np.where(wanted, new, old), findings, found.findings)
         return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
 
     def _in_any_run(self, holds: Bool[np.ndarray, " q"]) -> Bool[np.ndarray, " q"]:
@@ -257,7 +259,7 @@ def _to_ends(
             data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
         present = None
         if layout.has_absent:
-            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights > 0)
+            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
         settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
 
@@ -375,7 +377,7 @@ def _bounded(
     *,
     layout: Layout,
 ) -> Float[Array, " q"]:
-    """Log-likelihoods where spurious components are as wide as the data; of runs without any, their own."""
+    """Log-likelihoods where spurious components are as wide as the data, if lower; of runs without any, their own."""
     row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
 
     def bounded(run: Array) -> Float[Array, ""]:
@@ -384,7 +386,7 @@ def _bounded(
         return bounded_log_likelihood(mixture, spurious[run], z, weights)
 
     wanted = jnp.any(spurious, axis=1)
-    return _for_some(bounded, wanted, log_likelihoods, _at_a_time(mixtures, sets))
+    return jnp.minimum(log_likelihoods, _for_some(bounded, wanted, log_likelihoods, _at_a_time(mixtures, sets)))
 
 
 def _rows(mixtures: Mixture, sets: DataSets, models: Models, layout: Layout) -> tuple[Array, Array]:

@@ -589,3 +589,13 @@ def test_a_degenerate_fit_says_the_likelihood_of_what_it_returns() -> None:
     assert np.all(result.status == Status.DEGENERATE)
     expected = np.sum(jaxgmm.log_prob(result.mixture, x), axis=1)
     np.testing.assert_allclose(result.log_likelihood, expected, rtol=1e-9)
+
+
+def test_a_neighbours_absent_component_makes_none_of_a_weight_that_is_no_number() -> None:
+    x = stack(2)
+    means, covariances = np.zeros((2, 2, 2)) + np.arange(2)[:, None], np.ones((2, 2, 2))
+    for weights in ([np.nan, 0.5], [np.nan, np.nan]):
+        for other in ([0.5, 0.5], [1.0, 0.0]):
+            start = jaxgmm.Mixture(np.array([weights, other]), means, covariances)
+            result = jaxgmm.fit(x, 2, covariance_type="diag", init=start)
+            assert result.status.tolist() == [Status.DEGENERATE, Status.CONVERGED]

@@ -13,7 +13,7 @@ from pyarrow import csv
 
 from jaxgmm import parts, tables
 from jaxgmm.groups import group
-from jaxgmm.keys import group_of, typed
+from jaxgmm.keys import _foreign, group_of, typed
 
 DISTINCT = {
     "leading zeros": ["001", "1"],
@@ -186,3 +186,9 @@ def test_the_text_of_every_typed_key_is_what_stood_in_the_file():
                 pa.table({"key": typed(pa.chunked_array([texts]))}), out, csv.WriteOptions(include_header=False)
             )
             assert out.getvalue().decode().replace('"', "").split("\n")[:-1] == texts
+
+
+def test_texts_that_are_no_values_are_found_among_many() -> None:
+    texts = pa.array(["1.5", "x", *map(str, np.arange(2, 500) / 4), "", "1e", "7"])
+    assert _foreign(texts, pa.float64()) == ["x", "", "1e"]
+    assert _foreign(texts.slice(2, 400), pa.float64()) == []

@@ -353,3 +353,18 @@ def test_features_of_few_values_have_no_component_for_each_value(precision):
     assert np.all(sweep.best.spurious == 0)
     # By likelihood alone, most would have had five.
     assert np.mean(np.any(sweep.table["passed_over"].reshape(10, 4), axis=1)) > 0.5
+
+
+def test_no_model_gains_by_what_spurious_components_are_compared_by() -> None:
+    # Few heavy samples: components that are as wide as the data can be likelier than tied ones.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 200, 2)) + 4 * (np.arange(200) % 2)[:, None]
+    weights = rng.lognormal(sigma=2, size=(40, 200))
+    weights *= 200 / weights.sum(axis=1, keepdims=True)
+    table = jaxgmm.sweep(x, range(1, 6), covariance_type="tied", n_init=4, sample_weight=weights).table
+    bic, spurious, chosen = (table[name].reshape(40, 5) for name in ("bic", "spurious", "chosen"))
+    assert np.any(spurious)
+    # No sound model has a lower criterion than one with spurious components that is chosen.
+    lowest_sound = np.min(np.where(spurious == 0, bic, np.inf), axis=1)
+    of_chosen = np.sum(np.where(chosen, bic, 0), axis=1)
+    assert np.all(of_chosen <= lowest_sound + 1e-6)

@@ -139,6 +139,9 @@ def bounded_log_likelihood(
 ) -> Float[Array, ""]:
     """Total log-likelihood in nats, where spurious components are as wide as the bulk of the data, or wider.
 
+    It may exceed that of the mixture itself, as where tied components get a covariance of their own; who compares takes
+    the lower of both.
+
     What a component gains by shrinking onto a few samples, or equal ones, is gone then; what it gains by standing where
     there is no other stays. So runs and models with spurious components can be compared with sound ones. The width of
     the other components would not do: where values are rounded, these have often shrunk onto a few values as well.
