@@ -32,10 +32,11 @@ test-slow: $(READY)
 test-all: $(READY)
 	$(PYTEST)
 
-# The mathematics and the engine with the newest JAX, in an environment of its own; it needs Python 3.12 or newer.
+# The mathematics, the engine and published answers with the newest JAX, in an environment of its own, which needs
+# Python 3.12 or newer.
 test-next: $(READY_NEXT)
-	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_fit.py \
-	  tests/test_sweep.py tests/test_kernels.py tests/test_density.py tests/test_hard_data.py
+	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_kernels.py \
+	  tests/test_density.py tests/test_hard_data.py tests/test_published.py
 
 $(READY_NEXT): pyproject.toml
 	@test -n "$(PYTHON_NEXT)" || { echo "No Python of 3.12 or newer was found; name one as PYTHON_NEXT."; exit 1; }
