@@ -67,7 +67,7 @@ class _Best(NamedTuple):
         n_iter: its iterations.
         status: how the fit ended.
         log_likelihoods: of all starts.
-        scores: log-likelihoods that they are compared by.
+        bounded: those of them that models are compared by.
         statuses: likewise.
         findings: likewise.
         weight: Σ w.
@@ -81,7 +81,7 @@ class _Best(NamedTuple):
     n_iter: Any
     status: Any
     log_likelihoods: Any
-    scores: Any
+    bounded: Any
     statuses: Any
     findings: Any
     weight: Any
@@ -123,8 +123,11 @@ def fit_chunk(
     sets, starts, status = begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    scores, avoids_spurious = score_of(runs, options), options.avoids_spurious
-    best = end(described, status, runs.states, runs.findings, scores, runs.judged, options.models, avoids_spurious)
+    scores = score_of(runs, sets, options, program.layout)
+    findings = runs.findings
+    if not options.avoids_spurious:
+        findings = findings._replace(bounded=runs.states.log_likelihood)
+    best = end(described, status, runs.states, findings, scores, runs.judged, options.models)
     fits = _whole(jax.device_get(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)
@@ -157,7 +160,7 @@ def _whole(best: _Best) -> ChunkFits:
     return ChunkFits(
         mixture=best.mixture,
         log_likelihood=log_likelihood,
-        bounded_log_likelihood=of_best(best.scores),
+        bounded_log_likelihood=of_best(best.bounded),
         n_iter=best.n_iter,
         status=best.status,
         spurious=of_best(best.findings.spurious),
@@ -368,7 +371,6 @@ def _best(
     scores: Float[Array, " q"],
     judged: Bool[Array, " q"],
     models: Models,
-    avoids_spurious: bool | Bool[Array, ""],
 ) -> _Best:
     """The best run of each fit."""
     n_fits, n_rows = len(status), len(sets.n_effective)
@@ -379,9 +381,7 @@ def _best(
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
     # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
     # must not choose.
-    is_spurious = (findings.spurious > 0) & avoids_spurious
-    known = judged & jnp.isfinite(log_likelihoods)
-    may_win = eligible(known, states.status != Status.DEGENERATE, ~is_spurious)
+    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status != Status.DEGENERATE)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
     best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
@@ -402,7 +402,7 @@ def _best(
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
         log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
-        scores=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (scores - offset), jnp.nan),
+        bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
         statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
         findings=jax.tree.map(lambda counts: jnp.where(fitted[:, None], counts, 0), findings),
         weight=sets.weight_scale * sets.total_weight,

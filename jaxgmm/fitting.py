@@ -119,9 +119,10 @@ def fit(
             (of their mean for `"spherical"`). Values more than 4 standard deviations from the others do not count for
             it, so that sentinels such as -9999 do not widen all components. `"float32"` uses at least 1e-6, which it
             needs; `FitResult.ridge` says what was added.
-        avoid_spurious: choose a start without spurious components wherever there is one, so that none is chosen for
-            having shrunk onto a few samples; where all have some, compare the likelihoods that they have where these
-            components are as wide as the data. False chooses by likelihood alone, degenerate ends aside.
+        avoid_spurious: compare starts with spurious components by the likelihood that they have where these components
+            are as wide as the data, less what BIC charges for each (half the logarithm of the number of samples for
+            each free parameter), so that none is chosen for having shrunk onto a few samples. False chooses by
+            likelihood alone, degenerate ends aside.
         sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
             twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.

@@ -125,7 +125,7 @@ class Options(NamedTuple):
         key: random key, or seed.
         models: what is fitted.
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
-        avoids_spurious: whether runs with spurious components are chosen only where there are no others.
+        avoids_spurious: whether spurious components lower what runs are chosen by; see `jaxgmm.soundness`.
     """
 
     tol: float

@@ -34,7 +34,7 @@ from jaxgmm.engine.standardize import Standardization, scaled_features
 from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture
 from jaxgmm.program import Layout, Models, Options, Program, Slots
-from jaxgmm.soundness import BEHIND, is_sound
+from jaxgmm.soundness import is_sound, price
 from jaxgmm.status import Status
 
 _Tree = TypeVar("_Tree")
@@ -167,14 +167,19 @@ class Work(NamedTuple):
     ) -> Runs:
         """The same, with components as narrow as float64 can tell: about their own means where they need that.
 
-        What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound.
-        `limits` are tolerance and most iterations.
+        What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound and
+        better. `limits` are tolerance and most iterations.
         """
+        before = self.scores(found)
         found = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), slots, "float64")
         status, spurious = np.asarray(found.states.status), found.findings.spurious
         lost = wanted & (status == Status.DEGENERATE)
         if self.options.avoids_spurious:
-            lost &= (spurious == 0) | ~self._in_any_run(rivals & is_sound(status, spurious))
+            # A run that was centred before is lost at once, and is worth what it was worth then.
+            scores, is_rival = np.maximum(self.scores(found), before), rivals & is_sound(status, spurious)
+            best = np.max(np.where(is_rival.reshape(scores.shape), scores, -np.inf), axis=1, keepdims=True)
+            is_worse = (scores > -np.inf) & (scores < best)
+            lost &= (spurious == 0) | ~is_worse.ravel()
         if not np.any(lost):
             return found
         return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
@@ -192,27 +197,33 @@ class Work(NamedTuple):
         findings = jax.tree.map(lambda new, old: np.where(wanted, new, old), findings, found.findings)
         return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
 
-    def _in_any_run(self, holds: Bool[np.ndarray, " q"]) -> Bool[np.ndarray, " q"]:
-        """Whether it holds for any run of the same fit."""
-        by_fit = holds.reshape(-1, self.program.layout.n_init)
-        return np.repeat(np.any(by_fit, axis=1), self.program.layout.n_init)
-
     def scores(self, found: Runs) -> Float[np.ndarray, "g r"]:
         """What every start of every fit is compared by, in nats per sample of weight 1; -inf where there is nothing."""
-        n_init = self.program.layout.n_init
-        log_likelihood = np.asarray(score_of(found, self.options)).reshape(-1, n_init)
-        total_weight = np.asarray(self.sets.total_weight)
-        n_fits = len(log_likelihood)
-        total_weight = total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), self.options.models)]
-        mean = log_likelihood / np.maximum(total_weight, 1.0)[:, None]
-        if self.options.avoids_spurious:
-            mean = np.where(np.asarray(found.findings.spurious).reshape(mean.shape) > 0, mean - BEHIND, mean)
+        layout = self.program.layout
+        score = np.asarray(score_of(found, self.sets, self.options, layout))
+        total_weights = _total_weights(len(score), self.sets, self.options, layout.n_init)
+        mean = (score / np.maximum(total_weights, 1.0)).reshape(-1, layout.n_init)
         return np.where(np.isnan(mean), -np.inf, mean)
 
 
-def score_of(found: Runs, options: Options) -> Any:
-    """Log-likelihoods `(Q,)` that runs are chosen by."""
-    return found.findings.bounded if options.avoids_spurious else found.states.log_likelihood
+def score_of(found: Runs, sets: DataSets, options: Options, layout: Layout) -> Any:
+    """What runs `(Q,)` of one fit are chosen by, in nats: log-likelihoods, or what `jaxgmm.soundness` makes of them."""
+    if not options.avoids_spurious:
+        return found.states.log_likelihood
+    n_runs, n_features = found.states.mixture.means.shape[0], found.states.mixture.n_features
+    families = [FAMILIES[name].n_parameters for name in layout.families]
+    # Weight, mean, and what of the covariance is its own.
+    own = np.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families])
+    fit = np.arange(n_runs) // layout.n_init
+    n_parameters = own[options.models.family[fit % len(options.models.family)]]
+    prices = price(n_parameters, _total_weights(n_runs, sets, options, layout.n_init))
+    return np.asarray(found.findings.bounded) - prices * np.asarray(found.findings.spurious)
+
+
+def _total_weights(n_runs: int, sets: DataSets, options: Options, n_init: int) -> Float[np.ndarray, " q"]:
+    """Σ w of the data set that each run reads."""
+    total_weight, n_fits = np.asarray(sets.total_weight), n_runs // n_init
+    return np.repeat(total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), options.models)], n_init)
 
 
 def _to_ends(

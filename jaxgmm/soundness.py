@@ -1,9 +1,12 @@
 """Which of several runs, or models, is chosen: one rule for starts, models, searches and pictures.
 
-A run is sound where it is not degenerate and has no spurious components. Of the starts of a model an unsound one is
-chosen only where none is sound, and a degenerate one only where all are. Models, and starts of which none is sound, are
-compared by a likelihood that spurious components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`); for sound
-ones it is their own. A model may need a component for a handful of samples where no other of its size can do without.
+A run is sound where it is not degenerate and has no spurious components. What runs are compared by is a likelihood that
+spurious components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`), which for sound runs is their own; and a
+degenerate one is chosen only where all are.
+
+Models pay for all of their components by a criterion. The starts of one model have as many each, but those that are
+spurious say nothing: a start pays for each of its own (`price`), and so is chosen over a sound one only where it
+describes the data much better, as where it alone has kept a heap of sentinels apart.
 """
 
 from typing import Any
@@ -17,9 +20,6 @@ from jaxgmm.status import Status
 # Starts whose mean log-likelihoods per sample differ by less have led to the same optimum: at the default `tol`, slow
 # runs stop so far from it.
 SAME_OPTIMUM = 1e-3
-
-# Puts starts with spurious components behind all others of their model: likelihoods differ by fewer nats per sample.
-BEHIND = 1e6
 
 
 def is_sound(status: Any, spurious: Any) -> Any:
@@ -38,6 +38,11 @@ def eligible(known: Any, *preferred: Any) -> Any:
     for kept in preferred:
         known = xp.where(xp.any(known & kept, axis=-1, keepdims=True), known & kept, known)
     return known
+
+
+def price(n_parameters: Any, n_samples: Any) -> Any:
+    """What a component costs by BIC, in nats: half the logarithm of the number of samples for each free parameter."""
+    return 0.5 * n_parameters * np.log(np.maximum(n_samples, 1.0))
 
 
 def first_best(score: Any, is_eligible: Any, slack: Any) -> Any:

@@ -163,3 +163,24 @@ def test_a_likelier_start_that_was_passed_over_is_told_and_can_be_had() -> None:
     assert taken.spurious > 0
     assert not taken.start_passed_over
     np.testing.assert_allclose(taken.log_likelihood, np.max(taken.start_log_likelihood), rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_sentinels_in_one_column_leave_clusters_their_widths(family: str) -> None:
+    # One start of ten merges them with a cluster. It has no spurious component, and is thousands of nats worse.
+    rows = []
+    for seed in (0, 7):
+        rng = np.random.default_rng(seed)
+        x = np.concatenate([rng.normal(0, 0.5, (500, 2)), rng.normal(3, 0.5, (500, 2))])
+        x[rng.choice(N, 20, replace=False), 0] = -9999
+        rows.append(x)
+    swept = jaxgmm.sweep(np.stack(rows), range(2, 5), covariance_type=family)
+    assert swept.chosen["n_components"].tolist() == [3, 3]
+    assert swept.best.spurious.tolist() == [1, 1]
+    fits = jaxgmm.fit(np.stack(rows), 3, covariance_type=family)
+    for found in (swept.best, fits):
+        covariances = found.mixture.covariances
+        variances = covariances if covariances.ndim == 3 else np.diagonal(covariances, axis1=-2, axis2=-1)
+        is_cluster = found.mixture.weights > 0.1
+        assert np.sum(is_cluster, axis=1).tolist() == [2, 2]
+        np.testing.assert_allclose(np.sqrt(variances[is_cluster]), 0.5, rtol=0.1)
