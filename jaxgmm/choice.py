@@ -6,7 +6,6 @@ from jaxgmm.chunk import ChunkFits
 from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture, full_covariances, with_room
 from jaxgmm.soundness import eligible, first_best
-from jaxgmm.status import Status
 
 
 def choice(
@@ -22,7 +21,7 @@ def choice(
     """
     known = compared & ~np.isnan(score)
     fair = np.where(known, score + lead, np.inf)
-    is_eligible = eligible(known, status != Status.DEGENERATE)
+    is_eligible = eligible(known, status)
     # As all families are the same for one feature and K = 1.
     slack = 1e-9 * (1 + np.abs(np.min(fair, axis=1, keepdims=True)))
     with np.errstate(invalid="ignore"):

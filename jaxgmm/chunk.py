@@ -381,7 +381,7 @@ def _best(
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
     # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
     # must not choose.
-    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status != Status.DEGENERATE)
+    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
     best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
     chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)

@@ -27,17 +27,11 @@ def is_sound(status: Any, spurious: Any) -> Any:
     return (status != Status.DEGENERATE) & (spurious == 0)
 
 
-def eligible(known: Any, *preferred: Any) -> Any:
-    """Which of the candidates in the last axis may be chosen.
-
-    Args:
-        known: which have an answer.
-        preferred: which are chosen before others, wherever there are any; each among those that the ones before leave.
-    """
+def eligible(known: Any, status: Any) -> Any:
+    """Which of the candidates in the last axis may be chosen, given which have an answer, and their statuses."""
     xp = jnp if isinstance(known, jax.Array) else np
-    for kept in preferred:
-        known = xp.where(xp.any(known & kept, axis=-1, keepdims=True), known & kept, known)
-    return known
+    kept = known & (status != Status.DEGENERATE)
+    return xp.where(xp.any(kept, axis=-1, keepdims=True), kept, known)
 
 
 def price(n_parameters: Any, n_samples: Any) -> Any:
