@@ -23,8 +23,8 @@ from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
 from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture, with_harmless_absent
+from jaxgmm.passes import DataSets, form_of
 from jaxgmm.program import Layout, Models, Options, Program
-from jaxgmm.runs import DataSets, form_of, score_of
 from jaxgmm.search import ROUNDING, all_runs
 from jaxgmm.soundness import SAME_OPTIMUM, eligible, first_best, is_sound
 from jaxgmm.status import Status
@@ -37,7 +37,7 @@ class ChunkFits(NamedTuple):
     """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
 
     `bounded_log_likelihood` is what models are compared by (`jaxgmm.soundness`). `executed` and `useful` count
-    run-iterations: those the slots made, and those some run needed.
+    run-iterations: those that were made, and those some run needed.
     """
 
     mixture: Mixture
@@ -123,11 +123,10 @@ def fit_chunk(
     sets, starts, status = begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    scores = score_of(runs, sets, options, program.layout)
     findings = runs.findings
     if not options.avoids_spurious:
         findings = findings._replace(bounded=runs.states.log_likelihood)
-    best = end(described, status, runs.states, findings, scores, runs.judged, options.models)
+    best = end(described, status, runs.states, findings, runs.scores, runs.judged, options.models)
     fits = _whole(jax.device_get(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)

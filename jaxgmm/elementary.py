@@ -1,11 +1,15 @@
-"""Exponential and logarithm in float32, for the arguments that an E-step has.
+"""Exponential, logarithm and root, for the arguments that an E-step has.
 
-XLA's take up to twice as long, because they serve all arguments. Both are a polynomial near 0, or near 1, beside an
-exponent that is written, or read, as bits (Muller 2016, "Elementary Functions", chapter 11). The coefficients are least
-squares fits, reweighted until the largest relative error was least.
+In float32 XLA's take up to twice as long, because they serve all arguments. Both are a polynomial near 0, or near 1,
+beside an exponent that is written, or read, as bits (Muller 2016, "Elementary Functions", chapter 11). The coefficients
+are least squares fits, reweighted until the largest relative error was least.
+
+In float64 kernels of a GPU have none. Logarithm and root there are those of float32, corrected until no digit is
+missing.
 """
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +31,13 @@ _LOG_2 = np.float32(np.log(2))
 
 # A float32 of this size has its unit in the last bit of the fraction.
 _UNIT_IN_LAST_BIT = np.float32(1.5 * 2**_FRACTION_BITS)
+
+# 2^r for |r| ≤ ½ in float64, by Taylor; the likes of the two above, and an argument below which nothing counts.
+_EXP2_FLOAT64 = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
+_FRACTION_BITS_FLOAT64 = 52
+_UNIT_IN_LAST_BIT_FLOAT64 = 1.5 * 2.0**_FRACTION_BITS_FLOAT64
+_LEAST_FLOAT64 = -1000.0
+
 _BITS_OF_SQRT_HALF = int(np.float32(np.sqrt(0.5)).view(np.int32))
 
 
@@ -44,6 +55,33 @@ def log_from_one(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     f = _from_bits(_bits(x) - (exponent << _FRACTION_BITS)) - 1
     of_fraction = f + (_polynomial(_LOG1P, f) * f - np.float32(0.5)) * (f * f)
     return jnp.where(x >= 1, exponent.astype(jnp.float32) * _LOG_2 + of_fraction, np.float32(np.nan))
+
+
+def exp2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """2^x for x ≤ 1000, to 4e-16; exactly 0 below -1000. NaN stays NaN."""
+    within = jnp.maximum(x, _LEAST_FLOAT64)
+    whole = lax.round(within, lax.RoundingMethod.TO_NEAREST_EVEN)
+    rest = within - whole
+    *lower, highest = _EXP2_FLOAT64
+    power = functools.reduce(lambda value, c: value * rest + c, reversed(lower), highest + 0 * rest)
+    exponent = lax.bitcast_convert_type(whole + _UNIT_IN_LAST_BIT_FLOAT64, jnp.int64) << _FRACTION_BITS_FLOAT64
+    exact = lax.bitcast_convert_type(lax.bitcast_convert_type(power, jnp.int64) + exponent, jnp.float64)
+    return jnp.where(x < _LEAST_FLOAT64, 0.0, jnp.where(jnp.isnan(x), x, exact))
+
+
+def log2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """log2(x) for x from 1e-37 to 1e37, to 1e-15 of it or of 1."""
+    near = jnp.log2(x.astype(jnp.float32)).astype(jnp.float64)
+    f = x * exp2_in_float64(-near) - 1.0
+    return near + f * (1.0 - f * (0.5 - f * (1 / 3 - f * 0.25))) * math.log2(math.e)
+
+
+def rsqrt_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """1 / √x for x from 1e-37 to 1e37, to 4e-16; NaN for negative numbers."""
+    root = lax.rsqrt(x.astype(jnp.float32)).astype(jnp.float64)
+    for _ in range(3):
+        root = root * (1.5 - 0.5 * x * root * root)
+    return root
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:

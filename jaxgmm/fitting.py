@@ -380,9 +380,10 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
 
     # A program may have had room for more components.
     n_components = result.mixture.weights.shape[1]
-    fits = fits._replace(mixture=with_room(fits.mixture, n_components))
-    if fits.snapshots is not None:
-        fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
+    if fits.mixture.n_components != n_components:
+        fits = fits._replace(mixture=with_room(fits.mixture, n_components))
+        if fits.snapshots is not None:
+            fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
     for name in set(FitResult._fields) & set(ChunkFits._fields):
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
 

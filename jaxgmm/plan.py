@@ -25,8 +25,9 @@ from jaxgmm.engine.devices import (
     power_of_two_above,
     power_of_two_below,
 )
+from jaxgmm.engine.fused import WARP, Lanes
 from jaxgmm.kernels import are_known
-from jaxgmm.program import Combination, Layout, Options, Program, Slots, models_of
+from jaxgmm.program import Combination, Layout, Options, Program, Slots, Way, models_of
 
 # What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
 SECONDS = 2e-9
@@ -71,6 +72,20 @@ FEW_ROWS = 64
 FEW_FEATURES = 10
 FEW_COMPONENTS = 8
 FEW_SAMPLES = 1024
+
+# Kernels of a GPU are for so many samples at most, of so many numbers of all components of a run in float32, twice as
+# many as in float64, where a run shares a warp, and of so many of one component where it has a block. More would not
+# fit the registers of a lane.
+KERNEL_SAMPLES = 2**14
+NARROW_NUMBERS = 48
+WIDE_NUMBERS = 60
+WIDE_COMPONENTS = 32
+
+# Samples that a lane of such a kernel should have at least, threads that fill a GPU, and bytes that the samples of one
+# launch may take.
+SAMPLES_OF_A_LANE = 16
+THREADS_OF_A_GPU = 2**17
+LAUNCH_BYTES = 2**27
 
 
 class Job(NamedTuple):
@@ -209,12 +224,10 @@ def _of_one_length(
     for models, wanted, options in jobs:
         program, n_samples, n_bytes, least = _sized(length, n_together, data, wanted, options, machine)
         sized.append(Job(models, program, options, n_samples))
-        n_runs = len(options.models.form) * program.layout.n_init
-        by_vectors = program.search.by_vectors
-        enough = 1 if by_vectors else -(-RUNS_OF_A_SLOT * program.search.number // n_runs)
-        if indivisible and by_vectors:
+        enough = _evening_out(program.search, len(options.models.form) * program.layout.n_init) if uneven else 0
+        if indivisible and isinstance(program.search, Slots) and program.search.by_vectors:
             least = len(data_sets)
-        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough if uneven else 0))
+        sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough))
     size = 1 if one_by_one else min(sizes)
     parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
     return [Chunk(part, size, tuple(sized)) for part in parts]
@@ -236,7 +249,7 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    search, finish = _slots(n_samples, n_together, tile, n_features, program, options, machine)
+    search, finish = _ways(n_samples, n_together, tile, n_features, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
@@ -246,9 +259,62 @@ def _sized(
         finish=finish,
         centred=_centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),
     )
+    return program, n_samples, data_set_bytes, _filling(search, n_runs)
+
+
+def _filling(way: Way, n_runs: int) -> int:
+    """Data sets, of so many runs each, that fill a device."""
+    if isinstance(way, Lanes):
+        return -(-way.group // n_runs)
     # Empty slots are left out where runs are read in turn.
-    least = 1 if search.by_vectors else search.number if search.stacked else -(-search.number // n_runs)
-    return program, n_samples, data_set_bytes, least
+    return 1 if way.by_vectors else way.number if way.stacked else -(-way.number // n_runs)
+
+
+def _evening_out(way: Way, n_runs: int) -> int:
+    """Data sets of a chunk in whose slots the last few runs are cheap; 0 where that is no matter."""
+    if isinstance(way, Lanes):
+        return 0
+    return 1 if way.by_vectors else -(-RUNS_OF_A_SLOT * way.number // n_runs)
+
+
+def _ways(
+    n_samples: int, n_together: int, tile: int, n_features: int, program: Program, options: Options, machine: Machine
+) -> tuple[Way, Way]:
+    """The ways of the search, and of float64 in mixed precision: kernels where they are suited, else slots."""
+    ways = _slots(n_samples, n_together, tile, n_features, program, options, machine)
+    layout, n_fits = program.layout, n_together * len(options.models.form)
+    records = program.n_history or program.n_snapshots or layout.ends_with_m_step
+    if not machine.has_kernels or tile or records:
+        return ways
+    mixed = program.precision == "mixed"
+    search_dtype = program.search_dtype if mixed else program.precision
+    # One run of each fit is finished.
+    wanted = ((search_dtype, n_fits * layout.n_init), ("float64", n_fits if mixed else n_fits * layout.n_init))
+    search, finish = (
+        _lanes(n_samples, n_runs, n_features, layout, dtype) or way
+        for way, (dtype, n_runs) in zip(ways, wanted, strict=True)
+    )
+    # One program does for both.
+    return (search, search) if mixed and search_dtype == "float64" else (search, finish)
+
+
+def _lanes(n_samples: int, n_runs: int, n_features: int, layout: Layout, dtype: str) -> Lanes | None:
+    """How runs of a shape are laid out in kernels; None where these are not for it."""
+    n_components, n_rows, size = layout.n_components, _n_rows(n_features, layout), np.dtype(dtype).itemsize
+    if n_samples > KERNEL_SAMPLES:
+        return None
+    words = n_rows * size // 4
+    if words * n_components <= NARROW_NUMBERS:
+        width = power_of_two_below(max(2, n_samples // SAMPLES_OF_A_LANE))
+        while width < WARP and n_runs * width < THREADS_OF_A_GPU and 2 * width <= n_samples:
+            width *= 2
+        lanes = Lanes(group=1, width=min(width, WARP))
+    elif words <= WIDE_NUMBERS and n_components <= WIDE_COMPONENTS:
+        lanes = Lanes(group=1, width=power_of_two_above(max(2, n_components)), is_wide=True)
+    else:
+        return None
+    within = power_of_two_below(max(1, LAUNCH_BYTES // (size * (n_features + 1) * n_samples)))
+    return lanes._replace(group=max(lanes.runs, min(power_of_two_above(n_runs), within)))
 
 
 def _slots(

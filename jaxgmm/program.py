@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.engine.fused import Lanes
 from jaxgmm.kernels import Effort
 
 # Number of components, name of the family, and ridge: a model as users say it.
@@ -71,6 +72,10 @@ class Slots(NamedTuple):
     centred: bool = False
 
 
+# How a pass takes runs to their ends.
+Way = Slots | Lanes
+
+
 class Program(NamedTuple):
     """What programs are compiled for, and which of them are run.
 
@@ -83,9 +88,9 @@ class Program(NamedTuple):
         effort: how much effort the compiler makes for what is done once for each run; see `jaxgmm.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
-        search: slots of the search; or of all there is to do, in other than mixed precision.
-        finish: slots of what float64 does in mixed precision: mostly, to finish runs that the search has found.
-        centred: slots of runs whose components are too narrow for raw moments in float64.
+        search: the way of the search; or of all there is to do, in other than mixed precision.
+        finish: that of what float64 does in mixed precision: mostly, to finish runs that the search has found.
+        centred: that of runs whose components are too narrow for raw moments in float64.
     """
 
     layout: Layout
@@ -96,9 +101,9 @@ class Program(NamedTuple):
     effort: Effort
     n_history: int
     n_snapshots: int
-    search: Slots
-    finish: Slots
-    centred: Slots
+    search: Way
+    finish: Way
+    centred: Way
 
 
 class Models(NamedTuple):

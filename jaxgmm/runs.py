@@ -1,23 +1,20 @@
-"""The runs of a chunk, and one compiled pass that takes some of them on.
+"""The runs of a chunk, and what is found out about them as they are taken on.
 
-`jaxgmm.search` decides which runs go how far in which precision; here that is done, in slots (`jaxgmm.engine.slots`).
+`jaxgmm.search` decides which runs go how far in which precision; `jaxgmm.passes` takes them there.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxgmm.em import run as em
-from jaxgmm.em import vectors
-from jaxgmm.em.centred import centred_e_step
-from jaxgmm.em.covariance import FAMILIES, one_of
-from jaxgmm.em.expectation import Data, Tiles, as_data
+from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.spurious import (
     DOMINATED,
     Findings,
@@ -28,40 +25,13 @@ from jaxgmm.em.spurious import (
     may_be_tied,
     owes_to_ridge,
 )
-from jaxgmm.em.statistics import SufficientStatistics, features
-from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
-from jaxgmm.engine.standardize import Standardization, scaled_features
+from jaxgmm.engine.standardize import scaled_features
 from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture
-from jaxgmm.program import Layout, Models, Options, Program, Slots
+from jaxgmm.passes import DataSets, Limits, form_of, take_to_ends
+from jaxgmm.program import Layout, Models, Options, Program, Way
 from jaxgmm.soundness import is_sound, price
 from jaxgmm.status import Status
-
-_Tree = TypeVar("_Tree")
-
-
-class DataSets(NamedTuple):
-    """A chunk of data sets in all their forms; row `c P + p` is form `p` of data set `c`.
-
-    Attributes:
-        z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
-        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
-        total_weight: `(C P,)`, their sum.
-        n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
-        weight_scale: `(C P,)`, what they were divided by.
-        ridge: `(C P, D, D)` or `(C P, D)`.
-        ridge_in_data_units: `(C P, D)`.
-        units: the way back to data units, `(C P, …)`.
-    """
-
-    z: Any
-    weights: Any
-    total_weight: Float[Array, " s"]
-    n_effective: Float[Array, " s"]
-    weight_scale: Float[Array, " s"]
-    ridge: Float[Array, "s d d"] | Float[Array, "s d"]
-    ridge_in_data_units: Float[Array, "s d"]
-    units: Standardization
 
 
 class Runs(NamedTuple):
@@ -70,32 +40,25 @@ class Runs(NamedTuple):
     Attributes:
         states: `(C M R,)`, float64.
         findings: `(C M R,)`, how many of a run's components are not to be trusted.
+        scores: `(C M R,)`, what the runs of a fit are compared by, in nats: log-likelihoods, or what
+            `jaxgmm.soundness` makes of them.
+        mean_scores: `(C M R,)`, the same per sample of weight 1; -inf where there is nothing.
         judged: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
-        executed: run-iterations that the slots made.
+        executed: run-iterations that were made.
         useful: those that some run needed.
     """
 
     states: em.RunState
     findings: Findings
+    scores: Float[Array | np.ndarray, " q"]
+    mean_scores: Float[Array | np.ndarray, " q"]
     judged: np.ndarray
     executed: int
     useful: int
 
-
-class Limits(NamedTuple):
-    """How far a pass takes runs.
-
-    Attributes:
-        tol: smallest gain of the mean log-likelihood to go on for.
-        max_iter: iterations at most, those made before the pass included.
-        variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
-        extra_ridge: what is added to every variance beside the ridge, in standardised units.
-    """
-
-    tol: float
-    max_iter: int
-    variance_floor: int
-    extra_ridge: float = 0.0
+    def by_fit(self, n_init: int) -> Float[np.ndarray, "g r"]:
+        """`mean_scores` of the starts of each fit."""
+        return np.asarray(self.mean_scores).reshape(-1, n_init)
 
 
 # What must be left of a variance in float64 for its error to be a ten-millionth of it, and where samples are centred on
@@ -105,22 +68,6 @@ SOUND = 64
 
 # Numbers that are held at a time where runs are looked at once more.
 _JUDGED = 2**17
-
-
-class _Slot(NamedTuple):
-    """What slots hold beside the data: a run, or all runs of a data set in a leading axis. Slots are the last axis."""
-
-    state: em.RunState
-    settings: em.Settings
-    family: Int[Array, "*s"]
-    total_weight: Float[Array, "*s"]
-
-
-def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
-    """The row of `DataSets`, which has `n_rows`, that the fit `c M + m`, one of `n_fits`, reads."""
-    n_models = len(models.form)
-    n_forms = n_rows * n_models // n_fits
-    return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
 
 
 def begun(starts: Mixture, program: Program) -> Runs:
@@ -142,7 +89,9 @@ def begun(starts: Mixture, program: Program) -> Runs:
         else None,
     )
     none = np.zeros(n_runs, np.int32)
-    return Runs(states, Findings(none, none, states.log_likelihood), np.zeros(n_runs, bool), 0, 0)
+    findings = Findings(none, none, states.log_likelihood)
+    no_scores = full(-np.inf, np.float64, n_runs)
+    return Runs(states, findings, states.log_likelihood, no_scores, np.zeros(n_runs, bool), 0, 0)
 
 
 class Work(NamedTuple):
@@ -153,9 +102,9 @@ class Work(NamedTuple):
     options: Options
     program: Program
 
-    def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots) -> Runs:
+    def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
-        return self._take_on(found, wanted, limits, slots, "float32")
+        return self._take_on(found, wanted, limits, way, "float32")
 
     def in_float64(
         self,
@@ -163,195 +112,119 @@ class Work(NamedTuple):
         wanted: Bool[np.ndarray, " q"],
         rivals: Bool[np.ndarray, " q"],
         limits: tuple[float, int],
-        slots: Slots,
+        way: Way,
     ) -> Runs:
         """The same, with components as narrow as float64 can tell: about their own means where they need that.
 
         What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound and
         better. `limits` are tolerance and most iterations.
         """
-        before = self.scores(found)
-        found = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), slots, "float64")
-        status, spurious = np.asarray(found.states.status), found.findings.spurious
+        n_init = self.program.layout.n_init
+        before = found.by_fit(n_init)
+        found = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), way, "float64")
+        status, spurious = np.asarray(found.states.status), np.asarray(found.findings.spurious)
         lost = wanted & (status == Status.DEGENERATE)
+        if not np.any(lost):
+            return found
         if self.options.avoids_spurious:
             # A run that was centred before is lost at once, and is worth what it was worth then.
-            scores, is_rival = np.maximum(self.scores(found), before), rivals & is_sound(status, spurious)
+            scores, is_rival = np.maximum(found.by_fit(n_init), before), rivals & is_sound(status, spurious)
             best = np.max(np.where(is_rival.reshape(scores.shape), scores, -np.inf), axis=1, keepdims=True)
             is_worse = (scores > -np.inf) & (scores < best)
             lost &= (spurious == 0) | ~is_worse.ravel()
-        if not np.any(lost):
-            return found
+            if not np.any(lost):
+                return found
         return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
 
-    def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, slots: Slots, dtype: str) -> Runs:
-        layout, models = self.program.layout, self.options.models
-        states, executed, useful = _run["quickly" if self.program.effort == "at once" else "well"](
-            *(self.sets, self.starts, found.states, wanted, models, limits, self.options.snapshots),
-            layout=layout,
-            slots=slots,
+    def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way, dtype: str) -> Runs:
+        (sets, starts, options, program), models = self, self.options.models
+        states, useful, executed = take_to_ends(
+            *(sets, starts, found.states, wanted, models, limits, options.snapshots),
+            effort="quickly" if program.effort == "at once" else "well",
+            layout=program.layout,
+            way=way,
             dtype=dtype,
         )
-        findings = _found_in(states, self.sets, limits.extra_ridge, models, self.program)
-        # Other runs have the ridge of the pass that they ended in.
-        findings = jax.tree.map(lambda new, old: np.where(wanted, new, old), findings, found.findings)
-        return Runs(states, findings, found.judged, found.executed + int(executed), found.useful + int(useful))
-
-    def scores(self, found: Runs) -> Float[np.ndarray, "g r"]:
-        """What every start of every fit is compared by, in nats per sample of weight 1; -inf where there is nothing."""
-        layout = self.program.layout
-        score = np.asarray(score_of(found, self.sets, self.options, layout))
-        total_weights = _total_weights(len(score), self.sets, self.options, layout.n_init)
-        mean = (score / np.maximum(total_weights, 1.0)).reshape(-1, layout.n_init)
-        return np.where(np.isnan(mean), -np.inf, mean)
+        flags, bounded = _found_in(states, sets, limits.extra_ridge, models, program)
+        findings, scores, mean_scores = _judged[program.effort](
+            *(flags, bounded, states.log_likelihood, found.findings, wanted),
+            *(sets.total_weight, models, options.avoids_spurious),
+            n_features=starts.n_features,
+            layout=program.layout,
+        )
+        executed, useful = found.executed + int(executed), found.useful + int(useful)
+        return Runs(states, findings, scores, mean_scores, found.judged, executed, useful)
 
 
-def score_of(found: Runs, sets: DataSets, options: Options, layout: Layout) -> Any:
-    """What runs `(Q,)` of one fit are chosen by, in nats: log-likelihoods, or what `jaxgmm.soundness` makes of them."""
-    if not options.avoids_spurious:
-        return found.states.log_likelihood
-    n_runs, n_features = found.states.mixture.means.shape[0], found.states.mixture.n_features
-    families = [FAMILIES[name].n_parameters for name in layout.families]
-    # Weight, mean, and what of the covariance is its own.
-    own = np.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families])
-    fit = np.arange(n_runs) // layout.n_init
-    n_parameters = own[options.models.family[fit % len(options.models.family)]]
-    prices = price(n_parameters, _total_weights(n_runs, sets, options, layout.n_init))
-    return np.asarray(found.findings.bounded) - prices * np.asarray(found.findings.spurious)
+class _Flags(NamedTuple):
+    """Components of runs `(Q, K)` that are not to be trusted; see `jaxgmm.em.spurious.Findings`."""
+
+    spurious: Bool[Array, "q k"]
+    ridge_dominated: Bool[Array, "q k"]
 
 
-def _total_weights(n_runs: int, sets: DataSets, options: Options, n_init: int) -> Float[np.ndarray, " q"]:
-    """Σ w of the data set that each run reads."""
-    total_weight, n_fits = np.asarray(sets.total_weight), n_runs // n_init
-    return np.repeat(total_weight[form_of(np.arange(n_fits), n_fits, len(total_weight), options.models)], n_init)
-
-
-def _to_ends(
-    sets: DataSets,
-    starts: Mixture,
-    before: em.RunState,
-    wanted: Bool[Array, " q"],
-    models: Models,
-    limits: Limits,
-    snapshots: Int[Array, " p"] | None,
-    *,
-    layout: Layout,
-    slots: Slots,
-    dtype: str,
-) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
-    """Takes the wanted runs to their ends in one precision; others keep the state they have. Float64 in and out.
-
-    A run goes on from where it was `before`, or from its start if it has made no step. Stacked, a slot holds all starts
-    of one data set: their E-steps are one larger matrix product, but the slot waits for the slowest.
-    """
-    n_init, n_fits, n_rows = layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
-    diagonal, stacked = layout.diagonal, slots.stacked
-    models = jax.tree.map(jnp.asarray, models)
-    unit = jnp.ones(sets.z.shape[1]) if diagonal else jnp.eye(sets.z.shape[1])
-    ridges = sets.ridge + limits.extra_ridge * unit[None]
-    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
-    floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
-    tol, max_iter = jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32)
-    snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
-
-    # By vectors, a slot knows the row of its data set; else it holds a copy. The state in it is that of one run, or of
-    # all runs of a fit in a leading axis; slots are the last axis.
-    all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
-
-    def load(item: Array) -> tuple[Data | Tiles | Array, _Slot]:
-        fit = item if stacked else item // n_init
-        runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
-        record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
-        mixture = where_leading(record.n_iter > 0, record.mixture, start)
-        row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
-        if slots.by_vectors:
-            data = row.astype(jnp.int32)
-        else:
-            data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
-        present = None
-        if layout.has_absent:
-            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
-        settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
-        return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
-
-    def begin(slot: _Slot) -> _Slot:
-        def one(record: em.RunState) -> em.RunState:
-            recorded = (record.n_iter, record.history, record.snapshots)
-            return em.init(record.mixture, slot.settings, *recorded, **arithmetic)
-
-        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
-
-    arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
-
-    def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
-        if slots.centred:
-            return centred_e_step(data, slot.state.natural, z.shape[1], diagonal=diagonal)
-        return em.read(data, slot.state, FAMILIES[layout.families[0]])
-
-    def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
-        return vectors.e_steps(all_data, rows, in_slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
-
-    def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
-        family = one_of(layout.families, slot.family)
-
-        def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
-            return em.advance(
-                *(state, *sums, slot.total_weight, family, slot.settings),
-                ends_with_m_step=layout.ends_with_m_step,
-                **arithmetic,
-            )
-
-        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
-
-    def is_finished(slot: _Slot) -> Array:
-        finished = em.is_finished(slot.state)
-        return jnp.all(finished, axis=0) if stacked else finished
-
-    def unload(slot: _Slot) -> em.RunState:
-        return slot.state._replace(natural=None)
-
-    runs_per_slot = n_init if stacked else 1
-    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records) if stacked else records
-    waiting = jnp.any(wanted.reshape(-1, runs_per_slot), axis=1)
-    # Runs of many components take the most iterations, and the last of a queue should not be the longest.
-    size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
-    queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
-    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
-    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number, slots.stride)
-    ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
-    # Every run also makes an E-step after its last M-step.
-    useful = jnp.sum(jnp.where(wanted, ended.n_iter - records.n_iter + 1, 0), dtype=jnp.int64)
-    # Rows that were not run must not lose digits on their way through a narrower type.
-    kept = where_leading(wanted, _cast(ended, "float64"), before)
-    return kept, executed * runs_per_slot, useful
-
-
-def _found_in(states: em.RunState, sets: DataSets, extra_ridge: float, models: Models, program: Program) -> Findings:
-    """Components of all runs `(Q,)` that are not to be trusted.
+def _found_in(
+    states: em.RunState, sets: DataSets, extra_ridge: float, models: Models, program: Program
+) -> tuple[_Flags, Float[Array, " q"]]:
+    """Components of all runs `(Q,)` that are not to be trusted, and what is left of log-likelihoods without these.
 
     Programs that few data sets need are compiled where one does: for equal values, and for spurious components.
     """
     layout, effort, described = program.layout, program.effort, sets._replace(z=None, weights=None)
-    flags = _flags[effort](states.mixture, described, extra_ridge, models, layout=layout)
-    small, suspect, dominated = flags
-    spurious, bounded = np.asarray(small), states.log_likelihood
-    if np.any(suspect):
-        spurious = spurious | np.asarray(_tied[effort](states.mixture, sets, suspect, models, layout=layout))
-    if np.any(spurious):
-        bounded = _bounded[effort](states.mixture, states.log_likelihood, sets, spurious, models, layout=layout)
-    n_spurious = np.count_nonzero(spurious, axis=1).astype(np.int32)
-    n_dominated = np.count_nonzero(dominated, axis=1).astype(np.int32)
-    return Findings(n_spurious, n_dominated, bounded)
+    flags, suspect, (some_small, some_suspect) = _flags[effort](
+        states.mixture, described, extra_ridge, models, layout=layout
+    )
+    bounded, some_spurious = states.log_likelihood, bool(some_small)
+    if some_suspect:
+        spurious, some_spurious = _tied[effort](states.mixture, sets, flags.spurious, suspect, models, layout=layout)
+        flags = flags._replace(spurious=spurious)
+    if some_spurious:
+        bounded = _bounded[effort](states.mixture, bounded, sets, flags.spurious, models, layout=layout)
+    return flags, bounded
 
 
 _compiled = functools.partial(compiled, static_argnames=("layout",))
 
 
+@functools.partial(compiled, static_argnames=("n_features", "layout"))
+def _judged(
+    flags: _Flags,
+    bounded: Float[Array, " q"],
+    log_likelihood: Float[Array, " q"],
+    before: Findings,
+    wanted: Bool[Array, " q"],
+    total_weight: Float[Array, " s"],
+    models: Models,
+    avoids_spurious: Bool[Array, ""],
+    *,
+    n_features: int,
+    layout: Layout,
+) -> tuple[Findings, Float[Array, " q"], Float[Array, " q"]]:
+    """Findings after a pass, scores and mean scores."""
+    counts = [jnp.sum(flag, axis=1, dtype=jnp.int32) for flag in flags]
+    # Other runs have the ridge of the pass that they ended in.
+    findings = jax.tree.map(lambda new, old: jnp.where(wanted, new, old), Findings(*counts, bounded), before)
+    models, fit = jax.tree.map(jnp.asarray, models), jnp.arange(len(wanted)) // layout.n_init
+    families = [FAMILIES[name].n_parameters for name in layout.families]
+    # Weight, mean, and what of the covariance is its own.
+    own = jnp.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families], jnp.float64)
+    total = total_weight[form_of(fit, len(wanted) // layout.n_init, len(total_weight), models)]
+    prices = price(own[models.family[fit % len(models.family)]], total)
+    scores = jnp.where(
+        avoids_spurious, findings.bounded - prices * findings.spurious.astype(prices.dtype), log_likelihood
+    )
+    means = scores / jnp.maximum(total, 1.0)
+    return findings, scores, jnp.where(jnp.isnan(means), -jnp.inf, means)
+
+
 @_compiled
 def _flags(
     mixtures: Mixture, sets: DataSets, extra_ridge: Array, models: Models, *, layout: Layout
-) -> tuple[Bool[Array, "q k"], Bool[Array, "q k"], Bool[Array, "q k"]]:
-    """Which components are small, which may be of equal values, and which are dominated by the ridge."""
+) -> tuple[_Flags, Bool[Array, "q k"], tuple[Bool[Array, ""], Bool[Array, ""]]]:
+    """Which components are small, which dominated by the ridge, and which may be of equal values.
+
+    Last, whether any is small, and whether any may be of equal values.
+    """
     models, n_features = jax.tree.map(jnp.asarray, models), mixtures.n_features
     row, fit = _rows(mixtures, sets, models, layout)
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
@@ -360,14 +233,21 @@ def _flags(
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
     ridge = sets.ridge[row] + extra_ridge * unit[None]
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
-    return small, jax.vmap(may_be_tied)(mixtures, ridge) & ~small, dominated
+    suspect = jax.vmap(may_be_tied)(mixtures, ridge) & ~small
+    return _Flags(small, dominated), suspect, (jnp.any(small), jnp.any(suspect))
 
 
 @_compiled
 def _tied(
-    mixtures: Mixture, sets: DataSets, suspect: Bool[Array, "q k"], models: Models, *, layout: Layout
-) -> Bool[Array, "q k"]:
-    """Which of the components that may be of equal values are."""
+    mixtures: Mixture,
+    sets: DataSets,
+    small: Bool[Array, "q k"],
+    suspect: Bool[Array, "q k"],
+    models: Models,
+    *,
+    layout: Layout,
+) -> tuple[Bool[Array, "q k"], Bool[Array, ""]]:
+    """Which components are small or, of those that may be, of equal values; and whether any is."""
     row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
 
     def tied(run: Array) -> Bool[Array, " k"]:
@@ -375,7 +255,8 @@ def _tied(
         own = jax.tree.map(lambda leaf: leaf[row[run]], sets)
         return is_tied(mixture, own.z, scaled_features(own.z, own.units), own.weights)
 
-    return suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, _at_a_time(mixtures, sets))
+    spurious = small | (suspect & _for_some(tied, jnp.any(suspect, axis=1), suspect, _at_a_time(mixtures, sets)))
+    return spurious, jnp.any(spurious)
 
 
 @_compiled
@@ -426,11 +307,3 @@ def _for_some(of_one: Callable[[Array], Array], wanted: Bool[Array, " q"], defau
 
     zero = jnp.zeros((), jnp.int32)
     return lax.while_loop(lambda carry: carry[0] < n_wanted, body, (zero, default))[1]
-
-
-_run = compiled(_to_ends, static_argnames=("layout", "slots", "dtype"))
-
-
-def _cast(tree: _Tree, dtype: str) -> _Tree:
-    """Floating-point leaves in another precision."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxgmm.mixture import Mixture
+from jaxgmm.passes import DataSets, Limits
 from jaxgmm.program import Options, Program
-from jaxgmm.runs import SOUND, DataSets, Limits, Runs, Work, begun
+from jaxgmm.runs import SOUND, Runs, Work, begun
 from jaxgmm.soundness import first_best
 from jaxgmm.status import Status
 
@@ -68,8 +69,8 @@ def all_runs(
     def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
         if not in_float32:
             # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
-            slots = program.finish if program.precision == "mixed" else program.search
-            return work.in_float64(found, wanted, wanted, (tol, max_iter), slots)
+            way = program.finish if program.precision == "mixed" else program.search
+            return work.in_float64(found, wanted, wanted, (tol, max_iter), way)
         # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
         return work.in_float32(found, wanted, limits, program.search)
@@ -78,7 +79,7 @@ def all_runs(
     if program.n_finalists < n_init and max_iter > SHORT:
         found = take_on(found, wanted, SHORT)
         is_degenerate = np.asarray(found.states.status).reshape(-1, n_init) == Status.DEGENERATE
-        is_finalist = _among_best(work.scores(found), is_degenerate, program.n_finalists, margin)
+        is_finalist = _among_best(found.by_fit(n_init), is_degenerate, program.n_finalists, margin)
         wanted = wanted & is_finalist.ravel()
     found = take_on(found, wanted, max_iter)
     return _finished(work, found, wanted, margin) if searches else found._replace(judged=wanted)
@@ -119,7 +120,7 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
     """
     options, n_init = work.options, work.program.layout.n_init
     lost = np.asarray(found.states.status) == Status.DEGENERATE
-    promise, pending = work.scores(found), wanted
+    promise, pending = found.by_fit(n_init), wanted
 
     def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
         return np.max(np.where(runs.reshape(score.shape), score, -np.inf), axis=1)
@@ -134,7 +135,7 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
         found = found._replace(judged=found.judged | candidates)
         pending = pending & ~candidates
         acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
-        reached = highest(work.scores(found), acceptable)
+        reached = highest(found.by_fit(n_init), acceptable)
         settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)
         pending = pending & ~np.repeat(settled, n_init)
     return found

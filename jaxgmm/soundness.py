@@ -36,7 +36,7 @@ def eligible(known: Any, status: Any) -> Any:
 
 def price(n_parameters: Any, n_samples: Any) -> Any:
     """What a component costs by BIC, in nats: half the logarithm of the number of samples for each free parameter."""
-    return 0.5 * n_parameters * np.log(np.maximum(n_samples, 1.0))
+    return 0.5 * n_parameters * jnp.log(jnp.maximum(n_samples, 1.0))
 
 
 def first_best(score: Any, is_eligible: Any, slack: Any) -> Any:

@@ -139,14 +139,10 @@ def advance(
     proposal = m_step(statistics, family, settings.ridge, settings.present, origins)
     natural, sound = _checked(proposal, settings, as_one_kernel, centred)
 
-    # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
-    change = jnp.abs(log_likelihood - state.log_likelihood) / total_weight
-    converged = (change < settings.tol) & (settings.tol > 0)
-    status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
-    status = jnp.where(state.n_iter >= settings.max_iter, int(Status.MAX_ITER), status)
-    status = jnp.where(converged, int(Status.CONVERGED), status)
-    status = jnp.where(jnp.isnan(log_likelihood), int(Status.DEGENERATE), status).astype(jnp.int32)
-
+    status = status_of(
+        *(log_likelihood, state.log_likelihood, state.n_iter, sound),
+        *(total_weight, settings.tol, settings.max_iter),
+    )
     goes_on = status == RUNNING
     if ends_with_m_step:
         goes_on = sound & ~jnp.isnan(log_likelihood)
@@ -168,6 +164,25 @@ def advance(
         snapshots=snapshots,
     )
     return _select(is_finished(state), state, advanced)
+
+
+def status_of(
+    log_likelihood: Array,
+    before: Array,
+    n_iter: Array,
+    sound: Array,
+    total_weight: Array,
+    tol: Array,
+    max_iter: Array,
+) -> Array:
+    """Whether runs go on, or how they end, given log-likelihoods now and before and whether the next step is sound."""
+    # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
+    change = jnp.abs(log_likelihood - before) / total_weight
+    converged = (change < tol) & (tol > 0)
+    status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
+    status = jnp.where(n_iter >= max_iter, int(Status.MAX_ITER), status)
+    status = jnp.where(converged, int(Status.CONVERGED), status)
+    return jnp.where(jnp.isnan(log_likelihood), int(Status.DEGENERATE), status).astype(jnp.int32)
 
 
 def is_finished(state: RunState) -> Array:

@@ -160,6 +160,9 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> R
     if blocks is not None:
         if lengths[0] == n_samples:
             return blocks
+        if not _is_for_cpu():
+            # There, copying costs less than here, and fewer bytes are on their way.
+            return _grown(blocks, n_samples)
         table = np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
         table[:, : lengths[0]] = blocks
         return table
@@ -192,6 +195,17 @@ def _blocks(rows: Rows, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | 
 def _gathered(rows: jax.Array, first: jax.Array, n_samples: int) -> jax.Array:
     index = first[:, None] + jnp.arange(n_samples)[None, :]
     return rows[jnp.minimum(index, len(rows) - 1)]
+
+
+@functools.partial(jax.jit, static_argnames=("n_samples",))
+def _grown(blocks: jax.Array, n_samples: int) -> jax.Array:
+    return jnp.pad(blocks, ((0, 0), (0, n_samples - blocks.shape[1]), *[(0, 0)] * (blocks.ndim - 2)))
+
+
+def _is_for_cpu() -> bool:
+    """Whether what is computed next is computed by a CPU."""
+    device = jax.config.jax_default_device or jax.local_devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
+    return device.platform == "cpu"
 
 
 def _is_on_accelerator(x: Any) -> bool:

@@ -7,7 +7,9 @@ computed.
 All sizes that depend on the machine are chosen here.
 """
 
+import functools
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from jaxgmm import forking
+from jaxgmm.engine import fused
 
 Device = Any  # a jax.Device, whose type its stubs do not export
 Chunk = TypeVar("Chunk")
@@ -32,11 +35,13 @@ class Machine(NamedTuple):
         devices: the device of each worker; one appears as often as it has workers.
         working_set: bytes that the slots of one worker may fill, so that they stay in its cache, or fill a GPU.
         chunk_budget: bytes that a worker's chunk may take in all.
+        has_kernels: whether runs can have kernels of their own; see `jaxgmm.engine.fused`.
     """
 
     devices: list[Device]
     working_set: int
     chunk_budget: int
+    has_kernels: bool = False
 
     @property
     def is_cpu(self) -> bool:
@@ -82,7 +87,24 @@ def machine() -> Machine:
         return Machine(devices[:1] * cores, working_set=2**20, chunk_budget=192 * 2**20)
     # The larger a chunk the better a GPU is used, as long as two fit beside what the user keeps there.
     memory = min((device.memory_stats() or {}).get("bytes_limit", 2**35) for device in devices)
-    return Machine(devices * 2, working_set=256 * 2**20, chunk_budget=min(4 * 2**30, memory // 8))
+    return Machine(
+        devices * 2,
+        working_set=256 * 2**20,
+        chunk_budget=min(4 * 2**30, memory // 8),
+        has_kernels=_has_kernels(devices[0]),
+    )
+
+
+@functools.cache
+def _has_kernels(device: Device) -> bool:
+    """Whether runs can have kernels of their own on a device; if not, says once why."""
+    reason = fused.why_not(device)
+    if reason is not None:
+        warnings.warn(
+            f"Small mixtures take up to a hundred times as long on this device as they could: {reason}.",
+            stacklevel=2,
+        )
+    return reason is None
 
 
 def n_slots(run_bytes: int, machine: Machine) -> int:

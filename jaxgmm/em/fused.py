@@ -1,0 +1,479 @@
+"""EM of a run that lives in a few lanes of a GPU: the arithmetic of `jaxgmm.em.run`, written out number by number.
+
+A kernel of a GPU knows no small matrices. So the arrays here hold one number of a run, or of a sample, each: those of
+runs have an element for every run that steps along (or, wide, for every component of the only one), and those of
+samples one for every lane. `Lanes` says how the two relate, and whether the components of a run are a list of arrays or
+the last axis of one. All of it is plain JAX, and runs on any device; `jaxgmm.engine.fused` makes kernels of it.
+
+Logarithms are to base 2, which is what the card has, and second moments are about the current means, so that little
+cancels in them:
+
+    log2 w_k N(x | μ_k, Σ_k) = c_k + Σ_ij A_kij d_i d_j,    d = x - μ_k,    A_k = -½ log2(e) Σ_k⁻¹.
+
+Triangles of symmetric matrices are lists, row after row; those of axis-aligned families have the diagonal only.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxgmm.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import ABSENT
+from jaxgmm.em.run import RUNNING, RunState, Settings, status_of
+from jaxgmm.mixture import Mixture
+from jaxgmm.status import Status
+
+# One number of every run, of every sample, and lists of such.
+OfRuns = Array
+OfSamples = Array
+
+# The last rows of what changes of runs.
+LOG_LIKELIHOOD, N_ITER, STATUS = -3, -2, -1
+
+# Blocks of samples that are read in one turn of a loop, so that loads overlap with arithmetic.
+UNROLLED = 4
+
+_LOG2_E = math.log2(math.e)
+_LN_2 = math.log(2.0)
+_LOG2_2PI = math.log2(2 * math.pi)
+
+# Roots of pivots that are multiplied before their logarithm is taken.
+_FACTORS = 4
+
+
+class Elementary(NamedTuple):
+    """Functions as a device has them.
+
+    Attributes:
+        exp2: for arguments up to 0.
+        log2: for positive arguments.
+        rsqrt: likewise.
+        reciprocal: likewise.
+    """
+
+    exp2: Callable[[Array], Array]
+    log2: Callable[[Array], Array]
+    rsqrt: Callable[[Array], Array]
+    reciprocal: Callable[[Array], Array]
+
+
+# A kernel has no reciprocal, but a root in one instruction.
+ELEMENTARY = {
+    "float32": Elementary(jnp.exp2, jnp.log2, lax.rsqrt, lambda x: lax.rsqrt(x) * lax.rsqrt(x)),
+    "float64": Elementary(exp2_in_float64, log2_in_float64, rsqrt_in_float64, lambda x: 1.0 / x),
+}
+
+
+class Lanes(NamedTuple):
+    """How arrays of runs and of samples relate.
+
+    Attributes:
+        spread: from runs to samples.
+        total: the sum over samples, of runs.
+        most: the largest of the components, of samples, from their list.
+        sum: the sum over the components, of samples, from their list.
+        sum_of_runs: the same of runs.
+    """
+
+    spread: Callable[[OfRuns], OfSamples]
+    total: Callable[[OfSamples], OfRuns]
+    most: Callable[[Sequence[OfSamples]], OfSamples]
+    sum: Callable[[Sequence[OfSamples]], OfSamples]
+    sum_of_runs: Callable[[Sequence[OfRuns]], OfRuns]
+
+
+class Shape(NamedTuple):
+    """What a kernel is compiled for.
+
+    Attributes:
+        n_components: K.
+        n_features: D.
+        families: names of the families; they agree in `diagonal`.
+        is_wide: whether components are the last axis of arrays, rather than a list of them.
+    """
+
+    n_components: int
+    n_features: int
+    families: tuple[str, ...]
+    is_wide: bool
+
+    @property
+    def n_listed(self) -> int:
+        """Components in lists."""
+        return 1 if self.is_wide else self.n_components
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether components are axis-aligned."""
+        return FAMILIES[self.families[0]].diagonal
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """Rows and columns of what is held of a covariance."""
+        d = range(self.n_features)
+        return [(i, i) for i in d] if self.diagonal else [(i, j) for i in d for j in range(i + 1)]
+
+    @property
+    def n_own(self) -> int:
+        """Numbers of a component: its weight, mean and covariance."""
+        return 1 + self.n_features + len(self.entries)
+
+
+class Component(NamedTuple):
+    """The parameters of one component, of all runs."""
+
+    weight: OfRuns
+    mean: list[OfRuns]
+    covariance: list[OfRuns]
+
+
+class Natural(NamedTuple):
+    """What the E-step reads of a component beside its mean."""
+
+    constant: OfRuns
+    quadratic: list[OfRuns]
+
+
+class State(NamedTuple):
+    """Runs between two steps; see `jaxgmm.em.run.RunState`."""
+
+    components: list[Component]
+    natural: list[Natural]
+    log_likelihood: OfRuns
+    n_iter: OfRuns
+    status: OfRuns
+
+
+class Asked(NamedTuple):
+    """What runs are asked to do, all of runs; see `jaxgmm.em.run.Settings`.
+
+    Attributes:
+        present: 1 for a component that there is, else 0.
+        ridge: as a covariance.
+        family: its number among the families.
+        total_weight: Σ w.
+        tol: least change of the mean log-likelihood to go on for.
+        max_iter: iterations at most.
+        variance_floor: smallest share of its raw second moment that a variance may keep.
+    """
+
+    present: list[OfRuns]
+    ridge: list[OfRuns]
+    family: OfRuns
+    total_weight: OfRuns
+    tol: OfRuns
+    max_iter: OfRuns
+    variance_floor: OfRuns
+
+
+# From the number of a block of samples to the features of these and, last, their weights.
+Read = Callable[[Any], Sequence[OfSamples]]
+
+
+class Machine(NamedTuple):
+    """What the arithmetic is compiled for: how numbers are laid out, elementary functions, and shapes."""
+
+    lanes: Lanes
+    elementary: Elementary
+    shape: Shape
+
+
+def life(
+    fixed: Sequence[OfRuns], moving: Sequence[OfRuns], read: Read, n_blocks: Any, n_steps: Any, machine: Machine
+) -> tuple[list[OfRuns], Array]:
+    """`steps` from rows of numbers to rows of numbers, in the order of `fixed_rows` and `moving_rows`."""
+    shape, given, asked = machine.shape, iter(moving), iter(fixed)
+
+    def several(rows: Iterator[OfRuns], number: int) -> list[OfRuns]:
+        return [next(rows) for _ in range(number)]
+
+    n_entries = len(shape.entries)
+    components = [
+        Component(next(given), several(given, shape.n_features), several(given, n_entries))
+        for _ in range(shape.n_listed)
+    ]
+    log_likelihood, n_iter, status = given
+    start = State(components, [], log_likelihood, n_iter, status.astype(jnp.int32))
+    present, ridge = several(asked, shape.n_listed), several(asked, n_entries)
+    end, n_made = steps(start, Asked(present, ridge, *asked), read, n_blocks, n_steps, machine)
+    own = jax.tree.leaves(end.components)
+    return [*own, end.log_likelihood, end.n_iter, end.status.astype(n_iter.dtype)], n_made
+
+
+def moving_rows(state: RunState, shape: Shape) -> Float[Array, "m q *k"]:
+    """What changes of runs `(Q,)`: parameters, log-likelihood, iterations and status, a row of all runs for each."""
+    dtype = state.mixture.weights.dtype
+    of_run = [state.log_likelihood, state.n_iter, state.status]
+    return _rows(_numbers(state.mixture, shape), [row.astype(dtype) for row in of_run], shape)
+
+
+def fixed_rows(settings: Settings, family: Int[Array, " q"], total_weight: Float[Array, " q"], shape: Shape) -> Array:
+    """What runs `(Q,)` are asked to do: `Asked`, a row of all runs for each number."""
+    dtype = total_weight.dtype
+    ridge = [settings.ridge[:, i] if shape.diagonal else settings.ridge[:, i, j] for i, j in shape.entries]
+    rest = [family, total_weight, settings.tol, settings.max_iter, settings.variance_floor]
+    of_run = [*ridge, *(jnp.broadcast_to(row, family.shape).astype(dtype) for row in rest)]
+    return _rows([settings.present.astype(dtype)], of_run, shape)
+
+
+def mixtures_of(rows: Float[Array, "m q *k"], shape: Shape) -> Mixture:
+    """The parameters in `moving_rows`, `(Q, K, …)`."""
+    own = rows[: shape.n_listed * shape.n_own]
+    if not shape.is_wide:
+        own = jnp.moveaxis(own.reshape(shape.n_components, shape.n_own, -1), 0, 2)
+    weight, mean, covariance = jnp.split(own, [1, 1 + shape.n_features])
+    if shape.diagonal:
+        covariances = jnp.moveaxis(covariance, 0, -1)
+    else:
+        place, d = {entry: number for number, entry in enumerate(shape.entries)}, range(shape.n_features)
+        matrix = jnp.stack([jnp.stack([covariance[place[max(i, j), min(i, j)]] for j in d]) for i in d])
+        covariances = jnp.moveaxis(matrix, (0, 1), (-2, -1))
+    return Mixture(weight[0], jnp.moveaxis(mean, 0, -1), covariances)
+
+
+def _numbers(mixture: Mixture, shape: Shape) -> list[Array]:
+    """Those of all components, each `(Q, K)`."""
+    weights, means, covariances = mixture
+    entries = [covariances[..., i] if shape.diagonal else covariances[..., i, j] for i, j in shape.entries]
+    return [weights, *(means[..., i] for i in range(shape.n_features)), *entries]
+
+
+def _rows(numbers: list[Array], of_runs: list[Array], shape: Shape) -> Array:
+    """Rows of numbers: of one component after another, or with the components as the last axis."""
+    if shape.is_wide:
+        return jnp.stack([*numbers, *(jnp.broadcast_to(row[:, None], numbers[0].shape) for row in of_runs)])
+    return jnp.stack([*(number[:, k] for k in range(shape.n_components) for number in numbers), *of_runs])
+
+
+def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, machine: Machine) -> tuple[State, Array]:
+    """Takes runs to their ends, or so many steps on; see `jaxgmm.em.run.step`.
+
+    Args:
+        state: where they are; of `natural` nothing is read.
+        asked: what they are asked to do.
+        read: loads a block of samples.
+        n_blocks: how many blocks there are.
+        n_steps: how many steps to make at most.
+        machine: what this is compiled for.
+
+    Returns:
+        where they are then, and how many steps the longest of them made.
+    """
+    natural, unsound = _checked(state.components, asked, machine)
+    # A start that is not sound is the end of its run.
+    is_lost = (unsound > 0) & (state.status == RUNNING)
+    state = state._replace(
+        natural=natural,
+        log_likelihood=jnp.where(is_lost, jnp.nan, state.log_likelihood),
+        status=jnp.where(is_lost, int(Status.DEGENERATE), state.status),
+    )
+
+    def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+        state, count, _ = carry
+        state = advance(state, *e_step(state, read, n_blocks, machine), asked, machine)
+        return state, count + 1, _any_running(state)
+
+    def unfinished(carry: tuple[State, Array, Array]) -> Array:
+        _, count, any_running = carry
+        return (any_running > 0) & (count < n_steps)
+
+    return lax.while_loop(unfinished, body, (state, jnp.int32(0), _any_running(state)))[:2]
+
+
+def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[list[Component], OfRuns]:
+    """Sums about the current means, laid out as components are, and log-likelihoods in nats."""
+    (lanes, elementary, shape), components = machine, state.components
+    means = [[lanes.spread(m) for m in component.mean] for component in components]
+    constants = [lanes.spread(natural.constant) for natural in state.natural]
+    quadratics = [[lanes.spread(a) for a in natural.quadratic] for natural in state.natural]
+
+    def of_block(block: Sequence[OfSamples]) -> list[OfSamples]:
+        """All sums of one block; the last is the log-likelihood, to base 2."""
+        *x, weight = block
+        centred = [[own - m for own, m in zip(x, mean, strict=True)] for mean in means]
+        log_joint = [_log_joint(*parts, shape) for parts in zip(constants, quadratics, centred, strict=True)]
+        most = lanes.most(log_joint)
+        joint = [elementary.exp2(row - most) for row in log_joint]
+        density = lanes.sum(joint)
+        scale = weight * elementary.reciprocal(density)
+        sums = []
+        for row, d in zip(joint, centred, strict=True):
+            part = row * scale
+            first = [part * own for own in d]
+            sums += [part, *first, *(first[i] * d[j] for i, j in shape.entries)]
+        return [*sums, weight * (most + elementary.log2(density))]
+
+    def add(block: Any, sums: list[OfSamples]) -> list[OfSamples]:
+        return [a + b for a, b in zip(sums, of_block(read(block)), strict=True)]
+
+    def add_several(turn: Any, sums: list[OfSamples]) -> list[OfSamples]:
+        for i in range(UNROLLED):
+            sums = add(turn * UNROLLED + i, sums)
+        return sums
+
+    # Of a number that is finite, so that it is laid out as other numbers of runs are.
+    zero = lanes.spread(0 * state.n_iter)
+    sums = [zero] * (len(components) * shape.n_own + 1)
+    n_turns = n_blocks // UNROLLED
+    sums = lax.fori_loop(0, n_turns, add_several, sums)
+    *sums, log_likelihood = lax.fori_loop(n_turns * UNROLLED, n_blocks, add, sums)
+    totals = iter([lanes.total(row) for row in sums])
+    d, v = shape.n_features, len(shape.entries)
+    found = [Component(next(totals), [next(totals) for _ in range(d)], [next(totals) for _ in range(v)]) for _ in means]
+    return found, _LN_2 * lanes.total(log_likelihood)
+
+
+def _log_joint(constant: OfSamples, quadratic: list[OfSamples], centred: list[OfSamples], shape: Shape) -> OfSamples:
+    """log2 w N(x | μ, Σ) of one component."""
+    rows = []
+    entries = list(zip(shape.entries, quadratic, strict=True))
+    for i, own in enumerate(centred):
+        terms = [a * centred[column] for (row, column), a in entries if row == i]
+        rows.append(_sum(terms) * own)
+    return constant + _sum(rows)
+
+
+def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: Asked, machine: Machine) -> State:
+    """The rest of a step: decision and M-step. Runs that have ended stay as they are."""
+    proposal = _m_step(state.components, sums, asked, machine)
+    natural, unsound = _checked(proposal, asked, machine)
+    status = status_of(
+        *(log_likelihood, state.log_likelihood, state.n_iter, unsound == 0),
+        *(asked.total_weight, asked.tol, asked.max_iter),
+    )
+    is_running = state.status == RUNNING
+    goes_on = is_running & (status == RUNNING)
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(goes_on, new, old)
+
+    return State(
+        components=jax.tree.map(kept, proposal, state.components),
+        natural=jax.tree.map(kept, natural, state.natural),
+        log_likelihood=jnp.where(is_running, log_likelihood, state.log_likelihood),
+        n_iter=jnp.where(goes_on, state.n_iter + 1, state.n_iter),
+        status=jnp.where(is_running, status, state.status),
+    )
+
+
+def _m_step(components: list[Component], sums: list[Component], asked: Asked, machine: Machine) -> list[Component]:
+    """See `jaxgmm.em.maximization.m_step`."""
+    lanes, elementary, shape = machine
+    counts = [own.weight for own in sums]
+    inverse_total = elementary.reciprocal(lanes.sum_of_runs(counts))
+    weights = [count * inverse_total for count in counts]
+    inverses = [elementary.reciprocal(jnp.where(count > 0, count, 1.0)) for count in counts]
+    moved = [[first * inverse for first in own.mean] for own, inverse in zip(sums, inverses, strict=True)]
+    spread = [
+        [second * inverse - step[i] * step[j] for (i, j), second in zip(shape.entries, own.covariance, strict=True)]
+        for own, inverse, step in zip(sums, inverses, moved, strict=True)
+    ]
+    covariances = _covariances(weights, spread, asked, lanes, shape)
+    proposal = []
+    for component, weight, step, covariance, present in zip(
+        components, weights, moved, covariances, asked.present, strict=True
+    ):
+        is_present = present > 0
+        means = [jnp.where(is_present, m + s, 0.0) for m, s in zip(component.mean, step, strict=True)]
+        own = [jnp.where(is_present, c, float(i == j)) for (i, j), c in zip(shape.entries, covariance, strict=True)]
+        proposal.append(Component(weight, means, own))
+    return proposal
+
+
+def _covariances(
+    weights: list[OfRuns], spread: list[list[OfRuns]], asked: Asked, lanes: Lanes, shape: Shape
+) -> list[list[OfRuns]]:
+    """What a family makes of second central moments, with the ridge; see `jaxgmm.em.covariance`."""
+    found = [_FAMILIES[name](weights, spread, lanes) for name in shape.families]
+    chosen = found[0]
+    for number, other in enumerate(found[1:], start=1):
+        is_other = asked.family == number
+        chosen = jax.tree.map(lambda new, old, is_other=is_other: jnp.where(is_other, new, old), other, chosen)
+    return [[c + r for c, r in zip(own, asked.ridge, strict=True)] for own in chosen]
+
+
+def _own(_weights: list[OfRuns], spread: list[list[OfRuns]], _lanes: Lanes) -> list[list[OfRuns]]:
+    return spread
+
+
+def _shared(weights: list[OfRuns], spread: list[list[OfRuns]], lanes: Lanes) -> list[list[OfRuns]]:
+    weighted = [[weight * s for s in own] for weight, own in zip(weights, spread, strict=True)]
+    return [[lanes.sum_of_runs(list(rows)) for rows in zip(*weighted, strict=True)]] * len(spread)
+
+
+def _round(_weights: list[OfRuns], spread: list[list[OfRuns]], _lanes: Lanes) -> list[list[OfRuns]]:
+    return [[_sum(own) * (1 / len(own))] * len(own) for own in spread]
+
+
+_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _round}
+
+
+def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
+    """What the E-step reads, and how many components have lost their support or their variance.
+
+    That is as `jaxgmm.em.expectation.natural_parameters` has it, though about its own mean a component could be
+    narrower: a run ends in the same way however it is made.
+    """
+    lanes, elementary, shape = machine
+    naturals, unsound = [], []
+    for (weight, mean, covariance), present in zip(components, asked.present, strict=True):
+        roots, pivots, quadratic = _inverse(covariance, elementary, shape)
+        variances = [c for (i, j), c in zip(shape.entries, covariance, strict=True) if i == j]
+        # Written so that NaN is not sound.
+        is_sound = weight > float(jnp.finfo(weight.dtype).eps)
+        for pivot, variance, m in zip(pivots, variances, mean, strict=True):
+            is_sound &= pivot > asked.variance_floor * (variance + m * m)
+        unsound.append(jnp.where(is_sound, 0.0, present))
+        log_weight = jnp.where(weight > 0, elementary.log2(jnp.where(weight > 0, weight, 1.0)), ABSENT)
+        # A product of more roots might leave what a number can represent.
+        parts = [functools.reduce(operator.mul, roots[i : i + _FACTORS]) for i in range(0, len(roots), _FACTORS)]
+        constant = log_weight + _sum([elementary.log2(part) for part in parts])
+        naturals.append(Natural(constant - 0.5 * _LOG2_2PI * shape.n_features, quadratic))
+    return naturals, lanes.sum_of_runs(unsound)
+
+
+def _inverse(
+    covariance: list[OfRuns], elementary: Elementary, shape: Shape
+) -> tuple[list[OfRuns], list[OfRuns], list[OfRuns]]:
+    """Reciprocal roots of the pivots, the pivots, and -½ log2(e) Σ⁻¹ with its off-diagonal entries doubled."""
+    n_features = shape.n_features
+    if shape.diagonal:
+        roots = [elementary.rsqrt(c) for c in covariance]
+        return roots, covariance, [(-0.5 * _LOG2_E) * root * root for root in roots]
+    entry = dict(zip(shape.entries, covariance, strict=True))
+    factor, inverse, roots, pivots = {}, {}, [], []
+    for j in range(n_features):
+        pivot = _less(entry[j, j], [factor[j, q] * factor[j, q] for q in range(j)])
+        pivots.append(pivot)
+        roots.append(elementary.rsqrt(pivot))
+        for i in range(j + 1, n_features):
+            factor[i, j] = _less(entry[i, j], [factor[i, q] * factor[j, q] for q in range(j)]) * roots[j]
+    for j in range(n_features):
+        inverse[j, j] = roots[j]
+        for i in range(j + 1, n_features):
+            inverse[i, j] = -(_sum([factor[i, q] * inverse[q, j] for q in range(j, i)]) * roots[i])
+    quadratic = [
+        _sum([inverse[q, i] * inverse[q, j] for q in range(i, n_features)]) * (-0.5 * _LOG2_E if i == j else -_LOG2_E)
+        for i, j in shape.entries
+    ]
+    return roots, pivots, quadratic
+
+
+def _any_running(state: State) -> Array:
+    return jnp.max(jnp.where(state.status == RUNNING, 1.0, jnp.zeros_like(state.log_likelihood)))
+
+
+def _sum(terms: Sequence[Array]) -> Array:
+    return functools.reduce(operator.add, terms)
+
+
+def _less(value: Array, terms: Sequence[Array]) -> Array:
+    return functools.reduce(operator.sub, terms, value)

@@ -1,0 +1,301 @@
+"""Runs to their ends in kernels of their own: each has a few lanes of a GPU, which hold all that it changes.
+
+XLA makes a dozen kernels of a step, and each reads and writes what the one before it made of every sample. Here a
+kernel makes many steps, and between them only samples are read, which a core's cache keeps. Where arrays are *narrow*,
+several runs share a warp; *wide*, a run has a block of 128 threads, each with a component.
+
+A kernel ends with its last run, and runs need very different numbers of steps. So it makes `ROUND` steps at most; then
+the runs that have not ended are brought together, and go on in fewer kernels. All that a kernel computes is handed to
+it as a function of plain JAX (`jaxgmm.em.fused`): nothing here knows what a run is.
+
+Kernels are written for Mosaic GPU, the one of JAX's languages for kernels that will stay, and that has moved with every
+version. `why_not` says where it can be used; elsewhere `jaxgmm.engine.slots` does the same work.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+# Versions of jax, from first to last, whose Mosaic is known, and the first compute capability that it is made for.
+KNOWN = ((0, 11), (0, 12))
+CAPABILITY = 9.0
+
+# Steps between two looks for runs that have ended: simulated, see `benchmarks/NOTES.md`.
+ROUND = 24
+
+# Threads of a warp, and warps of a block: the fewest that Mosaic has.
+WARP, WARPS = 32, 4
+
+
+class Lanes(NamedTuple):
+    """How runs are laid out in kernels.
+
+    Attributes:
+        group: runs that are launched together, a power of two; a multiple of those of a block.
+        width: lanes that each run, or wide, each sample, has of a warp; a power of two.
+        is_wide: whether a run has a block, with a component in each of `width` lanes.
+    """
+
+    group: int
+    width: int
+    is_wide: bool = False
+
+    @property
+    def runs(self) -> int:
+        """Runs of a block."""
+        return 1 if self.is_wide else WARPS * WARP // self.width
+
+    @property
+    def samples(self) -> int:
+        """Samples of a run that are read at a time."""
+        return WARPS * WARP // self.width if self.is_wide else self.width
+
+
+class Arrays(NamedTuple):
+    """How arrays of runs and of samples relate in a kernel; the fields of `jaxgmm.em.fused.Lanes`."""
+
+    spread: Callable[[Any], Any]
+    total: Callable[[Any], Any]
+    most: Callable[[Sequence[Any]], Any]
+    sum: Callable[[Sequence[Any]], Any]
+    sum_of_runs: Callable[[Sequence[Any]], Any]
+
+
+# From rows of numbers that stay and that move, a function that loads a block of samples, the numbers of blocks and of
+# steps, and how arrays relate, to the rows that have moved, and how many steps were made.
+Life = Callable[[list[Any], list[Any], Callable[[Any], list[Any]], Any, Any, Arrays], tuple[list[Any], Any]]
+
+
+def why_not(device: Any) -> str | None:
+    """Why kernels cannot be made for a device of JAX; None where they can."""
+    capability = str(getattr(device, "compute_capability", ""))
+    # A ROCm device calls itself a GPU too, but names an architecture.
+    if device.platform not in ("gpu", "cuda") or not re.fullmatch(r"\d+\.\d+", capability):
+        return f"{device.device_kind} is no CUDA device"
+    if float(capability) < CAPABILITY:
+        return f"{device.device_kind} has compute capability {capability}, and {CAPABILITY} is needed"
+    if not KNOWN[0] <= jax.__version_info__[:2] <= KNOWN[1]:
+        first, last = (".".join(map(str, version)) for version in KNOWN)
+        return f"jax is {jax.__version__}, and {first} to {last} are known"
+    try:
+        _mosaic()
+    except Exception as error:
+        return f"jax.experimental.pallas.mosaic_gpu cannot be imported: {error!r}"
+    return None
+
+
+class Problem(NamedTuple):
+    """Runs `(Q,)` and what they read.
+
+    Attributes:
+        fixed: numbers of runs that stay, a row of all runs for each; wide, each of as many lanes.
+        moving: those that change.
+        samples: features of samples and, last, their weights, of S data sets.
+        row: the data set of each run.
+        n_used: how many samples of each data set count; those that follow have weight 0.
+    """
+
+    fixed: Float[Array, "f q *k"]
+    moving: Float[Array, "m q *k"]
+    samples: Float[Array, "s d n"]
+    row: Int[Array, " q"]
+    n_used: Int[Array, " s"]
+
+
+def run_in_rounds(
+    problem: Problem,
+    waiting: Bool[Array, " q"],
+    life: Life,
+    is_running: Callable[[Array], Array],
+    lanes: Lanes,
+    n_steps: Int[Array, ""],
+    *,
+    interpret: Any = None,
+) -> tuple[Float[Array, "m q *k"], Int[Array, ""]]:
+    """Takes the waiting runs to their ends.
+
+    Args:
+        problem: the runs.
+        waiting: which of them are to be taken on.
+        life: makes so many steps of a run.
+        is_running: from `moving` rows, which of their runs have not ended.
+        lanes: how runs are laid out.
+        n_steps: steps that a kernel makes at most.
+        interpret: parameters of the interpreter, to do without a GPU.
+
+    Returns:
+        `moving`, of waiting runs at their ends, and how many steps their lanes made in all.
+    """
+    fixed, moving, samples, row, n_used = problem
+    n_runs, group = len(row), lanes.group
+    samples = jnp.pad(samples, ((0, 0), (0, 0), (0, -samples.shape[2] % lanes.samples)))
+    kernel = _kernel(life, lanes, interpret)
+
+    def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
+        moving, first, executed = carry
+        place = first + jnp.arange(group, dtype=jnp.int32)
+        runs, inside = order[jnp.minimum(place, n_runs - 1)], place < n_left
+        own = row[runs]
+        longest = jnp.max(jnp.where(inside, n_used[own], 0).reshape(-1, lanes.runs), axis=1)
+        # A block without a run makes no step.
+        limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, n_steps, 0)]).astype(jnp.int32)
+        after, made = kernel(limits, _in_blocks(samples, own, lanes), fixed[:, runs], moving[:, runs])
+        moving = moving.at[:, jnp.where(inside, runs, n_runs)].set(after, mode="drop")
+        return moving, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)
+
+    def one_round(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        moving, order, n_left, executed = carry
+        moving, _, executed = lax.while_loop(
+            lambda carry: carry[1] < n_left,
+            lambda carry: launch(carry, order, n_left),
+            (moving, jnp.zeros((), jnp.int32), executed),
+        )
+        return moving, *_left(waiting & is_running(moving)), executed
+
+    executed = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
+    start = (moving, *_left(waiting & is_running(moving)), executed)
+    moving, _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
+    return moving, executed
+
+
+def _left(is_left: Bool[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, ""]]:
+    """Numbers of the runs that are left, the first so many of an array."""
+    counts = jnp.cumsum(is_left, dtype=jnp.int32)
+    numbers = jnp.arange(len(is_left), dtype=jnp.int32)
+    places = jnp.where(is_left, counts - 1, len(is_left))
+    return jnp.zeros_like(numbers).at[places].set(numbers, mode="drop"), counts[-1]
+
+
+def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lanes) -> Float[Array, "b t d *w"]:
+    """Samples of the runs of each block, in the order in which its lanes read them."""
+    own = samples[row].reshape(len(row), samples.shape[1], -1, lanes.samples)
+    if lanes.is_wide:
+        return jnp.moveaxis(own, 1, 2)
+    return jnp.transpose(own.reshape(-1, lanes.runs, *own.shape[1:]), (0, 3, 2, 1, 4))
+
+
+def _kernel(life: Life, lanes: Lanes, interpret: Any) -> Callable[..., tuple[Array, Array]]:
+    """The kernel of a group: from its limits, samples and rows to the rows that have moved, and steps of each block."""
+    pallas, plgpu = _mosaic()
+    layouts = _wide_layouts(lanes) if lanes.is_wide else _narrow_layouts(lanes)
+
+    def body(limits: Any, samples: Any, fixed: Any, moving: Any, moved: Any, made: Any) -> None:
+        block = lax.axis_index("block")
+        place = block if lanes.is_wide else pallas.ds(block * lanes.runs, lanes.runs)
+
+        def loaded(rows: Any) -> list[Any]:
+            return [plgpu.load(rows.at[i, place], layout=layouts.runs, optimized=False) for i in range(rows.shape[0])]
+
+        def read(i: Any) -> list[Any]:
+            parts = [samples.at[block, i, d] for d in range(samples.shape[2])]
+            return [layouts.placed(plgpu.load(part, layout=layouts.samples, optimized=False)) for part in parts]
+
+        rows, n_made = life(loaded(fixed), loaded(moving), read, limits[0, block], limits[1, block], layouts.arrays)
+        for i, own in enumerate(rows):
+            _store(plgpu, moved.at[i, place], own)
+        _store(plgpu, made.at[block], n_made)
+
+    def call(limits: Array, samples: Array, fixed: Array, moving: Array) -> tuple[Array, Array]:
+        n_blocks = limits.shape[1]
+        return plgpu.kernel(
+            body,
+            out_type=[
+                jax.ShapeDtypeStruct(moving.shape, moving.dtype),
+                jax.ShapeDtypeStruct((n_blocks,), jnp.int32),
+            ],
+            grid=(n_blocks,),
+            grid_names=("block",),
+            interpret=interpret,
+            compiler_params=plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane),
+        )(limits, samples, fixed, moving)
+
+    return call
+
+
+class _Layouts(NamedTuple):
+    """Where a kernel holds its numbers.
+
+    Attributes:
+        runs: layout of what there is of runs.
+        samples: that of what is loaded of samples.
+        placed: from there to where arithmetic wants them.
+        arrays: how arrays relate.
+    """
+
+    runs: Any
+    samples: Any
+    placed: Callable[[Any], Any]
+    arrays: Arrays
+
+
+def _narrow_layouts(lanes: Lanes) -> _Layouts:
+    """Runs `(R,)`, samples `(R, W)`: each run has `W` lanes of one warp, so that sums stay inside it."""
+    _, plgpu = _mosaic()
+    shape, of_warp = (lanes.runs, lanes.width), lanes.runs // WARPS
+    both = _tiled(shape, (of_warp, lanes.width))
+    added, larger = functools.partial(functools.reduce, jnp.add), functools.partial(functools.reduce, jnp.maximum)
+
+    def spread(a: Any) -> Any:
+        return plgpu.layout_cast(lax.broadcast_in_dim(a, shape, (0,)), both)
+
+    arrays = Arrays(spread, lambda a: jnp.sum(a, axis=1), larger, added, added)
+    return _Layouts(both.reduce(1), both, lambda a: a, arrays)
+
+
+def _wide_layouts(lanes: Lanes) -> _Layouts:
+    """Components `(K,)` of one run, samples `(W, K)`: a component for each lane, so that most sums stay in it."""
+    _, plgpu = _mosaic()
+    shape = (lanes.samples, lanes.width)
+    both = _tiled(shape, (lanes.samples // WARPS, lanes.width))
+
+    def down(a: Any) -> Any:
+        return plgpu.layout_cast(lax.broadcast_in_dim(a, shape, (1,)), both)
+
+    def across(a: Any) -> Any:
+        return plgpu.layout_cast(lax.broadcast_in_dim(a, shape, (0,)), both)
+
+    def of_all(reduce: Callable[..., Any]) -> Callable[[Sequence[Any]], Any]:
+        return lambda rows: across(reduce(rows[0], axis=1))
+
+    def of_runs(rows: Sequence[Any]) -> Any:
+        # All rows are the same.
+        return jnp.max(across(jnp.sum(down(rows[0]), axis=1)), axis=0)
+
+    arrays = Arrays(down, lambda a: jnp.sum(a, axis=0), of_all(jnp.max), of_all(jnp.sum), of_runs)
+    return _Layouts(both.reduce(0), both.reduce(1), across, arrays)
+
+
+def _tiled(shape: tuple[int, int], of_warp: tuple[int, int]) -> Any:
+    """An array in the registers of a block: a tile for each warp, and in it an element for each lane."""
+    _, plgpu = _mosaic()
+    fragmented_array = import_module("jax.experimental.mosaic.gpu.fragmented_array")
+    tiling = fragmented_array.Tiling((shape, of_warp, (1,)))
+    layout = fragmented_array.TiledLayout(
+        tiling, warp_dims=(-5,), lane_dims=(-3, -2), vector_dim=-1, _check_canonical=False
+    ).canonicalize()
+    return plgpu.Layout.TILED(
+        layout.tiling, warp_dims=layout.warp_dims, lane_dims=layout.lane_dims, vector_dim=layout.vector_dim
+    )
+
+
+def _store(plgpu: ModuleType, place: Any, value: Any) -> None:
+    # From 0.12 on it wants to be told that lanes store a number each.
+    if hasattr(plgpu, "store") and "optimized" in inspect.signature(plgpu.store).parameters:
+        plgpu.store(place, value, optimized=False)
+    else:
+        place[...] = value
+
+
+@functools.cache
+def _mosaic() -> tuple[ModuleType, ModuleType]:
+    """Pallas and its Mosaic for GPUs, whose import fails where jax has none."""
+    return import_module("jax.experimental.pallas"), import_module("jax.experimental.pallas.mosaic_gpu")

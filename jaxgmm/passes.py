@@ -1,0 +1,320 @@
+"""One compiled pass over the runs of a chunk: it takes those that are wanted to their ends, in one precision.
+
+There are two ways, with the same arguments and results: in slots that step together (`jaxgmm.engine.slots`), on any
+machine, and in kernels that hold a few runs each (`jaxgmm.engine.fused`), on a GPU that has them. A run goes on from
+where it was before the pass, or from its start if it has made no step; others keep the state they have. Float64 in and
+out.
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.em import fused, vectors
+from jaxgmm.em import run as em
+from jaxgmm.em.centred import centred_e_step
+from jaxgmm.em.covariance import FAMILIES, one_of
+from jaxgmm.em.expectation import Data, Tiles, as_data
+from jaxgmm.em.statistics import SufficientStatistics, features
+from jaxgmm.engine.fused import ROUND, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
+from jaxgmm.engine.standardize import Standardization
+from jaxgmm.kernels import Effort, compiled
+from jaxgmm.mixture import Mixture, with_harmless_absent
+from jaxgmm.program import Layout, Models, Slots
+
+_Tree = TypeVar("_Tree")
+
+# More iterations than a pass makes, and fewer than float32 can count.
+_MOST_ITERATIONS = 2**23
+
+
+class DataSets(NamedTuple):
+    """A chunk of data sets in all their forms; row `c P + p` is form `p` of data set `c`.
+
+    Attributes:
+        z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
+        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
+        total_weight: `(C P,)`, their sum.
+        n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
+        weight_scale: `(C P,)`, what they were divided by.
+        ridge: `(C P, D, D)` or `(C P, D)`.
+        ridge_in_data_units: `(C P, D)`.
+        units: the way back to data units, `(C P, …)`.
+    """
+
+    z: Any
+    weights: Any
+    total_weight: Float[Array, " s"]
+    n_effective: Float[Array, " s"]
+    weight_scale: Float[Array, " s"]
+    ridge: Float[Array, "s d d"] | Float[Array, "s d"]
+    ridge_in_data_units: Float[Array, "s d"]
+    units: Standardization
+
+
+class Limits(NamedTuple):
+    """How far a pass takes runs.
+
+    Attributes:
+        tol: smallest gain of the mean log-likelihood to go on for.
+        max_iter: iterations at most, those made before the pass included.
+        variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
+        extra_ridge: what is added to every variance beside the ridge, in standardised units.
+    """
+
+    tol: float
+    max_iter: int
+    variance_floor: int
+    extra_ridge: float = 0.0
+
+
+def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
+    """The row of `DataSets`, which has `n_rows`, that the fit `c M + m`, one of `n_fits`, reads."""
+    n_models = len(models.form)
+    n_forms = n_rows * n_models // n_fits
+    return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
+
+
+def take_to_ends(
+    sets: DataSets,
+    starts: Mixture,
+    before: em.RunState,
+    wanted: Bool[Any, " q"],
+    models: Models,
+    limits: Limits,
+    snapshots: Int[Any, " p"] | None,
+    effort: Effort,
+    **compiled_for: Any,
+) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    """Takes the wanted runs to their ends.
+
+    Args:
+        sets: the data sets.
+        starts: `(Q, K, …)`, where runs begin.
+        before: `(Q,)`, where they were before.
+        wanted: which of them go on.
+        models: what they fit.
+        limits: how far.
+        snapshots: iterations after which the parameters are kept, or None.
+        effort: how well the pass is compiled.
+        compiled_for: `layout`, `dtype`, and as `way` slots or lanes.
+
+    Returns:
+        the states `(Q,)`, how many run-iterations were useful, and how many were executed.
+    """
+    return _PASSES[type(compiled_for["way"])][effort](
+        sets, starts, before, wanted, models, limits, snapshots, **compiled_for
+    )
+
+
+class _Slot(NamedTuple):
+    """What slots hold beside the data: a run, or all runs of a data set in a leading axis. Slots are the last axis."""
+
+    state: em.RunState
+    settings: em.Settings
+    family: Int[Array, "*s"]
+    total_weight: Float[Array, "*s"]
+
+
+def in_slots(
+    sets: DataSets,
+    starts: Mixture,
+    before: em.RunState,
+    wanted: Bool[Array, " q"],
+    models: Models,
+    limits: Limits,
+    snapshots: Int[Array, " p"] | None,
+    *,
+    layout: Layout,
+    way: Slots,
+    dtype: str,
+) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    """In slots that step together.
+
+    Stacked, a slot holds all starts of one data set: their E-steps are one larger matrix product, but the slot waits
+    for the slowest.
+    """
+    slots, n_init, n_fits, n_rows = way, layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
+    diagonal, stacked = layout.diagonal, slots.stacked
+    models = jax.tree.map(jnp.asarray, models)
+    ridges = _ridges(sets, limits, layout)
+    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
+    tol, max_iter, floor = _bounds(limits, dtype)
+    snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
+
+    # By vectors, a slot knows the row of its data set; else it holds a copy. The state in it is that of one run, or of
+    # all runs of a fit in a leading axis; slots are the last axis.
+    all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
+
+    def load(item: Array) -> tuple[Data | Tiles | Array, _Slot]:
+        fit = item if stacked else item // n_init
+        runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
+        record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
+        mixture = where_leading(record.n_iter > 0, record.mixture, start)
+        row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+        if slots.by_vectors:
+            data = row.astype(jnp.int32)
+        else:
+            data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
+        present = None
+        if layout.has_absent:
+            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
+        settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
+        return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
+
+    def begin(slot: _Slot) -> _Slot:
+        def one(record: em.RunState) -> em.RunState:
+            recorded = (record.n_iter, record.history, record.snapshots)
+            return em.init(record.mixture, slot.settings, *recorded, **arithmetic)
+
+        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
+
+    arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
+
+    def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
+        if slots.centred:
+            return centred_e_step(data, slot.state.natural, z.shape[1], diagonal=diagonal)
+        return em.read(data, slot.state, FAMILIES[layout.families[0]])
+
+    def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
+        return vectors.e_steps(all_data, rows, in_slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
+
+    def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
+        family = one_of(layout.families, slot.family)
+
+        def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
+            return em.advance(
+                *(state, *sums, slot.total_weight, family, slot.settings),
+                ends_with_m_step=layout.ends_with_m_step,
+                **arithmetic,
+            )
+
+        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
+
+    def is_finished(slot: _Slot) -> Array:
+        finished = em.is_finished(slot.state)
+        return jnp.all(finished, axis=0) if stacked else finished
+
+    def unload(slot: _Slot) -> em.RunState:
+        return slot.state._replace(natural=None)
+
+    runs_per_slot = n_init if stacked else 1
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records) if stacked else records
+    waiting = jnp.any(wanted.reshape(-1, runs_per_slot), axis=1)
+    # Runs of many components take the most iterations, and the last of a queue should not be the longest.
+    size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
+    queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
+    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
+    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number, slots.stride)
+    ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
+    return *_ended(ended, before, wanted), executed * runs_per_slot
+
+
+def in_kernels(
+    sets: DataSets,
+    starts: Mixture,
+    before: em.RunState,
+    wanted: Bool[Array, " q"],
+    models: Models,
+    limits: Limits,
+    _snapshots: None,
+    *,
+    layout: Layout,
+    way: Lanes,
+    dtype: str,
+) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    """In kernels, of which neither a history nor snapshots can be asked."""
+    n_runs, n_components, n_features = starts.means.shape
+    models = jax.tree.map(jnp.asarray, models)
+    fit = jnp.arange(n_runs, dtype=jnp.int32) // layout.n_init
+    row = form_of(fit, n_runs // layout.n_init, len(sets.n_effective), models)
+    model = jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+    # A kernel has as many lanes for components as there are, or the next power of two.
+    missing = way.width - n_components if way.is_wide else 0
+    shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
+    present = jnp.ones((n_runs, n_components), bool)
+    if layout.has_absent:
+        present = (jnp.arange(n_components, dtype=jnp.int32) < model.n_components[:, None]) & (starts.weights != 0)
+    samples = jnp.concatenate([sets.z, sets.weights[:, None]], axis=1)
+    begun = before._replace(
+        mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
+        log_likelihood=jnp.full(n_runs, -jnp.inf),
+        n_iter=jnp.zeros(n_runs, jnp.int32),
+        status=jnp.full(n_runs, em.RUNNING, jnp.int32),
+    )
+    ridge, total_weight = _ridges(sets, limits, layout)[row], sets.total_weight[row]
+    samples, begun, ridge, total_weight = _cast((samples, begun, ridge, total_weight), dtype)
+    tol, max_iter, floor = _bounds(limits, dtype)
+    left = jnp.clip(max_iter - before.n_iter, 0, _MOST_ITERATIONS)
+    present = jnp.pad(present, ((0, 0), (0, missing)))
+    settings = em.Settings(ridge, tol, left, floor, present)
+
+    def life(*rows_and_limits: Any) -> Any:
+        *rest, arrays = rows_and_limits
+        return fused.life(*rest, fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape))
+
+    def of_runs(moving: Array, number: int) -> Array:
+        return moving[number, :, 0] if way.is_wide else moving[number]
+
+    # Runs that make the same number of steps are looked at once.
+    n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
+    n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
+    rows = fused.fixed_rows(settings, model.family, total_weight, shape), fused.moving_rows(begun, shape)
+    moving, executed = run_in_rounds(
+        Problem(*rows, samples, row, n_used),
+        wanted,
+        life,
+        lambda moving: of_runs(moving, fused.STATUS) == em.RUNNING,
+        way,
+        n_steps,
+    )
+    ended = em.RunState(
+        mixture=Mixture(*(leaf[:, :n_components] for leaf in fused.mixtures_of(moving, shape))),
+        natural=None,
+        log_likelihood=of_runs(moving, fused.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + of_runs(moving, fused.N_ITER).astype(jnp.int32),
+        status=of_runs(moving, fused.STATUS).astype(jnp.int32),
+        history=None,
+        snapshots=None,
+    )
+    return *_ended(ended, before, wanted), executed
+
+
+def _with_lanes(mixture: Mixture, missing: int) -> Mixture:
+    """Mixtures `(Q, K, …)` with so many absent components more."""
+    padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, missing), *[(0, 0)] * (leaf.ndim - 2))), mixture)
+    return jax.vmap(with_harmless_absent)(padded) if missing else mixture
+
+
+def _ridges(sets: DataSets, limits: Limits, layout: Layout) -> Array:
+    """What is added to every covariance, of each data set."""
+    unit = jnp.ones(sets.z.shape[1]) if layout.diagonal else jnp.eye(sets.z.shape[1])
+    return sets.ridge + limits.extra_ridge * unit[None]
+
+
+def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
+    """Tolerance, most iterations and variance floor."""
+    floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
+    return jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
+
+
+def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:
+    """States after a pass, and how many iterations were useful."""
+    # Every run also makes an E-step after its last M-step.
+    useful = jnp.sum(jnp.where(wanted, ended.n_iter - before.n_iter + 1, 0), dtype=jnp.int64)
+    # Rows that were not run must not lose digits on their way through a narrower type.
+    return where_leading(wanted, _cast(ended, "float64"), before), useful
+
+
+_PASSES = {
+    way: compiled(function, static_argnames=("layout", "way", "dtype"))
+    for way, function in ((Slots, in_slots), (Lanes, in_kernels))
+}
+
+
+def _cast(tree: _Tree, dtype: str) -> _Tree:
+    """Floating-point leaves in another precision."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

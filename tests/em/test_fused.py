@@ -1,0 +1,147 @@
+"""The arithmetic of fused kernels against `jaxgmm.em.run`, in plain JAX."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm.em import fused, run
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import Data
+from jaxgmm.em.statistics import features
+from jaxgmm.mixture import Mixture
+from jaxgmm.status import Status
+
+N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16
+
+
+def narrow() -> fused.Lanes:
+    """Runs `(R,)`, samples `(R, W)`, components in lists."""
+    return fused.Lanes(
+        spread=lambda a: jnp.broadcast_to(a[:, None], (len(a), WIDTH)),
+        total=lambda a: jnp.sum(a, axis=1),
+        most=functools.partial(functools.reduce, jnp.maximum),
+        sum=functools.partial(functools.reduce, jnp.add),
+        sum_of_runs=functools.partial(functools.reduce, jnp.add),
+    )
+
+
+def wide() -> fused.Lanes:
+    """Components of one run `(K,)`, samples `(W, K)`."""
+
+    def over(rows: list[Any], reduce: Callable[..., Any]) -> Any:
+        (row,) = rows
+        return jnp.broadcast_to(reduce(row, axis=-1, keepdims=True), row.shape)
+
+    return fused.Lanes(
+        spread=lambda a: jnp.broadcast_to(a[None, :], (WIDTH, len(a))),
+        total=lambda a: jnp.sum(a, axis=0),
+        most=lambda rows: over(rows, jnp.max),
+        sum=lambda rows: over(rows, jnp.sum),
+        sum_of_runs=lambda rows: over(rows, jnp.sum),
+    )
+
+
+def problem(
+    n_features: int, n_components: int, *, diagonal: bool, n_samples: int = N_SAMPLES, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, Mixture]:
+    """Standardised samples `(R, D, N)` of unequal weights, the last of them padding, and starts."""
+    rng = np.random.default_rng(seed)
+    centres = 2 * rng.normal(size=(N_RUNS, n_components, n_features))
+    labels = rng.integers(0, n_components, (N_RUNS, n_samples))
+    x = np.take_along_axis(centres, labels[..., None], axis=1) + rng.normal(size=(N_RUNS, n_samples, n_features))
+    z = np.swapaxes((x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True), 1, 2)
+    weights = rng.uniform(0.5, 1.0, (N_RUNS, n_samples))
+    weights[:, -7:] = 0
+    unit = np.ones(n_features) if diagonal else np.eye(n_features)
+    shape = (N_RUNS, n_components, *unit.shape)
+    means = np.swapaxes(z[:, :, :n_components], 1, 2)
+    start = Mixture(np.full(shape[:2], 1 / n_components), means, np.broadcast_to(unit, shape).copy())
+    return np.where(weights[:, None] > 0, z, 0.0), weights, start
+
+
+def settings_of(n_features: int, n_components: int, *, diagonal: bool, **changes: Any) -> run.Settings:
+    unit = np.ones(n_features) if diagonal else np.eye(n_features)
+    given = {"tol": 1e-4, "max_iter": 60, "variance_floor": 1e-9, "present": np.ones(n_components, bool)}
+    given |= {"ridge": 1e-6 * unit} | changes
+    return run.Settings(**given)
+
+
+def fused_runs(
+    z: np.ndarray,
+    weights: np.ndarray,
+    start: Mixture,
+    families: tuple[str, ...],
+    family: int,
+    settings: run.Settings,
+    *,
+    is_wide: bool,
+    dtype: str = "float64",
+    n_steps: int = 10_000,
+    before: run.RunState | None = None,
+) -> run.RunState:
+    """All runs by `jaxgmm.em.fused`, in plain JAX."""
+    n_runs, n_features, n_samples = z.shape
+    n_components = start.weights.shape[1]
+    shape = fused.Shape(n_components, n_features, families, is_wide)
+    n_blocks = -(-n_samples // WIDTH)
+    blocks = np.concatenate([z, weights[:, None]], axis=1)
+    blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
+    blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH).astype(dtype)
+    state = before or run.RunState(
+        start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, run.RUNNING), None, None
+    )
+    cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
+    present = jnp.broadcast_to(settings.present, (n_runs, n_components))
+    ridge = jnp.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
+    asked = settings._replace(present=present, ridge=ridge)
+    moving = fused.moving_rows(cast(state), shape)
+    fixed = fused.fixed_rows(cast(asked), jnp.full(n_runs, family), jnp.asarray(weights.sum(axis=1), dtype), shape)
+    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape)
+    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=n_steps, machine=machine)
+    if is_wide:
+
+        def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
+            def read(i: Any) -> Any:
+                return [jnp.broadcast_to(row[:, None], (WIDTH, n_components)) for row in blocks[:, i]]
+
+            return jnp.stack(one(list(fixed), list(moving), read)[0])
+
+        rows = jax.jit(jax.vmap(of_run, (1, 1, 0), 1))(fixed, moving, blocks)
+    else:
+        read = lambda i: list(jnp.moveaxis(jnp.asarray(blocks)[:, :, i], 1, 0))  # noqa: E731
+        rows = jnp.stack(jax.jit(lambda fixed, moving: one(list(fixed), list(moving), read)[0])(fixed, moving))
+    of_run = rows[-3:, :, 0] if is_wide else rows[-3:]
+    mixture = fused.mixtures_of(rows, shape)
+    return run.RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
+
+
+def plain_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: run.Settings) -> run.RunState:
+    """The same by `jaxgmm.em.run`, in float64."""
+
+    def one(z: Any, weights: Any, start: Mixture) -> run.RunState:
+        data = Data(features(z, diagonal=family.diagonal), weights)
+        return run.run(data, start, family, jax.tree.map(jnp.asarray, settings))
+
+    return jax.jit(jax.vmap(one))(z, weights, start)
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
+    diagonal = FAMILIES[family].diagonal
+    z, weights, start = problem(2, 4, diagonal=diagonal)
+    settings = settings_of(2, 4, diagonal=diagonal)
+    expected = plain_runs(z, weights, start, FAMILIES[family], settings)
+    names = tuple(name for name in FAMILIES if FAMILIES[name].diagonal == diagonal)
+    found = fused_runs(z, weights, start, names, names.index(family), settings, is_wide=is_wide)
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_array_equal(found.n_iter, expected.n_iter)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+    for own, other in zip(found.mixture, expected.mixture, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
+    assert int(Status.CONVERGED) in found.status
