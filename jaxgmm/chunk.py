@@ -20,7 +20,16 @@ from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, Task, from_labels, from_responsibilities
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
-from jaxgmm.engine.standardize import Standardization, scaled_features, standardize, to_data_units, to_standard
+from jaxgmm.engine.standardize import (
+    Bulk,
+    Standardization,
+    bulks,
+    scaled_features,
+    standardize,
+    to_data_units,
+    to_standard,
+)
+from jaxgmm.engine.transfer import fetched
 from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.passes import DataSets, form_of
@@ -123,11 +132,11 @@ def fit_chunk(
     sets, starts, status = begin(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
-    findings = runs.findings
+    findings, scores, _ = runs.judgement
     if not options.avoids_spurious:
         findings = findings._replace(bounded=runs.states.log_likelihood)
-    best = end(described, status, runs.states, findings, runs.scores, runs.judged, options.models)
-    fits = _whole(jax.device_get(best))
+    best = end(described, status, runs.states, findings, scores, runs.finished, options.models)
+    fits = _whole(fetched(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)
 
@@ -256,15 +265,17 @@ def _begin(
 ) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
     """Standardised data sets, starts `(C M R, K, …)`, and for every fit `RUNNING` or why it cannot be made."""
     ridges = jnp.asarray(options.reg_covar, jnp.float64)
+    samples = jax.vmap(_read)(x.astype(jnp.float64), lengths, sample_weight)
+    bulk = bulks(samples.x, samples.weights, layout.group)
 
-    def all_forms(x: Array, length: Array, sample_weight: Array | None) -> tuple[DataSets, Array]:
+    def all_forms(samples: _Samples, bulk: Bulk) -> tuple[DataSets, Array]:
         of_kinds = [
-            jax.vmap(lambda ridge, kind=kind: _prepare(x, length, sample_weight, kind, ridge, layout))(ridges)
+            jax.vmap(lambda ridge, kind=kind: _prepare(samples, bulk, kind, ridge, layout))(ridges)
             for kind in layout.kinds
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_kinds)
 
-    sets, status = jax.vmap(all_forms)(x.astype(jnp.float64), lengths, sample_weight)
+    sets, status = jax.vmap(all_forms)(samples, bulk)
     models = jax.tree.map(jnp.asarray, options.models)
     n_positive = jnp.sum(sets.weights[:, 0] > 0, axis=-1, dtype=jnp.int32)
     too_few = n_positive[:, None] < models.n_components[None, :]
@@ -278,10 +289,24 @@ def _begin(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
 
 
-def _prepare(
-    x: Array, length: Array, sample_weight: Array | None, closed_under: str, reg_covar: Array, layout: Layout
-) -> tuple[DataSets, Array]:
-    """Standardises one data set, or says why it cannot be fitted."""
+class _Samples(NamedTuple):
+    """One data set as it was read.
+
+    Attributes:
+        x: `(D, N)`, in data units, zeros for numbers that are none.
+        weights: `(N,)`, of which the largest is 1; 0 for padding.
+        weight_scale: what they were divided by.
+        is_finite: whether all samples that count are numbers, and all weights.
+    """
+
+    x: Float[Array, "d n"]
+    weights: Float[Array, " n"]
+    weight_scale: Float[Array, ""]
+    is_finite: Bool[Array, ""]
+
+
+def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[Array, " n"] | None) -> _Samples:
+    """Reads one data set."""
     inside = jnp.arange(x.shape[0]) < length
     weights = inside.astype(x.dtype)
     if sample_weight is not None:
@@ -292,9 +317,15 @@ def _prepare(
     # Only their ratios matter to EM, and these must fit a narrower type.
     weight_scale = jnp.max(weights, initial=0.0)
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
-    weights = weights / weight_scale
-    x = jnp.where(jnp.isfinite(x), x, 0.0)
-    found = standardize(x.T, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge)
+    return _Samples(jnp.where(jnp.isfinite(x), x, 0.0).T, weights / weight_scale, weight_scale, finite)
+
+
+def _prepare(
+    samples: _Samples, bulk: Bulk, closed_under: str, reg_covar: Array, layout: Layout
+) -> tuple[DataSets, Array]:
+    """Standardises one data set, or says why it cannot be fitted."""
+    x, weights, weight_scale, finite = samples
+    found = standardize(x, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge, bulk=bulk)
     status = jnp.where(found.varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
     total = jnp.sum(weights)
@@ -333,16 +364,16 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
 
-    # One start of every data set after another: only then does memory not grow with their number. Of as many data sets
+    # Few starts of every data set after others: only then does memory not grow with their number. Of as many data sets
     # at a time as a cache holds.
     def of_all(numbers: tuple[Array, Array]) -> Mixture:
         m, r = numbers
-        group = min(layout.group, len(sets.n_effective))
+        group = min(max(1, layout.group // layout.together), len(sets.n_effective))
         return lax.map(lambda sets: from_key(sets, m, r), form(models.form[m]), batch_size=group)
 
     n_models = len(models.form)
     m, r = jnp.divmod(jnp.arange(n_models * layout.n_init), layout.n_init)
-    one_by_one = lax.map(of_all, (m, r))
+    one_by_one = lax.map(of_all, (m, r), batch_size=layout.together if layout.together > 1 else None)
     shape = (n_models, layout.n_init)
     starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), one_by_one)
     return starts if start is None else _with_last(starts, start, form(models.form).units)

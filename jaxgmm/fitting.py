@@ -331,7 +331,7 @@ def fit_job(
     rows = chunk.filled_up
 
     def rows_of(table: Any) -> Any:
-        return padded(table, data, rows, job.n_samples)
+        return padded(table, data, chunk.data_sets, job.n_samples, chunk.size)
 
     # What fills up is empty, and so not fitted.
     is_wanted = np.arange(chunk.size) < len(chunk.data_sets)

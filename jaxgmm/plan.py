@@ -39,6 +39,9 @@ COMPILATION = 3.0
 # Below so much work a search in float32 is not worth a program of its own.
 SHORT_SEARCH = 0.1
 
+# The same where runs have kernels, which make float32 so much faster than float64 that it pays sooner.
+SHORT_SEARCH_OF_KERNELS = 0.002
+
 # So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled:
 # runs quickly, and what is done once for each at once.
 LITTLE = 0.004
@@ -157,7 +160,9 @@ def chunks(
     lengths = padded_lengths(data, tolerated)
     work = seconds * n_components * float(np.sum(lengths))
     wanted = wanted._replace(
-        search_dtype="float64" if work < SHORT_SEARCH else "float32",
+        search_dtype="float64"
+        if work < (SHORT_SEARCH_OF_KERNELS if machine.has_kernels else SHORT_SEARCH)
+        else "float32",
         effort="well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly",
     )
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
@@ -253,8 +258,10 @@ def _sized(
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
+    # A core makes one after another; on a GPU, what is done for few costs as much as for many.
+    together = 1 if machine.is_cpu else min(layout.n_init, group)
     program = program._replace(
-        layout=layout._replace(tile=tile, group=group),
+        layout=layout._replace(tile=tile, group=group, together=together),
         search=search,
         finish=finish,
         centred=_centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),

@@ -27,7 +27,8 @@ class Layout(NamedTuple):
         has_absent: whether models may have fewer components, if not in this call, then in another that shares programs.
         n_init: R; 1 for explicit starts.
         tile: samples that an E-step reads at a time, or 0 for all.
-        group: data sets whose starts are made at the same time, a power of two.
+        group: data sets that are looked at together where all at once would take too much memory, a power of two.
+        together: starts of a data set that are made at the same time.
         absolute_ridge: whether ridges are in squared data units.
         ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
     """
@@ -38,6 +39,7 @@ class Layout(NamedTuple):
     n_init: int
     tile: int
     group: int = 1
+    together: int = 1
     absolute_ridge: bool = False
     ends_with_m_step: bool = False
 

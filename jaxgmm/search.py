@@ -78,11 +78,11 @@ def all_runs(
     found = begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = take_on(found, wanted, SHORT)
-        is_degenerate = np.asarray(found.states.status).reshape(-1, n_init) == Status.DEGENERATE
+        is_degenerate = found.known.status.reshape(-1, n_init) == Status.DEGENERATE
         is_finalist = _among_best(found.by_fit(n_init), is_degenerate, program.n_finalists, margin)
         wanted = wanted & is_finalist.ravel()
     found = take_on(found, wanted, max_iter)
-    return _finished(work, found, wanted, margin) if searches else found._replace(judged=wanted)
+    return _finished(work, found, wanted, margin) if searches else found._replace(finished=wanted)
 
 
 def has_search(options: Options, program: Program) -> bool:
@@ -119,7 +119,7 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
     follow until none promises more.
     """
     options, n_init = work.options, work.program.layout.n_init
-    lost = np.asarray(found.states.status) == Status.DEGENERATE
+    lost = found.known.status == Status.DEGENERATE
     promise, pending = found.by_fit(n_init), wanted
 
     def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
@@ -131,10 +131,10 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         limits = (options.tol, options.max_iter)
-        found = work.in_float64(found, candidates, pending | found.judged, limits, work.program.finish)
-        found = found._replace(judged=found.judged | candidates)
+        found = work.in_float64(found, candidates, pending | found.finished, limits, work.program.finish)
+        found = found._replace(finished=found.finished | candidates)
         pending = pending & ~candidates
-        acceptable = found.judged & (np.asarray(found.states.status) != Status.DEGENERATE)
+        acceptable = found.finished & (found.known.status != Status.DEGENERATE)
         reached = highest(found.by_fit(n_init), acceptable)
         settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)
         pending = pending & ~np.repeat(settled, n_init)

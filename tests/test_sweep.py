@@ -11,9 +11,10 @@ import pytest
 from sklearn.mixture import GaussianMixture
 
 import jaxgmm
-from jaxgmm import Status, chunk, runs
+from jaxgmm import Status, chunk, findings, passes
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.held_out import folds
+from jaxgmm.program import Slots
 
 DATA = Path(__file__).parent / "data"
 OF_MCLUST = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}
@@ -242,7 +243,7 @@ def test_all_models_share_a_few_programs() -> None:
     jax.clear_caches()
     x = np.stack([clusters(seed, n_samples=200) for seed in range(8)])
     jaxgmm.sweep(x, range(1, 6), covariance_type=ALL, n_init=5)
-    programs = (chunk._begin, runs._run, chunk._best, runs._flags, runs._tied, runs._bounded)
+    programs = (chunk._begin, passes._PASSES[Slots], chunk._best, *findings._PROGRAMS.values())
     assert sum(program._cache_size() for by_effort in programs for program in by_effort.values()) <= 12
 
 

@@ -143,7 +143,7 @@ class Natural(NamedTuple):
 
 
 class State(NamedTuple):
-    """Runs between two steps; see `jaxgmm.em.run.RunState`."""
+    """Runs between two steps; see `jaxgmm.em.run.RunState`. Iterations and status are floating-point too."""
 
     components: list[Component]
     natural: list[Natural]
@@ -201,11 +201,11 @@ def life(
         for _ in range(shape.n_listed)
     ]
     log_likelihood, n_iter, status = given
-    start = State(components, [], log_likelihood, n_iter, status.astype(jnp.int32))
+    start = State(components, [], log_likelihood, n_iter, status)
     present, ridge = several(asked, shape.n_listed), several(asked, n_entries)
     end, n_made = steps(start, Asked(present, ridge, *asked), read, n_blocks, n_steps, machine)
     own = jax.tree.leaves(end.components)
-    return [*own, end.log_likelihood, end.n_iter, end.status.astype(n_iter.dtype)], n_made
+    return [*own, end.log_likelihood, end.n_iter, end.status], n_made
 
 
 def moving_rows(state: RunState, shape: Shape) -> Float[Array, "m q *k"]:
@@ -273,7 +273,7 @@ def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, m
     state = state._replace(
         natural=natural,
         log_likelihood=jnp.where(is_lost, jnp.nan, state.log_likelihood),
-        status=jnp.where(is_lost, int(Status.DEGENERATE), state.status),
+        status=jnp.where(is_lost, float(Status.DEGENERATE), state.status),
     )
 
     def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
@@ -349,6 +349,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
         *(log_likelihood, state.log_likelihood, state.n_iter, unsound == 0),
         *(asked.total_weight, asked.tol, asked.max_iter),
     )
+    status = status.astype(state.status.dtype)
     is_running = state.status == RUNNING
     goes_on = is_running & (status == RUNNING)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
+from jaxgmm.engine.transfer import PIECE, is_for_cpu, sent
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
@@ -151,21 +152,25 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
     return padded
 
 
-def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int) -> Rows:
-    """The rows of some data sets as `(C, n_samples, …)`; what lies beyond a data set's length is arbitrary."""
+def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int | None = None) -> Rows:
+    """The rows of some data sets as `(C, n_samples, …)`, of `size` data sets if there are fewer.
+
+    What lies beyond a data set's length, and beyond the last data set, is arbitrary.
+    """
     first, lengths, last = batch.first[data_sets], batch.lengths[data_sets], len(rows) - 1
+    size = size or len(data_sets)
     if last < 0:
-        return np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
+        return np.zeros((size, n_samples, *rows.shape[1:]), rows.dtype)
     blocks = _blocks(rows, first, lengths)
     if blocks is not None:
-        if lengths[0] == n_samples:
+        if blocks.shape[:2] == (size, n_samples) and blocks.nbytes <= PIECE:
             return blocks
-        if not _is_for_cpu():
-            # There, copying costs less than here, and fewer bytes are on their way.
-            return _grown(blocks, n_samples)
-        table = np.zeros((len(data_sets), n_samples, *rows.shape[1:]), rows.dtype)
-        table[:, : lengths[0]] = blocks
+        if not is_for_cpu():
+            return sent(blocks, (size, n_samples))
+        table = np.zeros((size, n_samples, *rows.shape[1:]), rows.dtype)
+        table[: len(blocks), : lengths[0]] = blocks
         return table
+    first = np.concatenate([first, np.repeat(first[:1], size - len(first))])
     if isinstance(rows, jax.Array):
         return _gathered(rows, first, n_samples)
     return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
@@ -195,17 +200,6 @@ def _blocks(rows: Rows, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | 
 def _gathered(rows: jax.Array, first: jax.Array, n_samples: int) -> jax.Array:
     index = first[:, None] + jnp.arange(n_samples)[None, :]
     return rows[jnp.minimum(index, len(rows) - 1)]
-
-
-@functools.partial(jax.jit, static_argnames=("n_samples",))
-def _grown(blocks: jax.Array, n_samples: int) -> jax.Array:
-    return jnp.pad(blocks, ((0, 0), (0, n_samples - blocks.shape[1]), *[(0, 0)] * (blocks.ndim - 2)))
-
-
-def _is_for_cpu() -> bool:
-    """Whether what is computed next is computed by a CPU."""
-    device = jax.config.jax_default_device or jax.local_devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
-    return device.platform == "cpu"
 
 
 def _is_on_accelerator(x: Any) -> bool:

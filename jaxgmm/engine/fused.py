@@ -35,6 +35,13 @@ ROUND = 24
 # Threads of a warp, and warps of a block: the fewest that Mosaic has.
 WARP, WARPS = 32, 4
 
+# Threads that keep a GPU busy. Fewer may wait for each other: nothing else wants their places.
+FILLING = 2**16
+
+
+# Steps that no run makes.
+_ALL = 2**30
+
 
 class Lanes(NamedTuple):
     """How runs are laid out in kernels.
@@ -58,6 +65,11 @@ class Lanes(NamedTuple):
     def samples(self) -> int:
         """Samples of a run that are read at a time."""
         return WARPS * WARP // self.width if self.is_wide else self.width
+
+    @property
+    def filling(self) -> int:
+        """Runs that keep a GPU busy."""
+        return FILLING // (WARPS * WARP) * self.runs
 
 
 class Arrays(NamedTuple):
@@ -129,7 +141,7 @@ def run_in_rounds(
         life: makes so many steps of a run.
         is_running: from `moving` rows, which of their runs have not ended.
         lanes: how runs are laid out.
-        n_steps: steps that a kernel makes at most.
+        n_steps: steps that a kernel makes at most, as long as runs that are left keep a GPU busy.
         interpret: parameters of the interpreter, to do without a GPU.
 
     Returns:
@@ -146,8 +158,9 @@ def run_in_rounds(
         runs, inside = order[jnp.minimum(place, n_runs - 1)], place < n_left
         own = row[runs]
         longest = jnp.max(jnp.where(inside, n_used[own], 0).reshape(-1, lanes.runs), axis=1)
+        to_make = jnp.where(n_left > lanes.filling, n_steps, _ALL)
         # A block without a run makes no step.
-        limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, n_steps, 0)]).astype(jnp.int32)
+        limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, to_make, 0)]).astype(jnp.int32)
         after, made = kernel(limits, _in_blocks(samples, own, lanes), fixed[:, runs], moving[:, runs])
         moving = moving.at[:, jnp.where(inside, runs, n_runs)].set(after, mode="drop")
         return moving, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)

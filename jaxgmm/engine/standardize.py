@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgmm.cholesky import cholesky, inverse_lower
 from jaxgmm.em.covariance import Ridge
+from jaxgmm.engine.some import for_some
 from jaxgmm.mixture import Mixture
 
 # Standard deviations from the mean beyond which a value is none of the bulk. Equal sentinels are found where they are
@@ -33,6 +34,24 @@ _MOST_TURNS = 16
 
 # Which values are of the bulk, their mean and variance, which of them are near enough to stay, and how many turns.
 _Turn = tuple[Array, Array, Array, Array, Array]
+
+
+class Bulk(NamedTuple):
+    """The values of a data set that are not far from the others, and their moments, in units of the largest value.
+
+    Attributes:
+        values: which values of each feature they are.
+        mean: of them.
+        variance: likewise.
+        near: which of them are near enough to that mean to stay; all, once found.
+        size: `(D,)`, the largest absolute value of each feature, or 1.
+    """
+
+    values: Bool[Array, "d n"]
+    mean: Float[Array, " d"]
+    variance: Float[Array, " d"]
+    near: Bool[Array, "d n"]
+    size: Float[Array, " d"]
 
 
 class Standardization(NamedTuple):
@@ -92,6 +111,23 @@ class _Centred(NamedTuple):
     varies: Bool[Array, " d"]
 
 
+def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int) -> Bulk:
+    """The bulks of C data sets. Few have values far from the others, and these are looked at again, so many at a time.
+
+    Args:
+        x: samples, finite.
+        weights: sample weights.
+        at_a_time: data sets looked at together.
+    """
+    first = jax.vmap(_everything)(x, weights)
+
+    def found(number: Array) -> Bulk:
+        begun = jax.tree.map(lambda leaf: leaf[number], first)
+        return _without_far_values(begun, x[number], weights[number])
+
+    return for_some(found, jnp.any(first.near != first.values, axis=(1, 2)), first, at_a_time)
+
+
 def standardize(
     x: Float[Array, "d n"],
     weights: Float[Array, " n"],
@@ -99,6 +135,7 @@ def standardize(
     reg_covar: Float[Array, ""],
     *,
     is_absolute: bool = False,
+    bulk: Bulk | None = None,
 ) -> Standardized:
     """Standardises one data set.
 
@@ -108,8 +145,11 @@ def standardize(
         closed_under: what kind of map the families that are to be fitted are closed under.
         reg_covar: ridge, as a fraction of each feature's variance.
         is_absolute: whether the ridge is in squared units of x instead.
+        bulk: what location and scale are those of, if it is known.
     """
-    centred = _centred(x, weights, jnp.sqrt(reg_covar) if is_absolute else jnp.zeros_like(reg_covar))
+    if bulk is None:
+        bulk = _without_far_values(_everything(x, weights), x, weights)
+    centred = _centred(x, weights, bulk, jnp.sqrt(reg_covar) if is_absolute else jnp.zeros_like(reg_covar))
     if closed_under == "affine":
         return _affine(centred, reg_covar, is_absolute)
     variances = centred.variances
@@ -135,56 +175,62 @@ def standardize(
     )
 
 
-def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], least: Float[Array, ""]) -> _Centred:
+def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], bulk: Bulk, least: Float[Array, ""]) -> _Centred:
     """Centres the samples on their bulk; no feature is divided by less than `least`."""
-    present = (weights > 0)[None, :]
-    x = jnp.where(present, x, 0.0)
-    size = jnp.max(jnp.abs(x), axis=1)
-    size = jnp.where(size > 0, size, 1.0)
-    # Divided by their size, so that squares of 1e±200 neither overflow nor vanish.
-    bulk, mean, variance = _bulk(x / size[:, None], weights, present)
-    shift = size * mean
+    present, size = (weights > 0)[None, :], bulk.size
+    shift = size * bulk.mean
     values = jnp.where(present, x - shift[:, None], 0.0)
     # Equal values may differ from their own mean by rounding; that is no variation.
     varies = jnp.max(jnp.abs(values), axis=1) > 8 * jnp.finfo(x.dtype).eps * size
-    extent = jnp.max(jnp.abs(jnp.where(bulk, values, 0.0)), axis=1)
+    extent = jnp.max(jnp.abs(jnp.where(bulk.values, values, 0.0)), axis=1)
     extent = jnp.maximum(jnp.where(varies, extent, 0.0), least)
     extent = jnp.where(extent > 0, extent, 1.0)
     values = jnp.where(varies[:, None], values / extent[:, None], 0.0)
-    variances = jnp.where(varies, variance * (size / extent) ** 2, 0.0)
-    return _Centred(values, weights, bulk, shift, extent, variances, varies | (least > 0))
+    variances = jnp.where(varies, bulk.variance * (size / extent) ** 2, 0.0)
+    return _Centred(values, weights, bulk.values, shift, extent, variances, varies | (least > 0))
 
 
-def _bulk(
-    y: Float[Array, "d n"], weights: Float[Array, " n"], present: Bool[Array, "1 n"]
-) -> tuple[Bool[Array, "d n"], Float[Array, " d"], Float[Array, " d"]]:
-    """Which values of each feature are of its bulk, and the bulk's mean and variance."""
+def _everything(x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
+    """All values of a data set, as the bulk to begin from."""
+    present = (weights > 0)[None, :]
+    size = jnp.max(jnp.where(present, jnp.abs(x), 0.0), axis=1)
+    size = jnp.where(size > 0, size, 1.0)
+    y, everything = _of_size(x, weights, size), jnp.broadcast_to(present, x.shape)
+    mean, variance = _moments(y, jnp.where(everything, weights[None, :], 0.0))
+    return Bulk(everything, mean, variance, _nearer(y, everything, mean, variance), size)
 
-    def moments(bulk: Array) -> tuple[Array, Array]:
-        return _moments(y, jnp.where(bulk, weights[None, :], 0.0))
 
-    def nearer(bulk: Array, mean: Array, variance: Array) -> Array:
-        return bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
+def _without_far_values(begun: Bulk, x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
+    """The bulk that is found by leaving out the farthest values, again and again."""
+    y = _of_size(x, weights, begun.size)
 
     def turn(carry: _Turn) -> _Turn:
         bulk, mean, variance, near, count = carry
-        new_mean, new_variance = moments(near)
+        new_mean, new_variance = _moments(y, jnp.where(near, weights[None, :], 0.0))
         # Where the others are equal but for rounding, a feature keeps what gives it a variance.
         rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(near, y, 0.0)), axis=1)
         better = new_variance > rounding**2
         mean, variance = jnp.where(better, new_mean, mean), jnp.where(better, new_variance, variance)
         bulk = jnp.where(better[:, None], near, bulk)
-        return bulk, mean, variance, jnp.where(better[:, None], nearer(bulk, mean, variance), bulk), count + 1
+        return bulk, mean, variance, jnp.where(better[:, None], _nearer(y, bulk, mean, variance), bulk), count + 1
 
     def unfinished(carry: _Turn) -> Array:
         bulk, _, _, near, count = carry
         return jnp.any(near != bulk) & (count < _MOST_TURNS)
 
-    everything = jnp.broadcast_to(present, y.shape)
-    first = moments(everything)
-    start = (everything, *first, nearer(everything, *first), jnp.zeros((), jnp.int32))
-    bulk, mean, variance, _, _ = lax.while_loop(unfinished, turn, start)
-    return bulk, mean, variance
+    bulk, mean, variance, near, size = begun
+    start = (bulk, mean, variance, near, jnp.zeros((), jnp.int32))
+    bulk, mean, variance, near, _ = lax.while_loop(unfinished, turn, start)
+    return Bulk(bulk, mean, variance, near, size)
+
+
+def _of_size(x: Float[Array, "d n"], weights: Float[Array, " n"], size: Float[Array, " d"]) -> Float[Array, "d n"]:
+    """Values divided by their size, so that squares of 1e±200 neither overflow nor vanish."""
+    return jnp.where((weights > 0)[None, :], x, 0.0) / size[:, None]
+
+
+def _nearer(y: Array, bulk: Array, mean: Array, variance: Array) -> Bool[Array, "d n"]:
+    return bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
 
 
 def _moments(y: Float[Array, "d n"], weights: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Float[Array, " d"]]:

@@ -46,10 +46,9 @@ class Gpu:
 def test_a_gpu_gets_one_chunk_within_the_budget() -> None:
     # Two workers, of one device.
     gpu = Machine([Gpu()] * 2, working_set=256 * 2**20, chunk_budget=4 * 2**30)
-    assert chunk_size(100_000, 1000, 1, gpu) == 2**17
+    assert chunk_size(100_000, 1000, 1, gpu) == 13 * 2**13
     assert chunk_size(10**6, 2**20, 1, gpu) == 2**12
-    # Not where it would be filled up by almost as much again.
-    assert chunk_size(70_000, 1000, 1, gpu) == 2**15
+    assert chunk_size(70_000, 1000, 1, gpu) == 9 * 2**13
 
 
 @pytest.mark.parametrize("n_data_sets", [100, 70_000, 262_200])
