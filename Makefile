@@ -10,7 +10,7 @@ PYTHON_NEXT ?= $(shell ./.ci/newer-python)
 VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 
-.PHONY: setup demo test test-slow test-all test-next bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -33,15 +33,22 @@ test-all: $(READY)
 	$(PYTEST)
 
 # The mathematics, the engine and published answers with the newest JAX, in an environment of its own, which needs
-# Python 3.12 or newer.
+# Python 3.12 or newer. With the plugin, kernels are compiled for a GPU without one.
 test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_kernels.py \
 	  tests/test_density.py tests/test_hard_data.py tests/test_published.py
 
+# What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping, beartype and pytest
+# with xdist. No other plugin is wanted: warnings are errors.
+test-gpu:
+	XLA_PYTHON_CLIENT_MEM_FRACTION=.1 PYTHONPATH=. $(PYTHON) -m pytest -n 8 -p no:benchmark -p no:cacheprovider -m "not slow" \
+	  tests/engine tests/test_published.py tests/test_fit.py tests/test_bad_input.py tests/em
+
 $(READY_NEXT): pyproject.toml
 	@test -n "$(PYTHON_NEXT)" || { echo "No Python of 3.12 or newer was found; name one as PYTHON_NEXT."; exit 1; }
 	$(PYTHON_NEXT) -m venv $(VENV_NEXT)
-	$(VENV_NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[all]' jax
+	$(VENV_NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[all]' jax \
+	  jax-cuda13-plugin jax-cuda13-pjrt absl-py
 	touch $@
 
 bench: $(READY)

@@ -1,11 +1,12 @@
-"""Everything to be known of a machine with a GPU, by one command, within eight minutes.
+"""Everything to be known of a machine with a GPU, by one command, in a few minutes.
 
     PYTHONPATH=. python -m benchmarks.gpu                 needs jax with CUDA and jaxtyping; no network
     PYTHONPATH=. python -m benchmarks.gpu --dry-run       the same path in small, on any machine
 
-Answers are checked against float64 on the CPU, the card's ceilings are measured, then scenarios run on the GPU and on
-the CPU, each stage in a process of its own that is watched: a scenario that takes too long is stopped, and the rest
-goes on. Whatever fails is in the file, with its error.
+Most of the time programs compile. So groups of scenarios have processes of their own, each with a share of the card's
+memory, that compile beside each other and time one after another. The most important scenarios come first in each. A
+process is watched: a scenario that takes too long is stopped, and the rest goes on. Whatever fails is in the file, with
+its error.
 """
 
 import argparse
@@ -18,83 +19,118 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
-from benchmarks.environment import RESULTS, environment, error_of, write
+from benchmarks.environment import LOCK, RESULTS, environment, error_of, write
 
-NEEDED, WANTED = ("jax", "numpy", "jaxtyping"), ("sklearn", "joblib", "threadpoolctl")
-ON_GPU = "steps-2d steps-8d steps-2d-many steps-8d-many steps-1d converge-2d converge-8d million cells one-large survey"
-ON_GPU += (
-    " tiles cytometry markers gene-pairs steps-2d-starts steps-8d-starts scaling-1000 scaling-100000 scaling-1000000"
-)
-ON_CPU = "steps-2d steps-8d steps-1d converge-2d converge-8d million cells tiles cytometry markers"
-LARGE = "one-large survey"
-OWN = ["jaxgmm", "NumPy float64"]
-RIVALS = ["jaxgmm float32", "jaxgmm mixed", "scikit-learn", "C limit"]
+NEEDED = ("jax", "numpy", "jaxtyping")
+MIXED, FLOAT32 = "jaxgmm mixed", "jaxgmm float32"
+MIXED_ON_CARD, FLOAT32_ON_CARD = "jaxgmm on the card, mixed", "jaxgmm on the card, float32"
 
-# Seconds for the card and for one scenario, and characters that are kept of what a process said before it failed.
-CARD, GUARD, TAIL = 100.0, 75.0, 400
+# What JAX is told of a process's share of the card's memory.
+SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+
+# Minutes for all, seconds for the card and for one scenario, characters of what a process said before it failed.
+MINUTES, CARD, GUARD, TAIL = 6.0, 100.0, 90.0, 400
 
 
 class Stage(NamedTuple):
-    """Scenarios to run with some systems, until so many seconds after the beginning of it all."""
+    """Scenarios to run with some systems in one process."""
 
-    names: list[str]
-    systems: list[str]
-    platform: str | None
-    until: float
+    names: tuple[str, ...]
+    systems: tuple[str, ...]
 
 
-# The last half minute of the eight is for stopping and starting processes.
-STAGES = [
-    Stage(ON_GPU.split(), OWN, None, 320.0),
-    Stage(ON_CPU.split(), RIVALS, "cpu", 420.0),
-    # One fit of scikit-learn would take the rest of the time here.
-    Stage(LARGE.split(), ["jaxgmm float32", "jaxgmm mixed", "C limit"], "cpu", 450.0),
+class Group(NamedTuple):
+    """Stages one after another, in a share of the card's memory."""
+
+    share: float
+    stages: tuple[Stage, ...]
+
+
+GROUPS = [
+    Group(0.4, (Stage(("million",), (MIXED,)), Stage(("scaling-1000000",), (FLOAT32, FLOAT32_ON_CARD)))),
+    Group(
+        0.2,
+        (
+            Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD)),
+            Stage(("cells", "gene-pairs", "markers"), (MIXED,)),
+        ),
+    ),
+    Group(0.1, (Stage(("converge-2d", "tiles", "cytometry", "converge-8d"), (MIXED,)),)),
+    Group(
+        0.15,
+        (
+            Stage(("steps-8d-many",), (FLOAT32, FLOAT32_ON_CARD)),
+            Stage(("one-large",), (MIXED, FLOAT32)),
+            Stage(("survey",), (MIXED,)),
+        ),
+    ),
 ]
-DRY = [Stage(["steps-1d"], ["jaxgmm float32"], None, 320.0), Stage([], RIVALS, "cpu", 450.0)]
+DRY = [Group(0.5, (Stage(("steps-1d",), (FLOAT32,)),)), Group(0.5, (Stage(("converge-2d",), (FLOAT32,)),))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     parser.add_argument("--dry-run", action="store_true", help="go through all of it in small, GPU or not")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="begin no scenario after so long")
     options = parser.parse_args()
     small, began = options.dry_run, time.monotonic()
-    missing = [name for name in (*NEEDED, *WANTED) if find_spec(name) is None]
-    lacking = [name for name in NEEDED if name in missing]
+    lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
         sys.exit(f"jaxgmm needs {' and '.join(lacking)}, which this Python does not have. Nothing was measured.")
-    about = {**environment(), "size": "dry run" if small else "full", "missing": missing}
-    with tempfile.TemporaryDirectory() as folder:
-        settings = os.environ | {"JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", folder)}
-        card = _card(Path(folder) / "card.json", settings, small=small)
-        if card.get("platform") not in ("gpu", "cuda", "rocm") and not small:
-            print(f"No GPU: JAX sees {card.get('device_kind') or card.get('error')}. Nothing was measured.")
-            return
-        results = {"environment": {**about, "gpu": card}, "rows": []}
+    about = {**environment(), "size": "dry run" if small else "full"}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        settings = {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            # NumPy's threads would wait for each other more than they compute.
+            "OPENBLAS_NUM_THREADS": "4",
+            **os.environ,
+            LOCK: str(Path(folder) / "lock"),
+        }
+        groups, results, writing = DRY if small else GROUPS, {"environment": about, "rows": []}, Lock()
+        found: dict[int, list[dict]] = {}
+        sizes = ["--quick", "--data-sets", "4"] if small else ["--full"]
+        plan = [*sizes, "--seconds", "0.1" if small else "4", "--sample-seconds", "1"]
+
+        def keep(number: int, rows: list[dict]) -> None:
+            with writing:
+                found[number] = rows
+                results["rows"] = [row for number in sorted(found) for row in found[number]]
+                write(options.out, results)
+
+        def measure(number: int, group: Group) -> None:
+            rows: list[dict] = []
+            for stage in group.stages:
+                part = Path(folder) / f"{number}-{stage.names[0]}.json"
+                arguments = [*plan, "--out", str(part), "--systems", *stage.systems]
+                known, variables = tuple(rows), settings | {SHARE: str(group.share)}
+                try:
+                    rows += supervise(
+                        *(list(stage.names), arguments, variables, began + 60 * options.minutes, part),
+                        lambda new, known=known: keep(number, [*known, *new]),
+                    )
+                except Exception as error:
+                    rows.append({"scenario": stage.names[0], "system": None, "error": error_of(error)})
+                keep(number, rows)
+
+        of_card = pool.submit(_card, Path(folder) / "card.json", settings | {SHARE: "0.1"}, small=small)
+        for done in [pool.submit(measure, *item) for item in enumerate(groups)]:
+            done.result()
+        card = of_card.result()
+        results["environment"]["gpu"] = card
+        results["rows"] = [_against_ceilings(row, card) if "error" not in row else row for row in results["rows"]]
         write(options.out, results)
         for line in card.get("checks", []):
             print(f"check {line['scenario']:18}{line['system']:18}{line.get('max_difference', line.get('error'))}")
-        sizes = ["--quick", "--data-sets", "4"] if small else ["--full"]
-        plan = [*sizes, "--seconds", "0.1" if small else "6", "--sample-seconds", "1"]
-        for number, stage in enumerate(DRY if small else STAGES):
-            part = Path(folder) / f"{number}.json"
-            arguments = [*plan, "--out", str(part), "--systems", *stage.systems]
-            variables = settings | ({"JAX_PLATFORMS": stage.platform} if stage.platform else {})
-            known = results["rows"]
-
-            def keep(rows: list[dict], known: list[dict] = known) -> None:
-                results["rows"] = [*known, *(_against_ceilings(row, card) for row in rows)]
-                write(options.out, results)
-
-            try:
-                keep(supervise(stage.names, arguments, variables, began + stage.until, part, keep))
-            except Exception as error:
-                results["rows"].append({"scenario": f"stage {number}", "system": None, "error": error_of(error)})
-                write(options.out, results)
+        if card.get("platform") not in ("gpu", "cuda", "rocm") and not small:
+            print(f"No GPU: JAX sees {card.get('device_kind') or card.get('error')}.")
     print(f"wrote {options.out.name}: {len(results['rows'])} rows in {time.monotonic() - began:.0f} s")
 
 

@@ -29,14 +29,23 @@ def systems() -> list[System]:
         System(f"jaxgmm {precision}", where, precision, _always, _jaxgmm(precision))
         for precision in ("float32", "mixed", "float64")
     ]
+    on_card = [
+        System(f"jaxgmm on the card, {precision}", where, precision, _is_stack, _jaxgmm(precision, on_device=True))
+        for precision in ("float32", "mixed")
+        if device.platform != "cpu"
+    ]
     numpy = [
         System(f"NumPy {dtype}", "cpu", dtype, _always, _numpy(dtype), sample=32) for dtype in ("float32", "float64")
     ]
-    return [*own, *numpy, System("C limit", "cpu", "float32", _has_limit, _limit)]
+    return [*own, *on_card, *numpy, System("C limit", "cpu", "float32", _has_limit, _limit)]
 
 
 def _always(_: Scenario) -> bool:
     return True
+
+
+def _is_stack(scenario: Scenario) -> bool:
+    return isinstance(scenario.n_samples, int)
 
 
 def _has_limit(scenario: Scenario) -> bool:
@@ -44,15 +53,16 @@ def _has_limit(scenario: Scenario) -> bool:
     return scenario.tol == 0 and scenario.models[0].covariance_type == "full"
 
 
-def _jaxgmm(precision: str) -> Callable[[Problem], Callable[[], Outcome]]:
+def _jaxgmm(precision: str, *, on_device: bool = False) -> Callable[[Problem], Callable[[], Outcome]]:
     def prepare(problem: Problem) -> Callable[[], Outcome]:
         scenario = problem.scenario
         inits = [_init(problem, model.n_components) for model in scenario.models]
+        data = jax.device_put(problem.data) if on_device else problem.data
 
         def run() -> Outcome:
             results = [
                 jaxgmm.fit(
-                    problem.data,
+                    data,
                     model.n_components,
                     covariance_type=model.covariance_type,
                     init=init,
@@ -79,7 +89,8 @@ def _init(problem: Problem, n_components: int) -> str | jaxgmm.Mixture:
 
 
 def _fits(result: jaxgmm.FitResult, scenario: Scenario) -> Fits:
-    statuses = Counter(jaxgmm.Status(code).name for code in result.status.tolist())
+    codes, counts = np.unique(result.status, return_counts=True)
+    statuses = Counter({jaxgmm.Status(code).name: int(count) for code, count in zip(codes, counts, strict=True)})
     iterations = result.n_iter
     if scenario.n_init > 1:
         # n_iter is the chosen start's; only a fixed number of iterations tells that of the others.

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.expectation import as_data
-from jaxgmm.em.initialization import INITIALIZERS, Task, from_labels, from_responsibilities
+from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from_responsibilities
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.standardize import (
@@ -372,10 +372,15 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         return lax.map(lambda sets: from_key(sets, m, r), form(models.form[m]), batch_size=group)
 
     n_models = len(models.form)
-    m, r = jnp.divmod(jnp.arange(n_models * layout.n_init), layout.n_init)
-    one_by_one = lax.map(of_all, (m, r), batch_size=layout.together if layout.together > 1 else None)
+    # Made together, starts wait for those that take the longest, so those of one kind are neighbours.
+    order = np.argsort(np.arange(n_models * layout.n_init) % layout.n_init % TURN, kind="stable")
+    m, r = np.divmod(order, layout.n_init)
+    made = lax.map(
+        of_all, (jnp.asarray(m), jnp.asarray(r)), batch_size=layout.together if layout.together > 1 else None
+    )
+    made = jax.tree.map(lambda leaf: leaf[np.argsort(order)], made)
     shape = (n_models, layout.n_init)
-    starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), one_by_one)
+    starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), made)
     return starts if start is None else _with_last(starts, start, form(models.form).units)
 
 

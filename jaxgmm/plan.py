@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgmm.elimination import MOST_ENTRIES, UNROLLED_SIZE
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.initialization import INITIALIZERS
+from jaxgmm.em.initialization import INITIALIZERS, TURN
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import (
     FEWEST_SLOTS,
@@ -86,7 +86,7 @@ WIDE_COMPONENTS = 32
 
 # Samples that a lane of such a kernel should have at least, threads that fill a GPU, and bytes that the samples of one
 # launch may take.
-SAMPLES_OF_A_LANE = 16
+SAMPLES_OF_A_LANE = 24
 THREADS_OF_A_GPU = 2**17
 LAUNCH_BYTES = 2**27
 
@@ -259,7 +259,7 @@ def _sized(
     start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
     group = n_starting(start_bytes, machine)
     # A core makes one after another; on a GPU, what is done for few costs as much as for many.
-    together = 1 if machine.is_cpu else min(layout.n_init, group)
+    together = 1 if machine.is_cpu else min(-(-n_models * layout.n_init // TURN), group)
     program = program._replace(
         layout=layout._replace(tile=tile, group=group, together=together),
         search=search,

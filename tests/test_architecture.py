@@ -16,6 +16,8 @@ FLOORS = [
     {"em"},
     {"engine"},
     {"program", "soundness"},
+    {"passes"},
+    {"findings"},
     {"runs"},
     {"search"},
     {"chunk", "plan", "arguments"},

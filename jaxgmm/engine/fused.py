@@ -25,6 +25,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgmm.engine.some import numbers_of
+
 # Versions of jax, from first to last, whose Mosaic is known, and the first compute capability that it is made for.
 KNOWN = ((0, 11), (0, 12))
 CAPABILITY = 9.0
@@ -172,20 +174,12 @@ def run_in_rounds(
             lambda carry: launch(carry, order, n_left),
             (moving, jnp.zeros((), jnp.int32), executed),
         )
-        return moving, *_left(waiting & is_running(moving)), executed
+        return moving, *numbers_of(waiting & is_running(moving)), executed
 
     executed = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
-    start = (moving, *_left(waiting & is_running(moving)), executed)
+    start = (moving, *numbers_of(waiting & is_running(moving)), executed)
     moving, _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
     return moving, executed
-
-
-def _left(is_left: Bool[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, ""]]:
-    """Numbers of the runs that are left, the first so many of an array."""
-    counts = jnp.cumsum(is_left, dtype=jnp.int32)
-    numbers = jnp.arange(len(is_left), dtype=jnp.int32)
-    places = jnp.where(is_left, counts - 1, len(is_left))
-    return jnp.zeros_like(numbers).at[places].set(numbers, mode="drop"), counts[-1]
 
 
 def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lanes) -> Float[Array, "b t d *w"]:
@@ -219,17 +213,12 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any) -> Callable[..., tuple[Arr
 
     def call(limits: Array, samples: Array, fixed: Array, moving: Array) -> tuple[Array, Array]:
         n_blocks = limits.shape[1]
-        return plgpu.kernel(
-            body,
-            out_type=[
-                jax.ShapeDtypeStruct(moving.shape, moving.dtype),
-                jax.ShapeDtypeStruct((n_blocks,), jnp.int32),
-            ],
-            grid=(n_blocks,),
-            grid_names=("block",),
-            interpret=interpret,
-            compiler_params=plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane),
-        )(limits, samples, fixed, moving)
+        out = [jax.ShapeDtypeStruct(moving.shape, moving.dtype), jax.ShapeDtypeStruct((n_blocks,), jnp.int32)]
+        options = plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
+        grid = {"grid": (n_blocks,), "grid_names": ("block",)}
+        kernel = plgpu.kernel(body, out_type=out, **grid, interpret=interpret, compiler_params=options)
+        moved, made = kernel(limits, samples, fixed, moving)
+        return moved, made
 
     return call
 

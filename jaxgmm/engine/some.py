@@ -6,9 +6,20 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 _Tree = TypeVar("_Tree")
+
+
+def numbers_of(wanted: Bool[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, ""]]:
+    """Numbers of the rows that are wanted, then zeros; and how many they are.
+
+    By a scatter, which takes less time than sorting them would.
+    """
+    counts = jnp.cumsum(wanted, dtype=jnp.int32)
+    places = jnp.where(wanted, counts - 1, len(wanted))
+    numbers = jnp.arange(len(wanted), dtype=jnp.int32)
+    return jnp.zeros_like(numbers).at[places].set(numbers, mode="drop"), counts[-1]
 
 
 def for_some(of_one: Callable[[Array], _Tree], wanted: Bool[Array, " q"], default: _Tree, at_a_time: int) -> _Tree:
@@ -22,8 +33,7 @@ def for_some(of_one: Callable[[Array], _Tree], wanted: Bool[Array, " q"], defaul
             last has ended.
     """
     at_a_time = min(at_a_time, len(wanted))
-    queue = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
-    n_wanted = jnp.sum(wanted, dtype=jnp.int32)
+    queue, n_wanted = numbers_of(wanted)
     at_once = jnp.arange(at_a_time, dtype=jnp.int32)
 
     def body(carry: tuple[Array, _Tree]) -> tuple[Array, _Tree]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import fitting, passes
-from jaxgmm.engine import fused
+from jaxgmm import Status, fitting, passes
+from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
 
 
@@ -90,3 +90,109 @@ def test_fits_are_those_of_slots(family: str, kernels: list[str], monkeypatch: p
     np.testing.assert_allclose(found.start_log_likelihood, expected.start_log_likelihood, rtol=1e-10)
     for own, other in zip(found.mixture, expected.mixture, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n_features", "n_components"), [(2, 3), (6, 3)])
+def test_a_bad_neighbour_changes_no_bit(n_features: int, n_components: int, kernels: list[str]) -> None:
+    x = clusters(6, 100, n_features, n_components)
+    spoilt = x.copy()
+    spoilt[2, 5] = np.nan
+    spoilt[4] = 1.0
+    options: dict[str, Any] = {"n_init": 2, "precision": "float64", "max_iter": 60}
+    own, found = jaxgmm.fit(x, n_components, **options), jaxgmm.fit(spoilt, n_components, **options)
+    assert kernels
+    assert found.status[2] == Status.NONFINITE
+    for row in (0, 1, 3, 5):
+        for leaf, other in zip(jax.tree.leaves(found.mixture), jax.tree.leaves(own.mixture), strict=True):
+            np.testing.assert_array_equal(leaf[row], other[row])
+
+
+def test_weights_and_lengths_are_read_when_kernels_run(kernels: list[str]) -> None:
+    x = clusters(5, 100, 2, 3)
+    sets = [x[0], x[1][:64], x[2][:40], x[3], x[4]]
+    weights = [np.ones(len(own)) for own in sets]
+    weights[3][::3] = 0
+    options: dict[str, Any] = {"n_init": 2, "precision": "float64"}
+    found = jaxgmm.fit(sets, 3, sample_weight=weights, **options)
+    assert kernels
+    without = [*sets[:3], sets[3][weights[3] > 0], sets[4]]
+    np.testing.assert_allclose(found.log_likelihood, jaxgmm.fit(without, 3, **options).log_likelihood, rtol=1e-9)
+
+
+def test_steps_are_made_in_rounds(kernels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go on where they were: how many steps a kernel makes changes nothing."""
+    x = clusters(40, 60, 1, 2)
+    options: dict[str, Any] = {"n_init": 2, "precision": "float64", "tol": 1e-9}
+    monkeypatch.setattr(fused, "FILLING", 128)
+    monkeypatch.setattr(passes, "ROUND", 3)
+    found = jaxgmm.fit(x, 2, **options)
+    assert kernels
+    jax.clear_caches()
+    monkeypatch.setattr(passes, "ROUND", 10_000)
+    expected = jaxgmm.fit(x, 2, **options)
+    assert np.max(found.n_iter) > 12
+    np.testing.assert_array_equal(found.n_iter, expected.n_iter)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-13)
+    # Whoever waits for the slowest does more.
+    assert found.efficiency > expected.efficiency
+
+
+class Device(NamedTuple):
+    platform: str = "gpu"
+    device_kind: str = "card"
+    compute_capability: str = "9.0"
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        (Device(compute_capability="8.0"), "compute capability 8.0"),
+        (Device("tpu", "TPU v5"), "TPU v5 is no CUDA device"),
+        (Device(compute_capability="gfx942"), "no CUDA device"),
+    ],
+)
+def test_devices_without_kernels(device: Device, reason: str) -> None:
+    assert reason in str(fused.why_not(device))
+
+
+@pytest.mark.parametrize("version", [(0, 10, 2), (0, 13, 0)])
+def test_versions_of_jax_without_kernels(version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "__version_info__", version)
+    assert "are known" in str(fused.why_not(Device()))
+
+
+def test_a_failing_import_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise ImportError("no Mosaic")
+
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 2))
+    monkeypatch.setattr(fused, "_mosaic", fails)
+    assert "no Mosaic" in str(fused.why_not(Device()))
+
+
+def test_a_device_is_warned_of_once() -> None:
+    devices._has_kernels.cache_clear()
+    with pytest.warns(UserWarning, match="compute capability 8"):
+        assert not devices._has_kernels(Device(compute_capability="8.6"))
+    assert not devices._has_kernels(Device(compute_capability="8.6"))
+    devices._has_kernels.cache_clear()
+
+
+@pytest.mark.skipif(not machine().has_kernels, reason="needs a GPU that has kernels")
+@pytest.mark.parametrize("precision", ["float32", "mixed", "float64"])
+@pytest.mark.parametrize(
+    ("family", "n_features", "n_components"), [("full", 2, 3), ("tied", 1, 2), ("spherical", 6, 3), ("full", 5, 6)]
+)
+def test_kernels_of_a_card(
+    family: str, n_features: int, n_components: int, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = clusters(64, 150, n_features, n_components)
+    x[5, 3] = np.nan
+    options: dict[str, Any] = {"covariance_type": family, "n_init": 3, "precision": precision}
+    found = jaxgmm.fit(x, n_components, **options)
+    monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=False))
+    expected = jaxgmm.fit(x, n_components, **options)
+    assert np.mean(found.status == expected.status) > (0.95 if precision == "float32" else 0.99)
+    gain = (found.log_likelihood - expected.log_likelihood) / 150
+    assert np.nanmedian(np.abs(gain)) < (1e-4 if precision == "float32" else 1e-6)
+    assert np.nanmean(gain) > -1e-3

@@ -76,13 +76,6 @@ def test_results_do_not_depend_on_the_neighbours() -> None:
     np.testing.assert_array_equal(together.value[0], alone.value[0])
 
 
-def test_busy_slots_are_counted_and_come_first() -> None:
-    busy = Busy.among(jnp.asarray([False, True, False, False, True, True]))
-    assert int(busy.number) == 3
-    assert busy.slots[:3].tolist() == [1, 4, 5]
-    assert int(Busy.among(jnp.zeros(6, bool)).number) == 0
-
-
 def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
     targets = jnp.asarray([4, 40, 8, 4, 12], jnp.int32)
 

@@ -1,0 +1,115 @@
+"""Kernels as they are written for a GPU, without one: interpreted, and compiled ahead of time for an H100."""
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm.em import fused as em
+from jaxgmm.engine import fused
+from tests.engine.test_fused import plain_kernel
+
+KNOWS_KERNELS = fused.KNOWN[0] <= jax.__version_info__[:2] <= fused.KNOWN[1] and find_spec("absl") is not None
+HAS_COMPILER = KNOWS_KERNELS and find_spec("jax_cuda13_plugin") is not None
+ROOT = Path(__file__).parents[2]
+
+
+def life_of(shape: em.Shape, dtype: str) -> fused.Life:
+    def life(*rows_and_limits: Any) -> Any:
+        *rest, arrays = rows_and_limits
+        return em.life(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape))
+
+    return life
+
+
+def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> list[Any]:
+    """Limits, blocks of samples, and rows of numbers of two blocks of runs."""
+    rng, n_runs, d = np.random.default_rng(0), 2 * lanes.runs, shape.n_features
+    n_components = shape.n_components
+    centres = 2 * rng.normal(size=(n_runs, n_components, d))
+    n_samples = n_blocks * lanes.samples
+    labels = rng.integers(0, n_components, (n_runs, n_samples))
+    x = np.take_along_axis(centres, labels[..., None], axis=1) + rng.normal(size=(n_runs, n_samples, d))
+    samples = jnp.asarray(np.concatenate([np.swapaxes(x, 1, 2), np.ones((n_runs, 1, n_samples))], axis=1), dtype)
+    covariances = np.broadcast_to(4 * np.eye(d), (n_runs, n_components, d, d))
+    mixture = em.Mixture(np.full((n_runs, n_components), 1 / n_components), x[:, :n_components], covariances)
+    state = em.RunState(mixture, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, -1), None, None)
+    ridge = np.broadcast_to(1e-6 * np.eye(d), (n_runs, d, d))
+    settings = em.Settings(ridge, 1e-4, 9, 1e-6, np.ones((n_runs, n_components)))
+    cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
+    total = jnp.full(n_runs, n_samples, dtype)
+    fixed = em.fixed_rows(cast(settings), jnp.zeros(n_runs, jnp.int32), total, shape)
+    moving = em.moving_rows(cast(state), shape)
+    limits = jnp.asarray([[n_blocks] * 2, [4, 20]], jnp.int32)
+    return [limits, fused._in_blocks(samples, jnp.arange(n_runs), lanes), fixed, moving]
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    """For all threads, as the interpreter has some of its own."""
+    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+CASES = [
+    (em.Shape(2, 1, ("full",), is_wide=False), fused.Lanes(64, 4), "float32"),
+    (em.Shape(3, 2, ("full", "tied"), is_wide=False), fused.Lanes(16, 16), "float64"),
+    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True), "float32"),
+]
+
+
+@pytest.mark.skipif(not KNOWS_KERNELS, reason="needs absl-py and a jax whose Mosaic is known")
+@pytest.mark.parametrize(("shape", "lanes", "dtype"), CASES)
+def test_interpreted_kernels_are_what_they_are_in_plain_jax(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> None:
+    from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+
+    life, given = life_of(shape, dtype), inputs(shape, lanes, dtype, 5)
+    expected, made = jax.jit(plain_kernel(life, lanes, None))(*given)
+    found, found_made = jax.jit(fused._kernel(life, lanes, InterpretGPUParams()))(*given)
+    np.testing.assert_array_equal(found_made, made)
+    np.testing.assert_allclose(found, expected, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs jax-cuda13-plugin and jax-cuda13-pjrt, though no GPU")
+def test_kernels_compile_for_an_h100() -> None:
+    # In a process of its own: the plugin is told when it is loaded that there is no driver.
+    settings = os.environ | {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "PYTHONPATH": str(ROOT)}
+    settings.pop("JAX_PLATFORMS", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.test_mosaic"], env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("compiled") == len(CASES)
+
+
+def compile_all() -> None:
+    """Compiles the kernels of all cases."""
+    from jax.experimental import topologies
+
+    jax.config.update("jax_enable_x64", True)
+    target = (ROOT / "tests" / "data" / "h100.txtpb").read_text()
+    topology = topologies.get_topology_desc(platform="cuda", topology="1x1x1", target_config=target)
+    mesh = jax.sharding.Mesh(topology.devices[:1], "x")
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    for shape, lanes, dtype in CASES:
+        given = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in inputs(shape, lanes, dtype, 5)]
+        kernel = jax.jit(fused._kernel(life_of(shape, dtype), lanes, None))
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            lowered = kernel.trace(*given).lower(lowering_platforms=("cuda",))
+        lowered.compile()
+        print("compiled", shape, dtype)
+
+
+if __name__ == "__main__":
+    compile_all()
