@@ -53,17 +53,17 @@ class Group(NamedTuple):
 
 
 GROUPS = [
-    Group(0.4, (Stage(("million",), (MIXED,)), Stage(("scaling-1000000",), (FLOAT32, FLOAT32_ON_CARD)))),
+    Group(0.33, (Stage(("million",), (MIXED,)), Stage(("scaling-1000000",), (FLOAT32, FLOAT32_ON_CARD)))),
     Group(
-        0.2,
+        0.17,
         (
             Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD)),
             Stage(("cells", "gene-pairs", "markers"), (MIXED,)),
         ),
     ),
-    Group(0.1, (Stage(("converge-2d", "tiles", "cytometry", "converge-8d"), (MIXED,)),)),
+    Group(0.08, (Stage(("converge-2d", "tiles", "cytometry", "converge-8d"), (MIXED,)),)),
     Group(
-        0.15,
+        0.2,
         (
             Stage(("steps-8d-many",), (FLOAT32, FLOAT32_ON_CARD)),
             Stage(("one-large",), (MIXED, FLOAT32)),
@@ -120,7 +120,7 @@ def main() -> None:
                     rows.append({"scenario": stage.names[0], "system": None, "error": error_of(error)})
                 keep(number, rows)
 
-        of_card = pool.submit(_card, Path(folder) / "card.json", settings | {SHARE: "0.1"}, small=small)
+        of_card = pool.submit(_card, Path(folder) / "card.json", settings | {SHARE: "0.07"}, small=small)
         for done in [pool.submit(measure, *item) for item in enumerate(groups)]:
             done.result()
         card = of_card.result()

@@ -237,7 +237,8 @@ def in_kernels(
     shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
     present = jnp.ones((n_runs, n_components), bool)
     if layout.has_absent:
-        present = (jnp.arange(n_components, dtype=jnp.int32) < model.n_components[:, None]) & (starts.weights != 0)
+        numbers = jnp.arange(n_components, dtype=jnp.int32)[None]
+        present = (numbers < model.n_components[:, None]) & (starts.weights != 0)
     samples = jnp.concatenate([sets.z, sets.weights[:, None]], axis=1)
     begun = before._replace(
         mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
@@ -254,7 +255,7 @@ def in_kernels(
 
     def life(*rows_and_limits: Any) -> Any:
         *rest, arrays = rows_and_limits
-        return fused.life(*rest, fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape))
+        return fused.life(*rest, fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred))
 
     def of_runs(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]

@@ -254,18 +254,17 @@ def _sized(
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
     data_set_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     data_set_bytes += 8 * n_runs * (program.n_history + (3 + program.n_snapshots) * n_components * n_rows)
-    search, finish = _ways(n_samples, n_together, tile, n_features, program, options, machine)
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
-    start_bytes = 8 * n_samples * (2 * n_features + 3 * n_components)
-    group = n_starting(start_bytes, machine)
+    group = n_starting(8 * n_samples * (2 * n_features + 3 * n_components), machine)
     # A core makes one after another; on a GPU, what is done for few costs as much as for many.
     together = 1 if machine.is_cpu else min(-(-n_models * layout.n_init // TURN), group)
-    program = program._replace(
-        layout=layout._replace(tile=tile, group=group, together=together),
-        search=search,
-        finish=finish,
-        centred=_centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),
+    program = program._replace(layout=layout._replace(tile=tile, group=group, together=together))
+    slots = (
+        *_slots(n_samples, n_together, tile, n_features, program, options, machine),
+        _centred_slots(n_samples, tile, n_rows, n_features, n_components, n_runs * n_together, machine),
     )
+    search, finish, centred = _ways(slots, n_samples, n_together, n_features, program, options, machine)
+    program = program._replace(search=search, finish=finish, centred=centred)
     return program, n_samples, data_set_bytes, _filling(search, n_runs)
 
 
@@ -285,24 +284,29 @@ def _evening_out(way: Way, n_runs: int) -> int:
 
 
 def _ways(
-    n_samples: int, n_together: int, tile: int, n_features: int, program: Program, options: Options, machine: Machine
-) -> tuple[Way, Way]:
-    """The ways of the search, and of float64 in mixed precision: kernels where they are suited, else slots."""
-    ways = _slots(n_samples, n_together, tile, n_features, program, options, machine)
+    slots: tuple[Slots, Slots, Slots],
+    n_samples: int,
+    n_together: int,
+    n_features: int,
+    program: Program,
+    options: Options,
+    machine: Machine,
+) -> tuple[Way, Way, Way]:
+    """The ways of the search, of float64 in mixed precision and of centred runs: kernels where suited, else slots."""
     layout, n_fits = program.layout, n_together * len(options.models.form)
-    records = program.n_history or program.n_snapshots or layout.ends_with_m_step
-    if not machine.has_kernels or tile or records:
-        return ways
-    mixed = program.precision == "mixed"
-    search_dtype = program.search_dtype if mixed else program.precision
-    # One run of each fit is finished.
-    wanted = ((search_dtype, n_fits * layout.n_init), ("float64", n_fits if mixed else n_fits * layout.n_init))
-    search, finish = (
+    is_recorded = program.n_history or program.n_snapshots or layout.ends_with_m_step
+    if not machine.has_kernels or layout.tile or is_recorded:
+        return slots
+    is_mixed, n_runs = program.precision == "mixed", n_fits * layout.n_init
+    search_dtype = program.search_dtype if is_mixed else program.precision
+    # One run of each fit is finished, and few are centred. Where float64 searches, one program does both.
+    finishing = n_fits if is_mixed and search_dtype == "float32" else n_runs
+    wanted = ((search_dtype, n_runs), ("float64", finishing), ("float64", n_fits))
+    search, finish, centred = (
         _lanes(n_samples, n_runs, n_features, layout, dtype) or way
-        for way, (dtype, n_runs) in zip(ways, wanted, strict=True)
+        for way, (dtype, n_runs) in zip(slots, wanted, strict=True)
     )
-    # One program does for both.
-    return (search, search) if mixed and search_dtype == "float64" else (search, finish)
+    return search, finish, centred._replace(centred=True)
 
 
 def _lanes(n_samples: int, n_runs: int, n_features: int, layout: Layout, dtype: str) -> Lanes | None:

@@ -27,7 +27,7 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.reductions import max_over, sum_over
 
 # A standard deviation of fewer roundings of the mean than this is none.
-_ROUNDINGS = 8
+MEAN_ROUNDINGS = 8
 
 
 def centred_parameters(
@@ -55,7 +55,7 @@ def centred_parameters(
         whiteners = jnp.moveaxis(inverse_lower(factors)[..., rows, columns], (-2, -1), (0, 1))
     log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), ABSENT)
     constant = log_weights - 0.5 * (n_features * math.log(2 * math.pi) + jnp.sum(jnp.log(pivots), axis=1))
-    rounding = _ROUNDINGS * jnp.finfo(means.dtype).eps.astype(means.dtype) * means
+    rounding = MEAN_ROUNDINGS * jnp.finfo(means.dtype).eps.astype(means.dtype) * means
     if ridge is not None:
         own = ridge if mixture.is_diagonal else ridge[np.arange(n_features), np.arange(n_features)]
         rounding = jnp.where(own[None] > 0, 0.0, rounding)

@@ -5,10 +5,10 @@ runs have an element for every run that steps along (or, wide, for every compone
 samples one for every lane. `Lanes` says how the two relate, and whether the components of a run are a list of arrays or
 the last axis of one. All of it is plain JAX, and runs on any device; `jaxgmm.engine.fused` makes kernels of it.
 
-Logarithms are to base 2, which is what the card has, and second moments are about the current means, so that little
-cancels in them:
+Logarithms are to base 2, which is what the card has. Samples are centred on each component, as in `jaxgmm.em.centred`,
+so that next to nothing cancels:
 
-    log2 w_k N(x | μ_k, Σ_k) = c_k + Σ_ij A_kij d_i d_j,    d = x - μ_k,    A_k = -½ log2(e) Σ_k⁻¹.
+    log2 w_k N(x | μ_k, Σ_k) = c_k - |V_k (x - μ_k)|²,    V_k = (½ log2 e)^½ L_k⁻¹,    Σ_k = L_k L_kᵀ.
 
 Triangles of symmetric matrices are lists, row after row; those of axis-aligned families have the diagonal only.
 """
@@ -25,8 +25,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxgmm.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
+from jaxgmm.em.centred import MEAN_ROUNDINGS
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import ABSENT
+from jaxgmm.em.maximization import ROUNDINGS
 from jaxgmm.em.run import RUNNING, RunState, Settings, status_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
@@ -41,12 +43,13 @@ LOG_LIKELIHOOD, N_ITER, STATUS = -3, -2, -1
 # Blocks of samples that are read in one turn of a loop, so that loads overlap with arithmetic.
 UNROLLED = 4
 
-_LOG2_E = math.log2(math.e)
 _LN_2 = math.log(2.0)
 _LOG2_2PI = math.log2(2 * math.pi)
 
 # Roots of pivots that are multiplied before their logarithm is taken.
 _FACTORS = 4
+
+_SCALE = math.sqrt(0.5 * math.log2(math.e))
 
 
 class Elementary(NamedTuple):
@@ -81,6 +84,7 @@ class Lanes(NamedTuple):
         most: the largest of the components, of samples, from their list.
         sum: the sum over the components, of samples, from their list.
         sum_of_runs: the same of runs.
+        most_of_runs: the largest of the components, of runs.
     """
 
     spread: Callable[[OfRuns], OfSamples]
@@ -88,6 +92,7 @@ class Lanes(NamedTuple):
     most: Callable[[Sequence[OfSamples]], OfSamples]
     sum: Callable[[Sequence[OfSamples]], OfSamples]
     sum_of_runs: Callable[[Sequence[OfRuns]], OfRuns]
+    most_of_runs: Callable[[Sequence[OfRuns]], OfRuns]
 
 
 class Shape(NamedTuple):
@@ -136,10 +141,10 @@ class Component(NamedTuple):
 
 
 class Natural(NamedTuple):
-    """What the E-step reads of a component beside its mean."""
+    """What the E-step reads of a component beside its mean: c and V."""
 
     constant: OfRuns
-    quadratic: list[OfRuns]
+    whitener: list[OfRuns]
 
 
 class State(NamedTuple):
@@ -179,11 +184,21 @@ Read = Callable[[Any], Sequence[OfSamples]]
 
 
 class Machine(NamedTuple):
-    """What the arithmetic is compiled for: how numbers are laid out, elementary functions, and shapes."""
+    """What the arithmetic is compiled for.
+
+    Attributes:
+        lanes: how numbers are laid out.
+        elementary: functions of the device.
+        shape: of the problem.
+        is_narrow: whether components may be as narrow as `jaxgmm.em.centred` allows, rather than only as narrow as
+            `jaxgmm.em.expectation.natural_parameters` can represent. By default a run ends in the same way here as
+            there.
+    """
 
     lanes: Lanes
     elementary: Elementary
     shape: Shape
+    is_narrow: bool = False
 
 
 def life(
@@ -290,16 +305,16 @@ def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, m
 
 def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[list[Component], OfRuns]:
     """Sums about the current means, laid out as components are, and log-likelihoods in nats."""
-    (lanes, elementary, shape), components = machine, state.components
+    (lanes, elementary, shape, _), components = machine, state.components
     means = [[lanes.spread(m) for m in component.mean] for component in components]
     constants = [lanes.spread(natural.constant) for natural in state.natural]
-    quadratics = [[lanes.spread(a) for a in natural.quadratic] for natural in state.natural]
+    whiteners = [[lanes.spread(v) for v in natural.whitener] for natural in state.natural]
 
     def of_block(block: Sequence[OfSamples]) -> list[OfSamples]:
         """All sums of one block; the last is the log-likelihood, to base 2."""
         *x, weight = block
         centred = [[own - m for own, m in zip(x, mean, strict=True)] for mean in means]
-        log_joint = [_log_joint(*parts, shape) for parts in zip(constants, quadratics, centred, strict=True)]
+        log_joint = [_log_joint(*parts, shape) for parts in zip(constants, whiteners, centred, strict=True)]
         most = lanes.most(log_joint)
         joint = [elementary.exp2(row - most) for row in log_joint]
         density = lanes.sum(joint)
@@ -331,14 +346,11 @@ def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[l
     return found, _LN_2 * lanes.total(log_likelihood)
 
 
-def _log_joint(constant: OfSamples, quadratic: list[OfSamples], centred: list[OfSamples], shape: Shape) -> OfSamples:
+def _log_joint(constant: OfSamples, whitener: list[OfSamples], centred: list[OfSamples], shape: Shape) -> OfSamples:
     """log2 w N(x | μ, Σ) of one component."""
-    rows = []
-    entries = list(zip(shape.entries, quadratic, strict=True))
-    for i, own in enumerate(centred):
-        terms = [a * centred[column] for (row, column), a in entries if row == i]
-        rows.append(_sum(terms) * own)
-    return constant + _sum(rows)
+    entries = list(zip(shape.entries, whitener, strict=True))
+    whitened = [_sum([v * centred[j] for (row, j), v in entries if row == i]) for i in range(shape.n_features)]
+    return _less(constant, [own * own for own in whitened])
 
 
 def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: Asked, machine: Machine) -> State:
@@ -367,7 +379,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
 
 def _m_step(components: list[Component], sums: list[Component], asked: Asked, machine: Machine) -> list[Component]:
     """See `jaxgmm.em.maximization.m_step`."""
-    lanes, elementary, shape = machine
+    lanes, elementary, shape, is_narrow = machine
     counts = [own.weight for own in sums]
     inverse_total = elementary.reciprocal(lanes.sum_of_runs(counts))
     weights = [count * inverse_total for count in counts]
@@ -378,6 +390,11 @@ def _m_step(components: list[Component], sums: list[Component], asked: Asked, ma
         for own, inverse, step in zip(sums, inverses, moved, strict=True)
     ]
     covariances = _covariances(weights, spread, asked, lanes, shape)
+    if is_narrow:
+        lost = _rounding(moved, lanes)
+        covariances = [
+            [c + lost if i == j else c for (i, j), c in zip(shape.entries, own, strict=True)] for own in covariances
+        ]
     proposal = []
     for component, weight, step, covariance, present in zip(
         components, weights, moved, covariances, asked.present, strict=True
@@ -401,6 +418,14 @@ def _covariances(
     return [[c + r for c, r in zip(own, asked.ridge, strict=True)] for own in chosen]
 
 
+def _rounding(moved: list[list[OfRuns]], lanes: Lanes) -> OfRuns:
+    """What rounding may take from variances; see `jaxgmm.em.maximization`."""
+    squares = [functools.reduce(jnp.maximum, [step * step for step in own]) for own in moved]
+    # A component without support has moved nowhere.
+    squares = [jnp.where(square < jnp.inf, square, 0.0) for square in squares]
+    return lanes.most_of_runs(squares) * (ROUNDINGS * len(moved[0]) * float(jnp.finfo(squares[0].dtype).eps))
+
+
 def _own(_weights: list[OfRuns], spread: list[list[OfRuns]], _lanes: Lanes) -> list[list[OfRuns]]:
     return spread
 
@@ -418,37 +443,38 @@ _FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _round}
 
 
 def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
-    """What the E-step reads, and how many components have lost their support or their variance.
-
-    That is as `jaxgmm.em.expectation.natural_parameters` has it, though about its own mean a component could be
-    narrower: a run ends in the same way however it is made.
-    """
-    lanes, elementary, shape = machine
+    """What the E-step reads, and how many components have lost their support or their variance."""
+    lanes, elementary, shape, is_narrow = machine
+    ridges = [r for (i, j), r in zip(shape.entries, asked.ridge, strict=True) if i == j]
     naturals, unsound = [], []
     for (weight, mean, covariance), present in zip(components, asked.present, strict=True):
-        roots, pivots, quadratic = _inverse(covariance, elementary, shape)
+        roots, pivots, whitener = _whitener(covariance, elementary, shape)
         variances = [c for (i, j), c in zip(shape.entries, covariance, strict=True) if i == j]
         # Written so that NaN is not sound.
         is_sound = weight > float(jnp.finfo(weight.dtype).eps)
-        for pivot, variance, m in zip(pivots, variances, mean, strict=True):
-            is_sound &= pivot > asked.variance_floor * (variance + m * m)
+        for pivot, variance, m, ridge in zip(pivots, variances, mean, ridges, strict=True):
+            if is_narrow:
+                rounding = jnp.where(ridge > 0, 0.0, (MEAN_ROUNDINGS * float(jnp.finfo(m.dtype).eps)) * m)
+                is_sound &= (pivot > asked.variance_floor * variance) & (pivot > rounding * rounding)
+            else:
+                is_sound &= pivot > asked.variance_floor * (variance + m * m)
         unsound.append(jnp.where(is_sound, 0.0, present))
         log_weight = jnp.where(weight > 0, elementary.log2(jnp.where(weight > 0, weight, 1.0)), ABSENT)
         # A product of more roots might leave what a number can represent.
         parts = [functools.reduce(operator.mul, roots[i : i + _FACTORS]) for i in range(0, len(roots), _FACTORS)]
         constant = log_weight + _sum([elementary.log2(part) for part in parts])
-        naturals.append(Natural(constant - 0.5 * _LOG2_2PI * shape.n_features, quadratic))
+        naturals.append(Natural(constant - 0.5 * _LOG2_2PI * shape.n_features, whitener))
     return naturals, lanes.sum_of_runs(unsound)
 
 
-def _inverse(
+def _whitener(
     covariance: list[OfRuns], elementary: Elementary, shape: Shape
 ) -> tuple[list[OfRuns], list[OfRuns], list[OfRuns]]:
-    """Reciprocal roots of the pivots, the pivots, and -½ log2(e) Σ⁻¹ with its off-diagonal entries doubled."""
+    """Reciprocal roots of the pivots, the pivots, and V."""
     n_features = shape.n_features
     if shape.diagonal:
         roots = [elementary.rsqrt(c) for c in covariance]
-        return roots, covariance, [(-0.5 * _LOG2_E) * root * root for root in roots]
+        return roots, covariance, [_SCALE * root for root in roots]
     entry = dict(zip(shape.entries, covariance, strict=True))
     factor, inverse, roots, pivots = {}, {}, [], []
     for j in range(n_features):
@@ -458,14 +484,10 @@ def _inverse(
         for i in range(j + 1, n_features):
             factor[i, j] = _less(entry[i, j], [factor[i, q] * factor[j, q] for q in range(j)]) * roots[j]
     for j in range(n_features):
-        inverse[j, j] = roots[j]
+        inverse[j, j] = _SCALE * roots[j]
         for i in range(j + 1, n_features):
             inverse[i, j] = -(_sum([factor[i, q] * inverse[q, j] for q in range(j, i)]) * roots[i])
-    quadratic = [
-        _sum([inverse[q, i] * inverse[q, j] for q in range(i, n_features)]) * (-0.5 * _LOG2_E if i == j else -_LOG2_E)
-        for i, j in shape.entries
-    ]
-    return roots, pivots, quadratic
+    return roots, pivots, [inverse[entry] for entry in shape.entries]
 
 
 def _any_running(state: State) -> Array:

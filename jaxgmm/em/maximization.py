@@ -9,7 +9,7 @@ from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
 
 # Roundings of a difference of squares, per feature.
-_ROUNDINGS = 16
+ROUNDINGS = 16
 
 
 def m_step(
@@ -49,7 +49,7 @@ def _rounding(steps: Float[Array, "k d *s"], covariances: Covariances) -> Float[
     n_features = steps.shape[1]
     steps = jnp.where(jnp.isfinite(steps), steps, 0.0)
     eps = jnp.finfo(steps.dtype).eps.astype(steps.dtype)
-    lost = _ROUNDINGS * n_features * eps * jnp.max(steps**2, axis=(0, 1))
+    lost = ROUNDINGS * n_features * eps * jnp.max(steps**2, axis=(0, 1))
     unit = np.ones(n_features) if covariances.ndim == steps.ndim else np.eye(n_features)
     unit = jnp.asarray(unit.reshape(1, *unit.shape, *[1] * lost.ndim), steps.dtype)
     return unit * lost.reshape(*[1] * (unit.ndim - lost.ndim), *lost.shape)

@@ -52,11 +52,13 @@ class Lanes(NamedTuple):
         group: runs that are launched together, a power of two; a multiple of those of a block.
         width: lanes that each run, or wide, each sample, has of a warp; a power of two.
         is_wide: whether a run has a block, with a component in each of `width` lanes.
+        centred: whether components may be narrower than raw moments can represent; see `jaxgmm.em.fused`.
     """
 
     group: int
     width: int
     is_wide: bool = False
+    centred: bool = False
 
     @property
     def runs(self) -> int:
@@ -82,6 +84,7 @@ class Arrays(NamedTuple):
     most: Callable[[Sequence[Any]], Any]
     sum: Callable[[Sequence[Any]], Any]
     sum_of_runs: Callable[[Sequence[Any]], Any]
+    most_of_runs: Callable[[Sequence[Any]], Any]
 
 
 # From rows of numbers that stay and that move, a function that loads a block of samples, the numbers of blocks and of
@@ -249,7 +252,7 @@ def _narrow_layouts(lanes: Lanes) -> _Layouts:
     def spread(a: Any) -> Any:
         return plgpu.layout_cast(lax.broadcast_in_dim(a, shape, (0,)), both)
 
-    arrays = Arrays(spread, lambda a: jnp.sum(a, axis=1), larger, added, added)
+    arrays = Arrays(spread, lambda a: jnp.sum(a, axis=1), larger, added, added, larger)
     return _Layouts(both.reduce(1), both, lambda a: a, arrays)
 
 
@@ -268,11 +271,12 @@ def _wide_layouts(lanes: Lanes) -> _Layouts:
     def of_all(reduce: Callable[..., Any]) -> Callable[[Sequence[Any]], Any]:
         return lambda rows: across(reduce(rows[0], axis=1))
 
-    def of_runs(rows: Sequence[Any]) -> Any:
+    def of_runs(reduce: Callable[..., Any]) -> Callable[[Sequence[Any]], Any]:
         # All rows are the same.
-        return jnp.max(across(jnp.sum(down(rows[0]), axis=1)), axis=0)
+        return lambda rows: jnp.max(across(reduce(down(rows[0]), axis=1)), axis=0)
 
-    arrays = Arrays(down, lambda a: jnp.sum(a, axis=0), of_all(jnp.max), of_all(jnp.sum), of_runs)
+    reductions = (of_all(jnp.max), of_all(jnp.sum), of_runs(jnp.sum), of_runs(jnp.max))
+    arrays = Arrays(down, lambda a: jnp.sum(a, axis=0), *reductions)
     return _Layouts(both.reduce(0), both.reduce(1), across, arrays)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.em import fused, run
+from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
@@ -27,6 +28,7 @@ def narrow() -> fused.Lanes:
         most=functools.partial(functools.reduce, jnp.maximum),
         sum=functools.partial(functools.reduce, jnp.add),
         sum_of_runs=functools.partial(functools.reduce, jnp.add),
+        most_of_runs=functools.partial(functools.reduce, jnp.maximum),
     )
 
 
@@ -43,6 +45,7 @@ def wide() -> fused.Lanes:
         most=lambda rows: over(rows, jnp.max),
         sum=lambda rows: over(rows, jnp.sum),
         sum_of_runs=lambda rows: over(rows, jnp.sum),
+        most_of_runs=lambda rows: over(rows, jnp.max),
     )
 
 
@@ -81,8 +84,7 @@ def fused_runs(
     *,
     is_wide: bool,
     dtype: str = "float64",
-    n_steps: int = 10_000,
-    before: run.RunState | None = None,
+    is_narrow: bool = False,
 ) -> run.RunState:
     """All runs by `jaxgmm.em.fused`, in plain JAX."""
     n_runs, n_features, n_samples = z.shape
@@ -92,7 +94,7 @@ def fused_runs(
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
     blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH).astype(dtype)
-    state = before or run.RunState(
+    state = run.RunState(
         start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, run.RUNNING), None, None
     )
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
@@ -101,8 +103,8 @@ def fused_runs(
     asked = settings._replace(present=present, ridge=ridge)
     moving = fused.moving_rows(cast(state), shape)
     fixed = fused.fixed_rows(cast(asked), jnp.full(n_runs, family), jnp.asarray(weights.sum(axis=1), dtype), shape)
-    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape)
-    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=n_steps, machine=machine)
+    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape, is_narrow)
+    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
     if is_wide:
 
         def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
@@ -145,3 +147,43 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     for own, other in zip(found.mixture, expected.mixture, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
     assert int(Status.CONVERGED) in found.status
+
+
+def centred_runs(
+    z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: run.Settings
+) -> run.RunState:
+    """The same where components are as narrow as they can be, as slots make them."""
+
+    def one(z: Any, weights: Any, start: Mixture) -> run.RunState:
+        data, given = Data(features(z, diagonal=family.diagonal), weights), jax.tree.map(jnp.asarray, settings)
+
+        def step(state: run.RunState) -> run.RunState:
+            sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
+            return run.advance(state, *sums, jnp.sum(weights), family, given, centred=True)
+
+        begun = run.init(start, given, centred=True)
+        return jax.lax.while_loop(lambda state: ~run.is_finished(state), step, begun)
+
+    return jax.jit(jax.vmap(one))(z, weights, start)
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_narrow_components_are_those_of_centred_steps(family: str, *, is_wide: bool) -> None:
+    """A component is a millionth as wide as the data, and far from their middle."""
+    diagonal = FAMILIES[family].diagonal
+    z, weights, start = problem(2, 4, diagonal=diagonal)
+    z[:, :, :20] = 2.0 + 1e-6 * z[:, :, :20]
+    start.means[:, 0] = 2.0
+    settings = settings_of(2, 4, diagonal=diagonal, variance_floor=64 * np.finfo(float).eps, tol=1e-7, max_iter=200)
+    settings = settings._replace(ridge=1e-6 * settings.ridge)
+    expected = centred_runs(z, weights, start, FAMILIES[family], settings)
+    found = fused_runs(z, weights, start, (family,), 0, settings, is_wide=is_wide, is_narrow=True)
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_allclose(found.n_iter, expected.n_iter, atol=1)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-7)
+    variances = found.mixture.covariances if diagonal else np.diagonal(found.mixture.covariances, axis1=-2, axis2=-1)
+    assert np.min(variances) < 1e-10
+    # What raw moments cannot represent ends there.
+    lost = fused_runs(z, weights, start, (family,), 0, settings._replace(variance_floor=1e-9), is_wide=is_wide)
+    assert np.all(lost.status == Status.DEGENERATE)

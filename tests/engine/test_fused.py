@@ -40,7 +40,7 @@ def narrow(lanes: fused.Lanes) -> fused.Arrays:
     added, larger = functools.partial(functools.reduce, jnp.add), functools.partial(functools.reduce, jnp.maximum)
     shape = (lanes.runs, lanes.width)
     return fused.Arrays(
-        lambda a: jnp.broadcast_to(a[:, None], shape), lambda a: jnp.sum(a, axis=1), larger, added, added
+        lambda a: jnp.broadcast_to(a[:, None], shape), lambda a: jnp.sum(a, axis=1), larger, added, added, larger
     )
 
 
@@ -49,7 +49,9 @@ def wide(lanes: fused.Lanes) -> fused.Arrays:
         return lambda rows: jnp.broadcast_to(reduce(rows[0], axis=-1, keepdims=True), rows[0].shape)
 
     spread = lambda a: jnp.broadcast_to(a[None, :], (lanes.samples, lanes.width))  # noqa: E731
-    return fused.Arrays(spread, lambda a: jnp.sum(a, axis=0), over(jnp.max), over(jnp.sum), over(jnp.sum))
+    return fused.Arrays(
+        spread, lambda a: jnp.sum(a, axis=0), over(jnp.max), over(jnp.sum), over(jnp.sum), over(jnp.max)
+    )
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ HAS_COMPILER = KNOWS_KERNELS and find_spec("jax_cuda13_plugin") is not None
 ROOT = Path(__file__).parents[2]
 
 
-def life_of(shape: em.Shape, dtype: str) -> fused.Life:
+def life_of(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> fused.Life:
     def life(*rows_and_limits: Any) -> Any:
         *rest, arrays = rows_and_limits
-        return em.life(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape))
+        return em.life(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape, lanes.centred))
 
     return life
 
@@ -66,6 +66,7 @@ CASES = [
     (em.Shape(2, 1, ("full",), is_wide=False), fused.Lanes(64, 4), "float32"),
     (em.Shape(3, 2, ("full", "tied"), is_wide=False), fused.Lanes(16, 16), "float64"),
     (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True), "float32"),
+    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True, centred=True), "float64"),
 ]
 
 
@@ -74,7 +75,7 @@ CASES = [
 def test_interpreted_kernels_are_what_they_are_in_plain_jax(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> None:
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-    life, given = life_of(shape, dtype), inputs(shape, lanes, dtype, 5)
+    life, given = life_of(shape, lanes, dtype), inputs(shape, lanes, dtype, 5)
     expected, made = jax.jit(plain_kernel(life, lanes, None))(*given)
     found, found_made = jax.jit(fused._kernel(life, lanes, InterpretGPUParams()))(*given)
     np.testing.assert_array_equal(found_made, made)
@@ -104,7 +105,7 @@ def compile_all() -> None:
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     for shape, lanes, dtype in CASES:
         given = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in inputs(shape, lanes, dtype, 5)]
-        kernel = jax.jit(fused._kernel(life_of(shape, dtype), lanes, None))
+        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype), lanes, None))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             lowered = kernel.trace(*given).lower(lowering_platforms=("cuda",))
         lowered.compile()
