@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.environment import alone, error_of, write
+from benchmarks.environment import error_of, write
 
 # Work of a narrow shape and of a wide one, small enough for float64 NumPy. The tests look at more.
 CHECKED = {"steps-2d": 64, "steps-8d": 8}
@@ -33,8 +33,7 @@ def main() -> None:
         card["errors"] = {}
         for name, ceiling in ceilings(2**16 if options.small else 2**28, 128 if options.small else 8192).items():
             try:
-                with alone():
-                    card[name] = ceiling()
+                card[name] = ceiling()
             except Exception as error:
                 card["errors"][name] = error_of(error)
             write(options.out, card)

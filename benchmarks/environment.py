@@ -1,19 +1,15 @@
 """What figures depend on beside the code, and the files that both are written to."""
 
-import fcntl
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 RESULTS = Path(__file__).with_name("results")
-LOCK = "JAXGMM_BENCHMARK_LOCK"
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "scipy", "scikit-learn", "joblib")
 PACKAGES += ("gmmx", "gmm-gpu", "pomegranate", "torch")
 
@@ -28,7 +24,7 @@ def environment() -> dict:
             continue
     return {
         # Where the code was copied without its history, whoever copied it may say.
-        "commit": _git("rev-parse", "--short", "HEAD") or os.environ.get("JAXGMM_COMMIT"),
+        "commit": os.environ.get("JAXGMM_COMMIT") or _git("rev-parse", "--short", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "jaxgmm", "benchmarks/*.py")),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": _cpu_model(),
@@ -44,18 +40,6 @@ def write(path: Path, results: dict) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(results, indent=1) + "\n")
     part.replace(path)
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Waits for other processes that time something on the same device, where `LOCK` names a file to agree by."""
-    path = os.environ.get(LOCK)
-    if path is None:
-        yield
-        return
-    with Path(path).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def error_of(error: Exception) -> str:

@@ -3,10 +3,10 @@
     PYTHONPATH=. python -m benchmarks.gpu                 needs jax with CUDA and jaxtyping; no network
     PYTHONPATH=. python -m benchmarks.gpu --dry-run       the same path in small, on any machine
 
-Most of the time programs compile. So groups of scenarios have processes of their own, each with a share of the card's
-memory, that compile beside each other and time one after another. The most important scenarios come first in each. A
-process is watched: a scenario that takes too long is stopped, and the rest goes on. Whatever fails is in the file, with
-its error.
+Most of the time programs compile. So all stages run once beside each other, each with a share of the card's memory, to
+fill a cache of programs; then they are timed one after another, with the card to themselves and the same share, on
+which the sizes of programs depend. The most important scenarios come first. A process is watched: a scenario that takes
+too long is stopped, and the rest goes on. Whatever fails is in the file, with its error.
 """
 
 import argparse
@@ -22,20 +22,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
-from benchmarks.environment import LOCK, RESULTS, environment, error_of, write
+from benchmarks.environment import RESULTS, environment, error_of, write
 
 NEEDED = ("jax", "numpy", "jaxtyping")
 MIXED, FLOAT32 = "jaxgmm mixed", "jaxgmm float32"
 MIXED_ON_CARD, FLOAT32_ON_CARD = "jaxgmm on the card, mixed", "jaxgmm on the card, float32"
 
-# What JAX is told of a process's share of the card's memory.
-SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-
 # Minutes for all, seconds for the card and for one scenario, characters of what a process said before it failed.
 MINUTES, CARD, GUARD, TAIL = 6.0, 100.0, 90.0, 400
+
+# Processes beside each other, and the share of the card's memory that JAX is told each of them has.
+TOGETHER = 3
+SHARE = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.28"}
 
 
 class Stage(NamedTuple):
@@ -45,92 +45,64 @@ class Stage(NamedTuple):
     systems: tuple[str, ...]
 
 
-class Group(NamedTuple):
-    """Stages one after another, in a share of the card's memory."""
-
-    share: float
-    stages: tuple[Stage, ...]
-
-
-GROUPS = [
-    Group(0.33, (Stage(("million",), (MIXED,)), Stage(("scaling-1000000",), (FLOAT32, FLOAT32_ON_CARD)))),
-    Group(
-        0.17,
-        (
-            Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD)),
-            Stage(("cells", "gene-pairs", "markers"), (MIXED,)),
-        ),
-    ),
-    Group(0.08, (Stage(("converge-2d", "tiles", "cytometry", "converge-8d"), (MIXED,)),)),
-    Group(
-        0.2,
-        (
-            Stage(("steps-8d-many",), (FLOAT32, FLOAT32_ON_CARD)),
-            Stage(("one-large",), (MIXED, FLOAT32)),
-            Stage(("survey",), (MIXED,)),
-        ),
-    ),
+STAGES = [
+    Stage(("million", "cells"), (MIXED,)),
+    Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD)),
+    Stage(("converge-2d", "tiles", "cytometry"), (MIXED,)),
+    Stage(("steps-8d-many", "scaling-1000000"), (FLOAT32, FLOAT32_ON_CARD)),
+    Stage(("one-large",), (MIXED, FLOAT32)),
+    Stage(("gene-pairs", "markers", "survey", "converge-8d"), (MIXED,)),
 ]
-DRY = [Group(0.5, (Stage(("steps-1d",), (FLOAT32,)),)), Group(0.5, (Stage(("converge-2d",), (FLOAT32,)),))]
+DRY = [Stage(("steps-1d",), (FLOAT32,)), Stage(("converge-2d",), (FLOAT32,))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     parser.add_argument("--dry-run", action="store_true", help="go through all of it in small, GPU or not")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="begin no scenario after so long")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="stop after so long")
     options = parser.parse_args()
     small, began = options.dry_run, time.monotonic()
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if lacking:
         sys.exit(f"jaxgmm needs {' and '.join(lacking)}, which this Python does not have. Nothing was measured.")
-    about = {**environment(), "size": "dry run" if small else "full"}
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
-        settings = {
-            "JAX_COMPILATION_CACHE_DIR": folder,
+    stages, until = DRY if small else STAGES, began + 60 * options.minutes
+    results: dict = {"environment": {**environment(), "size": "dry run" if small else "full"}, "rows": []}
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(TOGETHER) as pool:
+        folder = Path(name)
+        settings = SHARE | {
+            "JAX_COMPILATION_CACHE_DIR": str(folder),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             # NumPy's threads would wait for each other more than they compute.
             "OPENBLAS_NUM_THREADS": "4",
             **os.environ,
-            LOCK: str(Path(folder) / "lock"),
         }
-        groups, results, writing = DRY if small else GROUPS, {"environment": about, "rows": []}, Lock()
-        found: dict[int, list[dict]] = {}
-        sizes = ["--quick", "--data-sets", "4"] if small else ["--full"]
-        plan = [*sizes, "--seconds", "0.1" if small else "4", "--sample-seconds", "1"]
-
-        def keep(number: int, rows: list[dict]) -> None:
-            with writing:
-                found[number] = rows
-                results["rows"] = [row for number in sorted(found) for row in found[number]]
-                write(options.out, results)
-
-        def measure(number: int, group: Group) -> None:
-            rows: list[dict] = []
-            for stage in group.stages:
-                part = Path(folder) / f"{number}-{stage.names[0]}.json"
-                arguments = [*plan, "--out", str(part), "--systems", *stage.systems]
-                known, variables = tuple(rows), settings | {SHARE: str(group.share)}
-                try:
-                    rows += supervise(
-                        *(list(stage.names), arguments, variables, began + 60 * options.minutes, part),
-                        lambda new, known=known: keep(number, [*known, *new]),
-                    )
-                except Exception as error:
-                    rows.append({"scenario": stage.names[0], "system": None, "error": error_of(error)})
-                keep(number, rows)
-
-        of_card = pool.submit(_card, Path(folder) / "card.json", settings | {SHARE: "0.07"}, small=small)
-        for done in [pool.submit(measure, *item) for item in enumerate(groups)]:
-            done.result()
-        card = of_card.result()
+        card = _card(folder / "card.json", settings, small=small)
+        if card.get("platform") not in ("gpu", "cuda", "rocm") and not small:
+            print(f"No GPU: JAX sees {card.get('device_kind') or card.get('error')}. Nothing was measured.")
+            return
         results["environment"]["gpu"] = card
-        results["rows"] = [_against_ceilings(row, card) if "error" not in row else row for row in results["rows"]]
-        write(options.out, results)
         for line in card.get("checks", []):
             print(f"check {line['scenario']:18}{line['system']:18}{line.get('max_difference', line.get('error'))}")
-        if card.get("platform") not in ("gpu", "cuda", "rocm") and not small:
-            print(f"No GPU: JAX sees {card.get('device_kind') or card.get('error')}.")
+        sizes = ["--quick", "--data-sets", "4"] if small else ["--full"]
+
+        def measured(stage: Stage, seconds: str, keep: Callable[[list[dict]], None]) -> list[dict]:
+            part = folder / f"{stage.names[0]}.json"
+            arguments = [*sizes, "--seconds", seconds, "--out", str(part), "--systems", *stage.systems]
+            try:
+                return supervise(list(stage.names), arguments, settings, until, part, keep)
+            except Exception as error:
+                return [{"scenario": stage.names[0], "system": None, "error": error_of(error)}]
+
+        def keep(known: list[dict], new: list[dict]) -> None:
+            results["rows"] = [*known, *(_against_ceilings(row, card) if "error" not in row else row for row in new)]
+            write(options.out, results)
+
+        # A call for each system, of which only the programs are kept.
+        list(pool.map(lambda stage: measured(stage, "0.001", lambda _: None), stages))
+        for stage in stages:
+            known = results["rows"]
+            keep(known, measured(stage, "0.1" if small else "4", lambda new, known=known: keep(known, new)))
     print(f"wrote {options.out.name}: {len(results['rows'])} rows in {time.monotonic() - began:.0f} s")
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.environment import CORES, LOCK, alone, error_of
+from benchmarks.environment import CORES, error_of
 from benchmarks.outcome import Outcome, System, mean_log_likelihoods
 from benchmarks.scenarios import Problem
 
@@ -106,10 +105,9 @@ def _timed(job: Callable[[], Outcome]) -> tuple[float, Outcome]:
 
 def _timed_warm(contender: Contender) -> tuple[float, Outcome]:
     """Times a call; where it is short, after one that brings caches and threads back from the system before."""
-    with alone():
-        if contender.first_seconds < WARMED or os.environ.get(LOCK):
-            contender.job()
-        return _timed(contender.job)
+    if contender.first_seconds < WARMED:
+        contender.job()
+    return _timed(contender.job)
 
 
 def _with_peak(job: Callable) -> tuple[int | None, object]:

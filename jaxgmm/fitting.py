@@ -378,9 +378,9 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
     def store(rows: np.ndarray, new: np.ndarray) -> None:
         rows[data_sets] = new[: len(data_sets)]
 
-    # A program may have had room for more components.
+    # A program may have had room for more components, and absent ones are all alike.
     n_components = result.mixture.weights.shape[1]
-    if fits.mixture.n_components != n_components:
+    if fits.mixture.n_components != n_components or np.any(fits.mixture.weights == 0):
         fits = fits._replace(mixture=with_room(fits.mixture, n_components))
         if fits.snapshots is not None:
             fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -23,6 +24,8 @@ CHECKED = [
         "engine",
         "program",
         "soundness",
+        "passes",
+        "findings",
         "runs",
         "search",
         "chunk",
@@ -36,7 +39,8 @@ CHECKED = [
         "job",
     )
 ]
-install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+if find_spec("beartype"):
+    install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from jaxgmm import passes  # noqa: E402 (under the hook)
 from jaxgmm.program import Slots  # noqa: E402 (under the hook)

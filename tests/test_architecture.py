@@ -96,5 +96,6 @@ def test_one_run_knows_nothing_of_the_engine() -> None:
         assert not [name for name, _ in imports_of(path) if name.startswith("jaxgmm.engine")]
 
 
-def test_slots_know_no_statistics() -> None:
-    assert imports_of(PACKAGE / "engine" / "slots.py") == []
+@pytest.mark.parametrize("module", ["slots", "fused"])
+def test_ways_of_a_pass_know_no_statistics(module: str) -> None:
+    assert imports_of(PACKAGE / "engine" / f"{module}.py") == [("jaxgmm.engine.some", False)]

@@ -14,10 +14,12 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
+from jaxgmm.kernels import compiler_options
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
 N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16
+at_once = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
 
 
 def narrow() -> fused.Lanes:
@@ -113,10 +115,10 @@ def fused_runs(
 
             return jnp.stack(one(list(fixed), list(moving), read)[0])
 
-        rows = jax.jit(jax.vmap(of_run, (1, 1, 0), 1))(fixed, moving, blocks)
+        rows = at_once(jax.vmap(of_run, (1, 1, 0), 1))(fixed, moving, blocks)
     else:
         read = lambda i: list(jnp.moveaxis(jnp.asarray(blocks)[:, :, i], 1, 0))  # noqa: E731
-        rows = jnp.stack(jax.jit(lambda fixed, moving: one(list(fixed), list(moving), read)[0])(fixed, moving))
+        rows = jnp.stack(at_once(lambda fixed, moving: one(list(fixed), list(moving), read)[0])(fixed, moving))
     of_run = rows[-3:, :, 0] if is_wide else rows[-3:]
     mixture = fused.mixtures_of(rows, shape)
     return run.RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
@@ -129,7 +131,7 @@ def plain_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, 
         data = Data(features(z, diagonal=family.diagonal), weights)
         return run.run(data, start, family, jax.tree.map(jnp.asarray, settings))
 
-    return jax.jit(jax.vmap(one))(z, weights, start)
+    return at_once(jax.vmap(one))(z, weights, start)
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
@@ -164,7 +166,7 @@ def centred_runs(
         begun = run.init(start, given, centred=True)
         return jax.lax.while_loop(lambda state: ~run.is_finished(state), step, begun)
 
-    return jax.jit(jax.vmap(one))(z, weights, start)
+    return at_once(jax.vmap(one))(z, weights, start)
 
 
 @pytest.mark.parametrize("is_wide", [False, True])

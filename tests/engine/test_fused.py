@@ -13,6 +13,7 @@ import jaxgmm
 from jaxgmm import Status, fitting, passes
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
+from jaxgmm.kernels import compiler_options
 
 
 def plain_kernel(life: fused.Life, lanes: fused.Lanes, _interpret: Any) -> Callable[..., Any]:
@@ -63,7 +64,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append(options["dtype"])
         return in_kernels(*args, **options)
 
-    in_kernels = jax.jit(passes.in_kernels, static_argnames=("layout", "way", "dtype"))
+    static = ("layout", "way", "dtype")
+    in_kernels = jax.jit(passes.in_kernels, static_argnames=static, compiler_options=compiler_options("at once"))
     monkeypatch.setattr(fused, "_kernel", plain_kernel)
     monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=True))
     monkeypatch.setitem(passes._PASSES, fused.Lanes, dict.fromkeys(("well", "quickly", "at once"), counted))
