@@ -190,8 +190,10 @@ def _concluded(
 ) -> Judgement:
     """Findings and scores."""
     wanted, n_features = jnp.asarray(made.wanted), made.states.mixture.n_features
-    counts = [jnp.sum(flag, axis=1, dtype=jnp.int32) for flag in flags]
-    findings = jax.tree.map(lambda new, old: jnp.where(wanted, new, old), Findings(*counts, bounded), made.before)
+    spurious, ridge_dominated = (jnp.sum(flag, axis=1, dtype=jnp.int32) for flag in flags)
+    findings = jax.tree.map(
+        lambda new, old: jnp.where(wanted, new, old), Findings(spurious, ridge_dominated, bounded), made.before
+    )
     models, fit = jax.tree.map(jnp.asarray, models), jnp.arange(len(wanted)) // layout.n_init
     families = [FAMILIES[name].n_parameters for name in layout.families]
     # Weight, mean, and what of the covariance is its own.

@@ -18,7 +18,7 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data, Tiles, as_data
 from jaxgmm.em.statistics import SufficientStatistics, features
-from jaxgmm.engine.fused import ROUND, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
 from jaxgmm.kernels import Effort, compiled
@@ -253,9 +253,9 @@ def in_kernels(
     present = jnp.pad(present, ((0, 0), (0, missing)))
     settings = em.Settings(ridge, tol, left, floor, present)
 
-    def life(*rows_and_limits: Any) -> Any:
-        *rest, arrays = rows_and_limits
-        return fused.life(*rest, fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred))
+    def life(fixed: Any, moving: Any, read: Any, n_blocks: Any, n_steps: Any, arrays: Arrays) -> Any:
+        machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred)
+        return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
 
     def of_runs(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]

@@ -81,7 +81,7 @@ def begun(starts: Mixture, program: Program) -> Runs:
         else None,
     )
     judgement = none_yet(n_runs)
-    known = Known(states.status, judgement.findings.spurious, judgement.mean_scores)
+    known = Known(*map(np.asarray, (states.status, judgement.findings.spurious, judgement.mean_scores)))
     return Runs(states, judgement, known, np.zeros(n_runs, bool), 0, 0)
 
 
@@ -142,7 +142,7 @@ class Work(NamedTuple):
         )
         judgement = judged(made, sets, models, program.layout, program.effort)
         # All at once: on a GPU each look costs as much as a dozen kernels.
-        known = Known(states.status, judgement.findings.spurious, judgement.mean_scores)
-        known, executed, useful = jax.device_get((known, executed, useful))
+        wanted_here = (states.status, judgement.findings.spurious, judgement.mean_scores)
+        known, executed, useful = jax.device_get((wanted_here, executed, useful))
         executed, useful = found.executed + int(executed), found.useful + int(useful)
-        return Runs(states, judgement, known, found.finished, executed, useful)
+        return Runs(states, judgement, Known(*known), found.finished, executed, useful)

@@ -236,7 +236,10 @@ def fixed_rows(settings: Settings, family: Int[Array, " q"], total_weight: Float
     ridge = [settings.ridge[:, i] if shape.diagonal else settings.ridge[:, i, j] for i, j in shape.entries]
     rest = [family, total_weight, settings.tol, settings.max_iter, settings.variance_floor]
     of_run = [*ridge, *(jnp.broadcast_to(row, family.shape).astype(dtype) for row in rest)]
-    return _rows([settings.present.astype(dtype)], of_run, shape)
+    present = settings.present
+    if present is None:
+        present = jnp.ones((len(family), shape.n_components), bool)
+    return _rows([present.astype(dtype)], of_run, shape)
 
 
 def mixtures_of(rows: Float[Array, "m q *k"], shape: Shape) -> Mixture:
