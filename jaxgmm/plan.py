@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxgmm.elimination import MOST_ENTRIES, UNROLLED_SIZE
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.fused import KNOWN_FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS, TURN
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import (
@@ -312,7 +313,7 @@ def _ways(
 def _lanes(n_samples: int, n_runs: int, n_features: int, layout: Layout, dtype: str) -> Lanes | None:
     """How runs of a shape are laid out in kernels; None where these are not for it."""
     n_components, n_rows, size = layout.n_components, _n_rows(n_features, layout), np.dtype(dtype).itemsize
-    if n_samples > KERNEL_SAMPLES:
+    if n_samples > KERNEL_SAMPLES or not KNOWN_FAMILIES.keys() >= set(layout.families):
         return None
     words = n_rows * size // 4
     if words * n_components <= NARROW_NUMBERS:

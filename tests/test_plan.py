@@ -1,5 +1,7 @@
 """What is decided by shape."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from jaxgmm import plan
 from jaxgmm.elimination import MOST_ENTRIES
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
+from jaxgmm.engine.fused import WARP, Lanes
 from jaxgmm.fitting import what_to_run
+from jaxgmm.program import Slots
 
 
 class Cpu:
@@ -176,3 +180,52 @@ def test_very_little_work_is_not_divided() -> None:
     assert planned((16, 300, 2)).size == 8
     # Matrix products are not one kernel, and gain.
     assert planned((16, 300, 8)).size == 8
+
+
+def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: Any) -> plan.Program:
+    machine = Machine([Gpu()] * 2, working_set=2**28, chunk_budget=2**32, has_kernels=True)
+    precision, n_history = changes.pop("precision", "mixed"), changes.pop("n_history", 0)
+    program, options = what_to_run("k-means++", 10, None, precision, n_history, 1e-5, 1000, 0)
+    data = batch(np.broadcast_to(np.float32(0), shape))
+    return plan.chunks(data, [(n_components, family, 1e-6)], program, options, machine)[0].jobs[0].program
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_components", "family", "in_kernels"),
+    [
+        ((10_000, 300, 2), 3, "full", "narrow, narrow, narrow"),
+        ((10_000, 100, 1), 2, "tied", "narrow, narrow, narrow"),
+        ((4_000, 256, 3), 4, "full", "narrow, wide, wide"),
+        ((64, 2_000, 8), 8, "full", "wide, slots, slots"),
+        ((64, 2_000, 14), 8, "diag", "wide, wide, wide"),
+        ((64, 2_000, 10), 8, "full", "slots, slots, slots"),
+        ((64, 300, 2), 33, "full", "slots, slots, slots"),
+        ((8, 50_000, 2), 3, "full", "slots, slots, slots"),
+    ],
+)
+def test_small_runs_have_kernels_where_a_card_has(
+    shape: tuple[int, ...], n_components: int, family: str, in_kernels: str
+) -> None:
+    program = on_a_card(shape, n_components, family)
+    ways = program.search, program.finish, program.centred
+    assert in_kernels == ", ".join("slots" if isinstance(w, Slots) else "wide" if w.is_wide else "narrow" for w in ways)
+    assert program.search_dtype == "float32"
+    assert program.centred.centred
+    for way in ways:
+        if isinstance(way, Lanes):
+            assert way.group % way.runs == 0
+            assert way.group >= way.runs
+
+
+def test_what_kernels_do_not_know_is_left_to_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(on_a_card((1000, 300, 2)).search, Lanes)
+    assert isinstance(on_a_card((1000, 300, 2), precision="float64", n_history=10).search, Slots)
+    monkeypatch.setattr(plan, "KNOWN_FAMILIES", {})
+    assert isinstance(on_a_card((1000, 300, 2)).search, Slots)
+
+
+def test_few_runs_have_more_lanes() -> None:
+    many, few = on_a_card((100_000, 300, 2)), on_a_card((10, 300, 2))
+    assert many.search.width < few.search.width == WARP
+    # One run of each fit is finished.
+    assert many.finish.group <= many.search.group

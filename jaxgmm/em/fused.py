@@ -413,7 +413,7 @@ def _covariances(
     weights: list[OfRuns], spread: list[list[OfRuns]], asked: Asked, lanes: Lanes, shape: Shape
 ) -> list[list[OfRuns]]:
     """What a family makes of second central moments, with the ridge; see `jaxgmm.em.covariance`."""
-    found = [_FAMILIES[name](weights, spread, lanes) for name in shape.families]
+    found = [KNOWN_FAMILIES[name](weights, spread, lanes) for name in shape.families]
     chosen = found[0]
     for number, other in enumerate(found[1:], start=1):
         is_other = asked.family == number
@@ -442,7 +442,8 @@ def _round(_weights: list[OfRuns], spread: list[list[OfRuns]], _lanes: Lanes) ->
     return [[_sum(own) * (1 / len(own))] * len(own) for own in spread]
 
 
-_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _round}
+# Other families have no kernels.
+KNOWN_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _round}
 
 
 def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
