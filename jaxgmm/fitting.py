@@ -11,7 +11,7 @@ import numpy as np
 from jaxgmm.arguments import checked_history, checked_key, checked_start, checked_weights
 from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.engine.batch import Batch, batch, padded
+from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, with_room
@@ -343,7 +343,8 @@ def fit_job(
     else:
         chunk_start = last_start if start is None else rows_of(start)
     chunk_weights = None if weights_of is None else weights_of(rows, job.n_samples)
-    return fit_chunk(rows_of(data.samples), lengths, chunk_weights, chunk_start, job.options, job.program)
+    x = placed(data.samples, data, chunk.data_sets, job.n_samples, chunk.size)
+    return fit_chunk(x, lengths, chunk_weights, chunk_start, job.options, job.program)
 
 
 def empty_result(data: Batch, models: Sequence[Combination], program: Program) -> FitResult:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
-from jaxgmm.engine.transfer import PIECE, is_for_cpu, sent
+from jaxgmm.engine.transfer import is_for_cpu, sent
 
 _LAYOUTS = "(N, D), (B, N, D) or a sequence of (N_i, D)"
 _SMALLEST_PADDED = 32
@@ -163,10 +163,8 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size
         return np.zeros((size, n_samples, *rows.shape[1:]), rows.dtype)
     blocks = _blocks(rows, first, lengths)
     if blocks is not None:
-        if blocks.shape[:2] == (size, n_samples) and blocks.nbytes <= PIECE:
+        if blocks.shape[:2] == (size, n_samples):
             return blocks
-        if not is_for_cpu():
-            return sent(blocks, (size, n_samples))
         table = np.zeros((size, n_samples, *rows.shape[1:]), rows.dtype)
         table[: len(blocks), : lengths[0]] = blocks
         return table
@@ -174,6 +172,15 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size
     if isinstance(rows, jax.Array):
         return _gathered(rows, first, n_samples)
     return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
+
+
+def placed(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int) -> Rows:
+    """The same on the default device, where it can get there as it is in the table: less is copied then."""
+    if isinstance(rows, np.ndarray) and len(rows) and not is_for_cpu():
+        blocks = _blocks(rows, batch.first[data_sets], batch.lengths[data_sets])
+        if blocks is not None:
+            return sent(blocks, (size, n_samples))
+    return padded(rows, batch, data_sets, n_samples, size)
 
 
 def put(rows: np.ndarray, first: np.ndarray, lengths: np.ndarray, padded: np.ndarray) -> None:

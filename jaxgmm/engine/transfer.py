@@ -20,8 +20,11 @@ _Tree = TypeVar("_Tree")
 
 def is_for_cpu() -> bool:
     """Whether what is computed next is computed by a CPU."""
-    device = jax.config.jax_default_device or jax.local_devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
-    return device.platform == "cpu"
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if device is None:
+        device = jax.local_devices()[0]
+    # Users may name a platform instead.
+    return (device if isinstance(device, str) else device.platform) == "cpu"
 
 
 def sent(rows: np.ndarray, shape: tuple[int, int]) -> jax.Array:
