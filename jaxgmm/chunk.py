@@ -372,13 +372,16 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         return lax.map(lambda sets: from_key(sets, m, r), form(models.form[m]), batch_size=group)
 
     n_models = len(models.form)
-    # Made together, starts wait for those that take the longest, so those of one kind are neighbours.
-    order = np.argsort(np.arange(n_models * layout.n_init) % layout.n_init % TURN, kind="stable")
+    order = np.arange(n_models * layout.n_init)
+    if layout.together > 1:
+        # They wait for those that take the longest, so those of one kind are neighbours.
+        order = np.argsort(order % layout.n_init % TURN, kind="stable")
     m, r = np.divmod(order, layout.n_init)
     made = lax.map(
         of_all, (jnp.asarray(m), jnp.asarray(r)), batch_size=layout.together if layout.together > 1 else None
     )
-    made = jax.tree.map(lambda leaf: leaf[np.argsort(order)], made)
+    if layout.together > 1:
+        made = jax.tree.map(lambda leaf: leaf[np.argsort(order)], made)
     shape = (n_models, layout.n_init)
     starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), made)
     return starts if start is None else _with_last(starts, start, form(models.form).units)

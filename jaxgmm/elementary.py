@@ -36,6 +36,8 @@ _UNIT_IN_LAST_BIT = np.float32(1.5 * 2**_FRACTION_BITS)
 _EXP2_FLOAT64 = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
 _FRACTION_BITS_FLOAT64 = 52
 _UNIT_IN_LAST_BIT_FLOAT64 = 1.5 * 2.0**_FRACTION_BITS_FLOAT64
+_BITS_OF_UNIT_FLOAT64 = int(np.float64(_UNIT_IN_LAST_BIT_FLOAT64).view(np.int64))
+_BITS_OF_SQRT_HALF_FLOAT64 = int(np.float64(np.sqrt(0.5)).view(np.int64))
 _LEAST_FLOAT64 = -1000.0
 
 _BITS_OF_SQRT_HALF = int(np.float32(np.sqrt(0.5)).view(np.int32))
@@ -64,24 +66,31 @@ def exp2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     rest = within - whole
     *lower, highest = _EXP2_FLOAT64
     power = functools.reduce(lambda value, c: value * rest + c, reversed(lower), highest + 0 * rest)
-    exponent = lax.bitcast_convert_type(whole + _UNIT_IN_LAST_BIT_FLOAT64, jnp.int64) << _FRACTION_BITS_FLOAT64
-    exact = lax.bitcast_convert_type(lax.bitcast_convert_type(power, jnp.int64) + exponent, jnp.float64)
+    exponent = _bits64(whole + _UNIT_IN_LAST_BIT_FLOAT64) << _FRACTION_BITS_FLOAT64
+    exact = _from_bits64(_bits64(power) + exponent)
     return jnp.where(x < _LEAST_FLOAT64, 0.0, jnp.where(jnp.isnan(x), x, exact))
 
 
 def log2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """log2(x) for x from 1e-37 to 1e37, to 1e-15 of it or of 1."""
-    near = jnp.log2(x.astype(jnp.float32)).astype(jnp.float64)
-    f = x * exp2_in_float64(-near) - 1.0
-    return near + f * (1.0 - f * (0.5 - f * (1 / 3 - f * 0.25))) * math.log2(math.e)
+    """log2(x) for normal x, to 1e-15 of it or of 1; NaN for what is not positive."""
+    exponent = (_bits64(x) - _BITS_OF_SQRT_HALF_FLOAT64) >> _FRACTION_BITS_FLOAT64
+    fraction = _from_bits64(_bits64(x) - (exponent << _FRACTION_BITS_FLOAT64))
+    near = jnp.log2(fraction.astype(jnp.float32)).astype(jnp.float64)
+    f = fraction * exp2_in_float64(-near) - 1.0
+    # Less its unit, this number is the exponent.
+    whole = _from_bits64(exponent + _BITS_OF_UNIT_FLOAT64) - _UNIT_IN_LAST_BIT_FLOAT64
+    exact = whole + (near + f * (1.0 - f * (0.5 - f * (1 / 3 - f * 0.25))) * math.log2(math.e))
+    return jnp.where(x > 0, exact, jnp.nan)
 
 
 def rsqrt_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """1 / √x for x from 1e-37 to 1e37, to 4e-16; NaN for negative numbers."""
-    root = lax.rsqrt(x.astype(jnp.float32)).astype(jnp.float64)
+    """1 / √x for normal x, to 4e-16; NaN for what is not positive."""
+    half = (_bits64(x) - _BITS_OF_SQRT_HALF_FLOAT64) >> (_FRACTION_BITS_FLOAT64 + 1)
+    fraction = _from_bits64(_bits64(x) - (half << (_FRACTION_BITS_FLOAT64 + 1)))
+    root = lax.rsqrt(fraction.astype(jnp.float32)).astype(jnp.float64)
     for _ in range(3):
-        root = root * (1.5 - 0.5 * x * root * root)
-    return root
+        root = root * (1.5 - 0.5 * fraction * root * root)
+    return jnp.where(x > 0, _from_bits64(_bits64(root) - (half << _FRACTION_BITS_FLOAT64)), jnp.nan)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
@@ -95,3 +104,11 @@ def _bits(x: Array) -> Array:
 
 def _from_bits(bits: Array) -> Array:
     return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _bits64(x: Array) -> Array:
+    return lax.bitcast_convert_type(x, jnp.int64)
+
+
+def _from_bits64(bits: Array) -> Array:
+    return lax.bitcast_convert_type(bits, jnp.float64)

@@ -324,7 +324,7 @@ def fit_job(
     active: np.ndarray | None = None,
     last_start: Mixture | None = None,
 ) -> ChunkFits:
-    """Runs compiled programs on a chunk, filled up by repeating a data set; all of its rows come back.
+    """Runs compiled programs on a chunk, filled up by empty data sets; all of its rows come back.
 
     Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit; see `fit_chunk`.
     """

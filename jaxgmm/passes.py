@@ -304,8 +304,10 @@ def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
 
 def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:
     """States after a pass, and how many iterations were useful."""
-    # Every run also makes an E-step after its last M-step.
-    useful = jnp.sum(jnp.where(wanted, ended.n_iter - before.n_iter + 1, 0), dtype=jnp.int64)
+    # Every run also makes an E-step after its last M-step, unless its start was not sound.
+    n_iter = ended.n_iter - before.n_iter
+    made = wanted & ((n_iter > 0) | ~jnp.isnan(ended.log_likelihood))
+    useful = jnp.sum(jnp.where(made, n_iter + 1, 0), dtype=jnp.int64)
     # Rows that were not run must not lose digits on their way through a narrower type.
     return where_leading(wanted, _cast(ended, "float64"), before), useful
 

@@ -26,7 +26,7 @@ from jaxgmm.engine.devices import (
     power_of_two_above,
     power_of_two_below,
 )
-from jaxgmm.engine.fused import WARP, Lanes
+from jaxgmm.engine.fused import FILLING, WARP, Lanes
 from jaxgmm.kernels import are_known
 from jaxgmm.program import Combination, Layout, Options, Program, Slots, Way, models_of
 
@@ -77,18 +77,16 @@ FEW_FEATURES = 10
 FEW_COMPONENTS = 8
 FEW_SAMPLES = 1024
 
-# Kernels of a GPU are for so many samples at most, of so many numbers of all components of a run in float32, twice as
-# many as in float64, where a run shares a warp, and of so many of one component where it has a block. More would not
-# fit the registers of a lane.
+# Kernels of a GPU are for so many samples at most: more are enough for matrix products. Numbers of 32 bits that the
+# registers of a lane have room for: parameters of all components of a run where that shares a warp, and of one
+# component where it has a block, with so many components at most.
 KERNEL_SAMPLES = 2**14
 NARROW_NUMBERS = 48
 WIDE_NUMBERS = 60
 WIDE_COMPONENTS = 32
 
-# Samples that a lane of such a kernel should have at least, threads that fill a GPU, and bytes that the samples of one
-# launch may take.
+# Samples that a lane of such a kernel should have at least, and bytes that the samples of one launch may take.
 SAMPLES_OF_A_LANE = 24
-THREADS_OF_A_GPU = 2**17
 LAUNCH_BYTES = 2**27
 
 
@@ -129,7 +127,7 @@ class Chunk(NamedTuple):
 
     def halves(self) -> "list[Chunk]":
         """The same work in two chunks of half the size; none where it cannot be cut."""
-        size = self.size // 2
+        size = -(-self.size // 2) if self.size > 1 else 0
         parts = [self.data_sets[:size], self.data_sets[size:]] if size else []
         return [self._replace(data_sets=part, size=size) for part in parts if len(part)]
 
@@ -161,12 +159,12 @@ def chunks(
     lengths = padded_lengths(data, tolerated)
     work = seconds * n_components * float(np.sum(lengths))
     wanted = wanted._replace(
-        search_dtype="float64"
-        if work < (SHORT_SEARCH_OF_KERNELS if machine.has_kernels else SHORT_SEARCH)
-        else "float32",
+        search_dtype="float64" if work < SHORT_SEARCH else "float32",
         effort="well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly",
     )
     jobs = _jobs(data, models, wanted, options, seconds * len(data.samples), by_components)
+    if machine.has_kernels and work >= SHORT_SEARCH_OF_KERNELS:
+        jobs = [_searched_by_kernels(job, int(np.max(lengths)), data.samples.shape[1]) for job in jobs]
     uneven, indivisible = options.tol > 0 and work >= UNEVEN, work * machine.n_cores < INDIVISIBLE
     planned = []
     for length in np.unique(lengths):
@@ -295,8 +293,7 @@ def _ways(
 ) -> tuple[Way, Way, Way]:
     """The ways of the search, of float64 in mixed precision and of centred runs: kernels where suited, else slots."""
     layout, n_fits = program.layout, n_together * len(options.models.form)
-    is_recorded = program.n_history or program.n_snapshots or layout.ends_with_m_step
-    if not machine.has_kernels or layout.tile or is_recorded:
+    if not machine.has_kernels or layout.tile or _is_recorded(program):
         return slots
     is_mixed, n_runs = program.precision == "mixed", n_fits * layout.n_init
     search_dtype = program.search_dtype if is_mixed else program.precision
@@ -310,6 +307,21 @@ def _ways(
     return search, finish, centred._replace(centred=True)
 
 
+def _searched_by_kernels(
+    job: tuple[np.ndarray, Program, Options], n_samples: int, n_features: int
+) -> tuple[np.ndarray, Program, Options]:
+    """The same, with a search in float32 where runs have kernels for it."""
+    models, program, options = job
+    if _is_recorded(program) or not _lanes(n_samples, 1, n_features, program.layout, "float32"):
+        return job
+    return models, program._replace(search_dtype="float32"), options
+
+
+def _is_recorded(program: Program) -> bool:
+    """Whether more is kept of runs than kernels hold."""
+    return bool(program.n_history or program.n_snapshots or program.layout.ends_with_m_step)
+
+
 def _lanes(n_samples: int, n_runs: int, n_features: int, layout: Layout, dtype: str) -> Lanes | None:
     """How runs of a shape are laid out in kernels; None where these are not for it."""
     n_components, n_rows, size = layout.n_components, _n_rows(n_features, layout), np.dtype(dtype).itemsize
@@ -318,7 +330,7 @@ def _lanes(n_samples: int, n_runs: int, n_features: int, layout: Layout, dtype: 
     words = n_rows * size // 4
     if words * n_components <= NARROW_NUMBERS:
         width = power_of_two_below(max(2, n_samples // SAMPLES_OF_A_LANE))
-        while width < WARP and n_runs * width < THREADS_OF_A_GPU and 2 * width <= n_samples:
+        while width < WARP and n_runs * width < FILLING and 2 * width <= n_samples:
             width *= 2
         lanes = Lanes(group=1, width=min(width, WARP))
     elif words <= WIDE_NUMBERS and n_components <= WIDE_COMPONENTS:

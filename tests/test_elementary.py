@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgmm.elementary import exp_nonpositive, log_from_one
+from jaxgmm.elementary import (
+    exp2_in_float64,
+    exp_nonpositive,
+    log2_in_float64,
+    log_from_one,
+    rsqrt_in_float64,
+)
 
 
 def test_exponential_is_that_of_float64() -> None:
@@ -34,3 +40,17 @@ def test_no_number_stays_none() -> None:
         assert np.isnan(function(jnp.float32(np.nan)))
     assert exp_nonpositive(jnp.float32(-np.inf)) == 0
     assert np.isnan(log_from_one(jnp.float32(0.5)))
+
+
+def test_functions_in_float64_are_those_of_numpy() -> None:
+    with jax.enable_x64(True):
+        x = np.concatenate([np.linspace(0.4, 30, 100_001), np.geomspace(1e-307, 1e307, 50_001)])
+        logarithm = np.asarray(jax.jit(log2_in_float64)(x))
+        assert np.max(np.abs(logarithm - np.log2(x)) / np.maximum(1, np.abs(np.log2(x)))) < 1e-15
+        assert np.max(np.abs(np.asarray(jax.jit(rsqrt_in_float64)(x)) * np.sqrt(x) - 1)) < 1e-15
+        exponent = np.concatenate([np.linspace(-1000, 1000, 100_001), -np.geomspace(1e-20, 1, 1001)])
+        assert np.max(np.abs(np.asarray(jax.jit(exp2_in_float64)(exponent)) / np.exp2(exponent) - 1)) < 1e-15
+        assert exp2_in_float64(jnp.float64(-1e30)) == 0
+        for function in (log2_in_float64, rsqrt_in_float64):
+            assert np.all(np.isnan(function(jnp.asarray([-1.0, 0.0, np.nan]))))
+        assert np.isnan(exp2_in_float64(jnp.float64(np.nan)))

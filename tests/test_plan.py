@@ -209,7 +209,8 @@ def test_small_runs_have_kernels_where_a_card_has(
     program = on_a_card(shape, n_components, family)
     ways = program.search, program.finish, program.centred
     assert in_kernels == ", ".join("slots" if isinstance(w, Slots) else "wide" if w.is_wide else "narrow" for w in ways)
-    assert program.search_dtype == "float32"
+    # So little work is else not worth a program more.
+    assert (program.search_dtype == "float32") == isinstance(program.search, Lanes)
     assert program.centred.centred
     for way in ways:
         if isinstance(way, Lanes):
@@ -229,3 +230,15 @@ def test_few_runs_have_more_lanes() -> None:
     assert many.search.width < few.search.width == WARP
     # One run of each fit is finished.
     assert many.finish.group <= many.search.group
+
+
+@pytest.mark.parametrize("size", [*range(1, 18), 9 * 2**13])
+def test_a_chunk_of_any_size_is_halved(size: int) -> None:
+    waiting, found = [plan.Chunk(np.arange(size), size, ())], []
+    while waiting:
+        chunk = waiting.pop()
+        assert len(chunk.filled_up) == chunk.size
+        parts = chunk.halves() if chunk.size > max(1, size // 16) else []
+        waiting += parts
+        found += [] if parts else chunk.data_sets.tolist()
+    assert sorted(found) == list(range(size))

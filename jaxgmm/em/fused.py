@@ -47,7 +47,7 @@ _LN_2 = math.log(2.0)
 _LOG2_2PI = math.log2(2 * math.pi)
 
 # Roots of pivots that are multiplied before their logarithm is taken.
-_FACTORS = 4
+_FACTORS = 2
 
 _SCALE = math.sqrt(0.5 * math.log2(math.e))
 
@@ -190,7 +190,7 @@ class Machine(NamedTuple):
         lanes: how numbers are laid out.
         elementary: functions of the device.
         shape: of the problem.
-        is_narrow: whether components may be as narrow as `jaxgmm.em.centred` allows, rather than only as narrow as
+        centred: whether components may be as narrow as `jaxgmm.em.centred` has them, rather than only as narrow as
             `jaxgmm.em.expectation.natural_parameters` can represent. By default a run ends in the same way here as
             there.
     """
@@ -198,7 +198,7 @@ class Machine(NamedTuple):
     lanes: Lanes
     elementary: Elementary
     shape: Shape
-    is_narrow: bool = False
+    centred: bool = False
 
 
 def life(
@@ -382,7 +382,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
 
 def _m_step(components: list[Component], sums: list[Component], asked: Asked, machine: Machine) -> list[Component]:
     """See `jaxgmm.em.maximization.m_step`."""
-    lanes, elementary, shape, is_narrow = machine
+    lanes, elementary, shape, _ = machine
     counts = [own.weight for own in sums]
     inverse_total = elementary.reciprocal(lanes.sum_of_runs(counts))
     weights = [count * inverse_total for count in counts]
@@ -393,11 +393,11 @@ def _m_step(components: list[Component], sums: list[Component], asked: Asked, ma
         for own, inverse, step in zip(sums, inverses, moved, strict=True)
     ]
     covariances = _covariances(weights, spread, asked, lanes, shape)
-    if is_narrow:
-        lost = _rounding(moved, lanes)
-        covariances = [
-            [c + lost if i == j else c for (i, j), c in zip(shape.entries, own, strict=True)] for own in covariances
-        ]
+    # A mean that moves far takes the digits of a variance about the old one.
+    lost = _rounding(moved, lanes)
+    covariances = [
+        [c + lost if i == j else c for (i, j), c in zip(shape.entries, own, strict=True)] for own in covariances
+    ]
     proposal = []
     for component, weight, step, covariance, present in zip(
         components, weights, moved, covariances, asked.present, strict=True
@@ -448,7 +448,7 @@ KNOWN_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _rou
 
 def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
     """What the E-step reads, and how many components have lost their support or their variance."""
-    lanes, elementary, shape, is_narrow = machine
+    lanes, elementary, shape, centred = machine
     ridges = [r for (i, j), r in zip(shape.entries, asked.ridge, strict=True) if i == j]
     naturals, unsound = [], []
     for (weight, mean, covariance), present in zip(components, asked.present, strict=True):
@@ -457,7 +457,7 @@ def _checked(components: list[Component], asked: Asked, machine: Machine) -> tup
         # Written so that NaN is not sound.
         is_sound = weight > float(jnp.finfo(weight.dtype).eps)
         for pivot, variance, m, ridge in zip(pivots, variances, mean, ridges, strict=True):
-            if is_narrow:
+            if centred:
                 rounding = jnp.where(ridge > 0, 0.0, (MEAN_ROUNDINGS * float(jnp.finfo(m.dtype).eps)) * m)
                 is_sound &= (pivot > asked.variance_floor * variance) & (pivot > rounding * rounding)
             else:

@@ -65,6 +65,9 @@ _TOLERATED_IMBALANCE, _TOLERATED_IMBALANCE_OF_GPUS = 1.15, 1.5
 _MOST_HALVINGS = 4
 _CHUNKS_IF_UNEVEN = 4
 
+# Filling up so few data sets takes a GPU no time to speak of.
+_FEW_OF_A_GPU = 4096
+
 # Slots whose runs are read one after another. Empty ones cost next to nothing, and what is done for all together costs
 # less for each, the more there are.
 SLOTS_IN_TURN = 128
@@ -91,7 +94,7 @@ def machine() -> Machine:
         devices * 2,
         working_set=256 * 2**20,
         chunk_budget=min(8 * 2**30, memory // 8),
-        has_kernels=_has_kernels(devices[0]),
+        has_kernels=all(map(_has_kernels, devices)),
     )
 
 
@@ -101,7 +104,8 @@ def _has_kernels(device: Device) -> bool:
     reason = fused.why_not(device)
     if reason is not None:
         warnings.warn(
-            f"Small mixtures take up to a hundred times as long on this device as they could: {reason}.",
+            "Small mixtures are fitted by XLA on this device, and not by kernels of their own, which are several times "
+            f"as fast: {reason}.",
             stacklevel=2,
         )
     return reason is None
@@ -128,8 +132,8 @@ def n_starting(start_bytes: int, machine: Machine) -> int:
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
     """How many data sets make a chunk: a round number within the budget, small enough to keep all workers busy.
 
-    On a CPU that is a power of two, whose programs serve other numbers of data sets too; on a GPU, where what fills up
-    costs as much as data sets, up to a seventh less.
+    That is a power of two, whose programs serve other numbers of data sets too; for many on a GPU, where what fills up
+    costs as much as data sets, a number that leaves no more than an eighth to be filled up.
 
     Fewer than `least` leave slots empty. `enough`, if not 0, says that data sets take unequal time, and how many make
     the end of a chunk cheap, which are a few slow runs among empty slots: several chunks for each worker then even it
@@ -165,9 +169,9 @@ def power_of_two_above(n: int) -> int:
 
 
 def _round_above(n: int) -> int:
-    """The smallest number not below n of the form 2^i (8 + j), j < 8; any up to 16."""
-    step = max(1, power_of_two_below(n) // 8)
-    return -(-n // step) * step
+    """A power of two up to `_FEW_OF_A_GPU`; beyond, the smallest number not below n of the form 2^i (8 + j), j < 8."""
+    step = power_of_two_below(n) // 8
+    return power_of_two_above(n) if n <= _FEW_OF_A_GPU else -(-n // step) * step
 
 
 def map_chunks(

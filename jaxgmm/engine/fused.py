@@ -14,6 +14,7 @@ version. `why_not` says where it can be used; elsewhere `jaxgmm.engine.slots` do
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -31,7 +32,10 @@ from jaxgmm.engine.some import numbers_of
 KNOWN = ((0, 11), (0, 12))
 CAPABILITY = 9.0
 
-# Steps between two looks for runs that have ended: simulated, see `benchmarks/NOTES.md`.
+# Users may do without.
+SWITCH = "JAXGMM_KERNELS"
+
+# Steps between two looks for runs that have ended: where these differ as they mostly do, 85% of all steps are useful.
 ROUND = 24
 
 # Threads of a warp, and warps of a block: the fewest that Mosaic has.
@@ -93,7 +97,9 @@ Life = Callable[[list[Any], list[Any], Callable[[Any], list[Any]], Any, Any, Arr
 
 
 def why_not(device: Any) -> str | None:
-    """Why kernels cannot be made for a device of JAX; None where they can."""
+    """Why kernels are not made for a device of JAX; None where they are."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH} is 0"
     capability = str(getattr(device, "compute_capability", ""))
     # A ROCm device calls itself a GPU too, but names an architecture.
     if device.platform not in ("gpu", "cuda") or not re.fullmatch(r"\d+\.\d+", capability):
@@ -104,9 +110,10 @@ def why_not(device: Any) -> str | None:
         first, last = (".".join(map(str, version)) for version in KNOWN)
         return f"jax is {jax.__version__}, and {first} to {last} are known"
     try:
-        _mosaic()
+        _narrow_layouts(Lanes(1, 16))
+        _wide_layouts(Lanes(1, 8, is_wide=True))
     except Exception as error:
-        return f"jax.experimental.pallas.mosaic_gpu cannot be imported: {error!r}"
+        return f"jax.experimental.pallas.mosaic_gpu is not as expected: {error!r}"
     return None
 
 
@@ -160,7 +167,8 @@ def run_in_rounds(
     def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
         moving, first, executed = carry
         place = first + jnp.arange(group, dtype=jnp.int32)
-        runs, inside = order[jnp.minimum(place, n_runs - 1)], place < n_left
+        # What fills up a block is one of its launch again, so nobody waits for another.
+        runs, inside = order[jnp.minimum(place, n_left - 1)], place < n_left
         own = row[runs]
         longest = jnp.max(jnp.where(inside, n_used[own], 0).reshape(-1, lanes.runs), axis=1)
         to_make = jnp.where(n_left > lanes.filling, n_steps, _ALL)

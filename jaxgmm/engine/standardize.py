@@ -112,7 +112,7 @@ class _Centred(NamedTuple):
 
 
 def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int) -> Bulk:
-    """The bulks of C data sets. Few have values far from the others, and these are looked at again, so many at a time.
+    """The bulks of C data sets. Those that have values far from the others are looked at again, so many at a time.
 
     Args:
         x: samples, finite.

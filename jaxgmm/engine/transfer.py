@@ -46,17 +46,18 @@ def fetched(tree: _Tree) -> _Tree:
 
 
 def _is_large(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and leaf.nbytes > PIECE and leaf.devices().pop().platform != "cpu"
+    return isinstance(leaf, jax.Array) and leaf.nbytes > PIECE and next(iter(leaf.devices())).platform != "cpu"
 
 
 def _in_pieces(array: jax.Array) -> np.ndarray:
     step = max(1, PIECE * len(array) // array.nbytes)
-    pieces = [array[first : first + step] for first in range(0, len(array), step)]
-    for piece in pieces:
-        piece.copy_to_host_async()
-    whole = np.empty(array.shape, array.dtype)
-    for number, piece in enumerate(pieces):
-        whole[number * step : (number + 1) * step] = piece
+    whole, firsts = np.empty(array.shape, array.dtype), range(0, len(array), step)
+    following = array[:step]
+    for first in firsts:
+        # One is on its way while the one before it is copied.
+        piece, following = following, array[first + step : first + 2 * step]
+        following.copy_to_host_async()
+        whole[first : first + step] = piece
     return whole
 
 

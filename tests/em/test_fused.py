@@ -86,7 +86,7 @@ def fused_runs(
     *,
     is_wide: bool,
     dtype: str = "float64",
-    is_narrow: bool = False,
+    centred: bool = False,
 ) -> run.RunState:
     """All runs by `jaxgmm.em.fused`, in plain JAX."""
     n_runs, n_features, n_samples = z.shape
@@ -105,7 +105,7 @@ def fused_runs(
     asked = settings._replace(present=present, ridge=ridge)
     moving = fused.moving_rows(cast(state), shape)
     fixed = fused.fixed_rows(cast(asked), jnp.full(n_runs, family), jnp.asarray(weights.sum(axis=1), dtype), shape)
-    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape, is_narrow)
+    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape, centred)
     one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
     if is_wide:
 
@@ -180,7 +180,7 @@ def test_narrow_components_are_those_of_centred_steps(family: str, *, is_wide: b
     settings = settings_of(2, 4, diagonal=diagonal, variance_floor=64 * np.finfo(float).eps, tol=1e-7, max_iter=200)
     settings = settings._replace(ridge=1e-6 * settings.ridge)
     expected = centred_runs(z, weights, start, FAMILIES[family], settings)
-    found = fused_runs(z, weights, start, (family,), 0, settings, is_wide=is_wide, is_narrow=True)
+    found = fused_runs(z, weights, start, (family,), 0, settings, is_wide=is_wide, centred=True)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_allclose(found.n_iter, expected.n_iter, atol=1)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-7)
@@ -189,3 +189,19 @@ def test_narrow_components_are_those_of_centred_steps(family: str, *, is_wide: b
     # What raw moments cannot represent ends there.
     lost = fused_runs(z, weights, start, (family,), 0, settings._replace(variance_floor=1e-9), is_wide=is_wide)
     assert np.all(lost.status == Status.DEGENERATE)
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_absent_components_and_far_values_end_as_in_em_run(*, is_wide: bool) -> None:
+    """Of four components two are there, and two samples are as far as fill values are."""
+    z, weights, start = problem(4, 4, diagonal=True)
+    z[:, :, :2] *= 3e11
+    present = np.array([True, False, True, False])
+    start.weights[:] = np.where(present, 0.5, 0.0)
+    settings = settings_of(4, 4, diagonal=True, present=present, max_iter=20)
+    expected = plain_runs(z, weights, start, FAMILIES["diag"], settings)
+    found = fused_runs(z, weights, start, ("diag", "spherical"), 0, settings, is_wide=is_wide)
+    np.testing.assert_array_equal(found.status, expected.status)
+    assert np.sum(found.status != Status.DEGENERATE) >= 6
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-10)
+    np.testing.assert_array_equal(found.mixture.weights == 0, np.tile(~present, (N_RUNS, 1)))
