@@ -38,8 +38,8 @@ test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_kernels.py \
 	  tests/test_density.py tests/test_hard_data.py tests/test_published.py
 
-# What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping, beartype and pytest
-# with xdist. No other plugin is wanted: warnings are errors.
+# What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping and pytest with xdist.
+# No other plugin is wanted: warnings are errors.
 test-gpu:
 	XLA_PYTHON_CLIENT_MEM_FRACTION=.1 PYTHONPATH=. $(PYTHON) -m pytest -n 8 -p no:benchmark -p no:cacheprovider -m "not slow" \
 	  tests/engine tests/test_published.py tests/test_fit.py tests/test_bad_input.py tests/em
