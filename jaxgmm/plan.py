@@ -246,7 +246,8 @@ def _sized(
     n_runs, n_forms = n_models * layout.n_init, len(layout.kinds) * len(options.reg_covar)
     n_rows = _n_rows(n_features, layout)
     sample_bytes = _sample_bytes(n_rows, n_components)
-    tile, n_held = 0, n_rows
+    # Slots that are read in turn share the features of all data sets, which others make of their own.
+    tile, n_held = 0, n_rows if machine.is_cpu else n_features
     if n_samples * sample_bytes > machine.working_set:
         tile = power_of_two_below(max(1, machine.working_set // sample_bytes))
         n_samples, n_held = -(-n_samples // tile) * tile, n_features
