@@ -32,11 +32,12 @@ test-slow: $(READY)
 test-all: $(READY)
 	$(PYTEST)
 
-# The mathematics, the engine and published answers with the newest JAX, in an environment of its own, which needs
-# Python 3.12 or newer. With the plugin, kernels are compiled for a GPU without one.
+# What the newest JAX may change, in an environment of its own, which needs Python 3.12 or newer: kernels of a CPU and of a
+# GPU. With the plugin, those of a GPU are compiled without one.
 test-next: $(READY_NEXT)
-	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/em tests/engine tests/test_kernels.py \
-	  tests/test_density.py tests/test_hard_data.py tests/test_published.py
+	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/engine/test_mosaic.py tests/engine/test_fused.py \
+	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py \
+	  tests/em/test_elimination.py tests/test_kernels.py
 
 # What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping and pytest with xdist.
 # No other plugin is wanted: warnings are errors.
