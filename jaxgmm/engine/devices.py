@@ -65,6 +65,9 @@ _TOLERATED_IMBALANCE, _TOLERATED_IMBALANCE_OF_GPUS = 1.15, 1.5
 _MOST_HALVINGS = 4
 _CHUNKS_IF_UNEVEN = 4
 
+# Users may do without kernels.
+SWITCH = "JAXGMM_KERNELS"
+
 # Filling up so few data sets takes a GPU no time to speak of.
 _FEW_OF_A_GPU = 4096
 
@@ -100,7 +103,9 @@ def machine() -> Machine:
 
 @functools.cache
 def _has_kernels(device: Device) -> bool:
-    """Whether runs can have kernels of their own on a device; if not, says once why."""
+    """Whether runs have kernels of their own on a device; if they cannot, says once why."""
+    if os.environ.get(SWITCH) == "0":
+        return False
     reason = fused.why_not(device)
     if reason is not None:
         warnings.warn(

@@ -14,7 +14,6 @@ version. `why_not` says where it can be used; elsewhere `jaxgmm.engine.slots` do
 
 import functools
 import inspect
-import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -31,9 +30,6 @@ from jaxgmm.engine.some import numbers_of
 # Versions of jax, from first to last, whose Mosaic is known, and the first compute capability that it is made for.
 KNOWN = ((0, 11), (0, 12))
 CAPABILITY = 9.0
-
-# Users may do without.
-SWITCH = "JAXGMM_KERNELS"
 
 # Steps between two looks for runs that have ended: where these differ as they mostly do, 85% of all steps are useful.
 ROUND = 24
@@ -97,9 +93,7 @@ Life = Callable[[list[Any], list[Any], Callable[[Any], list[Any]], Any, Any, Arr
 
 
 def why_not(device: Any) -> str | None:
-    """Why kernels are not made for a device of JAX; None where they are."""
-    if os.environ.get(SWITCH) == "0":
-        return f"{SWITCH} is 0"
+    """Why kernels cannot be made for a device of JAX; None where they can."""
     capability = str(getattr(device, "compute_capability", ""))
     # A ROCm device calls itself a GPU too, but names an architecture.
     if device.platform not in ("gpu", "cuda") or not re.fullmatch(r"\d+\.\d+", capability):
