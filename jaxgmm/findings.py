@@ -29,7 +29,7 @@ from jaxgmm.engine.some import for_some
 from jaxgmm.engine.standardize import scaled_features
 from jaxgmm.kernels import Effort, compiled
 from jaxgmm.mixture import Mixture
-from jaxgmm.passes import DataSets, form_of
+from jaxgmm.passes import DataSets, of_runs
 from jaxgmm.program import Layout, Models
 from jaxgmm.soundness import price
 
@@ -117,10 +117,10 @@ def _flags(
     Last, whether any is small, and whether any may be of equal values.
     """
     mixtures = made.states.mixture
-    models, n_features = jax.tree.map(jnp.asarray, models), mixtures.n_features
-    row, fit = _rows(mixtures, sets, models, layout)
+    n_features = mixtures.n_features
+    row, model = of_runs(len(mixtures.weights), len(sets.n_effective), models, layout)
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
-    least = least[models.family[fit % len(models.family)]]
+    least = least[model.family]
     wanted = jnp.asarray(made.wanted)[:, None]
     small = wanted & jax.vmap(is_small)(mixtures, Support(sets.n_effective[row], sets.total_weight[row], least))
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
@@ -140,7 +140,7 @@ def _tied(
     layout: Layout,
 ) -> tuple[Bool[Array, "q k"], Bool[Array, ""]]:
     """Which components are small or, of those that may be, of equal values; and whether any is."""
-    row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
+    row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), models, layout)
 
     def tied(run: Array) -> Bool[Array, " k"]:
         mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
@@ -161,7 +161,7 @@ def _bounded(
     layout: Layout,
 ) -> Float[Array, " q"]:
     """Log-likelihoods where spurious components are as wide as the data, if lower; of runs without any, their own."""
-    row, _ = _rows(mixtures, sets, jax.tree.map(jnp.asarray, models), layout)
+    row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), models, layout)
 
     def bounded(run: Array) -> Float[Array, ""]:
         mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
@@ -170,13 +170,6 @@ def _bounded(
 
     wanted = jnp.any(spurious, axis=1)
     return jnp.minimum(log_likelihoods, for_some(bounded, wanted, log_likelihoods, layout.group))
-
-
-def _rows(mixtures: Mixture, sets: DataSets, models: Models, layout: Layout) -> tuple[Array, Array]:
-    """The row of `sets` that each run reads, and the number of its fit."""
-    n_runs = len(mixtures.weights)
-    fit = jnp.arange(n_runs) // layout.n_init
-    return form_of(fit, n_runs // layout.n_init, len(sets.n_effective), models), fit
 
 
 def _concluded(
@@ -194,12 +187,12 @@ def _concluded(
     findings = jax.tree.map(
         lambda new, old: jnp.where(wanted, new, old), Findings(spurious, ridge_dominated, bounded), made.before
     )
-    models, fit = jax.tree.map(jnp.asarray, models), jnp.arange(len(wanted)) // layout.n_init
+    row, model = of_runs(len(wanted), len(total_weight), models, layout)
     families = [FAMILIES[name].n_parameters for name in layout.families]
     # Weight, mean, and what of the covariance is its own.
     own = jnp.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families], jnp.float64)
-    total = total_weight[form_of(fit, len(wanted) // layout.n_init, len(total_weight), models)]
-    prices = price(own[models.family[fit % len(models.family)]], total) * findings.spurious.astype(total.dtype)
+    total = total_weight[row]
+    prices = price(own[model.family], total) * findings.spurious.astype(total.dtype)
     scores = jnp.where(made.avoids_spurious, findings.bounded - prices, made.states.log_likelihood)
     means = scores / jnp.maximum(total, 1.0)
     return Judgement(findings, scores, jnp.where(jnp.isnan(means), -jnp.inf, means))

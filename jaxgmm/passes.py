@@ -78,6 +78,14 @@ def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
     return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
 
 
+def of_runs(n_runs: int, n_rows: int, models: Models, layout: Layout) -> tuple[Int[Array, " q"], Models]:
+    """The row of `DataSets`, which has `n_rows`, that each of Q runs reads, and the model that it fits."""
+    models = jax.tree.map(jnp.asarray, models)
+    fit = jnp.arange(n_runs, dtype=jnp.int32) // layout.n_init
+    row = form_of(fit, n_runs // layout.n_init, n_rows, models)
+    return row, jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+
+
 def take_to_ends(
     sets: DataSets,
     starts: Mixture,
@@ -228,10 +236,7 @@ def in_kernels(
 ) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
     """In kernels, of which neither a history nor snapshots can be asked."""
     n_runs, n_components, n_features = starts.means.shape
-    models = jax.tree.map(jnp.asarray, models)
-    fit = jnp.arange(n_runs, dtype=jnp.int32) // layout.n_init
-    row = form_of(fit, n_runs // layout.n_init, len(sets.n_effective), models)
-    model = jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+    row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
     # A kernel has as many lanes for components as there are, or the next power of two.
     missing = way.width - n_components if way.is_wide else 0
     shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
@@ -257,27 +262,27 @@ def in_kernels(
         machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred)
         return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
 
-    def of_runs(moving: Array, number: int) -> Array:
+    def row_of(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]
 
     # Runs that make the same number of steps are looked at once.
     n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
-    rows = fused.fixed_rows(settings, model.family, total_weight, shape), fused.moving_rows(begun, shape)
+    rows = fused.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), fused.moving_rows(begun, shape)
     moving, executed = run_in_rounds(
         Problem(*rows, samples, row, n_used),
         wanted,
         life,
-        lambda moving: of_runs(moving, fused.STATUS) == em.RUNNING,
+        lambda moving: row_of(moving, fused.STATUS) == em.RUNNING,
         way,
         n_steps,
     )
     ended = em.RunState(
         mixture=Mixture(*(leaf[:, :n_components] for leaf in fused.mixtures_of(moving, shape))),
         natural=None,
-        log_likelihood=of_runs(moving, fused.LOG_LIKELIHOOD),
-        n_iter=before.n_iter + of_runs(moving, fused.N_ITER).astype(jnp.int32),
-        status=of_runs(moving, fused.STATUS).astype(jnp.int32),
+        log_likelihood=row_of(moving, fused.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + row_of(moving, fused.N_ITER).astype(jnp.int32),
+        status=row_of(moving, fused.STATUS).astype(jnp.int32),
         history=None,
         snapshots=None,
     )

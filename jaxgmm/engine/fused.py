@@ -136,8 +136,6 @@ def run_in_rounds(
     is_running: Callable[[Array], Array],
     lanes: Lanes,
     n_steps: Int[Array, ""],
-    *,
-    interpret: Any = None,
 ) -> tuple[Float[Array, "m q *k"], Int[Array, ""]]:
     """Takes the waiting runs to their ends.
 
@@ -148,7 +146,6 @@ def run_in_rounds(
         is_running: from `moving` rows, which of their runs have not ended.
         lanes: how runs are laid out.
         n_steps: steps that a kernel makes at most, as long as runs that are left keep a GPU busy.
-        interpret: parameters of the interpreter, to do without a GPU.
 
     Returns:
         `moving`, of waiting runs at their ends, and how many steps their lanes made in all.
@@ -156,7 +153,7 @@ def run_in_rounds(
     fixed, moving, samples, row, n_used = problem
     n_runs, group = len(row), lanes.group
     samples = jnp.pad(samples, ((0, 0), (0, 0), (0, -samples.shape[2] % lanes.samples)))
-    kernel = _kernel(life, lanes, interpret)
+    kernel = _kernel(life, lanes)
 
     def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
         moving, first, executed = carry
@@ -195,8 +192,11 @@ def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lan
     return jnp.transpose(own.reshape(-1, lanes.runs, *own.shape[1:]), (0, 3, 2, 1, 4))
 
 
-def _kernel(life: Life, lanes: Lanes, interpret: Any) -> Callable[..., tuple[Array, Array]]:
-    """The kernel of a group: from its limits, samples and rows to the rows that have moved, and steps of each block."""
+def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tuple[Array, Array]]:
+    """The kernel of a group: from its limits, samples and rows to the rows that have moved, and steps of each block.
+
+    With parameters of Mosaic's interpreter, it does without a GPU.
+    """
     pallas, plgpu = _mosaic()
     layouts = _wide_layouts(lanes) if lanes.is_wide else _narrow_layouts(lanes)
 

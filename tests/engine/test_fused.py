@@ -16,7 +16,7 @@ from jaxgmm.engine.devices import machine
 from jaxgmm.kernels import compiler_options
 
 
-def plain_kernel(life: fused.Life, lanes: fused.Lanes, _interpret: Any) -> Callable[..., Any]:
+def plain_kernel(life: fused.Life, lanes: fused.Lanes) -> Callable[..., Any]:
     """What a kernel computes, by arrays of JAX."""
     arrays = wide(lanes) if lanes.is_wide else narrow(lanes)
 

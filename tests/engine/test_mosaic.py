@@ -76,7 +76,7 @@ def test_interpreted_kernels_are_what_they_are_in_plain_jax(shape: em.Shape, lan
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
     life, given = life_of(shape, lanes, dtype), inputs(shape, lanes, dtype, 5)
-    expected, made = jax.jit(plain_kernel(life, lanes, None))(*given)
+    expected, made = jax.jit(plain_kernel(life, lanes))(*given)
     found, found_made = jax.jit(fused._kernel(life, lanes, InterpretGPUParams()))(*given)
     np.testing.assert_array_equal(found_made, made)
     np.testing.assert_allclose(found, expected, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-6)
@@ -105,7 +105,7 @@ def compile_all() -> None:
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     for shape, lanes, dtype in CASES:
         given = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in inputs(shape, lanes, dtype, 5)]
-        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype), lanes, None))
+        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype), lanes))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             lowered = kernel.trace(*given).lower(lowering_platforms=("cuda",))
         lowered.compile()
