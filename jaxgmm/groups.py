@@ -102,9 +102,7 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
     for role, names in (("key", by), ("feature", features)):
         if not names:
             raise ValueError(f"no {role} column is named; name at least one.")
-    twice = [name for name, count in Counter([*by, *features]).items() if count > 1]
-    if twice:
-        raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
+    check_once(by, features)
     # Frames may have names of other types, some of which cannot even be compared.
     texts = [name for name in columns if isinstance(name, str)]
     for name in (*by, *features, *([] if weights is None else [weights])):
@@ -114,6 +112,13 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
             raise ValueError(f"the table has no column {name!r}; {remedy or f'its columns are {listed(columns)}'}.")
         if texts.count(name) > 1:
             raise ValueError(f"the table has {texts.count(name)} columns called {name!r}; rename all but one.")
+
+
+def check_once(by: Sequence[str], features: Sequence[str]) -> None:
+    """Raises ValueError if a column is named twice among the keys and features."""
+    twice = [name for name, count in Counter([*by, *features]).items() if count > 1]
+    if twice:
+        raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -504,7 +504,7 @@ def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates:
     for name in criteria:
         if name not in (*CRITERIA, LRT):
             known = ", ".join(map(repr, (*CRITERIA, LRT)))
-            raise ValueError(f"criterion must be of {known}; got {name!r}.")
+            raise ValueError(f"criterion must be one of {known}; got {name!r}.")
     if not isinstance(init, str) or init not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
     check_integer("n_folds", n_folds, 2)

@@ -26,8 +26,9 @@ _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2")
 # Bytes of each column that are read from a Parquet file at a time.
 _BUFFER = 2**18
-# Separators of CSV files, and how those are said that are hard to type.
-_SEPARATORS = {",": ",", ";": ";", "|": "|", "\t": "tab"}
+# Separators that a CSV file is likely to have, and names of those that are hard to type.
+_SEPARATORS = (",", ";", "|", "\t")
+_NAMED = {"tab": "\t", "\\t": "\t"}
 
 
 def column_names(path: str | Path, separator: str = ",") -> list[str]:
@@ -178,7 +179,7 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
             close = difflib.get_close_matches(column, names, n=1)
             remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {listed(names)}."
             if not is_parquet(path) and (other := _probable_separator(path, separator)):
-                remedy = f"its header seems to be separated by {other!r}: give that as the separator."
+                remedy = _separated(other)
             raise ValueError(f"{path} has no column {column!r}; {remedy}")
         if names.count(column) > 1:
             raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
@@ -186,7 +187,7 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
 
 def _form(separator: str) -> csv.ParseOptions:
     """How a CSV file is written."""
-    character = {said: own for own, said in _SEPARATORS.items()}.get(separator, separator)
+    character = _NAMED.get(separator, separator)
     if len(character) != 1 or not character.isascii() or character in '"\r\n':
         raise ValueError(f"the separator must be one character such as ';', or tab; got {quoted(separator)}.")
     # A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
@@ -198,7 +199,7 @@ def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
     if "UTF8" in str(error):
         return "CSV", "save it in UTF-8."
     if other := _probable_separator(path, separator):
-        return "CSV", f"its header seems to be separated by {other!r}: give that as the separator."
+        return "CSV", _separated(other)
     return "CSV", "check or repair the file."
 
 
@@ -212,7 +213,14 @@ def _probable_separator(path: Path, separator: str) -> str | None:
     # What stands in quotes separates nothing.
     outside, said = re.sub('"[^"]*"', "", header), _form(separator).delimiter
     best = max((said, *_SEPARATORS), key=outside.count)
-    return None if best == said else _SEPARATORS[best]
+    return None if best == said else best
+
+
+def _separated(character: str) -> str:
+    """What to do about a header that something else separates."""
+    name = "tab" if character == "\t" else character
+    option = name if name == "tab" else f"'{name}'"
+    return f"its header seems to be separated by {name!r}; give that as the separator (--separator {option})."
 
 
 def _existing_ancestor(path: Path) -> Path:

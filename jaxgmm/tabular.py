@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 # Results are reached through the package: importing this module does not import JAX.
 import jaxgmm
+from jaxgmm.groups import check_once
 from jaxgmm.status import Status
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
@@ -146,8 +147,9 @@ def check_output_columns(by: Sequence[str], features: Sequence[str], criterion: 
     """Makes sure that no two columns of an output table would have one name; `criterion` where models are chosen.
 
     Raises:
-        ValueError: two would.
+        ValueError: two would, or a key or feature is named twice.
     """
+    check_once(by, features)
     # Both kinds of parameters are reserved: which there are is seen by their names when they are read back.
     kinds = [("component", *_parameter_columns(features, diagonal=diagonal)) for diagonal in (False, True)]
     tables = [_FITS, *kinds]

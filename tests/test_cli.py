@@ -328,6 +328,7 @@ def contents(folder):
         ({"weights": "mass"}, "has no column 'mass'"),
         ({"features": "red,name"}, "column 'name' holds string, not numbers; convert it"),
         ({"features": "red,well"}, "column 'well' is named twice"),
+        ({"features": "red,red"}, "column 'red' is named twice"),
         ({"features": ","}, "no feature column is named; name at least one"),
         ({"by": None}, "Missing option '--by'; see 'jaxgmm fit --help'"),
         ({"components": 0}, "--components must be numbers from 1"),
@@ -631,10 +632,20 @@ def test_rows_without_an_answer_are_null(here, capsys):
     strange = pa.table({"well": ["new", "a", None, "b"], "red": [0.0, None, 0.0, 1.0], "green": [0.0] * 4})
     pq.write_table(strange, "strange.parquet")
     assert predicted(file="strange.parquet") == 0
-    assert "4 rows, 3 of them without an answer" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "4 rows, 3 of them without an answer, 2 of these of groups that were not fitted" in said.out
+    assert "warning" not in said.err
     found = pq.read_table("predicted.parquet")
     for name in ("component", "uncertainty", "log_density"):
         assert found[name].is_null().to_pylist() == [True, True, True, False]
+
+
+def test_rows_none_of_which_belongs_to_a_fitted_group_are_warned_of(here, capsys):
+    assert run() == 0
+    pq.write_table(TABLE.set_column(0, "well", pa.array(["A1"] * TABLE.num_rows)), "others.parquet")
+    assert predicted(file="others.parquet") == 0
+    warning = "warning: no row of others.parquet belongs to a group that was fitted; compare its keys with those of out"
+    assert f"{warning}, such as well=a." in capsys.readouterr().err
 
 
 def test_samples_have_the_moments_of_their_group(here, capsys):
@@ -686,6 +697,11 @@ def test_info_says_what_a_table_holds(here, capsys):
     assert facts["sizes"] == {"smallest": 36, "median": 40.0, "largest": 60}
     assert cli.main(["info", "cells.parquet"]) == 0
     assert "well string, red double" in " ".join(capsys.readouterr().out.split())
+
+
+def test_info_of_a_folder_without_fits_says_what_to_name(here, capsys):
+    assert cli.main(["info", "."]) == 2
+    assert "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled" in capsys.readouterr().err
 
 
 def test_info_says_what_was_asked_for_and_how_it_ended(here, capsys):

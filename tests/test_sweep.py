@@ -324,7 +324,7 @@ def test_finalists_are_sound_where_any_start_is() -> None:
     [
         (
             {"criterion": "likelihood"},
-            "criterion must be of 'bic', 'aic', 'aicc', 'icl', 'cv', 'lrt'; got 'likelihood'",
+            "criterion must be one of 'bic', 'aic', 'aicc', 'icl', 'cv', 'lrt'; got 'likelihood'",
         ),
         ({"criterion": ()}, "criterion must name at least one value"),
         ({"n_components": []}, "n_components must name at least one value"),

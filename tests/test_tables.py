@@ -75,9 +75,9 @@ def test_columns_that_are_not_wanted_may_have_one_name(tmp_path):
         ]
 
 
-@pytest.mark.parametrize("separator", [";", "|", "tab", "\t", ":"])
+@pytest.mark.parametrize("separator", [";", "|", "tab", "\t", "\\t", ":"])
 def test_csv_fields_may_be_separated_by_others_than_commas(tmp_path, separator):
-    path, mark = tmp_path / "table.csv", {"tab": "\t"}.get(separator, separator)
+    path, mark = tmp_path / "table.csv", {"tab": "\t", "\\t": "\t"}.get(separator, separator)
     path.write_text(f"key{mark}x, in mm\n01{mark}2.5\n")
     assert tables.column_names(path, separator) == ["key", "x, in mm"]
     table = tables.read_table(path, ["key", "x, in mm"], keys=["key"], separator=separator)
@@ -112,7 +112,9 @@ def test_another_separator_is_named_where_a_column_is_missing(tmp_path, content,
         stream.write(content.encode())
     with pytest.raises(ValueError, match="seems to be separated by") as caught:
         tables.read_table(path, ["key"], separator=separator)
-    assert f"seems to be separated by {probable!r}: give that as the separator." in str(caught.value)
+    option = "tab" if probable == "tab" else f"'{probable}'"
+    remedy = f"seems to be separated by {probable!r}; give that as the separator (--separator {option})."
+    assert remedy in str(caught.value)
     assert "key" in tables.column_names(path, probable)
 
 

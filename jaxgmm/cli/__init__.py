@@ -106,7 +106,8 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     if message.startswith("Got unexpected extra argument") and context and context.command.name in ("fit", "sweep"):
         return f"{message}; separate columns by commas, as in --by plate,well."
-    return f"{message.rstrip('.')}; see '{context.command_path if context else 'jaxgmm'} --help'."
+    help_text = f"see '{context.command_path if context else 'jaxgmm'} --help'."
+    return f"{message} {help_text.capitalize()}" if message.endswith("?") else f"{message.rstrip('.')}; {help_text}"
 
 
 def _refuse(message: str) -> int:

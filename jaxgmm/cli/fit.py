@@ -109,7 +109,7 @@ def requested(
     """What is asked for, of a table that has such columns or not."""
     names = tables.column_names(file, separator)
     # It may be said in two ways, which are one job.
-    separator = "tab" if separator == "\t" else separator
+    separator = "tab" if separator in ("\t", "\\t") else separator
     return Request(file, separator, of.columns(by, names), of.columns(features, names), weights, call, models, options)
 
 

@@ -56,7 +56,7 @@ def _of_fits(directory: Path) -> dict[str, Any]:
     unfinished = directory / job.UNFINISHED
     if not path.exists() and unfinished.is_dir():
         return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
-    tables.column_names(path)
+    use.check_filled(path)
     description = use.described(path)
     with tables.opened(path) as file:
         fits = file.read(["status", "n_samples"])

@@ -58,8 +58,7 @@ def read_fits(directory: Path) -> Fitted:
         ValueError: it was written by something else.
     """
     path = directory / "fits.parquet"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has filled.")
+    check_filled(path)
     description = described(path)
     components = directory / "components.parquet"
     if job.description_of(components) != description:
@@ -75,6 +74,12 @@ def read_fits(directory: Path) -> Fitted:
     # Rows of other tables may have null where those that were fitted could not.
     keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
     return Fitted(keys, description["features"], description["weights"], table, rows)
+
+
+def check_filled(path: Path) -> None:
+    """Raises OSError unless a table of fits is there."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has filled.")
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -106,16 +111,25 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool)
     schema = pa.schema([pa.field(field.name, field.type) for field in of_keys])
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
-    n_rows, n_unknown = 0, 0
+    n_rows, n_without, n_unknown = 0, 0, 0
     with writing(out), tables.written(out, schema) as writer:
-        for table in interrupts.each(_predicted(rows, fitted, schema)):
+        for table, of_no_group in interrupts.each(_predicted(rows, fitted, schema)):
             writer.write_table(table)
-            n_rows, n_unknown = n_rows + table.num_rows, n_unknown + table["component"].null_count
+            n_rows, n_without = n_rows + table.num_rows, n_without + table["component"].null_count
+            n_unknown += of_no_group
+    if n_unknown == n_rows:
+        example = ", ".join(f"{name}={fitted.keys[name][0]}" for name in by)
+        console.say(
+            f"jaxgmm: warning: no row of {file} belongs to a group that was fitted; "
+            f"compare its keys with those of {fits}, such as {example}."
+        )
     if as_json:
-        console.print_json({"rows": n_rows, "without_answer": n_unknown, "file": str(out)})
+        counts = {"rows": n_rows, "without_answer": n_without, "of_unknown_groups": n_unknown}
+        console.print_json(counts | {"file": str(out)})
         return
-    said = f"{n_rows:,} rows, {n_unknown:,} of them without an answer; wrote {out}"
-    console.plain().print(said, soft_wrap=True)
+    said = f"{n_rows:,} rows, {n_without:,} of them without an answer"
+    said += f", {n_unknown:,} of these of groups that were not fitted" if n_unknown else ""
+    console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
 
 
 def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
@@ -162,13 +176,14 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
         raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
 
 
-def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[pa.Table]:
-    """What is said of the rows of a table, block after block."""
+def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+    """What is said of the rows of a table, block after block, and how many of them belong to no group."""
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
     for block in rows.blocks([*by, *features], size=_BLOCK):
         keys = block.select(by)
         group = group_of(keys, fitted.keys, rows.path, has_types=rows.has_types)
+        n_unknown = np.count_nonzero(group < 0)
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
         component, uncertainty, log_density = _evaluated(mixture, group, samples)
@@ -177,7 +192,7 @@ def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[
             pa.array(uncertainty, from_pandas=True),
             pa.array(log_density, from_pandas=True),
         ]
-        yield pa.table([*keys.columns, *predicted], schema=schema)
+        yield pa.table([*keys.columns, *predicted], schema=schema), n_unknown
 
 
 def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa.Schema) -> Iterator[pa.Table]:
