@@ -10,7 +10,7 @@ PYTHON_NEXT ?= $(shell ./.ci/newer-python)
 VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spikes bench-optima bench-honesty bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-gpu bench-peers lint docs clean
 
 setup: $(READY)
 
@@ -70,8 +70,8 @@ bench-serving: $(READY)
 bench-sweep: $(READY)
 	$(BIN)/python -m benchmarks.sweeps
 
-bench-spikes: $(READY)
-	$(BIN)/python -m benchmarks.spikes
+bench-spurious: $(READY)
+	$(BIN)/python -m benchmarks.spurious
 
 bench-optima: $(READY)
 	$(BIN)/python -m benchmarks.optima

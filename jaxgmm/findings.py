@@ -18,8 +18,8 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.spurious import (
     DOMINATED,
     Findings,
-    Support,
     bounded_log_likelihood,
+    effective_sizes,
     is_small,
     is_tied,
     may_be_tied,
@@ -87,7 +87,8 @@ def judged(made: Pass, sets: DataSets, models: Models, layout: Layout, effort: E
 
 def _in_one(made: Pass, sets: DataSets, models: Models, *, layout: Layout) -> Judgement:
     mixtures = made.states.mixture
-    flags, suspect, _ = _flags(made, sets, models, layout=layout)
+    sizes = _sizes(made, sets, models, layout=layout)
+    flags, suspect, _ = _flags(made, sizes, sets, models, layout=layout)
     spurious, _ = _tied(mixtures, sets, flags.spurious, suspect, models, layout=layout)
     bounded = _bounded(mixtures, made.states.log_likelihood, sets, spurious, models, layout=layout)
     flags = flags._replace(spurious=spurious)
@@ -96,8 +97,12 @@ def _in_one(made: Pass, sets: DataSets, models: Models, *, layout: Layout) -> Ju
 
 def _one_after_another(made: Pass, sets: DataSets, models: Models, *, layout: Layout, effort: Effort) -> Judgement:
     mixtures, bounded = made.states.mixture, made.states.log_likelihood
-    described = sets._replace(z=None, weights=None)
-    flags, suspect, (some_small, some_suspect) = _PROGRAMS[_flags][effort](made, described, models, layout=layout)
+    described, sizes = sets._replace(z=None, weights=None), None
+    if np.any(_are_weighted(np.asarray(sets.total_weight), np.asarray(sets.n_effective))):
+        sizes = _PROGRAMS[_sizes][effort](made, sets, models, layout=layout)
+    flags, suspect, (some_small, some_suspect) = _PROGRAMS[_flags][effort](
+        made, sizes, described, models, layout=layout
+    )
     some_spurious = bool(some_small)
     if some_suspect:
         spurious, some_spurious = _PROGRAMS[_tied][effort](
@@ -109,12 +114,29 @@ def _one_after_another(made: Pass, sets: DataSets, models: Models, *, layout: La
     return _PROGRAMS[_concluded][effort](made, flags, bounded, sets.total_weight, models, layout=layout)
 
 
+def _are_weighted(total_weight: Any, n_effective: Any) -> Any:
+    """Which data sets have samples of different weights, of which the largest is 1."""
+    return total_weight < (1 - 1e-9) * n_effective
+
+
+def _sizes(made: Pass, sets: DataSets, models: Models, *, layout: Layout) -> Float[Array, "q k"]:
+    """Effective numbers of samples of components; where all weights are the same, their shares of the samples."""
+    mixtures, z, weights = made.states.mixture, sets.z, sets.weights
+    row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), models, layout)
+
+    def own(run: Array) -> Float[Array, " k"]:
+        return effective_sizes(jax.tree.map(lambda leaf: leaf[run], mixtures), z[row[run]], weights[row[run]])
+
+    wanted = jnp.asarray(made.wanted) & _are_weighted(sets.total_weight, sets.n_effective)[row]
+    return for_some(own, wanted, mixtures.weights * sets.n_effective[row][:, None], layout.group)
+
+
 def _flags(
-    made: Pass, sets: DataSets, models: Models, *, layout: Layout
+    made: Pass, sizes: Float[Array, "q k"] | None, sets: DataSets, models: Models, *, layout: Layout
 ) -> tuple[_Flags, Bool[Array, "q k"], tuple[Bool[Array, ""], Bool[Array, ""]]]:
     """Which components are small, which dominated by the ridge, and which may be of equal values.
 
-    Last, whether any is small, and whether any may be of equal values.
+    Last, whether any is small, and whether any may be of equal values. Without sizes, they are shares of the samples.
     """
     mixtures = made.states.mixture
     n_features = mixtures.n_features
@@ -122,7 +144,8 @@ def _flags(
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
     least = least[model.family]
     wanted = jnp.asarray(made.wanted)[:, None]
-    small = wanted & jax.vmap(is_small)(mixtures, Support(sets.n_effective[row], sets.total_weight[row], least))
+    sizes = mixtures.weights * sets.n_effective[row][:, None] if sizes is None else sizes
+    small = wanted & jax.vmap(is_small)(mixtures, sizes, least)
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
     ridge = sets.ridge[row] + made.extra_ridge * unit[None]
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
@@ -199,7 +222,7 @@ def _concluded(
 
 
 _compiled = functools.partial(compiled, static_argnames=("layout",))
-_PROGRAMS = {function: _compiled(function) for function in (_flags, _tied, _bounded, _concluded)}
+_PROGRAMS = {function: _compiled(function) for function in (_sizes, _flags, _tied, _bounded, _concluded)}
 _JUDGES: dict[Effort, Callable[..., Judgement]] = {
     "well": _compiled(_in_one)["well"],
     "quickly": functools.partial(_one_after_another, effort="quickly"),

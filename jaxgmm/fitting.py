@@ -117,8 +117,8 @@ def fit(
         max_iter: iterations at most; one iteration is an E-step, then an M-step.
         reg_covar: ridge added to every component variance, as a fraction of that feature's variance in the data set
             (of their mean for `"spherical"`). Values more than 4 standard deviations from the others do not count for
-            it, so that sentinels such as -9999 do not widen all components. `"float32"` uses at least 1e-6, which it
-            needs; `FitResult.ridge` says what was added.
+            it, so that sentinels such as -9999, in up to 6% of the samples, do not widen all components. `"float32"`
+            uses at least 1e-6, which it needs; `FitResult.ridge` says what was added.
         avoid_spurious: compare starts with spurious components by the likelihood that they have where these components
             are as wide as the data, less what BIC charges for each (half the logarithm of the number of samples for
             each free parameter), so that none is chosen for having shrunk onto a few samples. False chooses by

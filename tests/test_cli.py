@@ -701,7 +701,9 @@ def test_info_says_what_a_table_holds(here, capsys):
 
 def test_info_of_a_folder_without_fits_says_what_to_name(here, capsys):
     assert cli.main(["info", "."]) == 2
-    assert "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled" in capsys.readouterr().err
+    assert (
+        "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled" in capsys.readouterr().err
+    )
 
 
 def test_info_says_what_was_asked_for_and_how_it_ended(here, capsys):

@@ -144,6 +144,15 @@ def test_small_clusters_of_many_features_are_found(family: str) -> None:
     assert not np.any(swept.chosen["spurious"])
 
 
+def test_weights_elsewhere_make_no_cluster_smaller() -> None:
+    """A thousand times lighter than the other, a cluster of 500 samples still has 500."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(500, 2)), rng.normal(size=(500, 2)) + 8])
+    result = jaxgmm.fit(x, 2, sample_weight=np.repeat([1e-3, 1.0], 500))
+    np.testing.assert_allclose(result.mixture.weights.min(), 1 / 1001, rtol=1e-3)
+    assert result.spurious == 0
+
+
 def test_a_small_spherical_cluster_is_not_passed_over() -> None:
     rng = np.random.default_rng(0)
     centres = 2 * rng.normal(size=(3, 10))

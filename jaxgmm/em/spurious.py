@@ -48,20 +48,6 @@ DOMINATED = 10.0
 _UNROLLED_SIZE = 2
 
 
-class Support(NamedTuple):
-    """What the size of components is judged by.
-
-    Attributes:
-        n_effective: effective number of samples, (Σ w)² / Σ w².
-        total_weight: Σ w, of weights of which the largest is 1: no component can be of fewer samples than its share.
-        least: how many samples the family needs for what a component has to itself.
-    """
-
-    n_effective: Float[Array, ""]
-    total_weight: Float[Array, ""]
-    least: Float[Array, ""]
-
-
 class Findings(NamedTuple):
     """How many components of runs are not to be trusted, and what is left of their log-likelihoods without that.
 
@@ -76,21 +62,36 @@ class Findings(NamedTuple):
     bounded: Float[Array | np.ndarray, "*q"]
 
 
-def is_small(mixture: Mixture, support: Support) -> Bool[Array, " k"]:
+def effective_sizes(mixture: Mixture, z: Float[Array, "d n"], weights: Float[Array, " n"]) -> Float[Array, " k"]:
+    """Effective number of samples of each component, (Σ w r)² / Σ w² r with responsibilities r (Kish, 1965).
+
+    Of samples that all have one weight, it is the component's share of them.
+
+    Args:
+        mixture: in standardised coordinates.
+        z: samples, likewise.
+        weights: sample weights; padding has 0.
+    """
+    parameters, _ = centred_parameters(mixture)
+    parts = centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[0] * weights[None, :]
+    return jnp.sum(parts, axis=1) ** 2 / jnp.sum(parts * weights[None, :], axis=1)
+
+
+def is_small(mixture: Mixture, sizes: Float[Array, " k"], least: Float[Array, ""]) -> Bool[Array, " k"]:
     """Which components are narrow and small, or have too few samples.
 
     Args:
         mixture: in standardised coordinates.
-        support: sizes of data set and family.
+        sizes: effective number of samples of each component.
+        least: how many samples the family needs for what a component has to itself.
     """
     spread = tuple([1] * (mixture.covariances.ndim - 1))
     present = mixture.weights > 0
     shares = jnp.where(present, mixture.weights, 0.0).reshape(-1, *spread)
     within = jnp.sum(jnp.where(present.reshape(-1, *spread), shares * mixture.covariances, 0.0), axis=0)
     is_narrow = _falls_below(mixture, NARROWEST**2 * within)
-    small = is_narrow & (mixture.weights * support.total_weight < FEW * support.least)
     # Shares of whole samples, as those of a component that has just so many, are known to rounding.
-    return present & (small | (mixture.weights * support.n_effective < (1 - 1e-6) * support.least))
+    return present & ((is_narrow & (sizes < FEW * least)) | (sizes < (1 - 1e-6) * least))
 
 
 def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, " k"]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.spurious import DOMINATED, NARROWEST, Support, is_small, is_tied, may_be_tied, owes_to_ridge
+from jaxgmm.em.spurious import DOMINATED, NARROWEST, effective_sizes, is_small, is_tied, may_be_tied, owes_to_ridge
 from jaxgmm.mixture import Mixture
 
 
@@ -25,10 +25,6 @@ def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mix
     if diagonal:
         covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
     return Mixture(*map(jnp.asarray, (np.array(weights), np.zeros((len(widths), 2)), covariances)))
-
-
-def support(n_effective: float, total_weight: float, least: float) -> Support:
-    return Support(*map(jnp.asarray, (n_effective, total_weight, least)))
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
@@ -52,7 +48,8 @@ def support(n_effective: float, total_weight: float, least: float) -> Support:
     ],
 )
 def test_small_components_are_counted(widths: list[float], weights: list[float], expected: int, diagonal: bool) -> None:
-    found = is_small(mixture(widths, weights, diagonal=diagonal), support(100.0, 100.0, 3.0))
+    sizes = 100 * jnp.asarray(weights)
+    found = is_small(mixture(widths, weights, diagonal=diagonal), sizes, jnp.asarray(3.0))
     assert int(jnp.sum(found)) == expected
 
 
@@ -63,10 +60,17 @@ def test_a_component_needs_what_it_has_to_itself(family: str, expected: list[int
     assert [FAMILIES[family].least_samples(d) for d in (2, 8, 60)] == expected
 
 
-def test_few_heavy_samples_are_no_more_than_few() -> None:
-    """Five samples of weight 10 near a line, among a thousand of weight 1: (Σ w)² / Σ w² is 735."""
-    found = mixture([1.0, 0.1 * NARROWEST], [1000 / 1050, 50 / 1050], diagonal=False)
-    assert is_small(found, support(735.0, 105.0, 3.0)).tolist() == [False, True]
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_component_has_the_effective_number_of_its_own_samples(diagonal: bool) -> None:
+    """Five samples of weight 1 far from a thousand of weight 0.01: neither makes the others more, or fewer."""
+    z = jnp.zeros((2, 1008)).at[:, :5].set(100.0)
+    weights = jnp.full(1008, 0.01).at[:5].set(1.0).at[1005:].set(0.0)
+    covariances = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
+    found = Mixture(jnp.asarray([10 / 15, 5 / 15]), jnp.asarray([[0.0, 0.0], [100.0, 100.0]]), covariances)
+    np.testing.assert_allclose(effective_sizes(found, z, weights), [1000, 5], rtol=1e-12)
+    # Of one weight, they are shares of the samples.
+    halves = found._replace(means=jnp.zeros((2, 2)), weights=jnp.asarray([0.75, 0.25]))
+    np.testing.assert_allclose(effective_sizes(halves, z[:, 5:1005], 0.5 * jnp.ones(1000)), [750, 250], rtol=1e-12)
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
