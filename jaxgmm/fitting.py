@@ -35,11 +35,11 @@ class FitResult(NamedTuple):
         status: `(B,)`, codes of `jaxgmm.Status`.
         spurious: `(B,)`, how many components of the chosen run are spurious. With m the number of samples that the
             family needs for what a component has to itself (D + 1 for `"full"`, 3 at most for `"diag"` and
-            `"spherical"`, 1 for `"tied"`), these are in some direction narrower than a hundredth of the standard
-            deviation within the components together and of fewer than 5 m samples (their share of Σ w / max w); or have
-            most of their weight on equal values of a feature, and most of a variance from the ridge, unless that is as
-            wide as a hundredth of the data, and so meant to be; or are supported by fewer than m effective samples
-            (their share of (Σ w)² / Σ w²).
+            `"spherical"`, 1 for `"tied"`), and with the effective size (Σ w r)² / Σ w² r of a component of
+            responsibilities r (its number of samples, where all weights are equal), these are in some direction
+            narrower than a hundredth of the standard deviation within the components together and of a size below 5 m;
+            or have most of their weight on equal values of a feature, and most of a variance from the ridge, unless
+            that is as wide as a hundredth of the data, and so meant to be; or are of a size below m.
         ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
             direction to the ridge: their widths are in part the ridge's.
         start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
