@@ -144,8 +144,8 @@ def _flags(
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
     least = least[model.family]
     wanted = jnp.asarray(made.wanted)[:, None]
-    sizes = mixtures.weights * sets.n_effective[row][:, None] if sizes is None else sizes
-    small = wanted & jax.vmap(is_small)(mixtures, sizes, least)
+    own: Array = mixtures.weights * sets.n_effective[row][:, None] if sizes is None else sizes
+    small = wanted & jax.vmap(is_small)(mixtures, own, least)
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
     ridge = sets.ridge[row] + made.extra_ridge * unit[None]
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)

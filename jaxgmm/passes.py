@@ -119,7 +119,7 @@ def take_to_ends(
 
 
 class _Slot(NamedTuple):
-    """What slots hold beside the data: a run, or all runs of a data set in a leading axis. Slots are the last axis."""
+    """What a slot holds beside the data. Slots are the last axis."""
 
     state: em.RunState
     settings: em.Settings
@@ -140,45 +140,31 @@ def in_slots(
     way: Slots,
     dtype: str,
 ) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
-    """In slots that step together.
-
-    Stacked, a slot holds all starts of one data set: their E-steps are one larger matrix product, but the slot waits
-    for the slowest.
-    """
-    slots, n_init, n_fits, n_rows = way, layout.n_init, len(wanted) // layout.n_init, len(sets.n_effective)
-    diagonal, stacked = layout.diagonal, slots.stacked
-    models = jax.tree.map(jnp.asarray, models)
+    """In slots that step together."""
+    slots, diagonal = way, layout.diagonal
+    row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
     ridges = _ridges(sets, limits, layout)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
     snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
 
-    # By vectors, a slot knows the row of its data set; else it holds a copy. The state in it is that of one run, or of
-    # all runs of a fit in a leading axis; slots are the last axis.
+    # By vectors, a slot knows the row of its data set; else it holds a copy.
     all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
 
-    def load(item: Array) -> tuple[Data | Tiles | Array, _Slot]:
-        fit = item if stacked else item // n_init
-        runs = n_init * item + jnp.arange(n_init, dtype=item.dtype) if stacked else item
-        record, start = jax.tree.map(lambda leaf: leaf[runs], (records, starts))
+    def load(run: Array) -> tuple[Data | Tiles | Array, _Slot]:
+        record, start, own, fitted = jax.tree.map(lambda leaf: leaf[run], (records, starts, row, model))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
-        row, model = form_of(fit, n_fits, n_rows, models), jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
-        if slots.by_vectors:
-            data = row.astype(jnp.int32)
-        else:
-            data = as_data(z[row], weights[row], layout.tile, diagonal=diagonal)
+        data = own if slots.by_vectors else as_data(z[own], weights[own], layout.tile, diagonal=diagonal)
         present = None
         if layout.has_absent:
-            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
-        settings = em.Settings(ridge[row], tol, max_iter, floor, present, snapshots)
-        return data, _Slot(record._replace(mixture=mixture), settings, model.family, jnp.sum(weights[row]))
+            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < fitted.n_components) & (start.weights != 0)
+        settings = em.Settings(ridge[own], tol, max_iter, floor, present, snapshots)
+        return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(weights[own]))
 
     def begin(slot: _Slot) -> _Slot:
-        def one(record: em.RunState) -> em.RunState:
-            recorded = (record.n_iter, record.history, record.snapshots)
-            return em.init(record.mixture, slot.settings, *recorded, **arithmetic)
-
-        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state))
+        record = slot.state
+        recorded = (record.n_iter, record.history, record.snapshots)
+        return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, **arithmetic))
 
     arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
 
@@ -192,33 +178,24 @@ def in_slots(
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
-
-        def one(state: em.RunState, sums: tuple[SufficientStatistics, Array]) -> em.RunState:
-            return em.advance(
-                *(state, *sums, slot.total_weight, family, slot.settings),
-                ends_with_m_step=layout.ends_with_m_step,
-                **arithmetic,
-            )
-
-        return slot._replace(state=(jax.vmap(one) if stacked else one)(slot.state, sums))
+        state = em.advance(
+            *(slot.state, *sums, slot.total_weight, family, slot.settings),
+            ends_with_m_step=layout.ends_with_m_step,
+            **arithmetic,
+        )
+        return slot._replace(state=state)
 
     def is_finished(slot: _Slot) -> Array:
-        finished = em.is_finished(slot.state)
-        return jnp.all(finished, axis=0) if stacked else finished
+        return em.is_finished(slot.state)
 
     def unload(slot: _Slot) -> em.RunState:
         return slot.state._replace(natural=None)
 
-    runs_per_slot = n_init if stacked else 1
-    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, n_init, *leaf.shape[1:]), records) if stacked else records
-    waiting = jnp.any(wanted.reshape(-1, runs_per_slot), axis=1)
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
-    size = jnp.tile(jnp.repeat(models.n_components, n_init // runs_per_slot), n_fits // len(models.form))
-    queue = jnp.argsort(jnp.where(waiting, -size, 1), stable=True).astype(jnp.int32)
+    queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
     kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
-    ended, executed = run_queue(queue, jnp.sum(waiting), kind, rows, slots.number, slots.stride)
-    ended = jax.tree.map(lambda leaf, record: leaf.reshape(record.shape), ended, records)
-    return *_ended(ended, before, wanted), executed * runs_per_slot
+    ended, executed = run_queue(queue, jnp.sum(wanted), kind, records, slots.number, slots.stride)
+    return *_ended(ended, before, wanted), executed
 
 
 def in_kernels(

@@ -68,9 +68,6 @@ RUNS_OF_A_GPU_SLOT = 4
 # Numbers of components that programs shared by several K have room for; larger ones double.
 ROOMS = (5, 10, 20)
 
-# A product with so few rows gains by being stacked over the starts of a data set.
-FEW_ROWS = 64
-
 # An E-step of so few features, components and samples is faster by vectors than by matrix products. More samples, XLA
 # would hand to several threads at a time, which it cannot do within one kernel; more components take long to compile.
 FEW_FEATURES = 10
@@ -273,7 +270,7 @@ def _filling(way: Way, n_runs: int) -> int:
     if isinstance(way, Lanes):
         return -(-way.group // n_runs)
     # Empty slots are left out where runs are read in turn.
-    return 1 if way.by_vectors else way.number if way.stacked else -(-way.number // n_runs)
+    return 1 if way.by_vectors else -(-way.number // n_runs)
 
 
 def _evening_out(way: Way, n_runs: int) -> int:
@@ -377,21 +374,7 @@ def _slots(
         # One run of each fit is finished. The idle slots of a CPU cost too little for a program more.
         fewer = number if machine.is_cpu else min(number, power_of_two_above(n_together * n_models))
         return search, finish._replace(number=fewer)
-    # Stacked starts share one larger matrix product, which pays only where none has to wait for another, where that
-    # product would be small, and where no other way is faster.
-    if (
-        tile > 0
-        or by_vectors
-        or as_one_kernel
-        or layout.n_init == 1
-        or options.tol > 0
-        or program.n_finalists < layout.n_init
-        or n_models > 1
-        or n_components * n_rows > FEW_ROWS
-    ):
-        return search, search
-    number = n_slots(n_samples * _sample_bytes(n_rows, n_components * layout.n_init), machine)
-    return Slots(number, stride, stacked=True), search
+    return search, search
 
 
 def _centred_slots(

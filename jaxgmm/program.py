@@ -55,12 +55,11 @@ class Layout(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """What sits in slots, and how those step.
+    """How many runs step together, and how.
 
     Attributes:
         number: S of them.
         stride: steps between two looks for ended runs.
-        stacked: whether a slot holds a data set with all its starts, rather than a single run.
         by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
         as_one_kernel: whether covariances are inverted by one kernel; see `jaxgmm.elimination`.
         centred: whether E-steps centre the samples on each component; see `jaxgmm.em.centred`.
@@ -68,7 +67,6 @@ class Slots(NamedTuple):
 
     number: int
     stride: int
-    stacked: bool = False
     by_vectors: bool = False
     as_one_kernel: bool = False
     centred: bool = False

@@ -358,7 +358,7 @@ def test_snapshots_change_nothing_else() -> None:
     assert n_compiled() == compiled
 
 
-def test_snapshots_of_stacked_starts_and_of_finalists_are_those_of_the_chosen_run() -> None:
+def test_snapshots_of_all_starts_and_of_finalists_are_those_of_the_chosen_run() -> None:
     x = stack(5)
     for options in ({"tol": 0, "max_iter": 30, "precision": "float64"}, {"n_finalists": 2}):
         result = jaxgmm.fit(x, 3, n_init=4, history=(0, 3), **options)
@@ -446,14 +446,6 @@ def test_tiny_weights_lose_nothing(precision: str) -> None:
     for other, weight in ((tiny, 1e-38), (huge, 1e39)):
         assert other.status == Status.CONVERGED
         assert other.log_likelihood / weight == pytest.approx(plain.log_likelihood, rel=1e-6)
-
-
-def test_stacked_starts_end_as_single_ones() -> None:
-    x = stack(5)
-    stacked = jaxgmm.fit(x, 3, n_init=4, tol=0, max_iter=30, precision="float64")
-    single = jaxgmm.fit(x, 3, n_init=4, tol=1e-300, max_iter=30, precision="float64")
-    np.testing.assert_allclose(stacked.start_log_likelihood, single.start_log_likelihood, rtol=1e-10)
-    assert stacked.n_iter.tolist() == [30] * 5
 
 
 def test_efficiency_is_a_share() -> None:

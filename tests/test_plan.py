@@ -102,18 +102,6 @@ def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
     assert n_entries <= MOST_ENTRIES or not slots.as_one_kernel
 
 
-def test_starts_are_stacked_where_no_other_way_is_faster() -> None:
-    def is_stacked(shape: tuple[int, ...], family: str, **changes: object) -> bool:
-        program = planned(shape, 3, family, tol=0.0, **changes).jobs[0].program
-        return program.search.stacked
-
-    assert is_stacked((100, 2000, 2), "full", precision="float32")
-    assert is_stacked((100, 300, 5), "diag", precision="float32")
-    assert not is_stacked((100, 300, 5), "full", precision="float32")
-    assert is_stacked((100, 300, 5), "full", precision="float32", device=Gpu)
-    assert not is_stacked((100, 2000, 2), "full")
-
-
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def marked(**changes: object) -> list[bool]:
         both = [planned((1000, 300, n_features), **changes).jobs[0].program.search for n_features in (2, 8)]

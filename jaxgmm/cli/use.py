@@ -183,7 +183,7 @@ def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[
     for block in rows.blocks([*by, *features], size=_BLOCK):
         keys = block.select(by)
         group = group_of(keys, fitted.keys, rows.path, has_types=rows.has_types)
-        n_unknown = np.count_nonzero(group < 0)
+        n_unknown = int(np.count_nonzero(group < 0))
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
         component, uncertainty, log_density = _evaluated(mixture, group, samples)

@@ -85,12 +85,9 @@ def over_tiles(data: Data | Tiles, rows: _Rows, sums: Callable[[Data, _Rows], _S
 
 
 def e_step(
-    data: Data | Tiles, natural: Float[Array, "*r k f"], n_features: int, *, diagonal: bool
-) -> tuple[SufficientStatistics, Float[Array, "*r"]]:
-    """Sufficient statistics under the posterior of the components, and the total log-likelihood in nats.
-
-    Runs on the same data may be stacked in leading axes: both matrix products are then one for all of them.
-    """
+    data: Data | Tiles, natural: Float[Array, "k f"], n_features: int, *, diagonal: bool
+) -> tuple[SufficientStatistics, Float[Array, ""]]:
+    """Sufficient statistics under the posterior of the components, and the total log-likelihood in nats."""
 
     def sums(data: Data, _: None) -> tuple[SufficientStatistics, Array]:
         return _e_step(data, natural, n_features, diagonal=diagonal)
@@ -100,32 +97,28 @@ def e_step(
 
 def _e_step(data: Data, natural: Array, n_features: int, *, diagonal: bool) -> tuple[SufficientStatistics, Array]:
     """The E-step of one tile."""
-    rows = natural.reshape(-1, natural.shape[-1])
-    log_joint = jnp.matmul(rows, data.features, precision=lax.Precision.HIGHEST)
-    log_joint = log_joint.reshape(*natural.shape[:-1], -1)
+    log_joint = jnp.matmul(natural, data.features, precision=lax.Precision.HIGHEST)
     # The shift cancels from the result, so no derivative needs to pass through the maximum.
-    shift = max_over(lax.stop_gradient(log_joint), axis=-2)
-    joint = jnp.exp(log_joint - jnp.expand_dims(shift, -2))
-    density = sum_over(joint, axis=-2)
-    weights = jnp.broadcast_to(data.weights, density.shape)
-    log_likelihood = jnp.sum(weights * (shift + jnp.log(density)), axis=-1)
-    weighted_responsibilities = joint * jnp.expand_dims(weights / density, -2)
+    shift = max_over(lax.stop_gradient(log_joint), axis=0)
+    joint = jnp.exp(log_joint - shift[None, :])
+    density = sum_over(joint, axis=0)
+    log_likelihood = jnp.sum(data.weights * (shift + jnp.log(density)))
+    weighted_responsibilities = joint * (data.weights / density)[None, :]
     return collect(data, weighted_responsibilities, n_features, diagonal=diagonal), log_likelihood
 
 
 def collect(
-    data: Data, weighted_responsibilities: Float[Array, "*r k n"], n_features: int, *, diagonal: bool
+    data: Data, weighted_responsibilities: Float[Array, "k n"], n_features: int, *, diagonal: bool
 ) -> SufficientStatistics:
     """Sufficient statistics for given responsibilities, each multiplied by its sample's weight."""
-    *runs, n_samples = weighted_responsibilities.shape
-    rows, precision = weighted_responsibilities.reshape(-1, n_samples), lax.Precision.HIGHEST
+    rows, precision = weighted_responsibilities, lax.Precision.HIGHEST
     if len(data.features) > len(rows):
         # On a CPU the product is up to a third faster with its longer operand first. Without the barrier, the compiler
         # swaps them back.
         sums = lax.optimization_barrier(jnp.matmul(data.features, rows.T, precision=precision)).T
     else:
         sums = jnp.matmul(rows, data.features.T, precision=precision)
-    return from_sums(sums.reshape(*runs, -1), n_features, diagonal=diagonal)
+    return from_sums(sums, n_features, diagonal=diagonal)
 
 
 def natural_parameters(

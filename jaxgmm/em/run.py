@@ -112,8 +112,8 @@ def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings
     return advance(state, *read(data, state, family), total, family, settings)
 
 
-def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[SufficientStatistics, Float[Array, "*r"]]:
-    """The part of a step that reads samples: the E-step at the current parameters of one run, or of a stack of runs."""
+def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[SufficientStatistics, Float[Array, ""]]:
+    """The part of a step that reads samples: the E-step at the current parameters."""
     return e_step(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 class SufficientStatistics(NamedTuple):
     """Weighted sums over samples, one for each component. Sums of two sets of samples add.
 
-    Runs on the same data may be stacked in leading axes; runs that step together are in trailing ones.
+    Runs that step together are in trailing axes.
 
     Attributes:
         counts: `(K,)`, Σ_n r_kn, the effective number of samples.
@@ -37,11 +37,11 @@ def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
     return jnp.concatenate([ones, x, x[rows] * x[columns]])
 
 
-def from_sums(sums: Float[Array, "*r k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
+def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
     """Names the entries of Σ_n r_kn φ(x_n)."""
     count, first, products = jnp.split(sums, [1, 1 + n_features], axis=-1)
-    second = products if diagonal else products[..., _vech_index(n_features)]
-    return SufficientStatistics(count[..., 0], first, second)
+    second = products if diagonal else products[:, _vech_index(n_features)]
+    return SufficientStatistics(count[:, 0], first, second)
 
 
 def vech(matrices: Float[Array, "k d d *s"]) -> Float[Array, "k v *s"]:

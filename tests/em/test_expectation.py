@@ -61,20 +61,6 @@ def test_tiles_add_up_to_the_whole(family: str) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
-def test_stacked_runs_are_runs_on_the_same_data() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(40, 2))
-    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.asarray(rng.uniform(0, 2, 40)))
-    starts = [mixture_of(reference.random_start(rng, x, "full", 3), diagonal=False) for _ in range(5)]
-    naturals = [natural_parameters(start)[0] for start in starts]
-    stacked, log_likelihoods = e_step(data, jnp.stack(naturals), 2, diagonal=False)
-    for r, natural in enumerate(naturals):
-        single, log_likelihood = e_step(data, natural, 2, diagonal=False)
-        assert log_likelihoods[r] == pytest.approx(float(log_likelihood), rel=1e-13)
-        for a, b in zip(stacked, single, strict=True):
-            np.testing.assert_allclose(a[r], b, rtol=1e-12, atol=1e-13)
-
-
 def test_absent_component_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 2))
