@@ -133,8 +133,6 @@ def fit_chunk(
     runs = all_runs(sets, starts, np.asarray(status) == em.RUNNING, options, program)
     described = sets._replace(z=None, weights=None)
     findings, scores, _ = runs.judgement
-    if not options.avoids_spurious:
-        findings = findings._replace(bounded=runs.states.log_likelihood)
     best = end(described, status, runs.states, findings, scores, runs.finished, options.models)
     fits = _whole(fetched(best))
     fits = fits._replace(executed=runs.executed, useful=runs.useful)

@@ -6,6 +6,7 @@ where it was before the pass, or from its start if it has made no step; others k
 out.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -21,9 +22,8 @@ from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.engine.standardize import Standardization
-from jaxgmm.kernels import Effort, compiled
 from jaxgmm.mixture import Mixture, with_harmless_absent
-from jaxgmm.program import Layout, Models, Slots
+from jaxgmm.program import Layout, Models, Slots, Way
 
 _Tree = TypeVar("_Tree")
 
@@ -55,6 +55,22 @@ class DataSets(NamedTuple):
     units: Standardization
 
 
+class Given(NamedTuple):
+    """What the runs of a chunk start from; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+
+    Attributes:
+        sets: the data sets.
+        starts: `(Q, K, …)`, where runs begin, float64.
+        models: what they fit.
+        avoids_spurious: whether spurious components lower what runs are compared by.
+    """
+
+    sets: DataSets
+    starts: Mixture
+    models: Models
+    avoids_spurious: Any
+
+
 class Limits(NamedTuple):
     """How far a pass takes runs.
 
@@ -63,12 +79,30 @@ class Limits(NamedTuple):
         max_iter: iterations at most, those made before the pass included.
         variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
         extra_ridge: what is added to every variance beside the ridge, in standardised units.
+        snapshots: `(P,)`, iterations after which the parameters are kept; None for none.
     """
 
     tol: float
     max_iter: int
     variance_floor: int
     extra_ridge: float = 0.0
+    snapshots: Any = None
+
+
+class PassProgram(NamedTuple):
+    """What a pass is compiled for.
+
+    Attributes:
+        layout: what it has in common with other programs of the chunk.
+        way: how it takes runs to their ends.
+        dtype: in which precision.
+        is_weighted: whether samples may have different weights.
+    """
+
+    layout: Layout
+    way: Way
+    dtype: str
+    is_weighted: bool
 
 
 def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
@@ -86,36 +120,8 @@ def of_runs(n_runs: int, n_rows: int, models: Models, layout: Layout) -> tuple[I
     return row, jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
 
 
-def take_to_ends(
-    sets: DataSets,
-    starts: Mixture,
-    before: em.RunState,
-    wanted: Bool[Any, " q"],
-    models: Models,
-    limits: Limits,
-    snapshots: Int[Any, " p"] | None,
-    effort: Effort,
-    **compiled_for: Any,
-) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
-    """Takes the wanted runs to their ends.
-
-    Args:
-        sets: the data sets.
-        starts: `(Q, K, …)`, where runs begin.
-        before: `(Q,)`, where they were before.
-        wanted: which of them go on.
-        models: what they fit.
-        limits: how far.
-        snapshots: iterations after which the parameters are kept, or None.
-        effort: how well the pass is compiled.
-        compiled_for: `layout`, `dtype`, and as `way` slots or lanes.
-
-    Returns:
-        the states `(Q,)`, how many run-iterations were useful, and how many were executed.
-    """
-    return _PASSES[type(compiled_for["way"])][effort](
-        sets, starts, before, wanted, models, limits, snapshots, **compiled_for
-    )
+# States `(Q,)` after a pass; and run-iterations that were useful, and executed.
+Passed = tuple[em.RunState, Int[Array, ""], Int[Array, ""]]
 
 
 class _Slot(NamedTuple):
@@ -128,25 +134,17 @@ class _Slot(NamedTuple):
 
 
 def in_slots(
-    sets: DataSets,
-    starts: Mixture,
-    before: em.RunState,
-    wanted: Bool[Array, " q"],
-    models: Models,
-    limits: Limits,
-    snapshots: Int[Array, " p"] | None,
-    *,
-    layout: Layout,
-    way: Slots,
-    dtype: str,
-) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
     """In slots that step together."""
-    slots, diagonal = way, layout.diagonal
+    (sets, starts, models, _), (layout, slots, dtype, _) = given, program
+    assert isinstance(slots, Slots)
+    diagonal = layout.diagonal
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
     ridges = _ridges(sets, limits, layout)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
-    snapshots = None if snapshots is None else jnp.asarray(snapshots, jnp.int32)
+    snapshots = None if limits.snapshots is None else jnp.asarray(limits.snapshots, jnp.int32)
 
     # By vectors, a slot knows the row of its data set; else it holds a copy.
     all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
@@ -199,19 +197,11 @@ def in_slots(
 
 
 def in_kernels(
-    sets: DataSets,
-    starts: Mixture,
-    before: em.RunState,
-    wanted: Bool[Array, " q"],
-    models: Models,
-    limits: Limits,
-    _snapshots: None,
-    *,
-    layout: Layout,
-    way: Lanes,
-    dtype: str,
-) -> tuple[em.RunState, Int[Array, ""], Int[Array, ""]]:
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
     """In kernels, of which neither a history nor snapshots can be asked."""
+    (sets, starts, models, _), (layout, way, dtype, _) = given, program
+    assert isinstance(way, Lanes)
     n_runs, n_components, n_features = starts.means.shape
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
     # A kernel has as many lanes for components as there are, or the next power of two.
@@ -294,10 +284,28 @@ def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -
     return where_leading(wanted, _cast(ended, "float64"), before), useful
 
 
-_PASSES = {
-    way: compiled(function, static_argnames=("layout", "way", "dtype"))
-    for way, function in ((Slots, in_slots), (Lanes, in_kernels))
+_WAYS: dict[type, Callable[[Given, em.RunState, Bool[Array, " q"], Limits, PassProgram], Passed]] = {
+    Slots: in_slots,
+    Lanes: in_kernels,
 }
+
+
+def take_to_ends(
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
+    """Takes the wanted runs to their ends, or to the limits.
+
+    Args:
+        given: data sets, starts and models.
+        before: `(Q,)`, where runs were before.
+        wanted: `(Q,)`, which of them go on.
+        limits: how far.
+        program: what this is compiled for.
+
+    Returns:
+        the states `(Q,)`, how many run-iterations were useful, and how many were executed.
+    """
+    return _WAYS[type(program.way)](given, before, wanted, limits, program)
 
 
 def _cast(tree: _Tree, dtype: str) -> _Tree:

@@ -1,18 +1,21 @@
 """The runs of a chunk, and what is found out about them as they are taken on.
 
-`jaxgmm.search` decides which runs go how far in which precision; `jaxgmm.passes` takes them there.
+`jaxgmm.search` decides which runs go how far in which precision; `jaxgmm.passes` takes them there, and
+`jaxgmm.findings` looks at them in the same program.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
-from jaxgmm.findings import Judgement, Pass, judged, none_yet
+from jaxgmm.em.spurious import Findings
+from jaxgmm.findings import CLOSER_LOOK, FirstLook, Judgement, Pass, first_look, none_yet
+from jaxgmm.kernels import compiled
 from jaxgmm.mixture import Mixture
-from jaxgmm.passes import DataSets, Limits, take_to_ends
+from jaxgmm.passes import Given, Limits, PassProgram, take_to_ends
 from jaxgmm.program import Options, Program, Way
 from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
@@ -86,12 +89,19 @@ def begun(starts: Mixture, program: Program) -> Runs:
 
 
 class Work(NamedTuple):
-    """What all passes over the runs of a chunk have in common."""
+    """What all passes over the runs of a chunk have in common.
 
-    sets: DataSets
-    starts: Mixture
+    Attributes:
+        given: data sets, starts and models.
+        options: tolerance and limits.
+        program: what is compiled.
+        is_weighted: whether samples of a data set have different weights.
+    """
+
+    given: Given
     options: Options
     program: Program
+    is_weighted: bool
 
     def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
@@ -128,21 +138,40 @@ class Work(NamedTuple):
         return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
 
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way, dtype: str) -> Runs:
-        (sets, starts, options, program), models = self, self.options.models
-        states, useful, executed = take_to_ends(
-            *(sets, starts, found.states, wanted, models, limits, options.snapshots),
-            effort="quickly" if program.effort == "at once" else "well",
-            layout=program.layout,
-            way=way,
-            dtype=dtype,
+        given, layout, effort = self.given, self.program.layout, self.program.effort
+        before, limits = found.judgement.findings, limits._replace(snapshots=self.options.snapshots)
+        states, first, counts = TAKE_ON["quickly" if effort == "at once" else "well"](
+            *(given, found.states, before, wanted, limits), program=PassProgram(layout, way, dtype, self.is_weighted)
         )
-        made = Pass(
-            states._replace(history=None, snapshots=None),
-            *(wanted, found.judgement.findings, limits.extra_ridge, options.avoids_spurious),
+        judgement = first.judgement
+        known, counts, is_small, is_suspect = jax.device_get(
+            (_known(states, judgement), counts, first.any_small, first.any_suspect)
         )
-        judgement = judged(made, sets, models, program.layout, program.effort)
-        # All at once: on a GPU each look costs as much as a dozen kernels.
-        wanted_here = (states.status, judgement.findings.spurious, judgement.mean_scores)
-        known, executed, useful = jax.device_get((wanted_here, executed, useful))
-        executed, useful = found.executed + int(executed), found.useful + int(useful)
+        if is_small or is_suspect:
+            made = _made(states, before, wanted, limits)
+            judgement = CLOSER_LOOK[effort](made, first, given, layout=layout, has_suspects=bool(is_suspect))
+            known = jax.device_get(_known(states, judgement))
+        useful, executed = (total + int(own) for total, own in zip((found.useful, found.executed), counts, strict=True))
         return Runs(states, judgement, Known(*known), found.finished, executed, useful)
+
+
+def _known(states: em.RunState, judgement: Judgement) -> tuple[Any, Any, Any]:
+    """What the host looks at, all at once: on a GPU each look costs as much as a dozen kernels."""
+    return states.status, judgement.findings.spurious, judgement.mean_scores
+
+
+def _made(states: em.RunState, before: Findings, wanted: Any, limits: Limits) -> Pass:
+    return Pass(states._replace(history=None, snapshots=None), wanted, before, limits.extra_ridge)
+
+
+def _take_on(
+    given: Given, states: em.RunState, before: Findings, wanted: Any, limits: Limits, *, program: PassProgram
+) -> tuple[em.RunState, FirstLook, tuple[Int[Array, ""], Int[Array, ""]]]:
+    """A pass and the first look, in one program; last, how many run-iterations were useful, and executed."""
+    states, useful, executed = take_to_ends(given, states, wanted, limits, program)
+    made = _made(states, before, wanted, limits)
+    first = first_look(made, given, program.layout, is_weighted=program.is_weighted)
+    return states, first, (useful, executed)
+
+
+TAKE_ON = compiled(_take_on, static_argnames=("program",))

@@ -42,8 +42,7 @@ CHECKED = [
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm import passes  # noqa: E402 (under the hook)
-from jaxgmm.program import Slots  # noqa: E402 (under the hook)
+from jaxgmm import runs  # noqa: E402 (under the hook)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -54,15 +53,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # What a test fits is little work. Compiled quickly, as for a user who may fit again, it would take twice as long.
-SLOTS = passes._PASSES[Slots]
-AS_FOR_USERS = SLOTS["quickly"]
-SLOTS["quickly"] = SLOTS["at once"]
+AS_FOR_USERS = runs.TAKE_ON["quickly"]
+runs.TAKE_ON["quickly"] = runs.TAKE_ON["at once"]
 
 
 @pytest.fixture
 def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """For bits to be those of another process."""
-    monkeypatch.setitem(SLOTS, "quickly", AS_FOR_USERS)
+    monkeypatch.setitem(runs.TAKE_ON, "quickly", AS_FOR_USERS)
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.

@@ -9,12 +9,11 @@ import pytest
 import reference
 
 import jaxgmm
-from jaxgmm import Status, passes, plan
+from jaxgmm import Status, plan, runs
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.devices import machine
 from jaxgmm.kernels import are_known
 from jaxgmm.mixture import full_covariances
-from jaxgmm.program import Slots
 
 TIGHT = {"tol": 1e-14, "max_iter": 5000}
 
@@ -34,7 +33,7 @@ def stack(n_data_sets: int = 6, **options: int) -> np.ndarray:
 
 def n_compiled() -> int:
     """Programs that run EM."""
-    return sum(program._cache_size() for program in passes._PASSES[Slots].values())
+    return sum(program._cache_size() for program in runs.TAKE_ON.values())
 
 
 def sorted_means(mixture: jaxgmm.Mixture) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Status, findings, fitting, passes, plan
+from jaxgmm import Status, fitting, passes, plan, runs
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
-from jaxgmm.kernels import compiler_options
+from jaxgmm.kernels import EFFORTS
 
 
 def plain_kernel(life: fused.Life, lanes: fused.Lanes) -> Callable[..., Any]:
@@ -60,18 +60,16 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Makes a machine that has kernels, in plain JAX; tells the types of the passes that were made in them."""
     made: list[str] = []
 
-    def counted(*args: Any, **options: Any) -> Any:
-        made.append(options["dtype"])
-        return in_kernels(*args, **options)
+    def counted(*args: Any, program: passes.PassProgram) -> Any:
+        if isinstance(program.way, fused.Lanes):
+            made.append(program.dtype)
+        return take_on(*args, program=program)
 
-    static = ("layout", "way", "dtype")
-    in_kernels = jax.jit(passes.in_kernels, static_argnames=static, compiler_options=compiler_options("at once"))
+    take_on = runs.TAKE_ON["at once"]
     monkeypatch.setattr(fused, "_kernel", plain_kernel)
-    # As on a GPU.
-    for effort in ("quickly", "at once"):
-        monkeypatch.setitem(findings._JUDGES, effort, findings._JUDGES["well"])
     monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=True))
-    monkeypatch.setitem(passes._PASSES, fused.Lanes, dict.fromkeys(("well", "quickly", "at once"), counted))
+    for effort in EFFORTS:
+        monkeypatch.setitem(runs.TAKE_ON, effort, counted)
     return made
 
 
