@@ -17,8 +17,9 @@ from benchmarks.environment import RESULTS, environment, write
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 3
-# Programs that the search may compile: about one for each power of two of samples or components, not one for each K.
-MOST_PROGRAMS = 12
+# Programs that the search may compile: six for each of three lengths or so, not some for each K. Of these, the smallest
+# data sets need two, for components that are narrow, or small.
+MOST_PROGRAMS = 18
 
 # Texts, not functions: nothing may be imported before the clock starts.
 FIRST_FIT = """

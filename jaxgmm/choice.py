@@ -39,16 +39,15 @@ def at_smallest_ridge(score: np.ndarray, sound: np.ndarray, ridges: np.ndarray) 
     return ridges == np.min(np.where(usable, ridges, np.inf), axis=1, keepdims=True)
 
 
-def store_chosen(fits: ChunkFits, chosen: np.ndarray, data_sets: np.ndarray, best: FitResult) -> None:
+def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
     """Copies the chosen of some models to their data sets; `chosen` is `(C, M)`."""
     c, m = np.nonzero(chosen)
     if len(c) == 0:
         return
-    rows = data_sets[c]
     for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
-        getattr(best, name)[rows] = getattr(fits, name)[c, m]
+        getattr(best, name)[c] = getattr(fits, name)[c, m]
     mixture = Mixture(*(leaf[c, m] for leaf in fits.mixture))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:
         mixture = mixture._replace(covariances=full_covariances(mixture))
     for leaf, new in zip(best.mixture, with_room(mixture, best.mixture.n_components), strict=True):
-        leaf[rows] = new
+        leaf[c] = new

@@ -99,17 +99,10 @@ class _Best(NamedTuple):
     snapshots: Mixture | None
 
 
-def fit_chunk(
-    x: np.ndarray | Array,
-    lengths: np.ndarray,
-    sample_weight: np.ndarray | None,
-    start: Mixture | np.ndarray | None,
-    options: Options,
-    program: Program,
-) -> ChunkFits:
-    """Fits every model to every data set of a chunk. Float64 must be enabled.
+class Inputs(NamedTuple):
+    """All that a chunk is fitted from. Of NumPy arrays, it can be pickled, and fitted in another process.
 
-    Args:
+    Attributes:
         x: samples `(C, N, D)` in data units, padded.
         lengths: number of samples of each data set `(C,)`.
         sample_weight: weights `(C, N)`, or None for 1.
@@ -118,10 +111,19 @@ def fit_chunk(
             for those that are NaN.
         options: what may change from call to call.
         program: what programs are compiled for.
-
-    Returns:
-        the fits.
     """
+
+    x: np.ndarray | Array
+    lengths: np.ndarray
+    sample_weight: np.ndarray | None
+    start: Mixture | np.ndarray | None
+    options: Options
+    program: Program
+
+
+def fit_chunk(inputs: Inputs) -> ChunkFits:
+    """Fits every model to every data set of a chunk. Float64 must be enabled."""
+    x, lengths, sample_weight, start, options, program = inputs
     statuses = _statuses_of_too_few(x, lengths, sample_weight, options.models)
     if statuses is not None:
         return _without_fits(statuses, program, x.shape[-1])

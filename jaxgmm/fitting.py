@@ -3,22 +3,24 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from jaxgmm.arguments import checked_history, checked_key, checked_start, checked_weights
-from jaxgmm.chunk import ChunkFits, fit_chunk
+from jaxgmm.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, with_room
 from jaxgmm.plan import Chunk, Job, chunks
-from jaxgmm.program import Combination, Layout, Models, Options, Program, Slots
+from jaxgmm.program import Combination, Request
 from jaxgmm.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.settings import Precision, check_flag, check_options
+
+Value = TypeVar("Value")
 
 # A history is carried through every iteration, and so is not made longer than runs are, bar a few.
 _SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024
@@ -155,13 +157,21 @@ def fit(
     weights_of = read_weights(sample_weight, data)
     init_name, start = checked_start(init, data, n_components, covariance_type)
     n_init, (n_history, snapshots) = int(n_init) if start is None else 1, checked_history(history, max_iter)
-    program, options = what_to_run(
-        init_name, n_init, n_finalists, precision, n_history, tol, max_iter, key, snapshots=snapshots
+    request = Request(
+        init=init_name,
+        n_init=n_init,
+        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
+        precision=precision,
+        tol=float(tol),
+        max_iter=int(max_iter),
+        key=checked_key(key),
+        avoids_spurious=bool(avoid_spurious),
+        n_history=n_history,
+        snapshots=snapshots,
     )
-    options = options._replace(avoids_spurious=bool(avoid_spurious))
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        result = fit_batch(data, weights_of, start, model, program, options, report)
+        result = fit_batch(data, weights_of, start, model, request, report)
     return without_batch_axis(result) if data.is_single else result
 
 
@@ -205,9 +215,13 @@ def fit_starts(
     def with_history(length: int) -> FitResult:
         # Programs are compiled for the length of the history, so few lengths are used.
         n_history = power_of_two_above(max(_SHORTEST_HISTORY, length))
-        program, options = what_to_run("mixture", 1, None, "float64", n_history, tol, int(max_iter) - 1, 0)
-        program = program._replace(layout=program.layout._replace(absolute_ridge=True, ends_with_m_step=True))
-        return fit_batch(data, weights_of, starts, model, program, options, lambda _: None)
+        request = Request(
+            *("mixture", 1, 1, "float64", float(tol), int(max_iter) - 1, checked_key(0)),
+            n_history=n_history,
+            absolute_ridge=True,
+            ends_with_m_step=True,
+        )
+        return fit_batch(data, weights_of, starts, model, request, lambda _: None)
 
     result = with_history(min(int(max_iter), _LONGEST_HISTORY))
     longest = int(np.max(result.n_iter))
@@ -219,25 +233,22 @@ def fit_batch(
     weights_of: "WeightsOf | None",
     start: Any,
     model: Combination,
-    program: Program,
-    options: Options,
+    request: Request,
     report: Callable[[int], None],
 ) -> FitResult:
     """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
     if isinstance(start, Mixture) and np.any(start.weights == 0):
-        program = program._replace(layout=program.layout._replace(has_absent=True))
-    result = empty_result(data, [model], program)
-    executed, useful = [], []
+        request = request._replace(has_absent=True)
 
-    def work(chunk: Chunk) -> int:
-        fits = fit_job(chunk, chunk.jobs[0], data, weights_of, start)
+    def fits_of(chunk: Chunk) -> ChunkFits:
+        return fit_job(chunk, chunk.jobs[0], data, weights_of, start)
+
+    done = on_chunks(fits_of, data, weights_of, [model], request, report)
+    result = empty_result(data.n_data_sets, data.samples.shape[1], [model], request)
+    for chunk, fits in done:
         _store(fits, chunk.data_sets, result)
-        executed.append(fits.executed)
-        useful.append(fits.useful)
-        return len(chunk.data_sets) * program.layout.n_init
-
-    on_chunks(work, data, weights_of, [model], program, options, report)
-    result = result._replace(efficiency=sum(useful) / max(1, sum(executed)))
+    executed, useful = sum(fits.executed for _, fits in done), sum(fits.useful for _, fits in done)
+    result = result._replace(efficiency=useful / max(1, executed))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
         result = result._replace(history=result.history[:, :longest].copy())
@@ -252,55 +263,23 @@ def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
     return lambda data_sets, n_samples: padded(table, data, data_sets, n_samples).astype(np.float64, copy=False)
 
 
-def what_to_run(
-    init: str,
-    n_init: int,
-    n_finalists: int | None,
-    precision: str,
-    n_history: int,
-    tol: Any,
-    max_iter: Any,
-    key: Any,
-    *,
-    snapshots: np.ndarray | None = None,
-) -> tuple[Program, Options]:
-    """Programs and options, as far as they do not depend on shapes and models: `jaxgmm.plan` decides those."""
-    layout = Layout(families=(), n_components=0, has_absent=False, n_init=n_init, tile=0)
-    program = Program(
-        layout=layout,
-        init=init,
-        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
-        precision=precision,
-        search_dtype="float32",
-        effort="well",
-        n_history=n_history,
-        n_snapshots=0 if snapshots is None else len(snapshots),
-        search=Slots(1, 1),
-        finish=Slots(1, 1),
-        centred=Slots(1, 1, centred=True),
-    )
-    no_models = Models(*np.empty((3, 0), np.int32))
-    return program, Options(float(tol), int(max_iter), np.empty(0), checked_key(key), no_models, snapshots)
-
-
 # From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
 WeightsOf = Callable[[np.ndarray, int], Any]
 
 
 def on_chunks(
-    do: Callable[[Chunk], int],
+    work: Callable[[Chunk], Value],
     data: Batch,
     weights_of: WeightsOf | None,
     models: Sequence[Combination],
-    program: Program,
-    options: Options,
+    request: Request,
     report: Callable[[int], None],
     *,
     by_components: bool = False,
-) -> None:
-    """Cuts data sets into chunks and does something on each, on all devices; it returns how many runs it has done."""
+) -> list[tuple[Chunk, Value]]:
+    """Cuts data sets into chunks and does something on each, on all devices; returns what that makes of each chunk."""
     hardware = machine()
-    planned = chunks(data, models, program, options, hardware, by_components=by_components)
+    planned = chunks(data, models, request, hardware, by_components=by_components)
 
     def program_of(chunk: Chunk) -> tuple:
         shapes = [
@@ -312,7 +291,7 @@ def on_chunks(
         ]
         return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_of is None, *shapes)
 
-    map_chunks(do, planned, program_of, Chunk.halves, hardware, report)
+    return map_chunks(work, planned, program_of, Chunk.halves, hardware, lambda chunk: report(chunk.n_runs))
 
 
 def fit_job(
@@ -326,8 +305,21 @@ def fit_job(
 ) -> ChunkFits:
     """Runs compiled programs on a chunk, filled up by empty data sets; all of its rows come back.
 
-    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit; see `fit_chunk`.
+    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
     """
+    return fit_chunk(inputs_of(chunk, job, data, weights_of, start, active, last_start))
+
+
+def inputs_of(
+    chunk: Chunk,
+    job: Job,
+    data: Batch,
+    weights_of: WeightsOf | None,
+    start: Any = None,
+    active: np.ndarray | None = None,
+    last_start: Mixture | None = None,
+) -> Inputs:
+    """What a chunk is fitted from; see `fit_job`."""
     rows = chunk.filled_up
 
     def rows_of(table: Any) -> Any:
@@ -344,12 +336,12 @@ def fit_job(
         chunk_start = last_start if start is None else rows_of(start)
     chunk_weights = None if weights_of is None else weights_of(rows, job.n_samples)
     x = placed(data.samples, data, chunk.data_sets, job.n_samples, chunk.size)
-    return fit_chunk(x, lengths, chunk_weights, chunk_start, job.options, job.program)
+    return Inputs(x, lengths, chunk_weights, chunk_start, job.options, job.program)
 
 
-def empty_result(data: Batch, models: Sequence[Combination], program: Program) -> FitResult:
+def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
     """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
-    b, d, r, k = data.n_data_sets, data.samples.shape[1], program.layout.n_init, max(k for k, _, _ in models)
+    b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
     spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in models) else (d, d)
 
     def no_mixtures(*axes: int) -> Mixture:
@@ -367,9 +359,9 @@ def empty_result(data: Batch, models: Sequence[Combination], program: Program) -
         start_log_likelihood=np.full((b, r), np.nan),
         start_status=np.zeros((b, r), np.int32),
         start_spurious=np.zeros((b, r), np.int32),
-        history=np.full((b, program.n_history), np.nan) if program.n_history else None,
+        history=np.full((b, request.n_history), np.nan) if request.n_history else None,
         efficiency=math.nan,
-        snapshots=no_mixtures(b, program.n_snapshots) if program.n_snapshots else None,
+        snapshots=no_mixtures(b, request.n_snapshots) if request.n_snapshots else None,
     )
 
 

@@ -14,7 +14,7 @@ from jaxgmm.engine.batch import Batch, padded
 from jaxgmm.fitting import WeightsOf, fit_job, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 from jaxgmm.plan import Chunk, Job
-from jaxgmm.program import Combination, Options, Program
+from jaxgmm.program import Combination, Request
 
 # Samples whose densities are computed at a time.
 TILE = 2048
@@ -30,8 +30,7 @@ def held_out(
     weights: WeightsOf,
     models: Sequence[Combination],
     n_folds: int,
-    program: Program,
-    options: Options,
+    request: Request,
     report: Callable[[int], None],
 ) -> Float[np.ndarray, "b m"]:
     """Total nats of every sample under the models that were fitted without its fold.
@@ -41,12 +40,10 @@ def held_out(
         weights: sample weights of some, 0 for padding.
         models: what is fitted to each.
         n_folds: F. A data set with one fold left out is the same samples under other weights.
-        program: what to compile.
-        options: tolerance and limits.
+        request: how.
         report: is told how many runs are done.
     """
     replicates = data.repeated(n_folds)
-    scores = np.empty((replicates.n_data_sets, len(models)))
 
     def parts(numbers: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Weights `(C, n_samples)` of the samples of replicates, and whether they are left out."""
@@ -60,15 +57,18 @@ def held_out(
         own, is_left_out = parts(numbers, n_samples)
         return np.where(is_left_out, 0.0, own)
 
-    def score(chunk: Chunk) -> int:
+    def scores_of(chunk: Chunk) -> np.ndarray:
+        own_scores = np.empty((len(chunk.data_sets), len(models)))
         for job in chunk.jobs:
             fits = fit_job(chunk, job, replicates, training_weights)
             own, is_left_out = parts(chunk.data_sets, job.n_samples)
             densities = densities_of(fits, chunk, job, replicates, np.where(is_left_out, own, 0.0))
-            scores[np.ix_(chunk.data_sets, job.models)] = densities.log_likelihood
-        return len(chunk.data_sets) * len(models) * program.layout.n_init
+            own_scores[:, job.models] = densities.log_likelihood
+        return own_scores
 
-    on_chunks(score, replicates, training_weights, models, program, options, report)
+    scores = np.empty((replicates.n_data_sets, len(models)))
+    for chunk, own_scores in on_chunks(scores_of, replicates, training_weights, models, request, report):
+        scores[chunk.data_sets] = own_scores
     return scores.reshape(-1, n_folds, len(models)).sum(axis=1)
 
 

@@ -1,7 +1,8 @@
-"""What compiled programs are made for, and what they are told when they run.
+"""What is asked of fits, what compiled programs are made for, and what they are told when they run.
 
-A `Program` is known when it is compiled: shapes, and what is worth a program of its own. `Options` are not: changing
-them compiles nothing.
+A `Request` is what a user asks, whatever the data and the models. `jaxgmm.plan` turns it into programs: a `Program` is
+known when it is compiled, that is, shapes, and what is worth a program of its own; `Options` are not, and changing them
+compiles nothing.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,50 @@ from jaxgmm.kernels import Effort
 
 # Number of components, name of the family, and ridge: a model as users say it.
 Combination = tuple[int, str, float]
+
+
+class Request(NamedTuple):
+    """What is asked of all fits of a call.
+
+    Attributes:
+        init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
+        n_init: R; 1 for explicit starts.
+        n_finalists: starts of each fit that are taken to their ends.
+        precision: `"mixed"`, `"float32"` or `"float64"`.
+        tol: smallest gain of the mean log-likelihood to go on for.
+        max_iter: iterations at most.
+        key: random key, or seed.
+        avoids_spurious: whether spurious components lower what runs are chosen by; see `jaxgmm.soundness`.
+        n_history: length of the recorded history; 0 when none is asked for.
+        snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
+        has_absent: whether starts have absent components.
+        absolute_ridge: whether ridges are in squared data units.
+        ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
+    """
+
+    init: str
+    n_init: int
+    n_finalists: int
+    precision: str
+    tol: float
+    max_iter: int
+    key: Array | np.int64
+    avoids_spurious: bool = True
+    n_history: int = 0
+    snapshots: Int[np.ndarray, " p"] | None = None
+    has_absent: bool = False
+    absolute_ridge: bool = False
+    ends_with_m_step: bool = False
+
+    @property
+    def n_snapshots(self) -> int:
+        """P."""
+        return 0 if self.snapshots is None else len(self.snapshots)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether more is kept of runs than kernels hold."""
+        return bool(self.n_history or self.n_snapshots or self.ends_with_m_step)
 
 
 class Layout(NamedTuple):
@@ -38,10 +83,10 @@ class Layout(NamedTuple):
     has_absent: bool
     n_init: int
     tile: int
-    group: int = 1
-    together: int = 1
-    absolute_ridge: bool = False
-    ends_with_m_step: bool = False
+    group: int
+    together: int
+    absolute_ridge: bool
+    ends_with_m_step: bool
 
     @property
     def diagonal(self) -> bool:

@@ -15,9 +15,9 @@ from jaxtyping import Array
 from jaxgmm.arguments import checked_key, checked_mixture
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in, what_to_run
+from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
-from jaxgmm.program import Combination, Options, Program
+from jaxgmm.program import Combination, Request
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
 
@@ -123,10 +123,10 @@ def bootstrap(
         replicates = data.repeated(n_replicates)
         weights_of = _weights(kind, data, sample_weight, n_replicates, random)
     start = Mixture(*(np.repeat(leaf, n_replicates, axis=0) for leaf in fitted))
-    program, options = what_to_run("mixture", 1, None, precision, 0, tol, max_iter, key)
+    request = Request("mixture", 1, 1, precision, float(tol), int(max_iter), checked_key(key))
     with progress_bar(replicates.n_data_sets, shown=progress) as report:
         model = (n_components, family, ridge_in(precision, reg_covar))
-        result = fit_batch(replicates, weights_of, start, model, program, options, report)
+        result = fit_batch(replicates, weights_of, start, model, request, report)
 
     def by_data_set(leaf: np.ndarray) -> np.ndarray:
         leaf = leaf.reshape(data.n_data_sets, n_replicates, *leaf.shape[1:])
@@ -145,8 +145,7 @@ def likelihood_ratio_p_values(
     statistic: np.ndarray,
     model: Combination,
     n_replicates: int,
-    program: Program,
-    options: Options,
+    request: Request,
 ) -> np.ndarray:
     """The bootstrap test of K components against K + 1 (McLachlan, 1987), for B data sets.
 
@@ -156,15 +155,14 @@ def likelihood_ratio_p_values(
         statistic: `(B,)`, twice the gain in log-likelihood of K + 1 components.
         model: K, family and ridge.
         n_replicates: R.
-        program: how replicates are fitted: from starts of their own, with K components and with one more.
-        options: tolerance, limits and random key.
+        request: how replicates are fitted: from starts of their own, with K components and with one more.
 
     Returns:
         `(B,)`, the share of replicates, the data themselves counted as one, that gain at least as much: (1 + b) / (1 +
         R) as in mclust's `mclustBootstrapLRT`. Replicates without an answer are left out.
     """
     n_components, family, ridge = model
-    key = jax.random.fold_in(jax_key(options.key), n_components)
+    key = jax.random.fold_in(jax_key(request.key), n_components)
     p_values = np.empty(data.n_data_sets)
     at_once = max(1, _MOST_DRAWN // (n_replicates * int(np.max(data.lengths)) * data.samples.shape[1]))
     for first in range(0, data.n_data_sets, at_once):
@@ -172,7 +170,7 @@ def likelihood_ratio_p_values(
         own = data._replace(first=data.first[rows], lengths=data.lengths[rows])
         replicates = simulated(Mixture(*(leaf[rows] for leaf in fitted)), own, n_replicates, key)
         smaller, larger = (
-            fit_batch(replicates, None, None, (k, family, ridge), program, options, lambda _: None).log_likelihood
+            fit_batch(replicates, None, None, (k, family, ridge), request, lambda _: None).log_likelihood
             for k in (n_components, n_components + 1)
         )
         gains = 2 * (larger - smaller).reshape(-1, n_replicates)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxgmm.arguments import checked_key
 from jaxgmm.choice import at_smallest_ridge, choice, store_chosen
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.criteria import CRITERIA, INFORMATION, Evidence
@@ -28,13 +29,12 @@ from jaxgmm.fitting import (
     on_chunks,
     read_weights,
     ridge_in,
-    what_to_run,
     without_batch_axis,
 )
 from jaxgmm.held_out import densities_of, held_out
 from jaxgmm.mixture import Mixture
 from jaxgmm.plan import Chunk, Job
-from jaxgmm.program import Combination, Options, Program
+from jaxgmm.program import Combination, Request
 from jaxgmm.resampling import likelihood_ratio_p_values
 from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
 from jaxgmm.soundness import SAME_OPTIMUM, is_sound
@@ -173,14 +173,23 @@ def sweep(
     data = batch(x)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
     work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
-    program, options = what_to_run(init, int(n_init) + bool(split), n_finalists, precision, 0, tol, max_iter, key)
-    options = options._replace(avoids_spurious=bool(avoid_spurious))
+    starts = int(n_init) + bool(split)
+    request = Request(
+        init=init,
+        n_init=starts,
+        n_finalists=starts if n_finalists is None else min(int(n_finalists), starts),
+        precision=precision,
+        tol=float(tol),
+        max_iter=int(max_iter),
+        key=checked_key(key),
+        avoids_spurious=bool(avoid_spurious),
+    )
     n_replicates = 1 + int(n_folds) if "cv" in names else 1
-    with progress_bar(data.n_data_sets * len(models) * program.layout.n_init * n_replicates, shown=progress) as report:
+    with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
         left_out = None
         if "cv" in names:
-            left_out = held_out(data, work.weights, models, int(n_folds), program, options, report)
-        return _swept(work, program, options, left_out, report)
+            left_out = held_out(data, work.weights, models, int(n_folds), request, report)
+        return _swept(work, request, left_out, report)
 
 
 def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
@@ -217,6 +226,12 @@ class _Work(NamedTuple):
         return np.array([ridge for *_, ridge in self.models]) if self.criteria[0] in INFORMATION else None
 
     @property
+    def n_parameters(self) -> np.ndarray:
+        """Free parameters of each model, `(M,)`."""
+        n_features = self.data.samples.shape[1]
+        return np.array([n_parameters(k, n_features, family) for k, family, _ in self.models])
+
+    @property
     def by_components(self) -> bool:
         """Whether the models of one K must wait for those of the K before."""
         return self.patience is not None or self.split
@@ -228,56 +243,54 @@ class _Work(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """What a sweep fills in, chunk by chunk.
+    """What is found out about B data sets: those of a chunk, or all.
 
     Attributes:
         columns: of the table, each `(B, M)`.
         n_samples: `(B,)`, number of samples, or the sum of their weights.
         n_weighted: `(B,)`, number of samples that have a weight.
-        n_parameters: `(M,)`.
         best: the chosen fits.
-        efforts: run-iterations executed and useful, of every call.
     """
 
     columns: dict[str, np.ndarray]
     n_samples: np.ndarray
     n_weighted: np.ndarray
-    n_parameters: np.ndarray
     best: FitResult
-    efforts: list[tuple[int, int]]
 
 
-def _swept(
-    work: _Work,
-    program: Program,
-    options: Options,
-    left_out: np.ndarray | None,
-    report: Callable[[int], None],
-) -> Sweep:
+def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]) -> Sweep:
     """Fits all models, and chooses."""
-    data, n_features = work.data, work.data.samples.shape[1]
-    results = _Results(
-        columns=_empty_columns((data.n_data_sets, len(work.models)), work.criteria),
-        n_samples=np.zeros(data.n_data_sets, int if work.weights_of is None else float),
-        n_weighted=np.zeros(data.n_data_sets, int),
-        n_parameters=np.array([n_parameters(k, n_features, family) for k, family, _ in work.models]),
-        best=empty_result(data, work.models, program),
-        efforts=[],
-    )
+    data = work.data
 
-    def fit_and_choose(chunk: Chunk) -> int:
-        _fit_and_choose(chunk, work, results, left_out, program, options)
-        return len(chunk.data_sets) * len(work.models) * program.layout.n_init
+    def chosen_of(chunk: Chunk) -> tuple[_Results, np.ndarray]:
+        return _fit_and_choose(chunk, work, request, left_out)
 
-    arguments = (data, work.weights_of, work.models, program, options, report)
-    on_chunks(fit_and_choose, *arguments, by_components=work.by_components)
-    executed, useful = np.sum(results.efforts, axis=0)
+    arguments = (data, work.weights_of, work.models, request, report)
+    done = on_chunks(chosen_of, *arguments, by_components=work.by_components)
+    results = _no_results(data.n_data_sets, work, request)
+    for chunk, (own, _) in done:
+        jax.tree.map(lambda all_rows, rows, b=chunk.data_sets: _put(all_rows, b, rows), results, own)
+    executed, useful = np.sum([efforts for _, (_, efforts) in done], axis=0)
     best = results.best._replace(efficiency=useful / max(1, executed))
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
     notes = _notes(work, results)
     return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best, notes)
+
+
+def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
+    return _Results(
+        columns=_empty_columns((n_data_sets, len(work.models)), work.criteria),
+        n_samples=np.zeros(n_data_sets, int if work.weights_of is None else float),
+        n_weighted=np.zeros(n_data_sets, int),
+        best=empty_result(n_data_sets, work.data.samples.shape[1], work.models, request),
+    )
+
+
+def _put(all_rows: Any, data_sets: np.ndarray, rows: Any) -> None:
+    if isinstance(rows, np.ndarray):
+        all_rows[data_sets] = rows
 
 
 def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
@@ -306,43 +319,54 @@ def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
 
 
 def _fit_and_choose(
-    chunk: Chunk, work: _Work, results: _Results, left_out: np.ndarray | None, program: Program, options: Options
-) -> None:
-    """Fits all models to the data sets of a chunk, and chooses for each."""
-    rows, columns, fitted = chunk.data_sets, results.columns, []
-    weights = work.weights(rows, chunk.jobs[0].n_samples)
-    results.n_samples[rows], results.n_weighted[rows] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
-    active, lowest, n_worse = np.ones(len(rows), bool), np.full(len(rows), np.inf), np.zeros(len(rows), int)
+    chunk: Chunk, work: _Work, request: Request, left_out: np.ndarray | None
+) -> tuple[_Results, np.ndarray]:
+    """Fits all models to the data sets of a chunk, and chooses for each; last, run-iterations executed and useful."""
+    n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
+    weights = work.weights(chunk.data_sets, chunk.jobs[0].n_samples)
+    results = _no_results(n_data_sets, work, request)
+    results.n_samples[:], results.n_weighted[:] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
+    columns, left_out = results.columns, None if left_out is None else left_out[chunk.data_sets]
+    active, lowest = np.ones(n_data_sets, bool), np.full(n_data_sets, np.inf)
+    n_worse = np.zeros(n_data_sets, int)
     for _, jobs in groupby(chunk.jobs, lambda job: work.models[job.models[0]][0] if work.by_components else None):
         first_new = len(fitted)
         for job in jobs:
-            fitted.append(_fit_models(chunk, job, active, fitted, work, results, left_out))
+            last = _split_starts(job, chunk, work, fitted) if work.split else None
+            raw = fit_job(chunk, job, work.data, work.weights_of, active=active, last_start=last)
+            efforts += [raw.executed, raw.useful]
+            fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
+            evidence = _evidence(raw, chunk, job, results, work)
+            if left_out is not None:
+                # Folds of models that are not fitted to the whole say nothing.
+                unknown = np.isnan(evidence.log_likelihood)
+                evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, job.models]))
+            _fill_columns(results, fitted[-1], evidence, active, work.criteria)
         if work.patience is not None:
-            score = _best_of_new(work, columns, rows, fitted, first_new)
+            score = _best_of_new(work, columns, fitted, first_new)
             n_worse = np.where(score < lowest, 0, n_worse + 1)
             lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
     if LRT in work.criteria:
-        columns[LRT][rows] = _p_values(work, fitted, rows, program, options)
-    score, lead, status = (columns[name][rows] for name in (work.criteria[0], "lead", "status"))
+        columns[LRT][:] = _p_values(work, fitted, chunk.data_sets, request)
+    score, lead, status = (columns[name] for name in (work.criteria[0], "lead", "status"))
     if work.criteria[0] == LRT:
-        score = _rejected(score, columns["log_likelihood"][rows])
+        score = _rejected(score, columns["log_likelihood"])
         # A distance between numbers of components, which no likelihood outweighs.
         lead = len(work.models) * np.sign(lead)
-    compared = _compared(work, score, columns["spurious"][rows], status, np.arange(len(work.models)))
-    chosen, columns["passed_over"][rows] = choice(score, lead, status, compared)
+    compared = _compared(work, score, columns["spurious"], status, np.arange(len(work.models)))
+    columns["chosen"][:], columns["passed_over"][:] = choice(score, lead, status, compared)
     ks = np.array([k for k, _, _ in work.models])
-    columns["chosen"][rows], columns["at_largest_k"][rows] = chosen, chosen & (ks == max(ks)) & (max(ks) > min(ks))
+    columns["at_largest_k"][:] = columns["chosen"] & (ks == max(ks)) & (max(ks) > min(ks))
     for part in fitted:
-        store_chosen(part.fits, columns["chosen"][rows][:, part.models], rows, results.best)
+        store_chosen(part.fits, columns["chosen"][:, part.models], results.best)
+    return results, efforts
 
 
-def _best_of_new(
-    work: _Work, columns: dict[str, np.ndarray], rows: np.ndarray, fitted: "list[_Fitted]", first_new: int
-) -> np.ndarray:
+def _best_of_new(work: _Work, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
     """The lowest score `(C,)` of the models that have come last, infinite where none has an answer."""
     models = np.concatenate([part.models for part in fitted])
     score, lead, status, spurious = (
-        columns[name][np.ix_(rows, models)] for name in (work.criteria[0], "lead", "status", "spurious")
+        columns[name][:, models] for name in (work.criteria[0], "lead", "status", "spurious")
     )
     usable = ~np.isnan(score) & (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
     usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
@@ -358,38 +382,29 @@ def _compared(
     return at_smallest_ridge(score, is_sound(status, spurious), work.ridges[models])
 
 
-def _fit_models(
-    chunk: Chunk,
-    job: Job,
-    active: np.ndarray,
-    before: "list[_Fitted]",
-    work: _Work,
-    results: _Results,
-    left_out: np.ndarray | None,
-) -> "_Fitted":
-    """Fits the models of a job to the active data sets of a chunk, and fills their columns."""
-    rows, columns, n_features = chunk.data_sets, results.columns, work.data.samples.shape[1]
-    n_samples, cells = results.n_samples[rows], np.ix_(rows, job.models)
-    last = _split_starts(job, chunk, n_features, before, work.models) if work.split else None
-    raw = fit_job(chunk, job, work.data, work.weights_of, active=active, last_start=last)
-    results.efforts.append((raw.executed, raw.useful))
-    fits = _by_model(raw, chunk, job)
-    columns["fitted"][cells] = active[:, None]
+def _evidence(raw: ChunkFits, chunk: Chunk, job: Job, results: _Results, work: _Work) -> Evidence:
+    """What criteria of the models of a job are made from, but for what is held out."""
+    log_likelihood = _by_model(raw, chunk, job).log_likelihood
+    evidence = Evidence(log_likelihood, work.n_parameters[job.models], results.n_samples[:, None])
+    if "icl" not in work.criteria:
+        return evidence
+    densities = densities_of(raw, chunk, job, work.data, work.weights(chunk.data_sets, job.n_samples))
+    return evidence._replace(log_assignment=densities.log_assignment)
+
+
+def _fill_columns(
+    results: _Results, part: "_Fitted", evidence: Evidence, active: np.ndarray, criteria: Sequence[str]
+) -> None:
+    """Fills the columns of some models; those of `active` data sets were fitted."""
+    columns, fits, models = results.columns, part.fits, part.models
+    columns["fitted"][:, models] = active[:, None]
     for name in ("log_likelihood", *_COUNTS, "status", "start_passed_over"):
-        columns[name][cells] = getattr(fits, name)
-    columns["lead"][cells] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
+        columns[name][:, models] = getattr(fits, name)
+    columns["lead"][:, models] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
     gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
-    columns["n_agreeing"][cells] = np.sum(gaps <= SAME_OPTIMUM * n_samples[:, None, None], axis=-1)
-    evidence = Evidence(fits.log_likelihood, results.n_parameters[job.models], n_samples[:, None])
-    if "icl" in work.criteria:
-        densities = densities_of(raw, chunk, job, work.data, work.weights(rows, job.n_samples))
-        evidence = evidence._replace(log_assignment=densities.log_assignment)
-    if left_out is not None:
-        # Folds of models that are not fitted to the whole say nothing.
-        evidence = evidence._replace(held_out=np.where(np.isnan(fits.log_likelihood), np.nan, left_out[cells]))
-    for name in set(work.criteria) & set(CRITERIA):
-        columns[name][cells] = CRITERIA[name](evidence)
-    return _Fitted(job.models, fits)
+    columns["n_agreeing"][:, models] = np.sum(gaps <= SAME_OPTIMUM * results.n_samples[:, None, None], axis=-1)
+    for name in set(criteria) & set(CRITERIA):
+        columns[name][:, models] = CRITERIA[name](evidence)
 
 
 class _Fitted(NamedTuple):
@@ -399,9 +414,9 @@ class _Fitted(NamedTuple):
     fits: ChunkFits
 
 
-def _split_starts(job: Job, chunk: Chunk, n_features: int, before: list[_Fitted], models: list[Combination]) -> Mixture:
+def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) -> Mixture:
     """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
-    layout, n_models = job.program.layout, len(job.models)
+    layout, n_models, models, n_features = job.program.layout, len(job.models), work.models, work.data.samples.shape[1]
     spread = (n_features,) if layout.diagonal else (n_features, n_features)
     shape = (chunk.size, n_models, layout.n_components)
     starts = Mixture(*(np.full((*shape, *trailing), np.nan) for trailing in ((), (n_features,), spread)))
@@ -427,7 +442,7 @@ def _split_starts(job: Job, chunk: Chunk, n_features: int, before: list[_Fitted]
     return Mixture(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in starts))
 
 
-def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, program: Program, options: Options) -> np.ndarray:
+def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
     """P-values `(C, M)` of each K against the next; NaN beyond the first that is not rejected."""
     found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
     p_values, undecided = np.full((len(rows), len(work.models)), np.nan), np.ones(len(rows), bool)
@@ -441,7 +456,7 @@ def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, program: Pro
         mixture = Mixture(*(leaf[tested, m, :k] for leaf in smaller.fits.mixture))
         data = work.data._replace(first=work.data.first[rows[tested]], lengths=work.data.lengths[rows[tested]])
         p_values[tested, number] = likelihood_ratio_p_values(
-            data, mixture, statistic[tested], work.models[number], work.n_replicates, program, options
+            data, mixture, statistic[tested], work.models[number], work.n_replicates, request
         )
         undecided = p_values[:, number] <= LEVEL
     return p_values
@@ -481,7 +496,7 @@ def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
         "covariance_type": np.tile(family, n_data_sets),
         "reg_covar": np.tile(ridge, n_data_sets),
         "n_samples": np.repeat(results.n_samples, n_models),
-        "n_parameters": np.tile(results.n_parameters, n_data_sets),
+        "n_parameters": np.tile(work.n_parameters, n_data_sets),
     }
     columns["status"] = names[columns["status"]]
     order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing", *_FLAGS)

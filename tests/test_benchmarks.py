@@ -268,6 +268,7 @@ def test_gpu_command_knows_its_scenarios_and_systems():
     assert {name for stage in gpu.STAGES for name in stage.systems} <= known
 
 
+@pytest.mark.slow
 def test_gpu_command_passes_in_small(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(out)]

@@ -726,6 +726,7 @@ def test_info_knows_unfinished_jobs_and_saved_files(here, capsys):
     assert "nothing does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_SECONDS", 0)
     assert cli.main(["doctor", "--json"]) == 0

@@ -54,14 +54,13 @@ def n_compiled(call) -> int:
     return sum(found)
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
-    ("n_components", "n_features", "as_given"),
+    ("n_components", "n_features", "diagonal", "as_given"),
     [
-        (3, 2, np.asarray),
-        (3, 2, lambda a: jnp.asarray(a, jnp.float32)),
-        (8, 8, np.asarray),
-        (4, 11, lambda a: jnp.asarray(a, jnp.float32)),
+        (3, 2, False, np.asarray),
+        (3, 2, True, lambda a: jnp.asarray(a, jnp.float32)),
+        (8, 8, True, np.asarray),
+        (4, 11, False, lambda a: jnp.asarray(a, jnp.float32)),
     ],
 )
 def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(

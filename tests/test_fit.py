@@ -1,5 +1,6 @@
 """The contract of fit(): shapes, precisions, and independence of everything around a data set."""
 
+import itertools
 import sys
 
 import jax
@@ -44,19 +45,19 @@ def sorted_means(mixture: jaxgmm.Mixture) -> np.ndarray:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_are_those_of_the_contract(family: str) -> None:
-    result = jaxgmm.fit(stack(4), 3, covariance_type=family, n_init=2)
+    result = jaxgmm.fit(stack(), 3, covariance_type=family, n_init=3)
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
-    assert [leaf.shape for leaf in result.mixture] == [(4, 3), (4, 3, 2), (4, 3, *spread)]
+    assert [leaf.shape for leaf in result.mixture] == [(6, 3), (6, 3, 2), (6, 3, *spread)]
     for name in ("log_likelihood", "n_iter", "status"):
-        assert getattr(result, name).shape == (4,)
-    assert result.start_log_likelihood.shape == result.start_status.shape == (4, 2)
+        assert getattr(result, name).shape == (6,)
+    assert result.start_log_likelihood.shape == result.start_status.shape == (6, 3)
     assert result.history is None
     assert all(isinstance(leaf, np.ndarray) for leaf in result.mixture)
 
-    single = jaxgmm.fit(clusters(0), 3, covariance_type=family, n_init=2)
+    single = jaxgmm.fit(clusters(0), 3, covariance_type=family, n_init=3)
     assert [leaf.shape for leaf in single.mixture] == [(3,), (3, 2), (3, *spread)]
     assert np.ndim(single.log_likelihood) == np.ndim(single.status) == 0
-    assert single.start_log_likelihood.shape == (2,)
+    assert single.start_log_likelihood.shape == (3,)
 
 
 @pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
@@ -70,8 +71,7 @@ def test_log_likelihood_is_that_of_the_returned_parameters(family: str, precisio
 
 
 @pytest.mark.usefixtures("float32_searches")
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("n_init", [1, 10])
+@pytest.mark.parametrize(("family", "n_init"), [*((family, 10) for family in FAMILIES), ("full", 1)])
 def test_mixed_precision_gives_the_answer_of_float64(family: str, n_init: int) -> None:
     x = stack()
     # Both at the optimum: a tolerance would leave them as far from it as it allows, on either side.
@@ -110,13 +110,13 @@ def test_shift_and_scale_move_the_answer_with_them(family: str) -> None:
     np.testing.assert_allclose(np.sort(moved.mixture.weights), np.sort(plain.mixture.weights), atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["full", "spherical"])
 def test_stack_ragged_and_alone_agree(family: str) -> None:
-    x = stack(5)
-    options = {"covariance_type": family, "n_init": 4, "tol": 1e-10}
+    x = stack()
+    options = {"covariance_type": family, "n_init": 3, "tol": 1e-10}
     together = jaxgmm.fit(x, 3, **options)
     ragged = jaxgmm.fit([*x, clusters(9, n_samples=700)], 3, **options)
-    for b in range(5):
+    for b in range(6):
         alone = jaxgmm.fit(x[b], 3, **options)
         for other in (together, ragged):
             assert other.log_likelihood[b] == pytest.approx(alone.log_likelihood, rel=1e-9)
@@ -237,8 +237,15 @@ def test_explicit_starts_may_differ_between_data_sets() -> None:
     assert np.all(shared.status == Status.CONVERGED)
 
 
-@pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
-@pytest.mark.parametrize("family", FAMILIES)
+# What the M-step of a start is made from depends on whether components are axis-aligned.
+@pytest.mark.parametrize(
+    ("family", "init"),
+    [
+        *itertools.product(("full", "spherical"), ("k-means++", "kmeans", "random", "random_from_data")),
+        ("tied", "k-means++"),
+        ("diag", "k-means++"),
+    ],
+)
 def test_every_initialisation_finds_clusters_that_are_plain(init: str, family: str) -> None:
     rng = np.random.default_rng(0)
     x = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])[np.arange(150) % 3] + rng.normal(size=(150, 2))
@@ -276,9 +283,9 @@ def test_seeds_repeat_and_differ() -> None:
 
 @pytest.mark.parametrize("precision", ["mixed", "float64"])
 def test_history_holds_the_start_and_every_iteration(precision: str) -> None:
-    x = stack(3)
+    x = stack(4)
     result = jaxgmm.fit(x, 3, n_init=3, precision=precision, history=True)
-    for b in range(3):
+    for b in range(4):
         n_iter = result.n_iter[b]
         trace = result.history[b]
         assert np.all(np.isfinite(trace[: n_iter + 1]))
@@ -286,10 +293,10 @@ def test_history_holds_the_start_and_every_iteration(precision: str) -> None:
         assert trace[n_iter] == pytest.approx(result.log_likelihood[b], rel=1e-14)
         # Float32 may lose a few units in the seventh digit between iterations.
         assert np.all(np.diff(trace[: n_iter + 1]) > (-1e-10 if precision == "float64" else -1e-3))
-    assert result.history.shape == (3, result.n_iter.max() + 1)
+    assert result.history.shape == (4, result.n_iter.max() + 1)
 
 
-@pytest.mark.parametrize(("family", "precision"), [*((family, "mixed") for family in FAMILIES), ("full", "float32")])
+@pytest.mark.parametrize(("family", "precision"), [("full", "mixed"), ("diag", "mixed"), ("full", "float32")])
 def test_snapshots_are_the_parameters_after_so_many_iterations(family: str, precision: str) -> None:
     x, iterations = stack(3), (4, 0, 1)
     options = {"covariance_type": family, "init": np.arange(x.shape[1]) % 3, "precision": precision, "tol": 0}
@@ -346,7 +353,7 @@ def test_random_starts_from_data_are_samples() -> None:
 
 
 def test_snapshots_change_nothing_else() -> None:
-    x = stack(5)
+    x = stack()
     plain, traced, kept = (jaxgmm.fit(x, 3, n_init=3, history=history) for history in (False, True, (2,)))
     assert plain.snapshots is None
     assert traced.snapshots is None
@@ -390,25 +397,25 @@ def test_snapshots_that_cannot_be_are_refused_in_words(history: object, words: s
 @pytest.mark.parametrize("n_init", [1, 3])
 @pytest.mark.parametrize("max_iter", [0, 1, 2, 9])
 def test_zero_tolerance_makes_exactly_max_iter_iterations(precision: str, n_init: int, max_iter: int) -> None:
-    result = jaxgmm.fit(stack(2), 3, tol=0, max_iter=max_iter, n_init=n_init, precision=precision)
-    assert result.n_iter.tolist() == [max_iter] * 2
-    assert result.status.tolist() == [Status.MAX_ITER] * 2
+    result = jaxgmm.fit(stack(), 3, tol=0, max_iter=max_iter, n_init=n_init, precision=precision)
+    assert result.n_iter.tolist() == [max_iter] * 6
+    assert result.status.tolist() == [Status.MAX_ITER] * 6
 
 
 def test_jax_arrays_and_lists_are_read() -> None:
     x = clusters(0).astype(np.float32)
-    expected = jaxgmm.fit(x, 3, n_init=2)
+    expected = jaxgmm.fit(x, 3, n_init=3)
     for other in (jnp.asarray(x), x.tolist()):
-        assert jaxgmm.fit(other, 3, n_init=2).log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-6)
+        assert jaxgmm.fit(other, 3, n_init=3).log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-6)
 
 
 def test_options_that_are_traced_compile_nothing() -> None:
-    x = stack(3)
-    jaxgmm.fit(x, 3, n_init=2)
+    x = stack()
+    jaxgmm.fit(x, 3, n_init=3)
     compiled = n_compiled()
     for max_iter in (1, 17, 10_000):
-        jaxgmm.fit(x, 3, n_init=2, tol=1e-3, max_iter=max_iter, reg_covar=1e-3, key=5)
-    jaxgmm.fit(x[:, :118] + 1, 3, n_init=2)
+        jaxgmm.fit(x, 3, n_init=3, tol=1e-3, max_iter=max_iter, reg_covar=1e-3, key=5)
+    jaxgmm.fit(x[:, :118] + 1, 3, n_init=3)
     assert n_compiled() == compiled
 
 
@@ -448,7 +455,7 @@ def test_tiny_weights_lose_nothing(precision: str) -> None:
 
 
 def test_efficiency_is_a_share() -> None:
-    result = jaxgmm.fit(stack(8), 3)
+    result = jaxgmm.fit(stack(), 3, n_init=3)
     assert 0 < result.efficiency <= 1
 
 
@@ -460,12 +467,17 @@ def test_one_component_takes_two_steps_and_no_more() -> None:
         assert result.efficiency == 1
 
 
-@pytest.mark.parametrize("init", ["k-means++", "kmeans", "random", "random_from_data"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "init"),
+    [
+        *((family, "k-means++") for family in FAMILIES),
+        *(("full", init) for init in ("kmeans", "random", "random_from_data")),
+    ],
+)
 def test_room_for_absent_components_changes_nothing(family: str, init: str) -> None:
     # Data sets of many lengths share programs with room for five components; one alone has a program of its own.
     x = [clusters(0, 90), clusters(1, 120)]
-    for n_components in (1, 4) if init == "k-means++" else (4,):
+    for n_components in (1, 4) if (family, init) == ("full", "k-means++") else (4,):
         options = {"covariance_type": family, "init": init, "n_init": 2, "precision": "float64"}
         shared = jaxgmm.fit(x, n_components, **options)
         assert shared.mixture.weights.shape == (2, n_components)
@@ -475,17 +487,14 @@ def test_room_for_absent_components_changes_nothing(family: str, init: str) -> N
         np.testing.assert_allclose(shared.mixture.means[0], alone.mixture.means, atol=1e-5)
 
 
-# Each family from a start of its own and from given labels; a start that is drawn and one that is given for both kinds.
+# Each family from another start: two that are drawn, and two that are given.
 @pytest.mark.parametrize(
     ("family", "init"),
     [
-        *((family, "labels") for family in FAMILIES),
         ("full", "k-means++"),
-        ("tied", "random"),
         ("tied", "mixture"),
         ("diag", "random"),
-        ("diag", "mixture"),
-        ("spherical", "k-means++"),
+        ("spherical", "labels"),
     ],
 )
 def test_tiles_of_samples_change_nothing(family: str, init: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,7 +527,7 @@ def test_finalists_are_the_best_after_a_few_iterations(precision: str) -> None:
 
 
 def test_as_many_finalists_as_starts_are_all_of_them() -> None:
-    x = stack(3)
+    x = stack()
     expected, found = (jaxgmm.fit(x, 3, n_init=3, n_finalists=n) for n in (None, 3))
     np.testing.assert_array_equal(found.start_log_likelihood, expected.start_log_likelihood)
 
@@ -530,12 +539,12 @@ def test_number_of_finalists_is_refused_in_words(n_finalists: object) -> None:
 
 
 def test_jax_arrays_need_not_leave_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = stack(5)
-    expected = jaxgmm.fit(x, 3, n_init=2)
+    x = stack()
+    expected = jaxgmm.fit(x, 3, n_init=3)
     # The CPU stands in for an accelerator.
     monkeypatch.setattr("jaxgmm.engine.batch._is_on_accelerator", lambda x: isinstance(x, jax.Array))
     with jax.enable_x64(True):
-        found = jaxgmm.fit(jnp.asarray(x), 3, n_init=2)
+        found = jaxgmm.fit(jnp.asarray(x), 3, n_init=3)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
 
 

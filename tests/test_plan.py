@@ -10,8 +10,7 @@ from jaxgmm.elimination import MOST_ENTRIES
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
 from jaxgmm.engine.fused import WARP, Lanes
-from jaxgmm.fitting import what_to_run
-from jaxgmm.program import Slots
+from jaxgmm.program import Request, Slots
 
 
 class Cpu:
@@ -27,8 +26,8 @@ def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full",
     machine = Machine([device()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
     tol, max_iter = changes.pop("tol", 1e-5), changes.pop("max_iter", 1000)
     precision = changes.pop("precision", "mixed")
-    program, options = what_to_run("k-means++", 10, None, precision, 0, tol, max_iter, 0)
-    return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], program, options, machine)[0]
+    request = Request("k-means++", 10, 10, precision, tol, max_iter, np.int64(0))
+    return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], request, machine)[0]
 
 
 @pytest.mark.parametrize(
@@ -127,10 +126,10 @@ def test_ragged_data_of_many_components_share_few_programs() -> None:
     lengths = np.exp(rng.uniform(np.log(30), np.log(5000), 60)).astype(int)
     data = batch([np.zeros((n, 2)) for n in lengths])
     machine = Machine([Cpu()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
-    wanted, options = what_to_run("k-means++", 2, None, "mixed", 0, 1e-5, 1000, 0)
+    request = Request("k-means++", 2, 2, "mixed", 1e-5, 1000, np.int64(0))
     compiled = set()
     for n_components in range(1, 21):
-        for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], wanted, options, machine):
+        for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], request, machine):
             for job in chunk.jobs:
                 program, shape = job.program, (job.program.layout, job.n_samples, chunk.size)
                 compiled |= {("begin", *shape), ("choose", *shape)}
@@ -173,9 +172,9 @@ def test_very_little_work_is_not_divided() -> None:
 def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: Any) -> plan.Program:
     machine = Machine([Gpu()] * 2, working_set=2**28, chunk_budget=2**32, has_kernels=True)
     precision, n_history = changes.pop("precision", "mixed"), changes.pop("n_history", 0)
-    program, options = what_to_run("k-means++", 10, None, precision, n_history, 1e-5, 1000, 0)
+    request = Request("k-means++", 10, 10, precision, 1e-5, 1000, np.int64(0), n_history=n_history)
     data = batch(np.broadcast_to(np.float32(0), shape))
-    return plan.chunks(data, [(n_components, family, 1e-6)], program, options, machine)[0].jobs[0].program
+    return plan.chunks(data, [(n_components, family, 1e-6)], request, machine)[0].jobs[0].program
 
 
 @pytest.mark.parametrize(

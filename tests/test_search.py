@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxgmm.fitting import what_to_run
+from jaxgmm import plan
+from jaxgmm.engine.batch import batch
+from jaxgmm.engine.devices import machine
+from jaxgmm.program import Request
 from jaxgmm.search import DISTINCT, _among_best, has_search
 
 MARGIN = 1e-6
@@ -66,5 +69,6 @@ def test_finalists_are_sound_and_distinct_before_they_are_best(
 def test_what_is_searched(expected: bool, changes: dict) -> None:
     asked = {"n_init": 10, "precision": "mixed", "n_history": 0, "tol": 1e-5, "max_iter": 1000} | changes
     search_dtype = asked.pop("search_dtype", "float32")
-    program, options = what_to_run("k-means++", n_finalists=None, key=0, **asked)
-    assert has_search(options, program._replace(search_dtype=search_dtype)) is expected
+    request = Request("k-means++", n_finalists=asked["n_init"], key=np.int64(0), **asked)
+    job = plan.chunks(batch(np.zeros((5, 60, 2))), [(3, "full", 1e-12)], request, machine())[0].jobs[0]
+    assert has_search(job.options, job.program._replace(search_dtype=search_dtype)) is expected

@@ -62,11 +62,10 @@ def test_rows_are_what_fit_says(family: str) -> None:
     x = np.stack([clusters(seed) for seed in range(3)])
     options = {"n_init": 3, "tol": 1e-9}
     table = jaxgmm.sweep(x, range(1, 5), covariance_type=ALL, **options).table
-    for k in (1, 3):
-        alone = jaxgmm.fit(x, k, covariance_type=family, **options)
-        rows = rows_of(table, n_components=k, covariance_type=family)
-        np.testing.assert_allclose(table["log_likelihood"][rows], alone.log_likelihood, rtol=1e-7)
-        np.testing.assert_array_equal(table["status"][rows], [Status(code).name for code in alone.status])
+    alone = jaxgmm.fit(x, 3, covariance_type=family, **options)
+    rows = rows_of(table, n_components=3, covariance_type=family)
+    np.testing.assert_allclose(table["log_likelihood"][rows], alone.log_likelihood, rtol=1e-7)
+    np.testing.assert_array_equal(table["status"][rows], [Status(code).name for code in alone.status])
 
 
 def test_criteria_are_those_of_scikit_learn_and_of_their_formulas() -> None:
@@ -239,8 +238,8 @@ def test_weights_count_as_samples() -> None:
 
 
 def test_all_models_share_a_few_programs() -> None:
-    jax.clear_caches()
-    x = np.stack([clusters(seed, n_samples=200) for seed in range(8)])
+    # Of a shape that no other test has.
+    x = np.stack([clusters(seed, n_samples=213) for seed in range(8)])
     compiled = []
 
     def listen(event: str, _seconds: float, **about: str) -> None:
@@ -279,6 +278,7 @@ def test_a_split_component_is_one_more_start(family: str) -> None:
     assert np.all(split.chosen["n_components"] == 4)
 
 
+@pytest.mark.slow
 def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
     x = [clusters(0, k=1, n_samples=100), clusters(1, k=3, n_samples=120)]
     options = {"covariance_type": "spherical", "n_init": 2, "n_replicates": 39}
@@ -352,7 +352,7 @@ def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
         jaxgmm.sweep(clusters(0), **options)
 
 
-@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+@pytest.mark.parametrize("precision", ["mixed", "float32"])
 def test_features_of_few_values_have_no_component_for_each_value(precision):
     draw = np.random.default_rng(1)
     x = draw.normal(size=(10, 200, 2))

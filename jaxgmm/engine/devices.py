@@ -23,6 +23,7 @@ from jaxgmm.engine import fused
 
 Device = Any  # a jax.Device, whose type its stubs do not export
 Chunk = TypeVar("Chunk")
+Value = TypeVar("Value")
 
 # Programs, each with its device, that this process has compiled.
 _COMPILED: set[tuple[Hashable, Device]] = set()
@@ -180,46 +181,50 @@ def _round_above(n: int) -> int:
 
 
 def map_chunks(
-    work: Callable[[Chunk], int],
+    work: Callable[[Chunk], Value],
     chunks: Sequence[Chunk],
     program_of: Callable[[Chunk], Hashable],
     halves: Callable[[Chunk], list[Chunk]],
     machine: Machine,
-    report: Callable[[int], None],
-) -> None:
+    report: Callable[[Chunk], None],
+) -> list[tuple[Chunk, Value]]:
     """Does `work` on every chunk, on whichever device is free, with float64 enabled.
 
     An exception, the user's interrupt included, stops the chunks not yet begun.
 
     Args:
-        work: what to do; returns how many runs it has done.
+        work: what to do.
         chunks: the chunks.
         program_of: what is compiled for a chunk. Of the chunks that need a program not met before, one goes ahead, and
             the others find it compiled.
         halves: a chunk in two parts, which take its place when the device's memory does not suffice; none where it
             cannot be cut.
         machine: the devices to work on.
-        report: is told what each call of `work` returned.
+        report: is told each chunk that is done.
+
+    Returns:
+        the chunks as they were done, each with what `work` made of it.
     """
     waiting, stopped, reporting = deque(chunks), Event(), Lock()
+    done: list[tuple[Chunk, Value]] = []
     compiling: dict[tuple[Hashable, Device], Lock] = {}
 
-    def compiled_once(chunk: Chunk, device: Device) -> int:
+    def compiled_once(chunk: Chunk, device: Device) -> Value:
         program = (program_of(chunk), device)
         if program in _COMPILED:
             return work(chunk)
         with compiling.setdefault(program, Lock()):
             if program not in _COMPILED:
-                n_done = work(chunk)
+                value = work(chunk)
                 _COMPILED.add(program)
-                return n_done
+                return value
         return work(chunk)
 
     def on_device(chunk: Chunk, device: Device) -> None:
         # All settings are local to a thread. NaN is an answer here, and no cause to stop the other data sets.
         with jax.enable_x64(True), jax.default_device(device), jax.debug_nans(False), jax.debug_infs(False):
             try:
-                n_done = compiled_once(chunk, device)
+                value = compiled_once(chunk, device)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 parts = halves(chunk) if _is_out_of_memory(error) else []
                 if not parts:
@@ -227,7 +232,8 @@ def map_chunks(
                 waiting.extendleft(parts)
                 return
         with reporting:
-            report(n_done)
+            done.append((chunk, value))
+            report(chunk)
 
     def drain(device: Device) -> None:
         while not stopped.is_set():
@@ -239,7 +245,7 @@ def map_chunks(
 
     if len(chunks) == 1 and machine.is_cpu:
         drain(machine.devices[0])
-        return
+        return done
     pool = ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm")
     try:
         for future in as_completed([pool.submit(drain, device) for device in machine.devices]):
@@ -248,6 +254,7 @@ def map_chunks(
         # Chunks that are under way cannot be stopped, but need not be waited for.
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
+    return done
 
 
 def _is_out_of_memory(error: Exception) -> bool:

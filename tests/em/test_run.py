@@ -15,6 +15,11 @@ from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
 
+# Called as they are, they would compile again each time.
+run = jax.jit(em.run, static_argnames=("family",))
+step = jax.jit(em.step, static_argnames=("family",))
+features_of = jax.jit(features, static_argnames=("diagonal",))
+
 
 def settings_for(family: str, n_features: int, **changes: float) -> em.Settings:
     ridge = jnp.full(n_features, 1e-6) if FAMILIES[family].diagonal else 1e-6 * jnp.eye(n_features)
@@ -31,14 +36,14 @@ def problem(family: str = "full", seed: int = 0) -> tuple[np.ndarray, Data, Mixt
     diagonal = FAMILIES[family].diagonal
     spread = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
     start = Mixture(jnp.full(2, 0.5), jnp.asarray(x[[0, -1]]), spread)
-    return x, Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(100)), start
+    return x, Data(features_of(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(100)), start
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_run_is_the_twins(family: str) -> None:
     x, data, start = problem(family)
     settings = settings_for(family, 2, tol=0.0, max_iter=25)
-    state = em.run(data, start, FAMILIES[family], settings)
+    state = run(data, start, FAMILIES[family], settings)
     twin_start = (start.weights, start.means, np.broadcast_to(np.eye(2), (2, 2, 2)))
     twin = reference.em(x, twin_start, family, 25, ridge=1e-6)
     assert state.n_iter == 25
@@ -52,10 +57,9 @@ def test_likelihood_never_falls(family: str) -> None:
     settings = settings_for(family, 2, tol=0.0)
     settings = settings._replace(ridge=jnp.zeros_like(settings.ridge))
     state = em.init(start, settings)
-    step = jax.jit(functools.partial(em.step, data, family=FAMILIES[family], settings=settings))
     values = []
     for _ in range(60):
-        state = step(state)
+        state = step(data, state, family=FAMILIES[family], settings=settings)
         values.append(float(state.log_likelihood))
     assert np.all(np.diff(values) > -1e-10)
 
@@ -63,15 +67,15 @@ def test_likelihood_never_falls(family: str) -> None:
 def test_finished_run_stays_as_it_is() -> None:
     _, data, start = problem()
     settings = settings_for("full", 2)
-    state = em.run(data, start, FAMILIES["full"], settings)
-    again = em.step(data, state, FAMILIES["full"], settings)
+    state = run(data, start, FAMILIES["full"], settings)
+    again = step(data, state, FAMILIES["full"], settings)
     assert state.status == Status.CONVERGED
     jax.tree.map(np.testing.assert_array_equal, again, state)
 
 
 def test_no_iterations_evaluates_the_start() -> None:
     x, data, start = problem()
-    state = em.run(data, start, FAMILIES["full"], settings_for("full", 2, max_iter=0))
+    state = run(data, start, FAMILIES["full"], settings_for("full", 2, max_iter=0))
     assert (int(state.n_iter), int(state.status)) == (0, Status.MAX_ITER)
     jax.tree.map(np.testing.assert_array_equal, state.mixture, start)
     expected = reference.e_step(x, tuple(map(np.asarray, start)), np.ones(100))[1]
@@ -80,26 +84,26 @@ def test_no_iterations_evaluates_the_start() -> None:
 
 def test_converging_in_the_last_iteration_counts_as_converged() -> None:
     _, data, start = problem()
-    n_needed = int(em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6)).n_iter)
-    exact = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed))
-    short = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed - 1))
+    n_needed = int(run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6)).n_iter)
+    exact = run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed))
+    short = run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-6, max_iter=n_needed - 1))
     assert (int(exact.n_iter), int(exact.status)) == (n_needed, Status.CONVERGED)
     assert (int(short.n_iter), int(short.status)) == (n_needed - 1, Status.MAX_ITER)
 
 
 def test_zero_tolerance_never_stops_early() -> None:
     _, data, start = problem()
-    state = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=0.0, max_iter=1500))
+    state = run(data, start, FAMILIES["full"], settings_for("full", 2, tol=0.0, max_iter=1500))
     assert (int(state.n_iter), int(state.status)) == (1500, Status.MAX_ITER)
 
 
 def test_collapse_returns_the_last_sound_parameters() -> None:
     x, _, start = problem()
     x = np.concatenate([x, np.full((5, 2), 30.0)])
-    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.ones(105))
+    data = Data(features_of(jnp.asarray(x.T), diagonal=False), jnp.ones(105))
     start = start._replace(means=start.means.at[1].set(jnp.asarray([28.0, 30.0])))
     settings = settings_for("full", 2)._replace(ridge=jnp.zeros((2, 2)))
-    state = em.run(data, start, FAMILIES["full"], settings)
+    state = run(data, start, FAMILIES["full"], settings)
     assert state.status == Status.DEGENERATE
     assert all(np.all(np.isfinite(leaf)) for leaf in state.mixture)
     expected = reference.e_step(x, tuple(map(np.asarray, state.mixture)), np.ones(105))[1]
@@ -109,7 +113,7 @@ def test_collapse_returns_the_last_sound_parameters() -> None:
 def test_unsound_start_is_degenerate_at_once() -> None:
     _, data, start = problem()
     flat = start._replace(covariances=start.covariances.at[0].set(jnp.ones((2, 2))))
-    state = em.run(data, flat, FAMILIES["full"], settings_for("full", 2))
+    state = run(data, flat, FAMILIES["full"], settings_for("full", 2))
     assert (int(state.status), int(state.n_iter)) == (Status.DEGENERATE, 0)
 
 
@@ -119,8 +123,8 @@ def test_float32_runs_in_float32() -> None:
         jax.tree.map, lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf
     )
     settings = narrow(settings_for("full", 2, tol=1e-5, variance_floor=1e-5))
-    state = em.run(narrow(data), narrow(start), FAMILIES["full"], settings)
-    wide = em.run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-5))
+    state = run(narrow(data), narrow(start), FAMILIES["full"], settings)
+    wide = run(data, start, FAMILIES["full"], settings_for("full", 2, tol=1e-5))
     assert {leaf.dtype for leaf in state.mixture} == {jnp.dtype(jnp.float32)}
     assert state.log_likelihood == pytest.approx(float(wide.log_likelihood), rel=1e-5)
 
@@ -132,7 +136,7 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     settings = settings_for(family, 2, tol=1e-15, max_iter=20_000)
 
     def summary(features: jax.Array, weights: jax.Array, ridge: jax.Array) -> jax.Array:
-        state = em.run(Data(features, weights), start, FAMILIES[family], settings._replace(ridge=ridge))
+        state = run(Data(features, weights), start, FAMILIES[family], settings._replace(ridge=ridge))
         return state.mixture.means[0, 0] + 0.1 * state.mixture.weights[0] + 0.01 * state.log_likelihood
 
     arguments = (data.features, data.weights, settings.ridge + 0.01 * jnp.sign(settings.ridge))
@@ -142,6 +146,7 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     reverse = sum(jnp.sum(g * d) for g, d in zip(gradient, direction, strict=True))
     forward = jax.jit(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
     h = 1e-5
+    summary = jax.jit(summary)
     moved = [summary(*(a + sign * h * d for a, d in zip(arguments, direction, strict=True))) for sign in (1, -1)]
     assert float(reverse) == pytest.approx(float(moved[0] - moved[1]) / (2 * h), rel=1e-4)
     assert float(forward) == pytest.approx(float(reverse), rel=1e-6)
@@ -155,10 +160,10 @@ def test_gradients_of_many_features(n_features: int) -> None:
     settings = settings_for("full", n_features, tol=1e-14)
 
     def at(shift: jax.Array) -> jax.Array:
-        moved = features(x.at[0, :10].add(shift), diagonal=False)
-        return em.run(Data(moved, jnp.ones(150)), start, FAMILIES["full"], settings).mixture.means[0, 0]
+        moved = features_of(x.at[0, :10].add(shift), diagonal=False)
+        return run(Data(moved, jnp.ones(150)), start, FAMILIES["full"], settings).mixture.means[0, 0]
 
-    gradient, h = jax.jit(jax.grad(at))(jnp.asarray(0.0)), 1e-4
+    at, gradient, h = jax.jit(at), jax.jit(jax.grad(at))(jnp.asarray(0.0)), 1e-4
     expected = float(at(jnp.asarray(h)) - at(jnp.asarray(-h))) / (2 * h)
     assert float(gradient) == pytest.approx(expected, rel=1e-5)
 
@@ -169,10 +174,10 @@ def test_gradient_of_a_ridge_alone() -> None:
     settings = settings_for("full", 2, tol=1e-15, max_iter=20_000)
 
     def at(ridge: jax.Array) -> jax.Array:
-        return em.run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
+        return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
 
     slope = jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
-    h = 1e-5
+    at, h = jax.jit(at), 1e-5
     expected = [(at(jnp.asarray(ridge + h)) - at(jnp.asarray(ridge - h))) / (2 * h) for ridge in (0.01, 0.1)]
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
 
@@ -183,9 +188,9 @@ def test_ridges_map_over_one_compiled_run() -> None:
     ridges = jnp.asarray([1e-6, 1e-2, 1.0])
 
     def at(ridge: jax.Array) -> jax.Array:
-        return em.run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).log_likelihood
+        return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).log_likelihood
 
-    mapped = jax.jit(jax.vmap(at))(ridges)
+    mapped, at = jax.jit(jax.vmap(at))(ridges), jax.jit(at)
     np.testing.assert_allclose(mapped, [float(at(ridge)) for ridge in ridges], rtol=1e-12)
     assert mapped[0] > mapped[1] > mapped[2]
 
@@ -194,14 +199,14 @@ def test_ridges_map_over_one_compiled_run() -> None:
 def test_run_may_end_with_the_m_step_of_its_last_e_step(tol: float, max_iter: int, status: Status) -> None:
     _, data, start = problem()
     settings, family = settings_for("full", 2, tol=tol, max_iter=max_iter), FAMILIES["full"]
-    usual = em.run(data, start, family, settings)
+    usual = run(data, start, family, settings)
     state = em.init(start, settings)
     while not em.is_finished(state):
         sums = em.read(data, state, family)
         state = em.advance(state, *sums, jnp.sum(data.weights), family, settings, ends_with_m_step=True)
     assert (state.n_iter, state.status) == (usual.n_iter + 1, status)
     np.testing.assert_allclose(state.log_likelihood, usual.log_likelihood, rtol=1e-12)
-    one_more = em.run(data, usual.mixture, family, settings._replace(tol=jnp.asarray(0.0), max_iter=jnp.int32(1)))
+    one_more = run(data, usual.mixture, family, settings._replace(tol=jnp.asarray(0.0), max_iter=jnp.int32(1)))
     np.testing.assert_allclose(state.mixture.means, one_more.mixture.means, rtol=1e-12)
 
 
@@ -233,7 +238,7 @@ def test_a_last_m_step_that_fails_is_degenerate() -> None:
 def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, as_one_kernel: bool) -> None:
     rng = np.random.default_rng(n_features)
     n_runs, n_components, diagonal = 4, 3, FAMILIES[names[0]].diagonal
-    data = Data(features(jnp.asarray(rng.normal(size=(n_features, 80))), diagonal=diagonal), jnp.ones(80))
+    data = Data(features_of(jnp.asarray(rng.normal(size=(n_features, 80))), diagonal=diagonal), jnp.ones(80))
     settings = settings_for(names[0], n_features, max_iter=3)
     settings = settings._replace(
         present=jnp.asarray([True, True, False]), snapshots=jnp.asarray([0, 2], jnp.int32), tol=jnp.asarray(0.0)
@@ -262,20 +267,28 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     history = jnp.full((n_runs, 6), jnp.nan)
     last = functools.partial(jax.tree.map, lambda leaf: jnp.moveaxis(leaf, 0, -1))
 
+    begun = jax.jit(begin, static_argnames=("as_one_kernel",))
+
     @jax.jit
+    def one_step(state: em.RunState, family: jax.Array) -> em.RunState:
+        return advance(state, read(state), family, settings)
+
     def alone(start: Mixture, history: jax.Array, family: jax.Array) -> em.RunState:
-        state = begin(start, history, settings)
+        state = begun(start, history, settings)
         for _ in range(5):
-            state = advance(state, read(state), family, settings)
+            state = one_step(state, family)
         return state
 
     @jax.jit
+    def step_together(state: em.RunState, everywhere: em.Settings) -> em.RunState:
+        sums = jax.vmap(read, -1, -1)(state)
+        return advance(state, sums, families, everywhere, as_one_kernel=as_one_kernel)
+
     def together() -> em.RunState:
         everywhere = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_runs, -1), settings)
-        state = begin(last(starts), last(history), everywhere, as_one_kernel=as_one_kernel)
+        state = begun(last(starts), last(history), everywhere, as_one_kernel=as_one_kernel)
         for _ in range(5):
-            sums = jax.vmap(read, -1, -1)(state)
-            state = advance(state, sums, families, everywhere, as_one_kernel=as_one_kernel)
+            state = step_together(state, everywhere)
         return state
 
     runs = [jax.tree.map(operator.itemgetter(run), (starts, history, families)) for run in range(n_runs)]

@@ -12,10 +12,15 @@ from jaxgmm.mixture import Mixture
 
 N_DATA_SETS, N_RUNS = 3, 5
 
+# Called as they are, they would compile again each time.
+by_matrices = jax.jit(e_step, static_argnames=("n_features", "diagonal"))
+by_vectors = jax.jit(e_steps, static_argnames=("n_features", "diagonal"))
+parameters_of = jax.jit(jax.vmap(lambda mixture: natural_parameters(mixture)[0], out_axes=-1))
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("n_features", "diagonal"), [(1, False), (2, False), (3, False), (2, True), (4, True)])
-@pytest.mark.parametrize(("n_components", "n_samples"), [(1, 16), (1, 1024), (2, 112), (8, 16), (8, 1024)])
+@pytest.mark.parametrize(("n_components", "n_samples"), [(1, 16), (2, 112), (8, 1024)])
 def test_agrees_with_matrix_products(
     dtype: str, n_features: int, diagonal: bool, n_components: int, n_samples: int
 ) -> None:
@@ -32,21 +37,17 @@ def test_agrees_with_matrix_products(
             jnp.asarray(rng.normal(size=shape)),
             jnp.asarray(covariances),
         )
-        natural = jax.vmap(lambda m: natural_parameters(m)[0], out_axes=-1)(mixtures)
+        natural = parameters_of(mixtures)
         rows = jnp.asarray([2, 0, 0, 1, 2], jnp.int32)
         wanted, n_wanted = jnp.asarray([3, 0, 4, 1, 2], jnp.int32), jnp.asarray(3, jnp.int32)
         low = jax.tree.map(lambda a: a.astype(dtype), (data, natural))
-
-        @jax.jit
-        def found(data: Data, natural: jax.Array, *which: jax.Array) -> tuple:
-            rows, wanted, n_wanted = which
-            return e_steps(data, rows, natural, wanted, n_wanted, n_features, diagonal=diagonal)
-
-        statistics, log_likelihood = found(*low, rows, wanted, n_wanted)
+        statistics, log_likelihood = by_vectors(
+            low[0], rows, low[1], wanted, n_wanted, n_features=n_features, diagonal=diagonal
+        )
         tolerance = {"float32": 2e-5, "float64": 1e-12}[dtype] * n_samples
         for run in (3, 0, 4):
             own = jax.tree.map(lambda leaf, run=run: leaf[rows[run]], data)
-            expected, total = e_step(own, natural[..., run], n_features, diagonal=diagonal)
+            expected, total = by_matrices(own, natural[..., run], n_features=n_features, diagonal=diagonal)
             for one, other in zip(statistics, expected, strict=True):
                 np.testing.assert_allclose(one[..., run], other, rtol=0, atol=tolerance)
             np.testing.assert_allclose(log_likelihood[run], total, rtol=0, atol=tolerance)

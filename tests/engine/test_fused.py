@@ -122,6 +122,7 @@ def test_sweeps_are_those_of_slots(kernels: list[str], monkeypatch: pytest.Monke
     np.testing.assert_allclose(found.table["log_likelihood"], expected.table["log_likelihood"], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32_searches")
 def test_searches_and_explicit_starts_reach_the_optima_of_slots(
     kernels: list[str], monkeypatch: pytest.MonkeyPatch
