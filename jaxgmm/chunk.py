@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em import run as em
-from jaxgmm.em.covariance import one_of
+from jaxgmm.em.covariance import Coordinates, one_of
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from_responsibilities
 from jaxgmm.em.spurious import Findings
@@ -270,8 +270,8 @@ def _begin(
 
     def all_forms(samples: _Samples, bulk: Bulk) -> tuple[DataSets, Array]:
         of_kinds = [
-            jax.vmap(lambda ridge, kind=kind: _prepare(samples, bulk, kind, ridge, layout))(ridges)
-            for kind in layout.kinds
+            jax.vmap(lambda ridge, coordinates=coordinates: _prepare(samples, bulk, coordinates, ridge, layout))(ridges)
+            for coordinates in layout.coordinates
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_kinds)
 
@@ -321,11 +321,11 @@ def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[A
 
 
 def _prepare(
-    samples: _Samples, bulk: Bulk, closed_under: str, reg_covar: Array, layout: Layout
+    samples: _Samples, bulk: Bulk, coordinates: Coordinates, reg_covar: Array, layout: Layout
 ) -> tuple[DataSets, Array]:
     """Standardises one data set, or says why it cannot be fitted."""
     x, weights, weight_scale, finite = samples
-    found = standardize(x, weights, closed_under, reg_covar, is_absolute=layout.absolute_ridge, bulk=bulk)
+    found = standardize(x, weights, coordinates, reg_covar, is_absolute=layout.absolute_ridge, bulk=bulk)
     status = jnp.where(found.varies, em.RUNNING, int(Status.DEGENERATE))
     status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
     total = jnp.sum(weights)

@@ -330,7 +330,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         centred=centred,
     )
     # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
-    n_forms, n_runs = len(layout.kinds) * len(shared.options.reg_covar), shape.n_models * shape.n_init
+    n_forms, n_runs = len(layout.coordinates) * len(shared.options.reg_covar), shape.n_models * shape.n_init
     n_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     n_bytes += 8 * n_runs * (request.n_history + (3 + request.n_snapshots) * n_components * shape.n_rows)
     return Job(shared.numbers, program, shared.options, n_samples), n_bytes

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, Coordinates
 from jaxgmm.engine.fused import Lanes
 from jaxgmm.kernels import Effort
 
@@ -94,9 +94,9 @@ class Layout(NamedTuple):
         return FAMILIES[self.families[0]].diagonal
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """The ways in which the families want data sets standardised."""
-        return tuple(dict.fromkeys(FAMILIES[name].closed_under for name in self.families))
+    def coordinates(self) -> tuple[Coordinates, ...]:
+        """The coordinates in which the families are fitted."""
+        return tuple(dict.fromkeys(FAMILIES[name].coordinates for name in self.families))
 
 
 class Slots(NamedTuple):
@@ -190,13 +190,16 @@ class Options(NamedTuple):
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
     """Families, ridges and models of some combinations of K, family and ridge.
 
-    A data set has a form for each way in which the families want it standardised, and of that one for each ridge.
+    A data set has a form for each coordinates in which families are fitted, and of that one for each ridge.
     """
     families = tuple(dict.fromkeys(family for _, family, _ in combinations))
-    kinds = list(dict.fromkeys(FAMILIES[family].closed_under for family in families))
+    coordinates = list(dict.fromkeys(FAMILIES[family].coordinates for family in families))
     ridges = list(dict.fromkeys(ridge for _, _, ridge in combinations))
     rows = [
-        (k, families.index(family), kinds.index(FAMILIES[family].closed_under) * len(ridges) + ridges.index(ridge))
+        (
+            *(k, families.index(family)),
+            coordinates.index(FAMILIES[family].coordinates) * len(ridges) + ridges.index(ridge),
+        )
         for k, family, ridge in combinations
     ]
     return families, np.array(ridges, np.float64), Models(*np.array(rows, np.int32).T)

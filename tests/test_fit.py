@@ -10,7 +10,7 @@ import pytest
 import reference
 
 import jaxgmm
-from jaxgmm import Status, plan, runs
+from jaxgmm import Status, plan, runs, settings
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.devices import machine
 from jaxgmm.kernels import are_known
@@ -599,3 +599,18 @@ def test_a_neighbours_absent_component_makes_none_of_a_weight_that_is_no_number(
             start = jaxgmm.Mixture(np.array([weights, other]), means, covariances)
             result = jaxgmm.fit(x, 2, covariance_type="diag", init=start)
             assert result.status.tolist() == [Status.DEGENERATE, Status.CONVERGED]
+
+
+@pytest.mark.parametrize("closed_under", ["one scale", "scale per feature"])
+def test_a_family_need_not_be_axis_aligned_to_be_closed_under_scales_only(
+    closed_under: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"full, {closed_under}"
+    monkeypatch.setitem(FAMILIES, name, FAMILIES["full"]._replace(closed_under=closed_under))
+    monkeypatch.setattr(settings, "FAMILIES", (*settings.FAMILIES, name))
+    x = stack() * np.array([1.0, 30.0])
+    options = {"reg_covar": 0.5, "init": np.arange(x.shape[1]) % 3, "tol": 1e-12, "max_iter": 3000}
+    found, expected = (jaxgmm.fit(x, 3, covariance_type=family, **options) for family in (name, "full"))
+    np.testing.assert_allclose(found.ridge, expected.ridge, rtol=1e-12)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
+    np.testing.assert_allclose(found.mixture.covariances, expected.mixture.covariances, rtol=1e-4, atol=1e-4)

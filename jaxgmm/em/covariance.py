@@ -20,6 +20,20 @@ Covariances = Float[Array, "k d ..."]
 Ridge = Float[Array, "d ..."]
 
 
+class Coordinates(NamedTuple):
+    """What of a family decides in which coordinates it is fitted; families that agree in it share standardised data.
+
+    Attributes:
+        closed_under: the widest map of the data that takes the family into itself.
+        diagonal: whether components are axis-aligned.
+        isotropic: whether the ridge has to be the same in every direction.
+    """
+
+    closed_under: Literal["affine", "scale per feature", "one scale"]
+    diagonal: bool
+    isotropic: bool
+
+
 class Family(NamedTuple):
     """One row of the table.
 
@@ -27,10 +41,11 @@ class Family(NamedTuple):
         covariances: maximum-likelihood covariances `(K, D, D)`, or variances `(K, D)` of an axis-aligned family, with
             the ridge added.
         diagonal: whether components are axis-aligned: their second moments and ridge are then vectors.
-        closed_under: the widest map of the data that takes the family into itself.
+        closed_under: the widest map of the data that takes the family into itself, whether axis-aligned or not.
         n_parameters: how many free parameters the covariances of K components in D dimensions have.
         least_samples: how many samples determine what a component has to itself, in D dimensions: fewer of them have no
             covariance of their own, or say nothing about it.
+        isotropic: whether all features have one variance, and so one ridge.
     """
 
     covariances: Callable[[SufficientStatistics, Ridge], Covariances]
@@ -38,6 +53,12 @@ class Family(NamedTuple):
     closed_under: Literal["affine", "scale per feature", "one scale"]
     n_parameters: Callable[[int, int], int]
     least_samples: Callable[[int], int]
+    isotropic: bool = False
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """In which the family is fitted."""
+        return Coordinates(self.closed_under, self.diagonal, self.isotropic)
 
 
 def _full(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
@@ -103,6 +124,7 @@ FAMILIES: dict[str, Family] = {
         closed_under="one scale",
         n_parameters=lambda k, _: k,
         least_samples=lambda d: min(d + 1, 3),
+        isotropic=True,
     ),
 }
 

@@ -2,7 +2,8 @@
 
 Sums of squares lose digits when a component is narrow and far from the origin, so each data set is first moved by a map
 under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the Cholesky factor of the
-data's covariance, which also removes correlation; otherwise it is a scale per feature, or one for all.
+data's covariance, which also removes correlation; otherwise it is a scale per feature, or one for all. Scale and ridge
+are vectors where components are axis-aligned, whatever the map.
 
 Location and scale are those of the bulk of the data: values far from the others, as sentinels such as -9999 are, would
 otherwise set them alone. Left out are values more than `FAR` standard deviations from the mean, again and again until
@@ -21,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxgmm.cholesky import cholesky, inverse_lower
-from jaxgmm.em.covariance import Ridge
+from jaxgmm.em.covariance import Coordinates, Ridge
 from jaxgmm.engine.some import for_some
 from jaxgmm.mixture import Mixture
 
@@ -131,7 +132,7 @@ def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int
 def standardize(
     x: Float[Array, "d n"],
     weights: Float[Array, " n"],
-    closed_under: str,
+    coordinates: Coordinates,
     reg_covar: Float[Array, ""],
     *,
     is_absolute: bool = False,
@@ -142,7 +143,7 @@ def standardize(
     Args:
         x: samples, finite.
         weights: sample weights.
-        closed_under: what kind of map the families that are to be fitted are closed under.
+        coordinates: what the families that are to be fitted want.
         reg_covar: ridge, as a fraction of each feature's variance.
         is_absolute: whether the ridge is in squared units of x instead.
         bulk: what location and scale are those of, if it is known.
@@ -150,29 +151,33 @@ def standardize(
     if bulk is None:
         bulk = _without_far_values(_everything(x, weights), x, weights)
     centred = _centred(x, weights, bulk, jnp.sqrt(reg_covar) if is_absolute else jnp.zeros_like(reg_covar))
-    if closed_under == "affine":
+    if coordinates.closed_under == "affine":
         return _affine(centred, reg_covar, is_absolute)
     variances = centred.variances
     if is_absolute:
         variances += (jnp.sqrt(reg_covar) / centred.extent) ** 2
-    if closed_under == "one scale":
+    has_one_scale = coordinates.closed_under == "one scale"
+    if has_one_scale:
         largest = jnp.max(jnp.where(centred.varies, centred.extent, 0.0))
         largest = jnp.where(largest > 0, largest, 1.0)
         common = largest * jnp.sqrt(jnp.mean(variances * (centred.extent / largest) ** 2))
         scale = jnp.full_like(centred.shift, common)
-        varies = jnp.any(centred.varies)[None]
     else:
         scale = centred.extent * jnp.sqrt(variances)
-        varies = centred.varies
+    varies = jnp.any(centred.varies)[None] if coordinates.isotropic else centred.varies
     scale = jnp.where(varies, scale, 1.0)
-    ridge = (jnp.sqrt(reg_covar) / scale) ** 2 if is_absolute else jnp.full_like(scale, reg_covar)
-    return Standardized(
-        z=centred.values * (centred.extent / scale)[:, None],
-        ridge=ridge,
-        units=Standardization(centred.shift, scale, 1 / scale, jnp.sum(jnp.log(scale))),
-        ridge_in_data_units=jnp.full_like(scale, reg_covar) if is_absolute else reg_covar * scale**2,
-        varies=jnp.all(varies),
-    )
+    ridge = jnp.full_like(scale, reg_covar)
+    if is_absolute:
+        ridge = (jnp.sqrt(reg_covar) / scale) ** 2
+    elif has_one_scale and not coordinates.isotropic:
+        ridge = reg_covar * variances * (centred.extent / scale) ** 2
+    ridge_in_data_units = jnp.full_like(scale, reg_covar) if is_absolute else ridge * scale**2
+    units = Standardization(centred.shift, scale, 1 / scale, jnp.sum(jnp.log(scale)))
+    z = centred.values * (centred.extent / scale)[:, None]
+    if not coordinates.diagonal:
+        units = units._replace(scale=jnp.diag(scale), inverse=jnp.diag(1 / scale))
+        ridge = jnp.diag(ridge)
+    return Standardized(z, ridge, units, ridge_in_data_units, jnp.all(varies))
 
 
 def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], bulk: Bulk, least: Float[Array, ""]) -> _Centred:
