@@ -9,8 +9,9 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PYTHON_NEXT ?= $(shell ./.ci/newer-python)
 VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
+VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-gpu bench-peers lint docs clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-gpu bench-peers lint docs dist clean
 
 setup: $(READY)
 
@@ -104,5 +105,13 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict
 
+# Wheel and source archive, and a fit with the wheel where nothing but what it needs is installed.
+dist: $(READY)
+	rm -rf dist $(VENV_DIST)
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv $(VENV_DIST)
+	$(VENV_DIST)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd $(VENV_DIST) && bin/python -c "import jaxgmm, numpy; print(jaxgmm.__file__, jaxgmm.fit(numpy.arange(9.0)[:, None], 1).mixture.means)"
+
 clean:
-	rm -rf $(VENV) $(VENV_NEXT) demo dist site
+	rm -rf $(VENV) $(VENV_NEXT) $(VENV_DIST) demo dist site

@@ -1,4 +1,4 @@
-"""Turns results into the README's tables and a figure.
+"""Turns results into tables of the documentation and a figure.
 
     python -m benchmarks.report benchmarks/results/full.json benchmarks/results/gpu.json
 
@@ -273,27 +273,29 @@ def draw(results: Results, path: Path) -> None:
     figure.savefig(path)
 
 
-def insert(readme: Path, text: str) -> None:
+def insert(page: Path, text: str) -> None:
     """Puts the tables between the markers of a file.
 
     Raises:
         ValueError: the markers are not there.
     """
-    before = readme.read_text()
+    before = page.read_text()
     if BEGIN not in before or END not in before:
-        raise ValueError(f"{readme} has no lines {BEGIN} and {END}; add them where the tables belong.")
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}; add them where the tables belong.")
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    readme.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", before))
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", before))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
     parser.add_argument("files", nargs="+", type=Path, help="results, the latest last")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file whose tables are replaced")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "performance.md", help="the file whose tables are replaced"
+    )
     parser.add_argument("--figure", type=Path, default=RESULTS / "scaling.png")
     options = parser.parse_args()
     results = Results(options.files)
-    insert(options.readme, tables(results))
+    insert(options.page, tables(results))
     if any(name.startswith("scaling") for name, _, _ in results.rows):
         draw(results, options.figure)
 

@@ -97,12 +97,14 @@ def with_small(family: str, n_features: int) -> list[dict]:
     x = np.concatenate([with_cluster_of(size, family, n_features) for size in SMALL])
     chosen = {"scikit-learn": by_scikit_learn(x, family)}
     own = FAMILIES[family]
-    for name, rule in RULES.items():
-        FAMILIES[family] = own if rule is None else own._replace(least_samples=rule)
-        # The rule is part of compiled programs.
-        jax.clear_caches()
-        chosen[name] = jaxgmm.sweep(x, range(1, LARGEST_K + 1), covariance_type=family).chosen["n_components"]
-    FAMILIES[family] = own
+    try:
+        for name, rule in RULES.items():
+            FAMILIES[family] = own if rule is None else own._replace(least_samples=rule)
+            # The rule is part of compiled programs.
+            jax.clear_caches()
+            chosen[name] = jaxgmm.sweep(x, range(1, LARGEST_K + 1), covariance_type=family).chosen["n_components"]
+    finally:
+        FAMILIES[family] = own
     found = []
     for i, size in enumerate(SMALL):
         right = {name: _share(k[i * N_SMALL : (i + 1) * N_SMALL] == 3) for name, k in chosen.items()}

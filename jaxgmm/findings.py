@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import as_data
 from jaxgmm.em.spurious import (
     DOMINATED,
     Findings,
@@ -87,14 +88,14 @@ def none_yet(n_runs: int) -> Judgement:
     return Judgement(Findings(counts, counts, nothing), nothing, np.full(n_runs, -np.inf))
 
 
-def first_look(made: Pass, given: Given, layout: Layout, *, is_weighted: bool) -> FirstLook:
-    """What is seen without the samples; these are read only where their weights differ."""
+def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
+    """What is seen without the samples, which are read only where their weights differ."""
     mixtures, sets = made.states.mixture, given.sets
     n_features = mixtures.n_features
     row, model = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
     sizes = mixtures.weights * sets.n_effective[row][:, None]
-    if is_weighted:
+    if layout.is_weighted:
         sizes = _sizes(made, sizes, sets, row, layout)
     wanted = jnp.asarray(made.wanted)[:, None]
     small = wanted & jax.vmap(is_small)(mixtures, sizes, least[model.family])
@@ -105,11 +106,6 @@ def first_look(made: Pass, given: Given, layout: Layout, *, is_weighted: bool) -
     counts = jnp.zeros(len(row), jnp.int32), jnp.sum(dominated, axis=1, dtype=jnp.int32)
     judgement = _concluded(made, Findings(*counts, made.states.log_likelihood), given, layout)
     return FirstLook(small, suspect, jnp.any(small), jnp.any(suspect), judgement)
-
-
-def are_weighted(sets: DataSets) -> bool:
-    """Whether the samples of some data set have different weights, of which the largest is 1."""
-    return bool(np.any(_differ(np.asarray(sets.total_weight), np.asarray(sets.n_effective))))
 
 
 def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, has_suspects: bool) -> Judgement:
@@ -143,20 +139,17 @@ def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, 
 CLOSER_LOOK = compiled(_closer_look, static_argnames=("layout", "has_suspects"))
 
 
-def _differ(total_weight: Any, n_effective: Any) -> Any:
-    """Whether samples have different weights, of which the largest is 1."""
-    return total_weight < (1 - 1e-9) * n_effective
-
-
 def _sizes(made: Pass, shares: Array, sets: DataSets, row: Array, layout: Layout) -> Float[Array, "q k"]:
     """Effective numbers of samples of components; where all weights are the same, their shares of the samples."""
 
     def own(run: Array) -> Float[Array, " k"]:
         mixture = jax.tree.map(lambda leaf: leaf[run], made.states.mixture)
-        return effective_sizes(mixture, sets.z[row[run]], sets.weights[row[run]])
+        data = as_data(sets.z[row[run]], sets.weights[row[run]], layout.tile, diagonal=layout.diagonal)
+        return effective_sizes(mixture, data)
 
-    wanted = jnp.asarray(made.wanted) & _differ(sets.total_weight, sets.n_effective)[row]
-    return for_some(own, wanted, shares, layout.group)
+    # The largest weight of a data set is 1.
+    differ = jnp.any((sets.weights > 0) & (sets.weights < 1), axis=1)
+    return for_some(own, jnp.asarray(made.wanted) & differ[row], shares, layout.group)
 
 
 def _concluded(made: Pass, found: Findings, given: Given, layout: Layout) -> Judgement:

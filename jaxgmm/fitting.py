@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -243,11 +243,10 @@ def fit_batch(
     def fits_of(chunk: Chunk) -> ChunkFits:
         return fit_job(chunk, chunk.jobs[0], data, weights_of, start)
 
-    done = on_chunks(fits_of, data, weights_of, [model], request, report)
-    result = empty_result(data.n_data_sets, data.samples.shape[1], [model], request)
-    for chunk, fits in done:
+    result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
+    for chunk, fits in on_chunks(fits_of, data, weights_of, [model], request, report):
         _store(fits, chunk.data_sets, result)
-    executed, useful = sum(fits.executed for _, fits in done), sum(fits.useful for _, fits in done)
+        executed, useful = executed + fits.executed, useful + fits.useful
     result = result._replace(efficiency=useful / max(1, executed))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
@@ -276,9 +275,10 @@ def on_chunks(
     report: Callable[[int], None],
     *,
     by_components: bool = False,
-) -> list[tuple[Chunk, Value]]:
-    """Cuts data sets into chunks and does something on each, on all devices; returns what that makes of each chunk."""
+) -> Iterator[tuple[Chunk, Value]]:
+    """Cuts data sets into chunks and does something on each, on all devices; yields what that makes of each chunk."""
     hardware = machine()
+    request = request._replace(is_weighted=weights_of is not None)
     planned = chunks(data, models, request, hardware, by_components=by_components)
 
     def program_of(chunk: Chunk) -> tuple:
@@ -289,9 +289,11 @@ def on_chunks(
             )
             for job in chunk.jobs
         ]
-        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, weights_of is None, *shapes)
+        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, *shapes)
 
-    return map_chunks(work, planned, program_of, Chunk.halves, hardware, lambda chunk: report(chunk.n_runs))
+    for chunk, value in map_chunks(work, planned, program_of, Chunk.halves, hardware):
+        report(chunk.n_runs)
+        yield chunk, value
 
 
 def fit_job(

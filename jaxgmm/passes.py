@@ -96,13 +96,11 @@ class PassProgram(NamedTuple):
         layout: what it has in common with other programs of the chunk.
         way: how it takes runs to their ends.
         dtype: in which precision.
-        is_weighted: whether samples may have different weights.
     """
 
     layout: Layout
     way: Way
     dtype: str
-    is_weighted: bool
 
 
 def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
@@ -137,7 +135,7 @@ def in_slots(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
     """In slots that step together."""
-    (sets, starts, models, _), (layout, slots, dtype, _) = given, program
+    (sets, starts, models, _), (layout, slots, dtype) = given, program
     assert isinstance(slots, Slots)
     diagonal = layout.diagonal
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
@@ -200,7 +198,7 @@ def in_kernels(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
     """In kernels, of which neither a history nor snapshots can be asked."""
-    (sets, starts, models, _), (layout, way, dtype, _) = given, program
+    (sets, starts, models, _), (layout, way, dtype) = given, program
     assert isinstance(way, Lanes)
     n_runs, n_components, n_features = starts.means.shape
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)

@@ -36,6 +36,7 @@ class Request(NamedTuple):
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
         ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
+        is_weighted: whether samples have weights of their own.
     """
 
     init: str
@@ -51,6 +52,7 @@ class Request(NamedTuple):
     has_absent: bool = False
     absolute_ridge: bool = False
     ends_with_m_step: bool = False
+    is_weighted: bool = False
 
     @property
     def n_snapshots(self) -> int:
@@ -76,6 +78,7 @@ class Layout(NamedTuple):
         together: starts of a data set that are made at the same time.
         absolute_ridge: whether ridges are in squared data units.
         ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
+        is_weighted: whether samples have weights of their own.
     """
 
     families: tuple[str, ...]
@@ -87,6 +90,7 @@ class Layout(NamedTuple):
     together: int
     absolute_ridge: bool
     ends_with_m_step: bool
+    is_weighted: bool
 
     @property
     def diagonal(self) -> bool:
@@ -184,7 +188,7 @@ class Options(NamedTuple):
     key: Array | np.int64
     models: Models
     snapshots: Int[Array | np.ndarray, " p"] | None
-    avoids_spurious: bool = True
+    avoids_spurious: bool
 
 
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:

@@ -95,13 +95,11 @@ class Work(NamedTuple):
         given: data sets, starts and models.
         options: tolerance and limits.
         program: what is compiled.
-        is_weighted: whether samples of a data set have different weights.
     """
 
     given: Given
     options: Options
     program: Program
-    is_weighted: bool
 
     def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way) -> Runs:
         """Takes the wanted runs on from where they were `found`; others keep what they have."""
@@ -140,8 +138,9 @@ class Work(NamedTuple):
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way, dtype: str) -> Runs:
         given, layout, effort = self.given, self.program.layout, self.program.effort
         before, limits = found.judgement.findings, limits._replace(snapshots=self.options.snapshots)
+        # Most of the time passes in its loops, so it is compiled better than what is done once.
         states, first, counts = TAKE_ON["quickly" if effort == "at once" else "well"](
-            *(given, found.states, before, wanted, limits), program=PassProgram(layout, way, dtype, self.is_weighted)
+            *(given, found.states, before, wanted, limits), program=PassProgram(layout, way, dtype)
         )
         judgement = first.judgement
         known, counts, is_small, is_suspect = jax.device_get(
@@ -170,7 +169,7 @@ def _take_on(
     """A pass and the first look, in one program; last, how many run-iterations were useful, and executed."""
     states, useful, executed = take_to_ends(given, states, wanted, limits, program)
     made = _made(states, before, wanted, limits)
-    first = first_look(made, given, program.layout, is_weighted=program.is_weighted)
+    first = first_look(made, given, program.layout)
     return states, first, (useful, executed)
 
 

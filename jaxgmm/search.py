@@ -11,7 +11,6 @@ Where only some starts are to be finalists, all make a few iterations first, and
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxgmm.findings import are_weighted
 from jaxgmm.mixture import Mixture
 from jaxgmm.passes import DataSets, Given, Limits
 from jaxgmm.program import Options, Program
@@ -60,7 +59,7 @@ def all_runs(
     n_init = program.layout.n_init
     wanted = np.repeat(sound, n_init)
     given = Given(sets, starts, options.models, options.avoids_spurious)
-    work = Work(given, options, program, are_weighted(sets))
+    work = Work(given, options, program)
     searches = has_search(options, program)
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
     tol = max(options.tol, SEARCH_TOL) if searches else options.tol

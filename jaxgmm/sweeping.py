@@ -266,11 +266,11 @@ def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: C
         return _fit_and_choose(chunk, work, request, left_out)
 
     arguments = (data, work.weights_of, work.models, request, report)
-    done = on_chunks(chosen_of, *arguments, by_components=work.by_components)
-    results = _no_results(data.n_data_sets, work, request)
-    for chunk, (own, _) in done:
-        jax.tree.map(lambda all_rows, rows, b=chunk.data_sets: _put(all_rows, b, rows), results, own)
-    executed, useful = np.sum([efforts for _, (_, efforts) in done], axis=0)
+    results, efforts = _no_results(data.n_data_sets, work, request), np.zeros(2, int)
+    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=work.by_components):
+        _put(own, chunk.data_sets, results)
+        efforts += own_efforts
+    executed, useful = efforts
     best = results.best._replace(efficiency=useful / max(1, executed))
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
@@ -288,9 +288,15 @@ def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
     )
 
 
-def _put(all_rows: Any, data_sets: np.ndarray, rows: Any) -> None:
-    if isinstance(rows, np.ndarray):
-        all_rows[data_sets] = rows
+def _put(own: _Results, data_sets: np.ndarray, results: _Results) -> None:
+    """Copies what is known of the data sets of a chunk to their places."""
+    for name, column in own.columns.items():
+        results.columns[name][data_sets] = column
+    results.n_samples[data_sets], results.n_weighted[data_sets] = own.n_samples, own.n_weighted
+    for leaf, rows in zip(jax.tree.leaves(results.best), jax.tree.leaves(own.best), strict=True):
+        # But for the efficiency, which is one number.
+        if isinstance(leaf, np.ndarray):
+            leaf[data_sets] = rows
 
 
 def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
@@ -336,11 +342,17 @@ def _fit_and_choose(
             raw = fit_job(chunk, job, work.data, work.weights_of, active=active, last_start=last)
             efforts += [raw.executed, raw.useful]
             fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
-            evidence = _evidence(raw, chunk, job, results, work)
+            evidence = Evidence(
+                fitted[-1].fits.log_likelihood, work.n_parameters[job.models], results.n_samples[:, None]
+            )
             if left_out is not None:
                 # Folds of models that are not fitted to the whole say nothing.
                 unknown = np.isnan(evidence.log_likelihood)
                 evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, job.models]))
+            if "icl" in work.criteria:
+                own = work.weights(chunk.data_sets, job.n_samples)
+                densities = densities_of(raw, chunk, job, work.data, own)
+                evidence = evidence._replace(log_assignment=densities.log_assignment)
             _fill_columns(results, fitted[-1], evidence, active, work.criteria)
         if work.patience is not None:
             score = _best_of_new(work, columns, fitted, first_new)
@@ -380,16 +392,6 @@ def _compared(
     if work.ridges is None:
         return np.ones(score.shape, bool)
     return at_smallest_ridge(score, is_sound(status, spurious), work.ridges[models])
-
-
-def _evidence(raw: ChunkFits, chunk: Chunk, job: Job, results: _Results, work: _Work) -> Evidence:
-    """What criteria of the models of a job are made from, but for what is held out."""
-    log_likelihood = _by_model(raw, chunk, job).log_likelihood
-    evidence = Evidence(log_likelihood, work.n_parameters[job.models], results.n_samples[:, None])
-    if "icl" not in work.criteria:
-        return evidence
-    densities = densities_of(raw, chunk, job, work.data, work.weights(chunk.data_sets, job.n_samples))
-    return evidence._replace(log_assignment=densities.log_assignment)
 
 
 def _fill_columns(

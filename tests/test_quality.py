@@ -62,7 +62,7 @@ def test_best_of_ten_starts_reaches_scikit_learns() -> None:
             weights[row, : len(data_sets[b][0])] = 1
         result = jaxgmm.fit(stack, shape[1], sample_weight=weights)
         one, gain = stored()[chosen].T
-        # scikit-learn takes spikes for the best, so what counts is whether any start has reached its likelihood.
+        # scikit-learn prefers spurious components, so what counts is whether any start has reached its likelihood.
         reached = np.where(result.start_spurious > 0, result.start_log_likelihood, result.log_likelihood[:, None])
         shortfall[chosen] = 1 - (np.max(reached, axis=1) - one) / gain
     # At tol=1e-5 both stop about 1e-4 of the gain short of the same optimum.

@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.cholesky import cholesky, inverse_lower
 from jaxgmm.em.centred import centred_parameters, centred_responsibilities
 from jaxgmm.em.covariance import Ridge
+from jaxgmm.em.expectation import Data, Tiles, over_tiles
 from jaxgmm.mixture import Mixture
 
 # A component is spurious where its standard deviation in some direction is below this fraction of that within the
@@ -62,19 +63,27 @@ class Findings(NamedTuple):
     bounded: Float[Array | np.ndarray, "*q"]
 
 
-def effective_sizes(mixture: Mixture, z: Float[Array, "d n"], weights: Float[Array, " n"]) -> Float[Array, " k"]:
+def effective_sizes(mixture: Mixture, data: Data | Tiles) -> Float[Array, " k"]:
     """Effective number of samples of each component, (Σ w r)² / Σ w² r with responsibilities r (Kish, 1965).
 
     Of samples that all have one weight, it is the component's share of them.
 
     Args:
         mixture: in standardised coordinates.
-        z: samples, likewise.
-        weights: sample weights; padding has 0.
+        data: samples, likewise.
     """
     parameters, _ = centred_parameters(mixture)
-    parts = centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[0] * weights[None, :]
-    return jnp.sum(parts, axis=1) ** 2 / jnp.sum(parts * weights[None, :], axis=1)
+    n_features, diagonal = mixture.n_features, mixture.is_diagonal
+
+    def sums(tile: Data, _: None) -> tuple[Array, Array]:
+        # Features after the first are the samples.
+        z = tile.features[1 : 1 + n_features]
+        parts = centred_responsibilities(z, parameters, diagonal=diagonal)[0] * tile.weights[None, :]
+        return jnp.sum(parts, axis=1), jnp.sum(parts * tile.weights[None, :], axis=1)
+
+    first, second = over_tiles(data, None, sums, diagonal=diagonal)
+    # Not the square, which may vanish.
+    return jnp.where(second > 0, first / jnp.where(second > 0, second, 1.0) * first, 0.0)
 
 
 def is_small(mixture: Mixture, sizes: Float[Array, " k"], least: Float[Array, ""]) -> Bool[Array, " k"]:

@@ -11,8 +11,9 @@ import functools
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from threading import Event, Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -186,8 +187,7 @@ def map_chunks(
     program_of: Callable[[Chunk], Hashable],
     halves: Callable[[Chunk], list[Chunk]],
     machine: Machine,
-    report: Callable[[Chunk], None],
-) -> list[tuple[Chunk, Value]]:
+) -> Iterator[tuple[Chunk, Value]]:
     """Does `work` on every chunk, on whichever device is free, with float64 enabled.
 
     An exception, the user's interrupt included, stops the chunks not yet begun.
@@ -200,13 +200,13 @@ def map_chunks(
         halves: a chunk in two parts, which take its place when the device's memory does not suffice; none where it
             cannot be cut.
         machine: the devices to work on.
-        report: is told each chunk that is done.
 
-    Returns:
-        the chunks as they were done, each with what `work` made of it.
+    Yields:
+        chunks as they are done, each with what `work` made of it. Nothing of it is kept here.
     """
-    waiting, stopped, reporting = deque(chunks), Event(), Lock()
-    done: list[tuple[Chunk, Value]] = []
+    waiting, stopped = deque(chunks), Event()
+    # Chunks that are done, the error of a worker, or None from one that has ended.
+    done: SimpleQueue[Any] = SimpleQueue()
     compiling: dict[tuple[Hashable, Device], Lock] = {}
 
     def compiled_once(chunk: Chunk, device: Device) -> Value:
@@ -231,30 +231,46 @@ def map_chunks(
                     raise
                 waiting.extendleft(parts)
                 return
-        with reporting:
-            done.append((chunk, value))
-            report(chunk)
+        done.put((chunk, value))
 
     def drain(device: Device) -> None:
-        while not stopped.is_set():
-            try:
-                chunk = waiting.popleft()
-            except IndexError:
-                return
-            on_device(chunk, device)
+        try:
+            while not stopped.is_set():
+                try:
+                    chunk = waiting.popleft()
+                except IndexError:
+                    break
+                on_device(chunk, device)
+        except BaseException as error:
+            done.put(error)
+        else:
+            done.put(None)
 
     if len(chunks) == 1 and machine.is_cpu:
         drain(machine.devices[0])
-        return done
+        yield from _until_ended(done, 1)
+        return
     pool = ThreadPoolExecutor(len(machine.devices), thread_name_prefix="jaxgmm")
     try:
-        for future in as_completed([pool.submit(drain, device) for device in machine.devices]):
-            future.result()
+        for device in machine.devices:
+            pool.submit(drain, device)
+        yield from _until_ended(done, len(machine.devices))
     finally:
         # Chunks that are under way cannot be stopped, but need not be waited for.
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
-    return done
+
+
+def _until_ended(done: "SimpleQueue[Any]", n_workers: int) -> Iterator[Any]:
+    """What workers put into a queue, until all of them have ended, or one with an error, which is raised."""
+    while n_workers:
+        item = done.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            n_workers -= 1
+        else:
+            yield item
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import as_data
 from jaxgmm.em.spurious import DOMINATED, NARROWEST, effective_sizes, is_small, is_tied, may_be_tied, owes_to_ridge
 from jaxgmm.mixture import Mixture
 
@@ -60,17 +61,21 @@ def test_a_component_needs_what_it_has_to_itself(family: str, expected: list[int
     assert [FAMILIES[family].least_samples(d) for d in (2, 8, 60)] == expected
 
 
+@pytest.mark.parametrize("tile", [0, 112])
 @pytest.mark.parametrize("diagonal", [False, True])
-def test_a_component_has_the_effective_number_of_its_own_samples(diagonal: bool) -> None:
+def test_a_component_has_the_effective_number_of_its_own_samples(diagonal: bool, tile: int) -> None:
     """Five samples of weight 1 far from a thousand of weight 0.01: neither makes the others more, or fewer."""
     z = jnp.zeros((2, 1008)).at[:, :5].set(100.0)
     weights = jnp.full(1008, 0.01).at[:5].set(1.0).at[1005:].set(0.0)
     covariances = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
     found = Mixture(jnp.asarray([10 / 15, 5 / 15]), jnp.asarray([[0.0, 0.0], [100.0, 100.0]]), covariances)
-    np.testing.assert_allclose(effective_sizes(found, z, weights), [1000, 5], rtol=1e-12)
+    np.testing.assert_allclose(
+        effective_sizes(found, as_data(z, weights, tile, diagonal=diagonal)), [1000, 5], rtol=1e-12
+    )
     # Of one weight, they are shares of the samples.
     halves = found._replace(means=jnp.zeros((2, 2)), weights=jnp.asarray([0.75, 0.25]))
-    np.testing.assert_allclose(effective_sizes(halves, z[:, 5:1005], 0.5 * jnp.ones(1000)), [750, 250], rtol=1e-12)
+    same = as_data(z[:, 5:1005], 0.5 * jnp.ones(1000), 0, diagonal=diagonal)
+    np.testing.assert_allclose(effective_sizes(halves, same), [750, 250], rtol=1e-12)
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
