@@ -1,11 +1,15 @@
 """The choice among models, by a criterion that spurious components do not lower."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxgmm.chunk import ChunkFits
 from jaxgmm.fitting import FitResult
 from jaxgmm.mixture import Mixture, full_covariances, with_room
-from jaxgmm.soundness import eligible, first_best
+from jaxgmm.program import Combination
+from jaxgmm.soundness import eligible, first_best, is_sound
+from jaxgmm.status import Status
 
 
 def choice(
@@ -31,12 +35,32 @@ def choice(
     return chosen, known & ~chosen & (score < of_chosen - slack)
 
 
-def at_smallest_ridge(score: np.ndarray, sound: np.ndarray, ridges: np.ndarray) -> np.ndarray:
-    """Which models of each data set have the smallest ridge that a sound model has, all `(C, M)`."""
-    known = ~np.isnan(score)
-    usable = known & sound
-    usable = np.where(np.any(usable, axis=1, keepdims=True), usable, known)
-    return ridges == np.min(np.where(usable, ridges, np.inf), axis=1, keepdims=True)
+def at_smallest_ridge(
+    score: np.ndarray, status: np.ndarray, spurious: np.ndarray, models: Sequence[Combination]
+) -> np.ndarray:
+    """Which of M models of each data set are compared, `(C, M)`: those of the smallest ridge that has a sound fit.
+
+    Where a K and family are degenerate there, they are compared at the next ridge at which they are not.
+
+    Args:
+        score: `(C, M)`, NaN where there is no answer.
+        status: `(C, M)`, codes of `jaxgmm.Status`.
+        spurious: `(C, M)`, numbers of spurious components.
+        models: K, family and ridge of each.
+    """
+    known, ridges = ~np.isnan(score), np.array([ridge for *_, ridge in models])
+
+    sound = known & is_sound(status, spurious)
+    sound = np.where(np.any(sound, axis=1, keepdims=True), sound, known)
+    of_all = np.min(np.where(sound, ridges, np.inf), axis=1, keepdims=True)
+    compared = np.zeros(score.shape, bool)
+    for kind in dict.fromkeys(model[:2] for model in models):
+        own = np.array([model[:2] == kind for model in models])
+        usable = known & own & (status != Status.DEGENERATE) & (ridges >= of_all)
+        wanted = np.min(np.where(usable, ridges, np.inf), axis=1, keepdims=True)
+        wanted = np.where(np.isfinite(wanted), wanted, of_all)
+        compared |= own & (ridges == wanted)
+    return compared
 
 
 def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:

@@ -37,7 +37,7 @@ from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Request
 from jaxgmm.resampling import likelihood_ratio_p_values
 from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
-from jaxgmm.soundness import SAME_OPTIMUM, is_sound
+from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.splitting import split_widest
 from jaxgmm.status import Status
 
@@ -311,8 +311,9 @@ def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
     if criterion in INFORMATION and np.any(light):
         notes.append(
             f"The sample weights of {np.count_nonzero(light)} of {len(light)} data sets sum to much less than the"
-            f" number of their samples. {criterion} takes weights for counts, and so chooses too many components;"
-            " multiply the weights so that they sum to the number of samples, or use criterion='cv'."
+            f" number of their samples. {criterion} takes weights for counts, and the number of components that it"
+            " chooses then means little; multiply the weights so that they sum to the number of samples, or use"
+            " criterion='cv'."
         )
         warnings.warn(notes[-1], UserWarning, stacklevel=4)
     n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in work.models)
@@ -391,7 +392,7 @@ def _compared(
     """Which of some models of each data set are compared with each other, `(C, M)`."""
     if work.ridges is None:
         return np.ones(score.shape, bool)
-    return at_smallest_ridge(score, is_sound(status, spurious), work.ridges[models])
+    return at_smallest_ridge(score, status, spurious, [work.models[number] for number in models])
 
 
 def _fill_columns(

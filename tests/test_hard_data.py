@@ -200,3 +200,23 @@ def test_sentinels_in_one_column_leave_clusters_their_widths(family: str) -> Non
         is_cluster = found.mixture.weights > 0.1
         assert np.sum(is_cluster, axis=1).tolist() == [2, 2]
         np.testing.assert_allclose(np.sqrt(variances[is_cluster]), 0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-26, (0.0, 1e-12)])
+def test_equal_values_are_spurious_without_a_ridge_too(ridge: float | tuple[float, ...]) -> None:
+    rng = np.random.default_rng(4)
+    x = 5 * rng.integers(2, size=1000) + rng.normal(size=1000)
+    x[:30] = 20
+    swept = jaxgmm.sweep(x[:, None], range(1, 6), n_init=5, reg_covar=ridge)
+    # Where nothing is added, most runs that shrink onto the heap are degenerate, and any of the others may win.
+    assert swept.chosen["n_components"][0] in (3, 4)
+    assert swept.best.spurious == 1
+
+
+def test_a_ridge_at_which_larger_k_are_degenerate_decides_nothing() -> None:
+    rng = np.random.default_rng(1)
+    cluster = rng.integers(2, size=600)
+    x = np.stack([6 * cluster + rng.normal(size=600), rng.normal(size=600)], axis=1)
+    x[:20, 1] = -9999
+    swept = jaxgmm.sweep(x, range(1, 4), n_init=5, reg_covar=(0.0, 1e-12))
+    assert swept.chosen["n_components"].tolist() == [3]

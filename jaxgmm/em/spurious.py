@@ -41,6 +41,10 @@ MOSTLY_RIDGE = 2.0
 TIED = 0.5
 NOTABLE = 0.05
 
+# Without a ridge, or with one that rounding exceeds, the width of equal values is what rounding makes of it. It is less
+# than this, as a variance of the standardised data.
+ROUNDING = 1e-12
+
 # A component is dominated by the ridge where it owes more than a tenth of its variance in some direction to it.
 DOMINATED = 10.0
 
@@ -115,8 +119,12 @@ def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, "
 
 
 def may_be_tied(mixture: Mixture, ridge: Ridge) -> Bool[Array, " k"]:
-    """Which components are mostly ridge, unless that is as wide as `NARROWEST` of the data, and so meant to be."""
-    return (mixture.weights > 0) & _falls_below(mixture, _made_of(ridge))
+    """Which components are mostly ridge, unless that is as wide as `NARROWEST` of the data, and so meant to be.
+
+    Without a ridge, which are as narrow as rounding.
+    """
+    unit = jnp.ones(len(ridge)) if ridge.ndim == 1 else jnp.eye(len(ridge))
+    return (mixture.weights > 0) & _falls_below(mixture, _made_of(ridge + ROUNDING * unit))
 
 
 def is_tied(
