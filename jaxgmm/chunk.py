@@ -38,6 +38,10 @@ from jaxgmm.search import ROUNDING, all_runs
 from jaxgmm.soundness import SAME_OPTIMUM, eligible, first_best, is_sound
 from jaxgmm.status import Status
 
+# Roundings that a mean may be off by when it has been brought back to data units, and standard deviations, in these, to
+# which that is no matter.
+_ROUNDINGS_OF_MEANS, _NOTICEABLE = 8, 2**16
+
 # Powers of two of the largest weight within which sums and squares of weights can be represented.
 _MODERATE = 256
 
@@ -137,8 +141,28 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
     findings, scores, _ = runs.judgement
     best = end(described, status, runs.states, findings, scores, runs.finished, options.models)
     fits = _whole(fetched(best))
-    fits = fits._replace(executed=runs.executed, useful=runs.useful)
+    fits = fits._replace(mixture=_snapped(fits.mixture, x), executed=runs.executed, useful=runs.useful)
     return fits if exponents is None else _scaled(fits, exponents)
+
+
+def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
+    """The same, with means of equal values exactly these.
+
+    On its way back to data units a mean is rounded. Far from all other values, that may be many standard deviations of
+    a component that has nothing but the ridge.
+    """
+    variances = mixture.covariances if mixture.is_diagonal else np.diagonal(mixture.covariances, axis1=-2, axis2=-1)
+    rounding = _ROUNDINGS_OF_MEANS * np.finfo(np.float64).eps * np.abs(mixture.means)
+    rounded = np.argwhere(np.sqrt(variances) < _NOTICEABLE * rounding)
+    if len(rounded) == 0:
+        return mixture
+    means, n_models = mixture.means.copy(), len(mixture.means) // len(x)
+    for g, k, d in rounded:
+        values = np.asarray(x[g // n_models, :, d], np.float64)
+        nearest = values[np.nanargmin(np.abs(values - means[g, k, d]))]
+        if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
+            means[g, k, d] = nearest
+    return mixture._replace(means=means)
 
 
 def _within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:

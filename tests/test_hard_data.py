@@ -220,3 +220,17 @@ def test_a_ridge_at_which_larger_k_are_degenerate_decides_nothing() -> None:
     x[:20, 1] = -9999
     swept = jaxgmm.sweep(x, range(1, 4), n_init=5, reg_covar=(0.0, 1e-12))
     assert swept.chosen["n_components"].tolist() == [3]
+
+
+@pytest.mark.parametrize("sentinel", [-9999.0, 1e9, 1e12, 9.969209968386869e36, -3.4028234663852886e38])
+def test_the_log_likelihood_is_that_of_the_mixture_however_far_a_sentinel_is(sentinel: float) -> None:
+    x = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        own = 5 * rng.integers(2, size=1000) + rng.normal(size=1000)
+        own[:30] = sentinel
+        x.append(own[:, None])
+    found = jaxgmm.fit(np.stack(x), 3, n_init=5)
+    assert not np.any(found.status)
+    expected = np.sum(jaxgmm.log_prob(found.mixture, np.stack(x)), axis=1)
+    np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-9)
