@@ -365,12 +365,12 @@ def test_features_of_few_values_have_no_component_for_each_value(precision):
 
 
 def test_no_model_gains_by_what_spurious_components_are_compared_by() -> None:
-    # Few heavy samples: components that are as wide as the data can be likelier than tied ones.
+    # Few heavy samples: components that are as wide as the data can be likelier than those that fit a few of them.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 200, 2)) + 4 * (np.arange(200) % 2)[:, None]
     weights = rng.lognormal(sigma=2, size=(40, 200))
     weights *= 200 / weights.sum(axis=1, keepdims=True)
-    table = jaxgmm.sweep(x, range(1, 6), covariance_type="tied", n_init=4, sample_weight=weights).table
+    table = jaxgmm.sweep(x, range(1, 6), n_init=4, sample_weight=weights).table
     bic, spurious, chosen = (table[name].reshape(40, 5) for name in ("bic", "spurious", "chosen"))
     assert np.any(spurious)
     # No sound model has a lower criterion than one with spurious components that is chosen.

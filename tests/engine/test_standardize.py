@@ -125,8 +125,8 @@ def test_sample_of_weight_zero_is_not_there(family: str) -> None:
 @pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
 def test_absolute_ridge_is_in_squared_data_units(family: str, scale: float) -> None:
     x, reg_covar = scale * (table() - 1e4), 0.01 * scale**2
-    kind = FAMILIES[family].coordinates
-    found = standardize(jnp.asarray(x.T), jnp.ones(80), kind, jnp.asarray(reg_covar), is_absolute=True)
+    coordinates = FAMILIES[family].coordinates
+    found = standardize(jnp.asarray(x.T), jnp.ones(80), coordinates, jnp.asarray(reg_covar), is_absolute=True)
     z, ridge, units, varies = found.z, found.ridge, found.units, found.varies
     assert varies
     assert np.all(np.abs(z) < 10)
@@ -140,13 +140,13 @@ def test_absolute_ridge_is_in_squared_data_units(family: str, scale: float) -> N
 def test_absolute_ridge_gives_constant_features_a_variance(family: str, reg_covar: float) -> None:
     x = table()
     x[:, 1] = 0.1
-    kind = FAMILIES[family].coordinates
-    found = standardize(jnp.asarray(x.T), jnp.ones(80), kind, jnp.asarray(reg_covar), is_absolute=True)
+    coordinates = FAMILIES[family].coordinates
+    found = standardize(jnp.asarray(x.T), jnp.ones(80), coordinates, jnp.asarray(reg_covar), is_absolute=True)
     z, ridge, units, varies = found.z, found.ridge, found.units, found.varies
-    assert varies == (reg_covar > 0 or kind == "one scale")
+    assert varies == (reg_covar > 0 or coordinates.isotropic)
     assert np.all(np.isfinite(z))
     assert np.all(np.isfinite(ridge))
-    if varies and kind == "scale per feature":
+    if varies and coordinates.closed_under == "scale per feature":
         np.testing.assert_allclose(units.scale[1], np.sqrt(reg_covar), rtol=1e-12)
         np.testing.assert_allclose(z[1], 0.0)
 
@@ -155,10 +155,10 @@ def test_absolute_ridge_gives_constant_features_a_variance(family: str, reg_cova
 @pytest.mark.parametrize("value", [-9999.0, 1e20, -1e36])
 def test_sentinels_set_neither_location_nor_scale(family: str, value: float) -> None:
     """Four of 80 rows; and in one more, a sentinel of another kind."""
-    x, kind = table() - 1e4, FAMILIES[family].coordinates
+    x, coordinates = table() - 1e4, FAMILIES[family].coordinates
     spoilt = np.concatenate([x, np.full((4, 3), value), [[0.0, 2 * value, 0.0]]])
-    expected = standardize(jnp.asarray(x.T), jnp.ones(80), kind, jnp.asarray(1e-6))
-    found = standardize(jnp.asarray(spoilt.T), jnp.ones(85), kind, jnp.asarray(1e-6))
+    expected = standardize(jnp.asarray(x.T), jnp.ones(80), coordinates, jnp.asarray(1e-6))
+    found = standardize(jnp.asarray(spoilt.T), jnp.ones(85), coordinates, jnp.asarray(1e-6))
     assert found.varies
     np.testing.assert_allclose(found.units.shift, expected.units.shift, atol=0.2 * x.std())
     np.testing.assert_allclose(found.ridge_in_data_units, expected.ridge_in_data_units, rtol=0.1)
