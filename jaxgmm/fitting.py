@@ -241,7 +241,7 @@ def fit_batch(
         request = request._replace(has_absent=True)
 
     def fits_of(chunk: Chunk) -> ChunkFits:
-        return fit_job(chunk, chunk.jobs[0], data, weights_of, start)
+        return fit_chunk(inputs_of(chunk, chunk.jobs[0], data, weights_of, start))
 
     result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
     for chunk, fits in on_chunks(fits_of, data, weights_of, [model], request, report):
@@ -296,22 +296,6 @@ def on_chunks(
         yield chunk, value
 
 
-def fit_job(
-    chunk: Chunk,
-    job: Job,
-    data: Batch,
-    weights_of: WeightsOf | None,
-    start: Any = None,
-    active: np.ndarray | None = None,
-    last_start: Mixture | None = None,
-) -> ChunkFits:
-    """Runs compiled programs on a chunk, filled up by empty data sets; all of its rows come back.
-
-    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
-    """
-    return fit_chunk(inputs_of(chunk, job, data, weights_of, start, active, last_start))
-
-
 def inputs_of(
     chunk: Chunk,
     job: Job,
@@ -321,7 +305,10 @@ def inputs_of(
     active: np.ndarray | None = None,
     last_start: Mixture | None = None,
 ) -> Inputs:
-    """What a chunk is fitted from; see `fit_job`."""
+    """What the models of a job are fitted to a chunk from, filled up by empty data sets.
+
+    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
+    """
     rows = chunk.filled_up
 
     def rows_of(table: Any) -> Any:

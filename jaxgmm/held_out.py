@@ -9,9 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.chunk import ChunkFits
+from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.engine.batch import Batch, padded
-from jaxgmm.fitting import WeightsOf, fit_job, on_chunks
+from jaxgmm.fitting import WeightsOf, inputs_of, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 from jaxgmm.plan import Chunk, Job
 from jaxgmm.program import Combination, Request
@@ -60,7 +60,7 @@ def held_out(
     def scores_of(chunk: Chunk) -> np.ndarray:
         own_scores = np.empty((len(chunk.data_sets), len(models)))
         for job in chunk.jobs:
-            fits = fit_job(chunk, job, replicates, training_weights)
+            fits = fit_chunk(inputs_of(chunk, job, replicates, training_weights))
             own, is_left_out = parts(chunk.data_sets, job.n_samples)
             densities = densities_of(fits, chunk, job, replicates, np.where(is_left_out, own, 0.0))
             own_scores[:, job.models] = densities.log_likelihood

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgmm.arguments import checked_key
 from jaxgmm.choice import at_smallest_ridge, choice, store_chosen
-from jaxgmm.chunk import ChunkFits
+from jaxgmm.chunk import ChunkFits, fit_chunk
 from jaxgmm.criteria import CRITERIA, INFORMATION, Evidence
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
@@ -25,7 +25,7 @@ from jaxgmm.fitting import (
     FitResult,
     WeightsOf,
     empty_result,
-    fit_job,
+    inputs_of,
     on_chunks,
     read_weights,
     ridge_in,
@@ -340,7 +340,7 @@ def _fit_and_choose(
         first_new = len(fitted)
         for job in jobs:
             last = _split_starts(job, chunk, work, fitted) if work.split else None
-            raw = fit_job(chunk, job, work.data, work.weights_of, active=active, last_start=last)
+            raw = fit_chunk(inputs_of(chunk, job, work.data, work.weights_of, active=active, last_start=last))
             efforts += [raw.executed, raw.useful]
             fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
             evidence = Evidence(
