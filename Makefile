@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-gpu bench-peers lint docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-gpu bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -37,14 +37,13 @@ test-all: $(READY)
 # GPU. With the plugin, those of a GPU are compiled without one.
 test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/engine/test_mosaic.py tests/engine/test_fused.py \
-	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py \
-	  tests/em/test_elimination.py tests/test_kernels.py
+	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py tests/numerics
 
 # What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping and pytest with xdist.
 # No other plugin is wanted: warnings are errors.
 test-gpu:
 	XLA_PYTHON_CLIENT_MEM_FRACTION=.1 PYTHONPATH=. $(PYTHON) -m pytest -n 8 -p no:benchmark -p no:cacheprovider -m "not slow" \
-	  tests/engine tests/test_published.py tests/test_fit.py tests/test_bad_input.py tests/em
+	  tests/engine tests/test_published.py tests/test_fit.py tests/test_bad_input.py tests/em tests/numerics
 
 $(READY_NEXT): pyproject.toml
 	@test -n "$(PYTHON_NEXT)" || { echo "No Python of 3.12 or newer was found; name one as PYTHON_NEXT."; exit 1; }
@@ -100,6 +99,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/codespell
+
+# Rooms of the package, their modules, and the rooms that each imports.
+structure: $(READY)
+	$(BIN)/python tests/test_architecture.py
 
 # Warnings are errors: a link or a name that is not there ends the build.
 docs: $(READY)

@@ -24,8 +24,8 @@ from benchmarks.measure import NOTICEABLE
 from benchmarks.outcome import mean_log_likelihoods
 from benchmarks.run import chosen
 from benchmarks.scenarios import SCENARIOS, Problem, problem
-from jaxgmm import chunk
-from jaxgmm.runs import Runs
+from jaxgmm.driver import chunk
+from jaxgmm.driver.runs import Runs
 
 SCENARIO = SCENARIOS["converge-2d"]
 MANY_STARTS, N_FINALISTS, REPEATS = 50, 5, 5

@@ -28,7 +28,8 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import jaxgmm
-from jaxgmm import cli, tabular
+from jaxgmm import cli
+from jaxgmm.tables import tabular
 
 TILE = 16
 COLOURS = ("red", "green", "blue")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxgmm.mixture import Mixture
     from jaxgmm.resampling import Bootstrap, bootstrap
     from jaxgmm.sampling import sample
+    from jaxgmm.selection.sweeping import Sweep, sweep
     from jaxgmm.status import Status
-    from jaxgmm.sweeping import Sweep, sweep
 
 __version__ = "0.2.0"
 __all__ = [
@@ -55,12 +55,12 @@ _NAMES_OF = {
     "resampling": ("Bootstrap", "bootstrap"),
     "sampling": ("sample",),
     "status": ("Status",),
-    "sweeping": ("Sweep", "sweep"),
+    "selection.sweeping": ("Sweep", "sweep"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 # Modules that users know, some of which need packages that an extra brings, and what is imported for each: `em` is a
 # folder, all of which comes with what uses it.
-_MODULES = {"em": "chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
+_MODULES = {"em": "driver.chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.arguments import check_mixture, numeric_mixture
+from jaxgmm.driver.arguments import check_mixture, numeric_mixture
 from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
 from jaxgmm.engine.batch import Batch, batch, padded_lengths
 from jaxgmm.mixture import Mixture, as_mixture, factors, log_joint_from

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgmm.arguments import checked_weights, numeric_mixture
-from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
+from jaxgmm.driver.arguments import checked_weights, numeric_mixture
 from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, with_harmless_absent
+from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxgmm.arguments import checked_history, checked_key, checked_start, checked_weights
-from jaxgmm.chunk import ChunkFits, Inputs, fit_chunk
+from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, checked_weights
+from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
+from jaxgmm.driver.plan import Chunk, Job, chunks
+from jaxgmm.driver.program import Combination, Request
+from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, with_room
-from jaxgmm.plan import Chunk, Job, chunks
-from jaxgmm.program import Combination, Request
-from jaxgmm.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.settings import Precision, check_flag, check_options
 
 Value = TypeVar("Value")

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgmm.arguments import is_integer
+from jaxgmm.driver.arguments import is_integer
 from jaxgmm.fitting import FitResult, fit
-from jaxgmm.sweeping import sweep
-from jaxgmm.wording import quoted, shortened
+from jaxgmm.selection.sweeping import sweep
+from jaxgmm.tables.wording import quoted, shortened
 
 try:
     import narwhals as nw
     import pyarrow as pa
 
-    from jaxgmm.groups import check_named, group, plain
-    from jaxgmm.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
+    from jaxgmm.tables.groups import check_named, group, plain
+    from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
 except ImportError as missing:
     raise ImportError(f"jaxgmm.frames needs more packages ({missing}): pip install 'jaxgmm[frames]'.") from None
 

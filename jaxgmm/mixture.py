@@ -18,8 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.cholesky import cholesky, inverse_lower, log_determinant
-from jaxgmm.reductions import sum_over
+from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
+from jaxgmm.numerics.reductions import sum_over
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgmm.arguments import check_mixture
+from jaxgmm.driver.arguments import check_mixture
 from jaxgmm.engine.batch import Batch, padded, put
 from jaxgmm.engine.devices import power_of_two_above
-from jaxgmm.kernels import compiler_options
 from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
+from jaxgmm.numerics.kernels import compiler_options
 from jaxgmm.posterior import Quantity
 
 # Bytes of the widest vectors of a processor. Samples of shorter pieces would be summed in another order.

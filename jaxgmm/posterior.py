@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxgmm.reductions import max_over, sum_over
+from jaxgmm.numerics.reductions import max_over, sum_over
 
 
 class Quantity(NamedTuple):

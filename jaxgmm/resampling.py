@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.arguments import checked_key, checked_mixture
+from jaxgmm.driver.arguments import checked_key, checked_mixture
+from jaxgmm.driver.program import Combination, Request
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
-from jaxgmm.program import Combination, Request
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
 

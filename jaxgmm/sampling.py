@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.arguments import check_mixture, numeric_mixture, random_key
 from jaxgmm.density import as_jax, precision
+from jaxgmm.driver.arguments import check_mixture, numeric_mixture, random_key
 from jaxgmm.engine.arrays import is_traced
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxgmm
-from jaxgmm import files
-from jaxgmm.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
-from jaxgmm.sweeping import Sweep
-from jaxgmm.wording import quoted, shortened
+from jaxgmm.selection.sweeping import Sweep
+from jaxgmm.tables import atomic
+from jaxgmm.tables.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
+from jaxgmm.tables.wording import quoted, shortened
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -114,7 +114,7 @@ def load(path: str | Path) -> Result:
         OSError: no such file, or it may not be read.
         ValueError: the file is cut short or damaged, is not one of jaxgmm, or was written by a newer jaxgmm.
     """
-    path = files.readable(path, "one that jaxgmm.storage.save wrote")
+    path = atomic.readable(path, "one that jaxgmm.storage.save wrote")
     about, columns, notes = _header(path)
     try:
         with safe_open(path, framework="np") as file:
@@ -138,7 +138,7 @@ def info(path: str | Path) -> Info:
         OSError: as for `load`.
         ValueError: as for `load`.
     """
-    return _header(files.readable(path, "one that jaxgmm.storage.save wrote"))[0]
+    return _header(atomic.readable(path, "one that jaxgmm.storage.save wrote"))[0]
 
 
 def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file.")
     check_absent()
-    with files.written(path) as file:
+    with atomic.written(path) as file:
         file.write(content)
         check_absent()
 

@@ -14,35 +14,28 @@ from jaxtyping import install_import_hook
 CHECKED = [
     f"jaxgmm.{room}"
     for room in (
-        "cholesky",
-        "reductions",
+        "numerics",
         "mixture",
         "posterior",
         "pieces",
         "diagnosis",
         "em",
         "engine",
-        "program",
         "soundness",
-        "passes",
-        "findings",
-        "runs",
-        "search",
-        "chunk",
-        "plan",
-        "criteria",
-        "groups",
-        "keys",
-        "schema",
-        "tables",
-        "parts",
-        "job",
+        "driver",
+        "selection.criteria",
+        "tables.groups",
+        "tables.keys",
+        "tables.schema",
+        "tables.files",
+        "tables.parts",
+        "tables.job",
     )
 ]
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm import runs  # noqa: E402 (under the hook)
+from jaxgmm.driver import runs  # noqa: E402 (under the hook)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -97,7 +90,7 @@ def _surroundings_are_restored() -> Iterator[None]:
 @pytest.fixture
 def float32_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """In mixed precision; else float64 would, as there is little to do in a test."""
-    from jaxgmm import plan
+    from jaxgmm.driver import plan
 
     monkeypatch.setattr(plan, "SHORT_SEARCH", 0.0)
 

@@ -1,6 +1,8 @@
 """The floors of the house: imports go one way."""
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,31 +11,35 @@ PACKAGE = Path(__file__).parents[1] / "jaxgmm"
 
 # A module may import from floors below its own, and from its own floor where listed as one group.
 FLOORS = [
-    {"status", "settings", "forking", "cholesky", "reductions", "elementary", "kernels", "criteria"},
-    {"elimination"},
+    {"status", "settings", "forking", "selection.criteria"},
+    {"numerics"},
     {"mixture", "posterior"},
-    {"splitting"},
+    {"selection.splitting"},
     {"em"},
     {"engine"},
-    {"program", "soundness"},
-    {"passes"},
-    {"findings"},
-    {"runs"},
-    {"search"},
-    {"chunk", "plan", "arguments"},
+    {"soundness", "driver.program", "driver.standardize"},
+    {"driver.passes"},
+    {"driver.findings"},
+    {"driver.runs"},
+    {"driver.search"},
+    {"driver"},
     {"fitting", "pieces"},
     {"density"},
     {"sampling"},
-    {"resampling", "held_out", "choice"},
-    {"sweeping"},
-    {"schema", "groups", "keys", "tabular", "files", "wording"},
-    {"sklearn", "frames", "tables", "storage", "plot", "diagnosis", "job", "parts", "cli", "__main__"},
+    {"resampling", "selection.held_out", "selection.choice"},
+    {"selection"},
+    {"tables"},
+    {"sklearn", "frames", "storage", "plot", "diagnosis", "cli", "__main__"},
 ]
+ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
 def floor_of(module: str) -> int:
-    return next(height for height, rooms in enumerate(FLOORS) if module.split(".")[1] in rooms)
+    """The floor of a module that is named there, else of its room."""
+    room, *rest = module.split(".")[1:]
+    names = [f"{room}.{rest[0]}", room] if rest else [room]
+    return next(height for name in names for height, rooms in enumerate(FLOORS) if name in rooms)
 
 
 def imports_of(path: Path) -> list[tuple[str, bool]]:
@@ -60,7 +66,7 @@ def name_of(path: Path) -> str:
 def test_imports_go_down(path: Path) -> None:
     own = name_of(path)
     for imported, _ in imports_of(path):
-        if imported.count(".") == 1 and imported.split(".")[1] not in set().union(*FLOORS):
+        if imported.count(".") == 1 and imported.split(".")[1] not in ROOMS:
             continue  # a public name of the package, not a module
         assert floor_of(imported) <= floor_of(own), f"{own} imports {imported}, which stands above it"
 
@@ -91,11 +97,43 @@ def test_no_import_of_the_package_inside_a_function(path: Path) -> None:
         assert [name for name, inside in imports_of(path) if inside] == []
 
 
-def test_one_run_knows_nothing_of_the_engine() -> None:
-    for path in (PACKAGE / "em").glob("*.py"):
-        assert not [name for name, _ in imports_of(path) if name.startswith("jaxgmm.engine")]
+def test_one_run_and_the_engine_know_nothing_of_each_other() -> None:
+    for room, other in (("em", "engine"), ("engine", "em")):
+        for path in (PACKAGE / room).glob("*.py"):
+            assert not [name for name, _ in imports_of(path) if name.startswith(f"jaxgmm.{other}.")]
 
 
 @pytest.mark.parametrize("module", ["slots", "fused"])
 def test_ways_of_a_pass_know_no_statistics(module: str) -> None:
     assert imports_of(PACKAGE / "engine" / f"{module}.py") == [("jaxgmm.engine.some", False)]
+
+
+def _room(module: str) -> str:
+    """The room of a module; of one at the root, its own name."""
+    return module.split(".")[1] if module.count(".") else module
+
+
+def structure() -> str:
+    """Rooms from the top down, their modules, and the rooms that these import."""
+    modules: dict[str, list[str]] = {}
+    imported: dict[str, set[str]] = {}
+    for path in MODULES:
+        room = _room(name_of(path))
+        modules.setdefault(room, []).extend(name_of(path).split(".")[2:])
+        imported.setdefault(room, set()).update(_room(target) for target, _ in imports_of(path))
+    lines = []
+    for room in sorted(modules, key=lambda room: (-floor_of(f"jaxgmm.{room}"), room)):
+        inside = f" ({', '.join(modules[room])})" if modules[room] else ""
+        others = sorted((imported[room] & modules.keys()) - {room}, key=lambda other: -floor_of(f"jaxgmm.{other}"))
+        lines.append(f"{room}{inside}\n    imports {', '.join(others) or 'nothing of the package'}")
+    return "\n".join(lines)
+
+
+def test_the_structure_shows_every_room_once() -> None:
+    shown = re.findall(r"^(\w+)", structure(), re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    assert set(shown) == {_room(name_of(path)) for path in MODULES}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{structure()}\n")

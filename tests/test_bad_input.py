@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Mixture, Status, chunk
+from jaxgmm import Mixture, Status
+from jaxgmm.driver import chunk
 from jaxgmm.em.covariance import FAMILIES
 
 

@@ -15,8 +15,9 @@ import pytest
 from pyarrow import csv
 
 import jaxgmm
-from jaxgmm import cli, parts, storage, tables
+from jaxgmm import cli, storage
 from jaxgmm.cli import demo, doctor, fit, summary
+from jaxgmm.tables import parts
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}
@@ -377,7 +378,7 @@ def test_interrupt_writes_nothing(here, capsys, monkeypatch, place):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jaxgmm if place == "fit" else tables.pq.ParquetWriter, place, interrupted)
+    monkeypatch.setattr(jaxgmm if place == "fit" else files.pq.ParquetWriter, place, interrupted)
     assert run() == 130
     assert capsys.readouterr().err.endswith("jaxgmm: interrupted; nothing was written.\n")
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]
@@ -407,7 +408,7 @@ def test_full_disk_is_one_line_and_writes_nothing(here, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.pq.ParquetWriter, "write_table", full)
+    monkeypatch.setattr(files.pq.ParquetWriter, "write_table", full)
     assert run() == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]
@@ -496,7 +497,8 @@ def small_parts(monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from jaxgmm import cli, job
+from jaxgmm import cli
+from jaxgmm.tables import job
 from jaxgmm.cli import fit
 
 fit._ROWS, fit._RUNS_TIMES_ROWS = (40, 40), 1

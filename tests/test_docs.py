@@ -16,10 +16,10 @@ from code_blocks import FENCE, blocks, run_blocks
 import jaxgmm
 from jaxgmm import Status, cli, plot
 from jaxgmm.cli import commands as declared
-from jaxgmm.criteria import CRITERIA
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.sweeping import LRT
+from jaxgmm.selection.criteria import CRITERIA
+from jaxgmm.selection.sweeping import LRT
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}

@@ -5,8 +5,9 @@ import doctest
 import pytest
 
 import jaxgmm
-from jaxgmm import frames, groups, keys, storage
+from jaxgmm import frames, storage
 from jaxgmm.sklearn import GaussianMixture
+from jaxgmm.tables import groups, keys
 
 FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
 FUNCTIONS += [frames.fit_groups, groups.group, keys.typed, storage.save, GaussianMixture]

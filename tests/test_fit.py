@@ -10,11 +10,12 @@ import pytest
 import reference
 
 import jaxgmm
-from jaxgmm import Status, plan, runs, settings
+from jaxgmm import Status, settings
+from jaxgmm.driver import plan, runs
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.devices import machine
-from jaxgmm.kernels import are_known
 from jaxgmm.mixture import full_covariances
+from jaxgmm.numerics.kernels import are_known
 
 TIGHT = {"tol": 1e-14, "max_iter": 5000}
 

@@ -68,9 +68,9 @@ MOMENTS = [
     ("typer", "import", "doctor"),
     ("numpy", "import", FIT),
     ("pyarrow", "import", "info cells.parquet"),
-    ("jaxgmm.parts", "open_rows", FIT),
-    ("jaxgmm.parts", "plan", FIT),
-    ("jaxgmm.parts", "plan", "info cells.parquet --by well"),
+    ("jaxgmm.tables.parts", "open_rows", FIT),
+    ("jaxgmm.tables.parts", "plan", FIT),
+    ("jaxgmm.tables.parts", "plan", "info cells.parquet --by well"),
     ("jax", "import", FIT),
     ("jax", "import", "predict cells.parquet --fits fits --out p.parquet"),
     ("jax", "import", "sample fits --out s.parquet"),
@@ -78,8 +78,8 @@ MOMENTS = [
     ("jax", "import", "plot mixture fits --data cells.parquet --out p.png"),
     ("matplotlib.pyplot", "import", "plot mixture fits --data cells.parquet --out p.png"),
     ("jaxgmm.fitting", "fit", FIT),
-    ("jaxgmm.sweeping", "sweep", FIT.replace("fit", "sweep", 1)),
-    ("jaxgmm.chunk", "fit_chunk", FIT),
+    ("jaxgmm.selection.sweeping", "sweep", FIT.replace("fit", "sweep", 1)),
+    ("jaxgmm.driver.chunk", "fit_chunk", FIT),
     ("jaxgmm.density", "predict", "predict cells.parquet --fits fits --out p.parquet"),
     ("jaxgmm.sampling", "sample", "sample fits --out s.parquet"),
     ("jaxgmm.fitting", "fit", "doctor"),
@@ -150,7 +150,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
     program = """
 import os, signal, sys
-from jaxgmm import cli, parts
+from jaxgmm import cli
+from jaxgmm.tables import parts
 opened = parts.open_rows
 parts.open_rows = lambda *args, **options: (os.kill(os.getpid(), signal.SIGINT), opened(*args, **options))[1]
 sys.exit(cli.main())

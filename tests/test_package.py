@@ -42,11 +42,13 @@ def test_no_module_has_the_name_of_something_in_the_package() -> None:
             importlib.import_module(f"jaxgmm.{name}")
 
 
-@pytest.mark.parametrize("first", ["jaxgmm.fitting", "jaxgmm.sweeping", "jaxgmm.resampling", "jaxgmm.cli.fit"])
+@pytest.mark.parametrize(
+    "first", ["jaxgmm.fitting", "jaxgmm.selection.sweeping", "jaxgmm.resampling", "jaxgmm.cli.fit"]
+)
 def test_names_are_functions_whatever_is_imported_before_or_after(first: str) -> None:
     program = f"""
 import jaxgmm, {first}
-import jaxgmm.sweeping, jaxgmm.resampling, jaxgmm.fitting
+import jaxgmm.selection.sweeping, jaxgmm.resampling, jaxgmm.fitting
 from jaxgmm import *
 for name in ("fit", "sweep", "bootstrap"):
     assert callable(getattr(jaxgmm, name)) and getattr(jaxgmm, name) is globals()[name]

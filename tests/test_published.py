@@ -12,8 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import jaxgmm
-from jaxgmm import Mixture, Status, criteria
-from jaxgmm.sweeping import n_parameters
+from jaxgmm import Mixture, Status
+from jaxgmm.selection import criteria
+from jaxgmm.selection.sweeping import n_parameters
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("full", "tied", "diag", "spherical")

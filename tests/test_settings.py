@@ -7,8 +7,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from jaxgmm import criteria, settings
+from jaxgmm import settings
 from jaxgmm.em import covariance
+from jaxgmm.selection import criteria
 
 
 def test_names_are_those_of_the_tables() -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save as serialized
 
 import jaxgmm
 from jaxgmm import storage
-from jaxgmm.schema import KINDS
+from jaxgmm.tables.schema import KINDS
 
 RNG = np.random.default_rng(0)
 OPTIONS = {"n_components": 3, "covariance_type": "full", "tol": 1e-5, "n_finalists": None, "split": True, "ks": [1, 2]}

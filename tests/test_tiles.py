@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm.groups import group
+from jaxgmm.tables.groups import group
 
 SPEC = importlib.util.spec_from_file_location("tiles", Path(__file__).parent.parent / "examples" / "tiles.py")
 tiles = importlib.util.module_from_spec(SPEC)

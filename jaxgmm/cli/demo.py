@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxgmm import tables
 from jaxgmm.cli import console, interrupts
+from jaxgmm.tables import files
 
 _PLATES, _ROWS, _COLUMNS = 4, "ABCDEFGH", 12
 _MOST_KINDS = 4
@@ -24,7 +24,7 @@ def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
     cells, fits = str(out / "cells.parquet"), str(out / "fits")
     table, n_kinds = wells()
     interrupts.keeps(lambda: f"what is in {out} is kept.")
-    with interrupts.unwinding(), tables.written(cells, table.schema) as writer:
+    with interrupts.unwinding(), files.written(cells, table.schema) as writer:
         writer.write_table(table)
     n_wells = len(n_kinds)
     console.plain().print(

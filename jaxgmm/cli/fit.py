@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm import job, parts, tables, tabular
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.engine.progress import bar
-from jaxgmm.groups import check_named, group
 from jaxgmm.settings import LRT, check_options, check_test
+from jaxgmm.tables import files, job, parts, tabular
+from jaxgmm.tables.groups import check_named, group
 
 Item = TypeVar("Item")
 
@@ -107,7 +107,7 @@ def requested(
     options: dict[str, Any],
 ) -> Request:
     """What is asked for, of a table that has such columns or not."""
-    names = tables.column_names(file, separator)
+    names = files.column_names(file, separator)
     # It may be said in two ways, which are one job.
     separator = "tab" if separator in ("\t", "\\t") else separator
     return Request(file, separator, of.columns(by, names), of.columns(features, names), weights, call, models, options)

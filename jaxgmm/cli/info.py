@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import jaxgmm
-from jaxgmm import job, parts, tables
 from jaxgmm.cli import console, interrupts, use
 from jaxgmm.cli import options as of
+from jaxgmm.tables import files, job, parts
 
 
 def info(path: Path, separator: str, by: list[str], *, as_json: bool) -> None:
@@ -34,15 +34,15 @@ def _facts(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
 
 def _of_table(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
     """Columns and rows of a table, and its groups."""
-    names = tables.column_names(path, separator)
+    names = files.column_names(path, separator)
     by = of.columns(by, names)
     rows = parts.open_rows(path, names, keys=by, separator=separator)
     first = next(iter(rows.blocks(names)))
-    n_rows = tables.n_rows(path) if rows.table is None else rows.table.num_rows
+    n_rows = files.n_rows(path) if rows.table is None else rows.table.num_rows
     facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
     if not by:
         return facts
-    tables.check_columns(path, names, by, separator)
+    files.check_columns(path, names, by, separator)
     planned = parts.plan(rows, by, [], None, n_rows)
     least, median, most = np.quantile(planned.n_samples, [0, 0.5, 1]).tolist()
     sizes = {"smallest": int(least), "median": median, "largest": int(most)}
@@ -58,7 +58,7 @@ def _of_fits(directory: Path) -> dict[str, Any]:
         return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
     use.check_filled(path)
     description = use.described(path)
-    with tables.opened(path) as file:
+    with files.opened(path) as file:
         fits = file.read(["status", "n_samples"])
         keys = {name: str(file.schema_arrow.field(name).type) for name in description["by"]}
     sizes = fits["n_samples"].to_numpy()

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm import files, groups, job, tables
 from jaxgmm.cli import console, interrupts, use
-from jaxgmm.keys import group_of
 from jaxgmm.status import Status
+from jaxgmm.tables import atomic, files, groups, job
+from jaxgmm.tables.keys import group_of
 
 _KINDS = (".png", ".svg", ".pdf")
 
@@ -36,7 +36,7 @@ def plot(
     if data is None:
         _models_path(fits)
     else:
-        tables.column_names(data, separator)
+        files.column_names(data, separator)
     fitted = interrupts.interruptible(lambda: use.read_fits(fits))
     b = _numbered(fitted.keys, group)
 
@@ -47,7 +47,7 @@ def plot(
         return _as_file(_of_samples(kind, fitted, x, weights, b, by, n), out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
-    with use.writing(out), files.written(out) as file:
+    with use.writing(out), atomic.written(out) as file:
         file.write(picture)
     if as_json:
         console.print_json({"file": str(out)})
@@ -78,9 +78,9 @@ def _samples(fitted: use.Fitted, data: Path, separator: str) -> tuple[list[np.nd
     by = known.column_names
     columns = [*by, *fitted.features]
     columns += [weights] if weights and weights not in columns else []
-    table = tables.read_table(data, columns, keys=by, known=known.schema, separator=separator)
+    table = files.read_table(data, columns, keys=by, known=known.schema, separator=separator)
     found = groups.group(table, by, fitted.features, weights)
-    group = group_of(found.keys, known, data, has_types=tables.is_parquet(data))
+    group = group_of(found.keys, known, data, has_types=files.is_parquet(data))
     # Keys that were read as another type may be in another order.
     order = np.argsort(group, kind="stable")
     is_same = np.array_equal(group[order], np.arange(known.num_rows))
@@ -124,7 +124,7 @@ def _criterion(directory: Path, fitted: use.Fitted, b: int) -> Any:
     """The criterion of one group's models."""
     path = _models_path(directory)
     description = job.description_of(path) or {}
-    models = tables.read_table(path, tables.column_names(path))
+    models = files.read_table(path, files.column_names(path))
     own = group_of(models.select(fitted.keys.column_names), fitted.keys, path, has_types=True) == b
     table = {name: np.array(models[name].filter(pa.array(own)).to_pylist()) for name in models.column_names}
     numeric = ("reg_covar", description["criterion"])

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxgmm import tables
 from jaxgmm.cli import console
 from jaxgmm.status import Status
+from jaxgmm.tables import files
 
 # How fits end that are as they were asked for.
 _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
@@ -36,11 +36,11 @@ class Done(NamedTuple):
     notes: tuple[str, ...]
 
 
-def summarised(files: list[Path], keys: dict[str, str], done: Done, *, is_sweep: bool, as_json: bool) -> bool:
+def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_sweep: bool, as_json: bool) -> bool:
     """Says how the fits ended, and how long they took; returns whether any ended as it should.
 
     Args:
-        files: the tables that were written, `fits.parquet` first.
+        written: the tables that were written, `fits.parquet` first.
         keys: what the key columns were read as.
         done: what was done just now.
         is_sweep: whether models were chosen.
@@ -48,14 +48,14 @@ def summarised(files: list[Path], keys: dict[str, str], done: Done, *, is_sweep:
     """
     flaws = _FLAWS | (_OF_SWEEPS if is_sweep else {})
     chosen = ["n_components", "covariance_type"] if is_sweep else []
-    with tables.opened(files[0]) as file:
+    with files.opened(written[0]) as file:
         fits = file.read(["status", "n_samples", *flaws, *chosen])
     counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
     n_flawed = {name: _n_above_0(fits[name]) for name in flaws}
     if as_json:
         facts = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)} | n_flawed
         facts |= {"keys": keys, "notes": list(done.notes), "fitted": done.n_fitted, "seconds": round(done.seconds, 3)}
-        console.print_json(facts | {"files": [str(path) for path in files]})
+        console.print_json(facts | {"files": [str(path) for path in written]})
     else:
         for note in done.notes:
             console.say(f"jaxgmm: {note}")
@@ -64,7 +64,7 @@ def summarised(files: list[Path], keys: dict[str, str], done: Done, *, is_sweep:
         for name, meaning in flaws.items():
             if n_flawed[name]:
                 console.plain().print(f"{n_flawed[name]:,} {meaning} ({name})", soft_wrap=True)
-        _print_done(fits.num_rows, done, files)
+        _print_done(fits.num_rows, done, written)
         if is_sweep:
             answered = fits.select(chosen).drop_null()
             _print_choice(answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist()))
@@ -72,7 +72,7 @@ def summarised(files: list[Path], keys: dict[str, str], done: Done, *, is_sweep:
     if not has_ended_well:
         ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         wanted = " or ".join(_ENDED_WELL)
-        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {files[0]} says what to do about each.")
+        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {written[0]} says what to do about each.")
     return has_ended_well
 
 
@@ -81,7 +81,7 @@ def _n_above_0(column: pa.ChunkedArray) -> int:
     return int(np.count_nonzero(column.cast(pa.int32()).fill_null(0).to_numpy() > 0))
 
 
-def _print_done(n_groups: int, done: Done, files: list[Path]) -> None:
+def _print_done(n_groups: int, done: Done, written: list[Path]) -> None:
     """Prints how many groups were fitted, in what time, and where the tables are."""
     printed = console.plain()
     if done.n_fitted == 0:
@@ -90,7 +90,7 @@ def _print_done(n_groups: int, done: Done, files: list[Path]) -> None:
         rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been done before"
         rate = done.n_fitted / done.seconds if done.seconds else 0
         printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {rate:,.0f} groups/s{rest}")
-    printed.print("wrote " + " and ".join(map(str, files)), soft_wrap=True)
+    printed.print("wrote " + " and ".join(map(str, written)), soft_wrap=True)
 
 
 def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:

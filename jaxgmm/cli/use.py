@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm import job, parts, tables, tabular
 from jaxgmm.cli import console, interrupts
-from jaxgmm.groups import numbers
-from jaxgmm.keys import group_of
+from jaxgmm.tables import files, job, parts, tabular
+from jaxgmm.tables.groups import numbers
+from jaxgmm.tables.keys import group_of
 
 # Samples that are evaluated at a time, and numbers that are drawn at a time.
 _BLOCK = 2**20
@@ -63,8 +63,8 @@ def read_fits(directory: Path) -> Fitted:
     components = directory / "components.parquet"
     if job.description_of(components) != description:
         raise ValueError(f"{components} is not of the job that made {path}; fit again.")
-    table = tables.read_table(path, tables.column_names(path))
-    rows = tables.read_table(components, tables.column_names(components))
+    table = files.read_table(path, files.column_names(path))
+    rows = files.read_table(components, files.column_names(components))
     if np.count_nonzero(rows["component"].to_numpy() == 0) != table.num_rows:
         raise ValueError(f"{components} does not hold the groups of {path}; fit again.")
     for name, unknown in _SINCE_0_2.items():
@@ -112,7 +112,7 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool)
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
     n_rows, n_without, n_unknown = 0, 0, 0
-    with writing(out), tables.written(out, schema) as writer:
+    with writing(out), files.written(out, schema) as writer:
         for table, of_no_group in interrupts.each(_predicted(rows, fitted, schema)):
             writer.write_table(table)
             n_rows, n_without = n_rows + table.num_rows, n_without + table["component"].null_count
@@ -141,7 +141,7 @@ def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
     schema = fitted.keys.schema.append(pa.field("component", pa.int32()))
     for name in fitted.features:
         schema = schema.append(pa.field(name, pa.float64()))
-    with writing(out), tables.written(out, schema) as writer:
+    with writing(out), files.written(out, schema) as writer:
         for table in interrupts.each(_drawn(fitted, has_answer, n, seed, schema)):
             writer.write_table(table)
     n_without = fitted.keys.num_rows - len(has_answer)

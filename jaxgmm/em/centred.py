@@ -19,12 +19,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.cholesky import cholesky, inverse_lower
 from jaxgmm.em.covariance import Ridge
 from jaxgmm.em.expectation import ABSENT, Data, Tiles, over_tiles
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
-from jaxgmm.reductions import max_over, sum_over
+from jaxgmm.numerics.cholesky import cholesky, inverse_lower
+from jaxgmm.numerics.reductions import max_over, sum_over
 
 # A standard deviation of fewer roundings of the mean than this is none.
 MEAN_ROUNDINGS = 8

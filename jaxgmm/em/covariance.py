@@ -1,7 +1,7 @@
 """Covariance families: what the covariances of components may share, as functions of sufficient statistics.
 
 A family is one row of `FAMILIES`. It sees sums over samples, never samples. Its ridge is added to every covariance; in
-standardised coordinates it may be a matrix (`jaxgmm.engine.standardize`).
+standardised coordinates it may be a matrix (`jaxgmm.driver.standardize`).
 
 The maximum-likelihood estimates are those of Celeux and Govaert (1995), "Gaussian parsimonious clustering models".
 """

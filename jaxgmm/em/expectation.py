@@ -18,10 +18,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.elimination import inverse_and_pivots
 from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
 from jaxgmm.mixture import Mixture
-from jaxgmm.reductions import max_over, sum_over
+from jaxgmm.numerics.elimination import inverse_and_pivots
+from jaxgmm.numerics.reductions import max_over, sum_over
 
 # exp(ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
 ABSENT = -1e30
@@ -130,7 +130,7 @@ def natural_parameters(
     (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN when a covariance
     is not positive definite; near the machine epsilon no digit of the variance can be trusted.
 
-    Axes that follow those of the mixture are further mixtures. For `as_one_kernel` see `jaxgmm.elimination`.
+    Axes that follow those of the mixture are further mixtures. For `as_one_kernel` see `jaxgmm.numerics.elimination`.
     """
     means, covariances = mixture.means, mixture.covariances
     n_features = means.shape[1]

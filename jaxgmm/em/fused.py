@@ -24,13 +24,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
 from jaxgmm.em.centred import MEAN_ROUNDINGS
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import ABSENT
 from jaxgmm.em.maximization import ROUNDINGS
 from jaxgmm.em.run import RUNNING, RunState, Settings, status_of
 from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
 from jaxgmm.status import Status
 
 # One number of every run, of every sample, and lists of such.

@@ -18,7 +18,7 @@ from jaxgmm.em.expectation import Data, Tiles, collect, over_tiles
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.mixture import Mixture
-from jaxgmm.reductions import sum_over
+from jaxgmm.numerics.reductions import sum_over
 
 MAX_LLOYD = 100
 

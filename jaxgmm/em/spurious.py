@@ -23,11 +23,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxgmm.cholesky import cholesky, inverse_lower
 from jaxgmm.em.centred import centred_parameters, centred_responsibilities
 from jaxgmm.em.covariance import Ridge
 from jaxgmm.em.expectation import Data, Tiles, over_tiles
 from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 
 # A component is spurious where its standard deviation in some direction is below this fraction of that within the
 # components together, and it may have fewer samples than this multiple of what its family needs. Both were chosen by

@@ -1,7 +1,7 @@
 """The E-step of runs on small data sets, by vectors along the samples.
 
-The same sums as those of `jaxgmm.em.expectation`, written for one kernel of a CPU (`jaxgmm.kernels`): one run after
-another, every operation a loop along the samples of one data set, and what several operations read is kept.
+The same sums as those of `jaxgmm.em.expectation`, written for one kernel of a CPU (`jaxgmm.numerics.kernels`): one run
+after another, every operation a loop along the samples of one data set, and what several operations read is kept.
 """
 
 import functools
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.elementary import exp_nonpositive, log_from_one
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import SufficientStatistics, from_sums
-from jaxgmm.kernels import apart, in_one_kernel
+from jaxgmm.numerics.elementary import exp_nonpositive, log_from_one
+from jaxgmm.numerics.kernels import apart, in_one_kernel
 
 
 def e_steps(

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from jaxgmm.criteria import CRITERIA
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, whole_or_none, without_frame
+from jaxgmm.selection.criteria import CRITERIA
+from jaxgmm.selection.sweeping import LEVEL, LRT
 from jaxgmm.status import Status
-from jaxgmm.sweeping import LEVEL, LRT
 
 
 @whole_or_none

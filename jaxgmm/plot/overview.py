@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxgmm.arguments import checked_weights
 from jaxgmm.diagnosis import Diagnosis, diagnose
+from jaxgmm.driver.arguments import checked_weights
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
 from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane

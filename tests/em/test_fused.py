@@ -14,8 +14,8 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
-from jaxgmm.kernels import compiler_options
 from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.kernels import compiler_options
 from jaxgmm.status import Status
 
 N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16

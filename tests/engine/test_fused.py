@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Status, fitting, passes, plan, runs
+from jaxgmm import Status, fitting
+from jaxgmm.driver import passes, plan, runs
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
-from jaxgmm.kernels import EFFORTS
+from jaxgmm.numerics.kernels import EFFORTS
 
 
 def plain_kernel(life: fused.Life, lanes: fused.Lanes) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""From what a user asks to what is compiled, and back."""

@@ -1,0 +1,169 @@
+"""What is found out about runs after a pass: components that are not to be trusted, and what runs are compared by.
+
+A first look is part of the pass's program: it sees only parameters. Where it finds components that are small, or may be
+of equal values, a closer look reads the samples again, in a program that few calls need.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxgmm.driver.passes import DataSets, Given, of_runs
+from jaxgmm.driver.program import Layout
+from jaxgmm.driver.standardize import scaled_features
+from jaxgmm.em import run as em
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import as_data
+from jaxgmm.em.spurious import (
+    DOMINATED,
+    Findings,
+    bounded_log_likelihood,
+    effective_sizes,
+    is_small,
+    is_tied,
+    may_be_tied,
+    owes_to_ridge,
+)
+from jaxgmm.engine.some import for_some
+from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.kernels import compiled
+from jaxgmm.soundness import price
+
+
+class Judgement(NamedTuple):
+    """What is known of runs `(Q,)`.
+
+    Attributes:
+        findings: how many of a run's components are not to be trusted.
+        scores: what the runs of a fit are compared by, in nats: log-likelihoods, or what `jaxgmm.soundness` makes of
+            them.
+        mean_scores: the same per sample of weight 1; -inf where there is nothing.
+    """
+
+    findings: Findings
+    scores: Float[Array | np.ndarray, " q"]
+    mean_scores: Float[Array | np.ndarray, " q"]
+
+
+class Pass(NamedTuple):
+    """What is to be judged.
+
+    Attributes:
+        states: runs `(Q,)` after a pass.
+        wanted: those that the pass took on. Others have the ridge of the pass that they ended in, and are as they were.
+        before: what was found of runs before.
+        extra_ridge: what was added to every variance beside the ridge.
+    """
+
+    states: em.RunState
+    wanted: Bool[Array | np.ndarray, " q"]
+    before: Findings
+    extra_ridge: Any
+
+
+class FirstLook(NamedTuple):
+    """What the parameters of runs `(Q,)` say.
+
+    Attributes:
+        small: `(Q, K)`, which components are narrow and small, or of too few samples.
+        suspect: `(Q, K)`, which may be of equal values.
+        any_small: whether any is small.
+        any_suspect: whether any may be of equal values.
+        judgement: what is known if none is either.
+    """
+
+    small: Bool[Array, "q k"]
+    suspect: Bool[Array, "q k"]
+    any_small: Bool[Array, ""]
+    any_suspect: Bool[Array, ""]
+    judgement: Judgement
+
+
+def none_yet(n_runs: int) -> Judgement:
+    """Before the first pass. Made on the host: that spares a dispatch for each array."""
+    counts, nothing = np.zeros(n_runs, np.int32), np.full(n_runs, np.nan)
+    return Judgement(Findings(counts, counts, nothing), nothing, np.full(n_runs, -np.inf))
+
+
+def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
+    """What is seen without the samples, which are read only where their weights differ."""
+    mixtures, sets = made.states.mixture, given.sets
+    n_features = mixtures.n_features
+    row, model = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
+    least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
+    sizes = mixtures.weights * sets.n_effective[row][:, None]
+    if layout.is_weighted:
+        sizes = _sizes(made, sizes, sets, row, layout)
+    wanted = jnp.asarray(made.wanted)[:, None]
+    small = wanted & jax.vmap(is_small)(mixtures, sizes, least[model.family])
+    unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
+    ridge = sets.ridge[row] + made.extra_ridge * unit[None]
+    suspect = wanted & jax.vmap(may_be_tied)(mixtures, ridge) & ~small
+    dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
+    counts = jnp.zeros(len(row), jnp.int32), jnp.sum(dominated, axis=1, dtype=jnp.int32)
+    judgement = _concluded(made, Findings(*counts, made.states.log_likelihood), given, layout)
+    return FirstLook(small, suspect, jnp.any(small), jnp.any(suspect), judgement)
+
+
+def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, has_suspects: bool) -> Judgement:
+    """What is known of runs after a pass, some of whose components are small, or may be of equal values."""
+    mixtures, sets, spurious = made.states.mixture, given.sets, first.small
+    row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
+
+    def of(run: Array) -> tuple[Mixture, DataSets]:
+        mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
+        return mixture, jax.tree.map(lambda leaf: leaf[row[run]], sets)
+
+    def tied(run: Array) -> Bool[Array, " k"]:
+        mixture, own = of(run)
+        return is_tied(mixture, own.z, scaled_features(own.z, own.units), own.weights)
+
+    if has_suspects:
+        found = for_some(tied, jnp.any(first.suspect, axis=1), first.suspect, layout.group)
+        spurious = spurious | (first.suspect & found)
+
+    def bounded(run: Array) -> Float[Array, ""]:
+        mixture, own = of(run)
+        return bounded_log_likelihood(mixture, spurious[run], own.z, own.weights)
+
+    # Of runs without spurious components, their own.
+    log_likelihoods = made.states.log_likelihood
+    lowered = for_some(bounded, jnp.any(spurious, axis=1), log_likelihoods, layout.group)
+    counts = jnp.sum(spurious, axis=1, dtype=jnp.int32), first.judgement.findings.ridge_dominated
+    return _concluded(made, Findings(*counts, jnp.minimum(log_likelihoods, lowered)), given, layout)
+
+
+CLOSER_LOOK = compiled(_closer_look, static_argnames=("layout", "has_suspects"))
+
+
+def _sizes(made: Pass, shares: Array, sets: DataSets, row: Array, layout: Layout) -> Float[Array, "q k"]:
+    """Effective numbers of samples of components; where all weights are the same, their shares of the samples."""
+
+    def own(run: Array) -> Float[Array, " k"]:
+        mixture = jax.tree.map(lambda leaf: leaf[run], made.states.mixture)
+        data = as_data(sets.z[row[run]], sets.weights[row[run]], layout.tile, diagonal=layout.diagonal)
+        return effective_sizes(mixture, data)
+
+    # The largest weight of a data set is 1.
+    differ = jnp.any((sets.weights > 0) & (sets.weights < 1), axis=1)
+    return for_some(own, jnp.asarray(made.wanted) & differ[row], shares, layout.group)
+
+
+def _concluded(made: Pass, found: Findings, given: Given, layout: Layout) -> Judgement:
+    """Findings and scores; those of runs that the pass did not take on stay."""
+    wanted, n_features, sets = jnp.asarray(made.wanted), made.states.mixture.n_features, given.sets
+    log_likelihoods = made.states.log_likelihood
+    found = found._replace(bounded=jnp.where(given.avoids_spurious, found.bounded, log_likelihoods))
+    findings = jax.tree.map(lambda new, old: jnp.where(wanted, new, old), found, made.before)
+    row, model = of_runs(len(wanted), len(sets.n_effective), given.models, layout)
+    families = [FAMILIES[name].n_parameters for name in layout.families]
+    # Weight, mean, and what of the covariance is its own.
+    own = jnp.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families], jnp.float64)
+    total = sets.total_weight[row]
+    prices = price(own[model.family], total) * findings.spurious.astype(total.dtype)
+    scores = jnp.where(given.avoids_spurious, findings.bounded - prices, log_likelihoods)
+    means = scores / jnp.maximum(total, 1.0)
+    return Judgement(findings, scores, jnp.where(jnp.isnan(means), -jnp.inf, means))

@@ -1,0 +1,311 @@
+"""One compiled pass over the runs of a chunk: it takes those that are wanted to their ends, in one precision.
+
+There are two ways, with the same arguments and results: in slots that step together (`jaxgmm.engine.slots`), on any
+machine, and in kernels that hold a few runs each (`jaxgmm.engine.fused`), on a GPU that has them. A run goes on from
+where it was before the pass, or from its start if it has made no step; others keep the state they have. Float64 in and
+out.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.driver.program import Layout, Models, Slots, Way
+from jaxgmm.driver.standardize import Standardization
+from jaxgmm.em import fused, vectors
+from jaxgmm.em import run as em
+from jaxgmm.em.centred import centred_e_step
+from jaxgmm.em.covariance import FAMILIES, one_of
+from jaxgmm.em.expectation import Data, Tiles, as_data
+from jaxgmm.em.statistics import SufficientStatistics, features
+from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
+from jaxgmm.mixture import Mixture, with_harmless_absent
+
+_Tree = TypeVar("_Tree")
+
+# More iterations than a pass makes, and fewer than float32 can count.
+_MOST_ITERATIONS = 2**23
+
+
+class DataSets(NamedTuple):
+    """A chunk of data sets in all their forms; row `c P + p` is form `p` of data set `c`.
+
+    Attributes:
+        z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
+        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
+        total_weight: `(C P,)`, their sum.
+        n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
+        weight_scale: `(C P,)`, what they were divided by.
+        ridge: `(C P, D, D)` or `(C P, D)`.
+        ridge_in_data_units: `(C P, D)`.
+        units: the way back to data units, `(C P, …)`.
+    """
+
+    z: Any
+    weights: Any
+    total_weight: Float[Array, " s"]
+    n_effective: Float[Array, " s"]
+    weight_scale: Float[Array, " s"]
+    ridge: Float[Array, "s d d"] | Float[Array, "s d"]
+    ridge_in_data_units: Float[Array, "s d"]
+    units: Standardization
+
+
+class Given(NamedTuple):
+    """What the runs of a chunk start from; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+
+    Attributes:
+        sets: the data sets.
+        starts: `(Q, K, …)`, where runs begin, float64.
+        models: what they fit.
+        avoids_spurious: whether spurious components lower what runs are compared by.
+    """
+
+    sets: DataSets
+    starts: Mixture
+    models: Models
+    avoids_spurious: Any
+
+
+class Limits(NamedTuple):
+    """How far a pass takes runs.
+
+    Attributes:
+        tol: smallest gain of the mean log-likelihood to go on for.
+        max_iter: iterations at most, those made before the pass included.
+        variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
+        extra_ridge: what is added to every variance beside the ridge, in standardised units.
+        snapshots: `(P,)`, iterations after which the parameters are kept; None for none.
+    """
+
+    tol: float
+    max_iter: int
+    variance_floor: int
+    extra_ridge: float = 0.0
+    snapshots: Any = None
+
+
+class PassProgram(NamedTuple):
+    """What a pass is compiled for.
+
+    Attributes:
+        layout: what it has in common with other programs of the chunk.
+        way: how it takes runs to their ends.
+        dtype: in which precision.
+    """
+
+    layout: Layout
+    way: Way
+    dtype: str
+
+
+def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
+    """The row of `DataSets`, which has `n_rows`, that the fit `c M + m`, one of `n_fits`, reads."""
+    n_models = len(models.form)
+    n_forms = n_rows * n_models // n_fits
+    return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
+
+
+def of_runs(n_runs: int, n_rows: int, models: Models, layout: Layout) -> tuple[Int[Array, " q"], Models]:
+    """The row of `DataSets`, which has `n_rows`, that each of Q runs reads, and the model that it fits."""
+    models = jax.tree.map(jnp.asarray, models)
+    fit = jnp.arange(n_runs, dtype=jnp.int32) // layout.n_init
+    row = form_of(fit, n_runs // layout.n_init, n_rows, models)
+    return row, jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+
+
+# States `(Q,)` after a pass; and run-iterations that were useful, and executed.
+Passed = tuple[em.RunState, Int[Array, ""], Int[Array, ""]]
+
+
+class _Slot(NamedTuple):
+    """What a slot holds beside the data. Slots are the last axis."""
+
+    state: em.RunState
+    settings: em.Settings
+    family: Int[Array, "*s"]
+    total_weight: Float[Array, "*s"]
+
+
+def in_slots(
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
+    """In slots that step together."""
+    (sets, starts, models, _), (layout, slots, dtype) = given, program
+    assert isinstance(slots, Slots)
+    diagonal = layout.diagonal
+    row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
+    ridges = _ridges(sets, limits, layout)
+    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
+    tol, max_iter, floor = _bounds(limits, dtype)
+    snapshots = None if limits.snapshots is None else jnp.asarray(limits.snapshots, jnp.int32)
+
+    # By vectors, a slot knows the row of its data set; else it holds a copy.
+    all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
+
+    def load(run: Array) -> tuple[Data | Tiles | Array, _Slot]:
+        record, start, own, fitted = jax.tree.map(lambda leaf: leaf[run], (records, starts, row, model))
+        mixture = where_leading(record.n_iter > 0, record.mixture, start)
+        data = own if slots.by_vectors else as_data(z[own], weights[own], layout.tile, diagonal=diagonal)
+        present = None
+        if layout.has_absent:
+            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < fitted.n_components) & (start.weights != 0)
+        settings = em.Settings(ridge[own], tol, max_iter, floor, present, snapshots)
+        return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(weights[own]))
+
+    def begin(slot: _Slot) -> _Slot:
+        record = slot.state
+        recorded = (record.n_iter, record.history, record.snapshots)
+        return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, **arithmetic))
+
+    arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
+
+    def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
+        if slots.centred:
+            return centred_e_step(data, slot.state.natural, z.shape[1], diagonal=diagonal)
+        return em.read(data, slot.state, FAMILIES[layout.families[0]])
+
+    def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
+        return vectors.e_steps(all_data, rows, in_slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
+
+    def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
+        family = one_of(layout.families, slot.family)
+        state = em.advance(
+            *(slot.state, *sums, slot.total_weight, family, slot.settings),
+            ends_with_m_step=layout.ends_with_m_step,
+            **arithmetic,
+        )
+        return slot._replace(state=state)
+
+    def is_finished(slot: _Slot) -> Array:
+        return em.is_finished(slot.state)
+
+    def unload(slot: _Slot) -> em.RunState:
+        return slot.state._replace(natural=None)
+
+    # Runs of many components take the most iterations, and the last of a queue should not be the longest.
+    queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
+    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
+    ended, executed = run_queue(queue, jnp.sum(wanted), kind, records, slots.number, slots.stride)
+    return *_ended(ended, before, wanted), executed
+
+
+def in_kernels(
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
+    """In kernels, of which neither a history nor snapshots can be asked."""
+    (sets, starts, models, _), (layout, way, dtype) = given, program
+    assert isinstance(way, Lanes)
+    n_runs, n_components, n_features = starts.means.shape
+    row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
+    # A kernel has as many lanes for components as there are, or the next power of two.
+    missing = way.width - n_components if way.is_wide else 0
+    shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
+    present = jnp.ones((n_runs, n_components), bool)
+    if layout.has_absent:
+        numbers = jnp.arange(n_components, dtype=jnp.int32)[None]
+        present = (numbers < model.n_components[:, None]) & (starts.weights != 0)
+    samples = jnp.concatenate([sets.z, sets.weights[:, None]], axis=1)
+    begun = before._replace(
+        mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
+        log_likelihood=jnp.full(n_runs, -jnp.inf),
+        n_iter=jnp.zeros(n_runs, jnp.int32),
+        status=jnp.full(n_runs, em.RUNNING, jnp.int32),
+    )
+    ridge, total_weight = _ridges(sets, limits, layout)[row], sets.total_weight[row]
+    samples, begun, ridge, total_weight = _cast((samples, begun, ridge, total_weight), dtype)
+    tol, max_iter, floor = _bounds(limits, dtype)
+    left = jnp.clip(max_iter - before.n_iter, 0, _MOST_ITERATIONS)
+    present = jnp.pad(present, ((0, 0), (0, missing)))
+    settings = em.Settings(ridge, tol, left, floor, present)
+
+    def life(fixed: Any, moving: Any, read: Any, n_blocks: Any, n_steps: Any, arrays: Arrays) -> Any:
+        machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred)
+        return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
+
+    def row_of(moving: Array, number: int) -> Array:
+        return moving[number, :, 0] if way.is_wide else moving[number]
+
+    # Runs that make the same number of steps are looked at once.
+    n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
+    n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
+    rows = fused.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), fused.moving_rows(begun, shape)
+    moving, executed = run_in_rounds(
+        Problem(*rows, samples, row, n_used),
+        wanted,
+        life,
+        lambda moving: row_of(moving, fused.STATUS) == em.RUNNING,
+        way,
+        n_steps,
+    )
+    ended = em.RunState(
+        mixture=Mixture(*(leaf[:, :n_components] for leaf in fused.mixtures_of(moving, shape))),
+        natural=None,
+        log_likelihood=row_of(moving, fused.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + row_of(moving, fused.N_ITER).astype(jnp.int32),
+        status=row_of(moving, fused.STATUS).astype(jnp.int32),
+        history=None,
+        snapshots=None,
+    )
+    return *_ended(ended, before, wanted), executed
+
+
+def _with_lanes(mixture: Mixture, missing: int) -> Mixture:
+    """Mixtures `(Q, K, …)` with so many absent components more."""
+    padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, missing), *[(0, 0)] * (leaf.ndim - 2))), mixture)
+    return jax.vmap(with_harmless_absent)(padded) if missing else mixture
+
+
+def _ridges(sets: DataSets, limits: Limits, layout: Layout) -> Array:
+    """What is added to every covariance, of each data set."""
+    unit = jnp.ones(sets.z.shape[1]) if layout.diagonal else jnp.eye(sets.z.shape[1])
+    return sets.ridge + limits.extra_ridge * unit[None]
+
+
+def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
+    """Tolerance, most iterations and variance floor."""
+    floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
+    return jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
+
+
+def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:
+    """States after a pass, and how many iterations were useful."""
+    # Every run also makes an E-step after its last M-step, unless its start was not sound.
+    n_iter = ended.n_iter - before.n_iter
+    made = wanted & ((n_iter > 0) | ~jnp.isnan(ended.log_likelihood))
+    useful = jnp.sum(jnp.where(made, n_iter + 1, 0), dtype=jnp.int64)
+    # Rows that were not run must not lose digits on their way through a narrower type.
+    return where_leading(wanted, _cast(ended, "float64"), before), useful
+
+
+_WAYS: dict[type, Callable[[Given, em.RunState, Bool[Array, " q"], Limits, PassProgram], Passed]] = {
+    Slots: in_slots,
+    Lanes: in_kernels,
+}
+
+
+def take_to_ends(
+    given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
+) -> Passed:
+    """Takes the wanted runs to their ends, or to the limits.
+
+    Args:
+        given: data sets, starts and models.
+        before: `(Q,)`, where runs were before.
+        wanted: `(Q,)`, which of them go on.
+        limits: how far.
+        program: what this is compiled for.
+
+    Returns:
+        the states `(Q,)`, how many run-iterations were useful, and how many were executed.
+    """
+    return _WAYS[type(program.way)](given, before, wanted, limits, program)
+
+
+def _cast(tree: _Tree, dtype: str) -> _Tree:
+    """Floating-point leaves in another precision."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

@@ -1,0 +1,447 @@
+"""What is compiled, and how data sets are cut into chunks: everything that is decided by shape.
+
+A program costs seconds to compile, and padding costs time in every iteration. Stacks have programs of their own shape,
+since one stack is seldom alone. Data sets of many lengths share a few programs instead, as far as what they are padded
+by costs less than another program would. The constants come from `benchmarks/NOTES.md`.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxgmm.driver.program import Combination, Layout, Options, Program, Request, Slots, Way, models_of
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.fused import KNOWN_FAMILIES
+from jaxgmm.em.initialization import INITIALIZERS, TURN
+from jaxgmm.engine.batch import Batch, padded_lengths
+from jaxgmm.engine.devices import (
+    FEWEST_SLOTS,
+    SLOTS_IN_TURN,
+    Machine,
+    chunk_size,
+    n_slots,
+    n_starting,
+    power_of_two_above,
+    power_of_two_below,
+)
+from jaxgmm.engine.fused import FILLING, WARP, Lanes
+from jaxgmm.numerics.elimination import MOST_ENTRIES, UNROLLED_SIZE
+from jaxgmm.numerics.kernels import Effort, are_known
+
+# What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
+SECONDS = 2e-9
+ITERATIONS = 50
+
+# What the programs for another shape cost.
+COMPILATION = 3.0
+
+# Below so much work a search in float32 is not worth a program of its own.
+SHORT_SEARCH = 0.1
+
+# The same where runs have kernels, which make float32 so much faster than float64 that it pays sooner.
+SHORT_SEARCH_OF_KERNELS = 0.002
+
+# So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled:
+# runs quickly, and what is done once for each at once.
+LITTLE = 0.004
+
+# So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in
+# XLA's one pool of threads.
+INDIVISIBLE = 0.01
+
+# So much work takes workers unequal time, in seconds, that more chunks pay, of so many runs for each slot where idle
+# ones cost as much as others.
+UNEVEN = 0.2
+RUNS_OF_A_SLOT = 32
+
+# Steps between two looks for ended runs: a look costs a fraction of a step, a late one wastes half the stride. A run of
+# one component that starts from clusters finds out with its second step that the first has changed nothing, and most
+# runs that a search has brought near their ends make few more.
+STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
+
+# Runs for each slot of a GPU where they differ in length: simulated, not measured, and between what is best for 2-D and
+# for 8-D.
+RUNS_OF_A_GPU_SLOT = 4
+
+# Numbers of components that programs shared by several K have room for; larger ones double.
+ROOMS = (5, 10, 20)
+
+# An E-step of so few features, components and samples is faster by vectors than by matrix products. More samples, XLA
+# would hand to several threads at a time, which it cannot do within one kernel; more components take long to compile.
+FEW_FEATURES = 10
+FEW_COMPONENTS = 8
+FEW_SAMPLES = 1024
+
+# Kernels of a GPU are for so many samples at most: more are enough for matrix products. Numbers of 32 bits that the
+# registers of a lane have room for: parameters of all components of a run where that shares a warp, and of one
+# component where it has a block, with so many components at most.
+KERNEL_SAMPLES = 2**14
+NARROW_NUMBERS = 48
+WIDE_NUMBERS = 60
+WIDE_COMPONENTS = 32
+
+# Samples that a lane of such a kernel should have at least, and bytes that the samples of one launch may take.
+SAMPLES_OF_A_LANE = 24
+LAUNCH_BYTES = 2**27
+
+
+class Job(NamedTuple):
+    """Models that share programs.
+
+    Attributes:
+        models: their numbers.
+        program: what is compiled.
+        options: what the programs are told, the models among it.
+        n_samples: the padded length of data sets.
+    """
+
+    models: np.ndarray
+    program: Program
+    options: Options
+    n_samples: int
+
+
+class Chunk(NamedTuple):
+    """Data sets that are fitted together.
+
+    Attributes:
+        data_sets: their numbers.
+        size: as many as the programs are compiled for; what is missing is filled up.
+        jobs: what is fitted to each.
+    """
+
+    data_sets: np.ndarray
+    size: int
+    jobs: tuple[Job, ...]
+
+    @property
+    def filled_up(self) -> np.ndarray:
+        """Numbers of data sets `(size,)`: those of the chunk, and its first again for each that is missing."""
+        missing = self.size - len(self.data_sets)
+        return np.concatenate([self.data_sets, np.repeat(self.data_sets[:1], missing)])
+
+    @property
+    def n_runs(self) -> int:
+        """Runs of all its data sets."""
+        return len(self.data_sets) * sum(len(job.models) * job.program.layout.n_init for job in self.jobs)
+
+    def halves(self) -> "list[Chunk]":
+        """The same work in two chunks of half the size; none where it cannot be cut."""
+        size = -(-self.size // 2) if self.size > 1 else 0
+        parts = [self.data_sets[:size], self.data_sets[size:]] if size else []
+        return [self._replace(data_sets=part, size=size) for part in parts if len(part)]
+
+
+class _Shared(NamedTuple):
+    """Models that share programs, whatever the length of data sets.
+
+    Attributes:
+        numbers: of the models.
+        families: names of their families.
+        n_components: K that arrays have room for.
+        has_absent: whether models may have fewer.
+        options: what programs are told.
+        search_dtype: type of a search in mixed precision.
+    """
+
+    numbers: np.ndarray
+    families: tuple[str, ...]
+    n_components: int
+    has_absent: bool
+    options: Options
+    search_dtype: str
+
+
+class _Shape(NamedTuple):
+    """What sizes are chosen by.
+
+    Attributes:
+        n_samples: of a data set, padded.
+        n_features: D.
+        n_components: K that arrays have room for.
+        n_models: M.
+        n_init: R.
+        n_together: data sets that may share the slots of a device.
+        diagonal: whether components are axis-aligned.
+    """
+
+    n_samples: int
+    n_features: int
+    n_components: int
+    n_models: int
+    n_init: int
+    n_together: int
+    diagonal: bool
+
+    @property
+    def n_fits(self) -> int:
+        """Fits of the data sets that may share slots."""
+        return self.n_together * self.n_models
+
+    @property
+    def n_runs(self) -> int:
+        """Their runs."""
+        return self.n_fits * self.n_init
+
+    @property
+    def n_rows(self) -> int:
+        """Quadratic features of a sample."""
+        n_products = self.n_features if self.diagonal else self.n_features * (self.n_features + 1) // 2
+        return 1 + self.n_features + n_products
+
+    @property
+    def sample_bytes(self) -> int:
+        """What a run reads and writes for a sample: features, logits and responsibilities, in the main in float32."""
+        return 4 * (self.n_rows + 2 * self.n_components)
+
+
+def chunks(
+    data: Batch, models: Sequence[Combination], request: Request, machine: Machine, *, by_components: bool = False
+) -> list[Chunk]:
+    """Chunks of data sets of one padded length, sized for the machine.
+
+    Args:
+        data: the data sets.
+        models: what is fitted to each.
+        request: how.
+        machine: its memory and cores.
+        by_components: whether models of different K are jobs of their own, fewest components first.
+    """
+    # For one sample and component. Whatever max_iter is: changing it should compile nothing.
+    seconds = SECONDS * request.n_init * ITERATIONS / machine.n_cores
+    n_components = sum(k for k, _, _ in models)
+    tolerated = int(COMPILATION / (seconds * n_components))
+    lengths = padded_lengths(data, tolerated)
+    work = seconds * n_components * float(np.sum(lengths))
+    effort = "well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly"
+    search_dtype = "float64" if work < SHORT_SEARCH else "float32"
+    shared = _shared(data, models, request, seconds * len(data.samples), search_dtype, by_components=by_components)
+    if machine.has_kernels and work >= SHORT_SEARCH_OF_KERNELS and not request.is_recorded:
+        longest = int(np.max(lengths))
+        shared = [_searched_by_kernels(own, _shape_of(own, longest, 1, data, request)) for own in shared]
+    uneven, indivisible = request.tol > 0 and work >= UNEVEN, work * machine.n_cores < INDIVISIBLE
+    planned = []
+    for length in np.unique(lengths):
+        data_sets = np.flatnonzero(lengths == length)
+        # Starts on one data set are chunks of their own: on a CPU that costs little, and no program depends on how many
+        # they are.
+        one_by_one = data.is_single and machine.is_cpu
+        # As many as may share the slots of a device, by powers of two as chunks are.
+        n_together = 1 if one_by_one else power_of_two_above(-(-len(data_sets) // machine.n_devices))
+        jobs, sizes = [], []
+        for own in shared:
+            shape = _shape_of(own, int(length), n_together, data, request)
+            job, n_bytes = _sized(own, shape, request, effort, machine)
+            jobs.append(job)
+            n_runs = shape.n_models * shape.n_init
+            least, enough = _filling(job.program.search, n_runs), 0
+            if uneven:
+                enough = _evening_out(job.program.search, n_runs)
+            if indivisible and isinstance(job.program.search, Slots) and job.program.search.by_vectors:
+                least = len(data_sets)
+            sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough))
+        size = 1 if one_by_one else min(sizes)
+        parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
+        planned += [Chunk(part, size, tuple(jobs)) for part in parts]
+    return planned
+
+
+def _shared(
+    data: Batch,
+    models: Sequence[Combination],
+    request: Request,
+    seconds: float,
+    search_dtype: str,
+    *,
+    by_components: bool,
+) -> list[_Shared]:
+    """Models in groups that share programs, given what a component of all data sets costs."""
+    rooms = np.array([k for k, _, _ in models])
+    for size, next_larger in pairwise(np.unique(rooms)):
+        joining = rooms == size
+        if seconds * int(np.sum(joining)) * int(next_larger - size) <= COMPILATION:
+            rooms = np.where(joining, next_larger, rooms)
+    with_absent = set()
+    if data.is_ragged and request.init in INITIALIZERS:
+        # Who calls once with ragged data calls again, with another K, even if this one happens to fill the room.
+        common = np.array([_room(int(room)) for room in rooms])
+        rooms = np.where(seconds * (common - rooms) < COMPILATION, common, rooms)
+        with_absent |= set(rooms[(rooms == common) & (seconds * rooms < COMPILATION)].tolist())
+    rooms = rooms.tolist()
+    with_absent |= {room for (k, _, _), room in zip(models, rooms, strict=True) if k < room}
+    groups: dict[tuple, list[int]] = {}
+    for number, ((k, family, _), room) in enumerate(zip(models, rooms, strict=True)):
+        groups.setdefault((k if by_components else 0, FAMILIES[family].diagonal, room), []).append(number)
+    shared = []
+    for (_, _, room), numbers in sorted(groups.items()):
+        families, ridges, traced = models_of([models[number] for number in numbers])
+        options = Options(
+            *(request.tol, request.max_iter, ridges, request.key, traced, request.snapshots),
+            avoids_spurious=request.avoids_spurious,
+        )
+        has_absent = request.has_absent or room in with_absent
+        shared.append(_Shared(np.array(numbers), families, room, has_absent, options, search_dtype))
+    return shared
+
+
+def _shape_of(shared: _Shared, n_samples: int, n_together: int, data: Batch, request: Request) -> _Shape:
+    diagonal, n_features = FAMILIES[shared.families[0]].diagonal, data.samples.shape[1]
+    n_models = len(shared.numbers)
+    return _Shape(n_samples, n_features, shared.n_components, n_models, request.n_init, n_together, diagonal)
+
+
+def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, machine: Machine) -> tuple[Job, int]:
+    """What is compiled for data sets of one length, and bytes for each."""
+    # Slots that are read in turn share the features of all data sets, which others make of their own.
+    tile, n_held = 0, shape.n_rows if machine.is_cpu else shape.n_features
+    if shape.n_samples * shape.sample_bytes > machine.working_set:
+        tile = power_of_two_below(max(1, machine.working_set // shape.sample_bytes))
+        shape, n_held = shape._replace(n_samples=-(-shape.n_samples // tile) * tile), shape.n_features
+    n_samples, n_features, n_components = shape.n_samples, shape.n_features, shape.n_components
+    # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
+    group = n_starting(8 * n_samples * (2 * n_features + 3 * n_components), machine)
+    # A core makes one after another; on a GPU, what is done for few costs as much as for many.
+    together = 1 if machine.is_cpu else min(-(-shape.n_models * shape.n_init // TURN), group)
+    layout = Layout(
+        families=shared.families,
+        n_components=n_components,
+        has_absent=shared.has_absent,
+        n_init=request.n_init,
+        tile=tile,
+        group=group,
+        together=together,
+        absolute_ridge=request.absolute_ridge,
+        ends_with_m_step=request.ends_with_m_step,
+        is_weighted=request.is_weighted,
+    )
+    search, finish, centred = _ways(shape, layout, request, shared.search_dtype, machine)
+    program = Program(
+        layout=layout,
+        init=request.init,
+        n_finalists=request.n_finalists,
+        precision=request.precision,
+        search_dtype=shared.search_dtype,
+        effort=effort,
+        n_history=request.n_history,
+        n_snapshots=request.n_snapshots,
+        search=search,
+        finish=finish,
+        centred=centred,
+    )
+    # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
+    n_forms, n_runs = len(layout.coordinates) * len(shared.options.reg_covar), shape.n_models * shape.n_init
+    n_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
+    n_bytes += 8 * n_runs * (request.n_history + (3 + request.n_snapshots) * n_components * shape.n_rows)
+    return Job(shared.numbers, program, shared.options, n_samples), n_bytes
+
+
+def _filling(way: Way, n_runs: int) -> int:
+    """Data sets, of so many runs each, that fill a device."""
+    if isinstance(way, Lanes):
+        return -(-way.group // n_runs)
+    # Empty slots are left out where runs are read in turn.
+    return 1 if way.by_vectors else -(-way.number // n_runs)
+
+
+def _evening_out(way: Way, n_runs: int) -> int:
+    """Data sets of a chunk in whose slots the last few runs are cheap; 0 where that is no matter."""
+    if isinstance(way, Lanes):
+        return 0
+    return 1 if way.by_vectors else -(-RUNS_OF_A_SLOT * way.number // n_runs)
+
+
+def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, machine: Machine) -> tuple[Way, Way, Way]:
+    """The ways of the search, of float64 in mixed precision and of centred runs: kernels where suited, else slots."""
+    slots = (
+        *_slots(shape, layout.tile, request, search_dtype, machine),
+        _centred_slots(shape, layout.tile, machine),
+    )
+    if not machine.has_kernels or layout.tile or request.is_recorded:
+        return slots
+    is_mixed = request.precision == "mixed"
+    if not is_mixed:
+        search_dtype = request.precision
+    # One run of each fit is finished, and few are centred. Where float64 searches, one program does both.
+    finishing = shape.n_fits if is_mixed and search_dtype == "float32" else shape.n_runs
+    wanted = ((search_dtype, shape.n_runs), ("float64", finishing), ("float64", shape.n_fits))
+    search, finish, centred = (
+        _lanes(shape, n_runs, layout.families, dtype) or way for way, (dtype, n_runs) in zip(slots, wanted, strict=True)
+    )
+    return search, finish, centred._replace(centred=True)
+
+
+def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:
+    """The same, with a search in float32 where runs have kernels for it."""
+    return shared._replace(search_dtype="float32") if _lanes(shape, 1, shared.families, "float32") else shared
+
+
+def _lanes(shape: _Shape, n_runs: int, families: Sequence[str], dtype: str) -> Lanes | None:
+    """How runs of a shape are laid out in kernels; None where these are not for it."""
+    n_samples, n_components, size = shape.n_samples, shape.n_components, np.dtype(dtype).itemsize
+    if n_samples > KERNEL_SAMPLES or not KNOWN_FAMILIES.keys() >= set(families):
+        return None
+    words = shape.n_rows * size // 4
+    if words * n_components <= NARROW_NUMBERS:
+        width = power_of_two_below(max(2, n_samples // SAMPLES_OF_A_LANE))
+        while width < WARP and n_runs * width < FILLING and 2 * width <= n_samples:
+            width *= 2
+        lanes = Lanes(group=1, width=min(width, WARP))
+    elif words <= WIDE_NUMBERS and n_components <= WIDE_COMPONENTS:
+        lanes = Lanes(group=1, width=power_of_two_above(max(2, n_components)), is_wide=True)
+    else:
+        return None
+    within = power_of_two_below(max(1, LAUNCH_BYTES // (size * (shape.n_features + 1) * n_samples)))
+    return lanes._replace(group=max(lanes.runs, min(power_of_two_above(n_runs), within)))
+
+
+def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machine: Machine) -> tuple[Slots, Slots]:
+    """Slots of the search, and of float64 in mixed precision."""
+    n_samples, n_components, n_features = shape.n_samples, shape.n_components, shape.n_features
+    in_one_kernel = machine.is_cpu and are_known()
+    by_vectors = (
+        in_one_kernel
+        and tile == 0
+        and shape.n_rows <= FEW_FEATURES
+        and n_components <= FEW_COMPONENTS
+        and n_samples <= FEW_SAMPLES
+    )
+    number = 1
+    if tile == 0:
+        number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * shape.sample_bytes, machine)
+        # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
+        of_a_slot = 1 if machine.is_cpu or request.tol == 0 else RUNS_OF_A_GPU_SLOT
+        number = min(number, power_of_two_above(-(-shape.n_runs // of_a_slot)))
+    most = MOST_ENTRIES // (n_components * n_features**2)
+    as_one_kernel = (
+        in_one_kernel and not shape.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)
+    )
+    if as_one_kernel:
+        number = min(number, power_of_two_below(most))
+    stride = STRIDE_OF_SHORT_RUNS if n_components == 1 else STRIDE
+    search = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
+    if request.precision != "mixed":
+        return search, search
+    finish = search._replace(stride=STRIDE_OF_SHORT_RUNS)
+    if search_dtype == "float64":
+        return finish, finish
+    # One run of each fit is finished. The idle slots of a CPU cost too little for a program more.
+    fewer = number if machine.is_cpu else min(number, power_of_two_above(shape.n_fits))
+    return search, finish._replace(number=fewer)
+
+
+def _centred_slots(shape: _Shape, tile: int, machine: Machine) -> Slots:
+    """Slots of runs that are centred on each component: in float64, and seldom many."""
+    if tile:
+        return Slots(1, STRIDE_OF_SHORT_RUNS, centred=True)
+    run_bytes = 8 * shape.n_samples * (shape.n_rows + shape.n_components * (2 + 2 * shape.n_features))
+    number = min(n_slots(run_bytes, machine), power_of_two_above(shape.n_runs))
+    return Slots(number, STRIDE_OF_SHORT_RUNS, centred=True)
+
+
+def _room(n_components: int) -> int:
+    room = next((room for room in ROOMS if room >= n_components), ROOMS[-1])
+    while room < n_components:
+        room *= 2
+    return room

@@ -1,0 +1,176 @@
+"""The runs of a chunk, and what is found out about them as they are taken on.
+
+`jaxgmm.driver.search` decides which runs go how far in which precision; `jaxgmm.driver.passes` takes them there, and
+`jaxgmm.driver.findings` looks at them in the same program.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.driver.findings import CLOSER_LOOK, FirstLook, Judgement, Pass, first_look, none_yet
+from jaxgmm.driver.passes import Given, Limits, PassProgram, take_to_ends
+from jaxgmm.driver.program import Options, Program, Way
+from jaxgmm.em import run as em
+from jaxgmm.em.spurious import Findings
+from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.kernels import compiled
+from jaxgmm.soundness import is_sound
+from jaxgmm.status import Status
+
+
+class Known(NamedTuple):
+    """What the search knows of runs `(Q,)`, on the host.
+
+    Attributes:
+        status: how they ended, or `RUNNING`.
+        spurious: how many of their components are spurious.
+        mean_scores: what they are compared by, per sample of weight 1; -inf where there is nothing.
+    """
+
+    status: Int[np.ndarray, " q"]
+    spurious: Int[np.ndarray, " q"]
+    mean_scores: Float[np.ndarray, " q"]
+
+
+class Runs(NamedTuple):
+    """The runs of a chunk, as far as they have come; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+
+    Attributes:
+        states: `(C M R,)`, float64.
+        judgement: `(C M R,)`, what is found out about them.
+        known: `(C M R,)`, what of that decides where they go.
+        finished: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
+        executed: run-iterations that were made.
+        useful: those that some run needed.
+    """
+
+    states: em.RunState
+    judgement: Judgement
+    known: Known
+    finished: np.ndarray
+    executed: int
+    useful: int
+
+    def by_fit(self, n_init: int) -> Float[np.ndarray, "g r"]:
+        """Mean scores of the starts of each fit."""
+        return self.known.mean_scores.reshape(-1, n_init)
+
+
+# What must be left of a variance in float64 for its error to be a ten-millionth of it, and where samples are centred on
+# each component, so that nothing cancels, for it to be known at all; in machine epsilons.
+ACCURATE_IN_FLOAT64 = 2**22
+SOUND = 64
+
+
+def begun(starts: Mixture, program: Program) -> Runs:
+    """Runs `(Q,)` that have made no step yet. Made on the host: that spares a dispatch for each array."""
+    n_runs, n_history, n_snapshots = len(starts.weights), program.n_history, program.n_snapshots
+
+    def full(value: float, dtype: type, *shape: int) -> Any:
+        return np.full(shape, value, dtype)
+
+    states = em.RunState(
+        mixture=starts,
+        natural=None,
+        log_likelihood=full(np.nan, np.float64, n_runs),
+        n_iter=full(0, np.int32, n_runs),
+        status=full(em.RUNNING, np.int32, n_runs),
+        history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,
+        snapshots=Mixture(*(full(np.nan, np.float64, n_runs, n_snapshots, *leaf.shape[1:]) for leaf in starts))
+        if n_snapshots
+        else None,
+    )
+    judgement = none_yet(n_runs)
+    known = Known(*map(np.asarray, (states.status, judgement.findings.spurious, judgement.mean_scores)))
+    return Runs(states, judgement, known, np.zeros(n_runs, bool), 0, 0)
+
+
+class Work(NamedTuple):
+    """What all passes over the runs of a chunk have in common.
+
+    Attributes:
+        given: data sets, starts and models.
+        options: tolerance and limits.
+        program: what is compiled.
+    """
+
+    given: Given
+    options: Options
+    program: Program
+
+    def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way) -> Runs:
+        """Takes the wanted runs on from where they were `found`; others keep what they have."""
+        return self._take_on(found, wanted, limits, way, "float32")
+
+    def in_float64(
+        self,
+        found: Runs,
+        wanted: Bool[np.ndarray, " q"],
+        rivals: Bool[np.ndarray, " q"],
+        limits: tuple[float, int],
+        way: Way,
+    ) -> Runs:
+        """The same, with components as narrow as float64 can tell: about their own means where they need that.
+
+        What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound and
+        better. `limits` are tolerance and most iterations.
+        """
+        n_init = self.program.layout.n_init
+        before = found.by_fit(n_init)
+        found = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), way, "float64")
+        lost = wanted & (found.known.status == Status.DEGENERATE)
+        if not np.any(lost):
+            return found
+        if self.options.avoids_spurious:
+            # A run that was centred before is lost at once, and is worth what it was worth then.
+            scores = np.maximum(found.by_fit(n_init), before)
+            is_rival = rivals & is_sound(found.known.status, found.known.spurious)
+            best = np.max(np.where(is_rival.reshape(scores.shape), scores, -np.inf), axis=1, keepdims=True)
+            is_worse = (scores > -np.inf) & (scores < best)
+            lost &= (found.known.spurious == 0) | ~is_worse.ravel()
+            if not np.any(lost):
+                return found
+        return self._take_on(found, lost, Limits(*limits, SOUND), self.program.centred, "float64")
+
+    def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way, dtype: str) -> Runs:
+        given, layout, effort = self.given, self.program.layout, self.program.effort
+        before, limits = found.judgement.findings, limits._replace(snapshots=self.options.snapshots)
+        # Most of the time passes in its loops, so it is compiled better than what is done once.
+        states, first, counts = TAKE_ON["quickly" if effort == "at once" else "well"](
+            *(given, found.states, before, wanted, limits), program=PassProgram(layout, way, dtype)
+        )
+        judgement = first.judgement
+        known, counts, is_small, is_suspect = jax.device_get(
+            (_known(states, judgement), counts, first.any_small, first.any_suspect)
+        )
+        if is_small or is_suspect:
+            made = _made(states, before, wanted, limits)
+            judgement = CLOSER_LOOK[effort](made, first, given, layout=layout, has_suspects=bool(is_suspect))
+            known = jax.device_get(_known(states, judgement))
+        useful, executed = (total + int(own) for total, own in zip((found.useful, found.executed), counts, strict=True))
+        return Runs(states, judgement, Known(*known), found.finished, executed, useful)
+
+
+def _known(states: em.RunState, judgement: Judgement) -> tuple[Any, Any, Any]:
+    """What the host looks at, all at once: on a GPU each look costs as much as a dozen kernels."""
+    return states.status, judgement.findings.spurious, judgement.mean_scores
+
+
+def _made(states: em.RunState, before: Findings, wanted: Any, limits: Limits) -> Pass:
+    return Pass(states._replace(history=None, snapshots=None), wanted, before, limits.extra_ridge)
+
+
+def _take_on(
+    given: Given, states: em.RunState, before: Findings, wanted: Any, limits: Limits, *, program: PassProgram
+) -> tuple[em.RunState, FirstLook, tuple[Int[Array, ""], Int[Array, ""]]]:
+    """A pass and the first look, in one program; last, how many run-iterations were useful, and executed."""
+    states, useful, executed = take_to_ends(given, states, wanted, limits, program)
+    made = _made(states, before, wanted, limits)
+    first = first_look(made, given, program.layout)
+    return states, first, (useful, executed)
+
+
+TAKE_ON = compiled(_take_on, static_argnames=("program",))

@@ -1,0 +1,142 @@
+"""How the best run of every fit is found: which runs go how far, in which precision.
+
+In mixed precision float32 searches and float64 finishes. Float32 runs find out which start of a data set is best, and
+float64 takes that run to its end. Runs that leave what float32 can represent are judged by float64 as well. A single
+start is brought near its end by float32 too, as that is twice as fast; but float64 makes all of its iterations where
+these are what the user asks for (a `tol` of 0, or a history), or where they are few or little work.
+
+Where only some starts are to be finalists, all make a few iterations first, and the best go on from there.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxgmm.driver.passes import DataSets, Given, Limits
+from jaxgmm.driver.program import Options, Program
+from jaxgmm.driver.runs import SOUND, Runs, Work, begun
+from jaxgmm.mixture import Mixture
+from jaxgmm.soundness import first_best
+from jaxgmm.status import Status
+
+# Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
+SEARCH_TOL = 1e-6
+
+# What the order of components changes in a log-likelihood of float64, in nats per sample.
+ROUNDING = 1e-12
+
+# Iterations after which the finalists among the starts are chosen.
+SHORT = 9
+
+# Starts whose mean log-likelihoods then differ by less, in nats, are likely to be on their way to the same optimum.
+DISTINCT = 0.02
+
+# Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
+RESERVED = 10
+
+# What must be left of a variance after cancellation in float32, in machine epsilons. Below SOUND its digits are noise.
+# A search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats a sample.
+ACCURATE = 1024
+
+# What float32 wants of a ridge, as a fraction of the variance. A search has it beside the ridge of the answer.
+RIDGE_OF_FLOAT32 = 1e-6
+
+
+def all_runs(
+    sets: DataSets, starts: Mixture, sound: Bool[np.ndarray, " g"], options: Options, program: Program
+) -> Runs:
+    """Takes every start of every fit that is to be made to its end, or to the place where it falls behind.
+
+    Args:
+        sets: C standardised data sets.
+        starts: `(C M R, K, …)`, in their coordinates, float64.
+        sound: `(C M,)`, which models can be fitted to which data sets.
+        options: tolerance, limits and models.
+        program: precision, and what programs are compiled for.
+
+    Returns:
+        the runs.
+    """
+    n_init = program.layout.n_init
+    wanted = np.repeat(sound, n_init)
+    given = Given(sets, starts, options.models, options.avoids_spurious)
+    work = Work(given, options, program)
+    searches = has_search(options, program)
+    in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
+    tol = max(options.tol, SEARCH_TOL) if searches else options.tol
+    max_iter = options.max_iter - RESERVED if searches else options.max_iter
+    # What an iteration at this tolerance, or rounding, can change; starts that differ by less are equal.
+    margin = max(tol, SEARCH_TOL if in_float32 else ROUNDING)
+
+    def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
+        if not in_float32:
+            # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
+            way = program.finish if program.precision == "mixed" else program.search
+            return work.in_float64(found, wanted, wanted, (tol, max_iter), way)
+        # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
+        limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
+        return work.in_float32(found, wanted, limits, program.search)
+
+    found = begun(starts, program)
+    if program.n_finalists < n_init and max_iter > SHORT:
+        found = take_on(found, wanted, SHORT)
+        is_degenerate = found.known.status.reshape(-1, n_init) == Status.DEGENERATE
+        is_finalist = _among_best(found.by_fit(n_init), is_degenerate, program.n_finalists, margin)
+        wanted = wanted & is_finalist.ravel()
+    found = take_on(found, wanted, max_iter)
+    return _finished(work, found, wanted, margin) if searches else found._replace(finished=wanted)
+
+
+def has_search(options: Options, program: Program) -> bool:
+    """Whether there is a search, for float64 to finish."""
+    if program.precision != "mixed" or options.max_iter <= 2 * RESERVED:
+        return False
+    one_is_searched = program.search_dtype == "float32" and options.tol > 0 and program.n_history == 0
+    return program.layout.n_init > 1 or one_is_searched
+
+
+def _among_best(
+    score: Float[np.ndarray, "g r"], degenerate: Bool[np.ndarray, "g r"], n_finalists: int, margin: float
+) -> Bool[np.ndarray, "g r"]:
+    """Which runs are the finalists of their fit.
+
+    Degenerate ones come after others, distinct ones before repetitions of a better one, and of equal ones the first.
+    """
+    order = np.lexsort((-np.round(score / margin), degenerate), axis=1)
+    in_order, is_last = (np.take_along_axis(row, order, axis=1) for row in (score, degenerate))
+    is_repetition, kept = np.zeros_like(degenerate), np.full(len(score), np.inf)
+    for r, own in enumerate(in_order.T):
+        is_repetition[:, r] = (kept - DISTINCT < own) & (own < kept + DISTINCT)
+        kept = np.where(is_repetition[:, r], kept, own)
+    order = np.take_along_axis(order, np.argsort(2 * is_last + is_repetition, axis=1, stable=True), axis=1)
+    is_finalist = np.zeros_like(degenerate)
+    np.put_along_axis(is_finalist, order[:, :n_finalists], True, axis=1)
+    return is_finalist
+
+
+def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
+    """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
+
+    Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
+    follow until none promises more.
+    """
+    options, n_init = work.options, work.program.layout.n_init
+    lost = found.known.status == Status.DEGENERATE
+    promise, pending = found.by_fit(n_init), wanted
+
+    def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
+        return np.max(np.where(runs.reshape(score.shape), score, -np.inf), axis=1)
+
+    while np.any(pending):
+        # Rounding must not choose.
+        first = first_best(promise, (pending & ~lost).reshape(promise.shape), margin)
+        is_best = np.arange(n_init) == first[:, None]
+        candidates = pending & (is_best.ravel() | lost)
+        limits = (options.tol, options.max_iter)
+        found = work.in_float64(found, candidates, pending | found.finished, limits, work.program.finish)
+        found = found._replace(finished=found.finished | candidates)
+        pending = pending & ~candidates
+        acceptable = found.finished & (found.known.status != Status.DEGENERATE)
+        reached = highest(found.by_fit(n_init), acceptable)
+        settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)
+        pending = pending & ~np.repeat(settled, n_init)
+    return found

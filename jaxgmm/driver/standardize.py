@@ -1,0 +1,327 @@
+"""Standardises data sets, and brings mixtures back.
+
+Sums of squares lose digits when a component is narrow and far from the origin, so each data set is first moved by a map
+under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the Cholesky factor of the
+data's covariance, which also removes correlation; otherwise it is a scale per feature, or one for all. Scale and ridge
+are vectors where components are axis-aligned, whatever the map.
+
+Location and scale are those of the bulk of the data: values far from the others, as sentinels such as -9999 are, would
+otherwise set them alone. Left out are values more than `FAR` standard deviations from the mean, again and again until
+there are none, unless too few others would remain to have a variance.
+
+The ridge is a fraction of each feature's variance in the bulk of the data set, or absolute, in squared data units; here
+it becomes the matrix, or the vector, that has the same effect in the coordinates z. An absolute ridge gives constant
+features a variance too, so the scale is then that of data and ridge together.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxgmm.em.covariance import Coordinates, Ridge
+from jaxgmm.engine.some import for_some
+from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.cholesky import cholesky, inverse_lower
+
+# Standard deviations from the mean beyond which a value is none of the bulk. Equal sentinels are found where they are
+# fewer than 1 / (1 + FAR²), 6% of the samples; of Gaussian samples one in 16,000 is left out, which is no matter.
+FAR = 4.0
+
+# Each turn leaves out the farthest of several sorts of values, and no more sorts than these are met with.
+_MOST_TURNS = 16
+
+# Which values are of the bulk, their mean and variance, which of them are near enough to stay, and how many turns.
+_Turn = tuple[Array, Array, Array, Array, Array]
+
+
+class Bulk(NamedTuple):
+    """The values of a data set that are not far from the others, and their moments, in units of the largest value.
+
+    Attributes:
+        values: which values of each feature they are.
+        mean: of them.
+        variance: likewise.
+        near: which of them are near enough to that mean to stay; all, once found.
+        size: `(D,)`, the largest absolute value of each feature, or 1.
+    """
+
+    values: Bool[Array, "d n"]
+    mean: Float[Array, " d"]
+    variance: Float[Array, " d"]
+    near: Bool[Array, "d n"]
+    size: Float[Array, " d"]
+
+
+class Standardization(NamedTuple):
+    """The map x = shift + scale z of one data set.
+
+    Attributes:
+        shift: weighted mean of the bulk of the data.
+        scale: lower-triangular `(D, D)`, or `(D,)` for an axis-aligned family.
+        inverse: its inverse, of the same shape.
+        log_scale: log|scale|: what a log-density in z exceeds one in x by.
+    """
+
+    shift: Float[Array, " d"]
+    scale: Float[Array, "d d"] | Float[Array, " d"]
+    inverse: Float[Array, "d d"] | Float[Array, " d"]
+    log_scale: Float[Array, ""]
+
+
+class Standardized(NamedTuple):
+    """One data set in the coordinates of EM.
+
+    Attributes:
+        z: the samples; those of weight 0 are zeros.
+        ridge: what is added to every covariance, in these coordinates.
+        units: the way back to data units.
+        ridge_in_data_units: what is added to the variance of every feature, in squared data units.
+        varies: whether every direction that the family gives a variance of its own has one, from the data or an
+            absolute ridge; where one has not, the likelihood has no bound, and z is not to be used.
+    """
+
+    z: Float[Array, "d n"]
+    ridge: Ridge
+    units: Standardization
+    ridge_in_data_units: Float[Array, " d"]
+    varies: Bool[Array, ""]
+
+
+class _Centred(NamedTuple):
+    """Samples about the mean of their bulk, each feature divided by its extent there.
+
+    Attributes:
+        values: `(D, N)`, zeros for samples of weight 0.
+        weights: `(N,)`.
+        bulk: `(D, N)`, which values set location and scale.
+        shift: `(D,)`, in data units.
+        extent: `(D,)`, likewise.
+        variances: `(D,)`, of the bulk, in squares of the extent.
+        varies: `(D,)`, which features are not constant.
+    """
+
+    values: Float[Array, "d n"]
+    weights: Float[Array, " n"]
+    bulk: Bool[Array, "d n"]
+    shift: Float[Array, " d"]
+    extent: Float[Array, " d"]
+    variances: Float[Array, " d"]
+    varies: Bool[Array, " d"]
+
+
+def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int) -> Bulk:
+    """The bulks of C data sets. Those that have values far from the others are looked at again, so many at a time.
+
+    Args:
+        x: samples, finite.
+        weights: sample weights.
+        at_a_time: data sets looked at together.
+    """
+    first = jax.vmap(_everything)(x, weights)
+
+    def found(number: Array) -> Bulk:
+        begun = jax.tree.map(lambda leaf: leaf[number], first)
+        return _without_far_values(begun, x[number], weights[number])
+
+    return for_some(found, jnp.any(first.near != first.values, axis=(1, 2)), first, at_a_time)
+
+
+def standardize(
+    x: Float[Array, "d n"],
+    weights: Float[Array, " n"],
+    coordinates: Coordinates,
+    reg_covar: Float[Array, ""],
+    *,
+    is_absolute: bool = False,
+    bulk: Bulk | None = None,
+) -> Standardized:
+    """Standardises one data set.
+
+    Args:
+        x: samples, finite.
+        weights: sample weights.
+        coordinates: what the families that are to be fitted want.
+        reg_covar: ridge, as a fraction of each feature's variance.
+        is_absolute: whether the ridge is in squared units of x instead.
+        bulk: what location and scale are those of, if it is known.
+    """
+    if bulk is None:
+        bulk = _without_far_values(_everything(x, weights), x, weights)
+    centred = _centred(x, weights, bulk, jnp.sqrt(reg_covar) if is_absolute else jnp.zeros_like(reg_covar))
+    if coordinates.closed_under == "affine":
+        return _affine(centred, reg_covar, is_absolute)
+    variances = centred.variances
+    if is_absolute:
+        variances += (jnp.sqrt(reg_covar) / centred.extent) ** 2
+    has_one_scale = coordinates.closed_under == "one scale"
+    if has_one_scale:
+        largest = jnp.max(jnp.where(centred.varies, centred.extent, 0.0))
+        largest = jnp.where(largest > 0, largest, 1.0)
+        common = largest * jnp.sqrt(jnp.mean(variances * (centred.extent / largest) ** 2))
+        scale = jnp.full_like(centred.shift, common)
+    else:
+        scale = centred.extent * jnp.sqrt(variances)
+    varies = jnp.any(centred.varies)[None] if coordinates.isotropic else centred.varies
+    scale = jnp.where(varies, scale, 1.0)
+    ridge = jnp.full_like(scale, reg_covar)
+    if is_absolute:
+        ridge = (jnp.sqrt(reg_covar) / scale) ** 2
+    elif has_one_scale and not coordinates.isotropic:
+        ridge = reg_covar * variances * (centred.extent / scale) ** 2
+    ridge_in_data_units = jnp.full_like(scale, reg_covar) if is_absolute else ridge * scale**2
+    units = Standardization(centred.shift, scale, 1 / scale, jnp.sum(jnp.log(scale)))
+    z = centred.values * (centred.extent / scale)[:, None]
+    if not coordinates.diagonal:
+        units = units._replace(scale=jnp.diag(scale), inverse=jnp.diag(1 / scale))
+        ridge = jnp.diag(ridge)
+    return Standardized(z, ridge, units, ridge_in_data_units, jnp.all(varies))
+
+
+def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], bulk: Bulk, least: Float[Array, ""]) -> _Centred:
+    """Centres the samples on their bulk; no feature is divided by less than `least`."""
+    present, size = (weights > 0)[None, :], bulk.size
+    shift = size * bulk.mean
+    values = jnp.where(present, x - shift[:, None], 0.0)
+    # Equal values may differ from their own mean by rounding; that is no variation.
+    varies = jnp.max(jnp.abs(values), axis=1) > 8 * jnp.finfo(x.dtype).eps * size
+    extent = jnp.max(jnp.abs(jnp.where(bulk.values, values, 0.0)), axis=1)
+    extent = jnp.maximum(jnp.where(varies, extent, 0.0), least)
+    extent = jnp.where(extent > 0, extent, 1.0)
+    values = jnp.where(varies[:, None], values / extent[:, None], 0.0)
+    variances = jnp.where(varies, bulk.variance * (size / extent) ** 2, 0.0)
+    return _Centred(values, weights, bulk.values, shift, extent, variances, varies | (least > 0))
+
+
+def _everything(x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
+    """All values of a data set, as the bulk to begin from."""
+    present = (weights > 0)[None, :]
+    size = jnp.max(jnp.where(present, jnp.abs(x), 0.0), axis=1)
+    size = jnp.where(size > 0, size, 1.0)
+    y, everything = _of_size(x, weights, size), jnp.broadcast_to(present, x.shape)
+    mean, variance = _moments(y, jnp.where(everything, weights[None, :], 0.0))
+    return Bulk(everything, mean, variance, _nearer(y, everything, mean, variance), size)
+
+
+def _without_far_values(begun: Bulk, x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
+    """The bulk that is found by leaving out the farthest values, again and again."""
+    y = _of_size(x, weights, begun.size)
+
+    def turn(carry: _Turn) -> _Turn:
+        bulk, mean, variance, near, count = carry
+        new_mean, new_variance = _moments(y, jnp.where(near, weights[None, :], 0.0))
+        # Where the others are equal but for rounding, a feature keeps what gives it a variance.
+        rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(near, y, 0.0)), axis=1)
+        better = new_variance > rounding**2
+        mean, variance = jnp.where(better, new_mean, mean), jnp.where(better, new_variance, variance)
+        bulk = jnp.where(better[:, None], near, bulk)
+        return bulk, mean, variance, jnp.where(better[:, None], _nearer(y, bulk, mean, variance), bulk), count + 1
+
+    def unfinished(carry: _Turn) -> Array:
+        bulk, _, _, near, count = carry
+        return jnp.any(near != bulk) & (count < _MOST_TURNS)
+
+    bulk, mean, variance, near, size = begun
+    start = (bulk, mean, variance, near, jnp.zeros((), jnp.int32))
+    bulk, mean, variance, near, _ = lax.while_loop(unfinished, turn, start)
+    return Bulk(bulk, mean, variance, near, size)
+
+
+def _of_size(x: Float[Array, "d n"], weights: Float[Array, " n"], size: Float[Array, " d"]) -> Float[Array, "d n"]:
+    """Values divided by their size, so that squares of 1e±200 neither overflow nor vanish."""
+    return jnp.where((weights > 0)[None, :], x, 0.0) / size[:, None]
+
+
+def _nearer(y: Array, bulk: Array, mean: Array, variance: Array) -> Bool[Array, "d n"]:
+    return bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
+
+
+def _moments(y: Float[Array, "d n"], weights: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Weighted mean and variance of each feature."""
+    total = jnp.sum(weights, axis=1)
+    mean = jnp.sum(weights * y, axis=1) / total
+    # The mean of values far from 0 is known to their rounding; that of what is left, to its own.
+    mean += jnp.sum(weights * (y - mean[:, None]), axis=1) / total
+    return mean, jnp.sum(weights * (y - mean[:, None]) ** 2, axis=1) / total
+
+
+def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardized:
+    """Whitens the bulk: the samples all of whose features are of it, if these are most and vary in every direction."""
+    values, weights, shift, extent = centred.values, centred.weights, centred.shift, centred.extent
+    ridges = (jnp.sqrt(reg_covar) / extent) ** 2 if is_absolute else reg_covar * centred.variances
+    within = jnp.where(jnp.all(centred.bulk, axis=0), weights, 0.0)
+    within = jnp.where(jnp.sum(within) > 0.5 * jnp.sum(weights), within, weights)
+
+    def whiten(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        count = carry[1]
+        return _whitening(values, jnp.where(count == 0, within, weights), ridges), count + 1
+
+    def unfinished(carry: tuple[Any, Array]) -> Array:
+        (_, _, sound), count = carry
+        return ~sound & (count < 2)
+
+    nothing = (jnp.zeros(len(values)), jnp.eye(len(values)), jnp.zeros((), bool))
+    mean, factor, sound = lax.while_loop(unfinished, whiten, (nothing, jnp.zeros((), jnp.int32)))[0]
+    sound &= jnp.all(centred.varies)
+    mean = jnp.where(sound, mean, 0.0)
+    factor = jnp.where(sound, factor, jnp.eye(len(values), dtype=values.dtype))
+    inverse = inverse_lower(factor)
+    z = jnp.matmul(inverse, values - mean[:, None], precision=lax.Precision.HIGHEST)
+    log_scale = jnp.sum(jnp.log(jnp.diagonal(factor)) + jnp.log(extent))
+    return Standardized(
+        z=jnp.where((weights > 0)[None, :], z, 0.0),
+        ridge=jnp.matmul(inverse * ridges[None, :], inverse.T, precision=lax.Precision.HIGHEST),
+        units=Standardization(shift + extent * mean, extent[:, None] * factor, inverse / extent[None, :], log_scale),
+        ridge_in_data_units=ridges * extent**2,
+        varies=sound,
+    )
+
+
+def _whitening(
+    values: Float[Array, "d n"], weights: Float[Array, " n"], ridges: Float[Array, " d"]
+) -> tuple[Float[Array, " d"], Float[Array, "d d"], Bool[Array, ""]]:
+    """Mean and Cholesky factor of the covariance of weighted samples with the ridge, and whether there is a factor.
+
+    The ridge is part of what is whitened: with it, collinear features are no obstacle.
+    """
+    total = jnp.sum(weights)
+    mean = jnp.sum(values * weights[None, :], axis=1) / total
+    # What has no weight may be so far that its square is infinite.
+    rest = jnp.where((weights > 0)[None, :], values - mean[:, None], 0.0)
+    covariance = jnp.matmul(rest * weights[None, :], rest.T, precision=lax.Precision.HIGHEST) / total
+    factor = cholesky(covariance + jnp.diag(ridges))
+    pivots = jnp.diagonal(factor) ** 2
+    return mean, factor, jnp.all(pivots > 64 * jnp.finfo(values.dtype).eps * jnp.diagonal(covariance))
+
+
+def to_standard(mixture: Mixture, units: Standardization) -> Mixture:
+    """A mixture of data units in the coordinates z."""
+    return _transformed(mixture, units.inverse, mixture.means - units.shift[None, :])
+
+
+def to_data_units(mixture: Mixture, units: Standardization) -> Mixture:
+    """A mixture of the coordinates z in data units."""
+    mixture = _transformed(mixture, units.scale, mixture.means)
+    return mixture._replace(means=mixture.means + units.shift[None, :])
+
+
+def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Array, "d n"]:
+    """The same samples with every feature scaled to unit variance, and their correlation left in place."""
+    if units.scale.ndim == 1:
+        return z
+    correlation_factor = units.scale / jnp.linalg.norm(units.scale, axis=1, keepdims=True)
+    return jnp.matmul(correlation_factor, z, precision=lax.Precision.HIGHEST)
+
+
+def _transformed(mixture: Mixture, scale: Array, means: Array) -> Mixture:
+    if scale.ndim == 1:
+        return Mixture(mixture.weights, means * scale[None, :], mixture.covariances * (scale**2)[None, :])
+    means = jnp.matmul(means, scale.T, precision=lax.Precision.HIGHEST)
+    map_covariance = jax.vmap(
+        lambda c: jnp.matmul(jnp.matmul(scale, c, precision="highest"), scale.T, precision="highest")
+    )
+    covariances = map_covariance(mixture.covariances)
+    # Rounding leaves a product of three matrices slightly asymmetric.
+    return Mixture(mixture.weights, means, 0.5 * (covariances + jnp.swapaxes(covariances, -1, -2)))

@@ -1,0 +1,531 @@
+"""sweep(): the choice of K, family and ridge for every data set at once.
+
+    data sets × models  →  chunks (`jaxgmm.driver.plan`)  →  fits  →  criteria  →  the best sound model of each data set
+
+Models whose runs can share programs are runs of one queue; see `jaxgmm.driver.plan`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgmm.driver.arguments import checked_key
+from jaxgmm.driver.chunk import ChunkFits, fit_chunk
+from jaxgmm.driver.plan import Chunk, Job
+from jaxgmm.driver.program import Combination, Request
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.initialization import INITIALIZERS
+from jaxgmm.engine.batch import Batch, batch
+from jaxgmm.engine.progress import progress_bar
+from jaxgmm.fitting import (
+    FitResult,
+    WeightsOf,
+    empty_result,
+    inputs_of,
+    on_chunks,
+    read_weights,
+    ridge_in,
+    without_batch_axis,
+)
+from jaxgmm.mixture import Mixture
+from jaxgmm.resampling import likelihood_ratio_p_values
+from jaxgmm.selection.choice import at_smallest_ridge, choice, store_chosen
+from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
+from jaxgmm.selection.held_out import densities_of, held_out
+from jaxgmm.selection.splitting import split_widest
+from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
+from jaxgmm.soundness import SAME_OPTIMUM
+from jaxgmm.status import Status
+
+# Columns of a sweep's table, in their order.
+_COUNTS = ("n_iter", "spurious", "ridge_dominated")
+_FLAGS = ("start_passed_over", "passed_over", "chosen", "at_largest_k")
+
+LEVEL = 0.05
+
+# Where weights sum to less than this share of the number of samples that have one, they are not counts of samples.
+_FEW_FOR_WEIGHTS = 0.1
+
+
+class Sweep(NamedTuple):
+    """All fits of B data sets, and the choice among them.
+
+    Attributes:
+        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
+            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
+            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
+            `spurious` and `ridge_dominated` (how many components are; see `FitResult`), `n_agreeing` (starts that led
+            to the log-likelihood of the best, to 1e-3 nats per sample), `start_passed_over` (whether a start with
+            spurious components, or a degenerate one, had a higher log-likelihood than the one chosen), `passed_over`
+            (whether this model has a lower criterion than the chosen one, but by spurious components or a degenerate
+            end), `chosen`, `at_largest_k` (whether it is chosen, and K is the largest that was tried of several).
+        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
+            unit variances. Matrices of covariances, unless all families are axis-aligned.
+        notes: what to know about the choice, a sentence each: that K was at its limit, that ridges were not compared,
+            that weights are not counts.
+    """
+
+    table: dict[str, np.ndarray]
+    best: FitResult
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, np.ndarray]:
+        """The rows of the table that were chosen: one for each data set that has an answer."""
+        return {name: column[self.table["chosen"]] for name, column in self.table.items()}
+
+
+def sweep(
+    x: Any,
+    n_components: Iterable[int] | int = range(1, 7),
+    *,
+    covariance_type: str | Sequence[str] = "full",
+    reg_covar: float | Sequence[float] = 1e-12,
+    criterion: str | Sequence[str] = "bic",
+    init: str = "k-means++",
+    n_init: int = 10,
+    n_finalists: int | None = None,
+    n_folds: int = 5,
+    n_replicates: int = 199,
+    patience: int | None = None,
+    split: bool = False,
+    avoid_spurious: bool = True,
+    tol: float = 1e-5,
+    max_iter: int = 1000,
+    sample_weight: Any = None,
+    key: Any = 0,
+    precision: Precision = "mixed",
+    progress: bool | Callable[[int, int], None] = False,
+) -> Sweep:
+    """Fits every combination of K, family and ridge to every data set, and chooses among them.
+
+    Chosen is the model with the lowest criterion. What a model gains by spurious components (see `FitResult.spurious`)
+    is not counted for that: it is compared by the likelihood that it has where these are as wide as the data, unless
+    `avoid_spurious` is False. A degenerate model is chosen only where all are.
+
+    Args:
+        x: as for `fit`.
+        n_components: the numbers of components to try, or one.
+        covariance_type: families to try, or one.
+        reg_covar: ridges to try, or one; as for `fit`. A smaller ridge never has a lower likelihood, so information
+            criteria choose K and family at the smallest ridge that has a sound fit; `"cv"` compares ridges.
+        criterion: what to choose by, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the classified
+            data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K that a
+            bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column holds the
+            p-values. Of several, the first chooses; all are in the table.
+        init: name of an initialiser, as for `fit`.
+        n_init: R, starts for every model.
+        n_finalists: as for `fit`.
+        n_folds: folds of the cross-validation, if one is asked for. Data sets of one length are cut alike.
+        n_replicates: samples drawn from the fit of K for each test; the tests end at the first K that is not rejected.
+            They need successive K, one family and one ridge.
+        patience: stop raising K for a data set once so many K in succession have not been better than the best before
+            them, where models that are not sound count as worse; models not fitted have no row. None fits all. The
+            cross-validation of `"cv"` is made for all K before.
+        split: one more start for every model: the fit of the K before, its widest component split; for the first K, and
+            in cross-validation, one more start of the usual kind.
+        avoid_spurious: as for `fit`; False chooses by criterion and likelihood alone.
+        tol: as for `fit`.
+        max_iter: as for `fit`.
+        sample_weight: as for `fit`. Criteria count as many samples as the weights sum to.
+        key: as for `fit`.
+        precision: as for `fit`.
+        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
+
+    Returns:
+        the table of all fits, and the best fit of every data set.
+
+    Raises:
+        ValueError: wrong shapes or options. Nothing has been computed then.
+
+    Warns:
+        UserWarning: an information criterion, and weights that sum to much less than the number of samples.
+
+    Example:
+        >>> import numpy as np, jaxgmm
+        >>> x = np.random.default_rng(0).normal(size=100) + np.where(np.arange(100) < 60, -4, 4)
+        >>> sweep = jaxgmm.sweep(x[:, None], range(1, 4), n_init=3)
+        >>> sweep.chosen["n_components"].tolist()
+        [2]
+        >>> sweep.best.mixture.weights.round(3).tolist()
+        [0.4, 0.6, 0.0]
+    """
+    names = _several(criterion, str, "criterion")
+    # One K after another, so that what the smaller told is known.
+    ks = _several(n_components, (int, np.integer), "n_components")
+    ks = sorted(ks) if all(map(is_integer, ks)) else ks
+    models = [
+        (k, family, ridge)
+        for k in ks
+        for family in _several(covariance_type, str, "covariance_type")
+        for ridge in _several(reg_covar, (int, float, np.number), "reg_covar")
+    ]
+    for k, family, ridge in models:
+        check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
+    check_flag("avoid_spurious", avoid_spurious)
+    _check_names(names, init, n_folds, n_replicates, patience)
+    if LRT in names:
+        check_test(names, models, sample_weight, patience, split)
+    data = batch(x)
+    models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
+    work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
+    starts = int(n_init) + bool(split)
+    request = Request(
+        init=init,
+        n_init=starts,
+        n_finalists=starts if n_finalists is None else min(int(n_finalists), starts),
+        precision=precision,
+        tol=float(tol),
+        max_iter=int(max_iter),
+        key=checked_key(key),
+        avoids_spurious=bool(avoid_spurious),
+    )
+    n_replicates = 1 + int(n_folds) if "cv" in names else 1
+    with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
+        left_out = None
+        if "cv" in names:
+            left_out = held_out(data, work.weights, models, int(n_folds), request, report)
+        return _swept(work, request, left_out, report)
+
+
+def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
+    """Free parameters of a mixture: weights that sum to 1, means, and what the family leaves free of covariances."""
+    return (
+        n_components - 1 + n_components * n_features + FAMILIES[covariance_type].n_parameters(n_components, n_features)
+    )
+
+
+class _Work(NamedTuple):
+    """What a sweep is about.
+
+    Attributes:
+        data: B data sets.
+        weights_of: their sample weights, or None for 1.
+        models: M combinations of K, family and ridge.
+        criteria: names, of which the first chooses.
+        patience: how often in succession the criterion may worsen from one K to the next; None for any number.
+        split: whether the fit of one K gives the next a start.
+        n_replicates: R of the likelihood-ratio test.
+    """
+
+    data: Batch
+    weights_of: WeightsOf | None
+    models: list[Combination]
+    criteria: list[str]
+    patience: int | None
+    split: bool
+    n_replicates: int
+
+    @property
+    def ridges(self) -> np.ndarray | None:
+        """Ridge `(M,)` of each model, where these are not compared with each other; else None."""
+        return np.array([ridge for *_, ridge in self.models]) if self.criteria[0] in INFORMATION else None
+
+    @property
+    def n_parameters(self) -> np.ndarray:
+        """Free parameters of each model, `(M,)`."""
+        n_features = self.data.samples.shape[1]
+        return np.array([n_parameters(k, n_features, family) for k, family, _ in self.models])
+
+    @property
+    def by_components(self) -> bool:
+        """Whether the models of one K must wait for those of the K before."""
+        return self.patience is not None or self.split
+
+    def weights(self, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+        """Sample weights `(C, n_samples)` of some data sets, 0 for padding."""
+        inside = np.arange(n_samples) < self.data.lengths[data_sets][:, None]
+        return np.where(inside, 1.0 if self.weights_of is None else self.weights_of(data_sets, n_samples), 0.0)
+
+
+class _Results(NamedTuple):
+    """What is found out about B data sets: those of a chunk, or all.
+
+    Attributes:
+        columns: of the table, each `(B, M)`.
+        n_samples: `(B,)`, number of samples, or the sum of their weights.
+        n_weighted: `(B,)`, number of samples that have a weight.
+        best: the chosen fits.
+    """
+
+    columns: dict[str, np.ndarray]
+    n_samples: np.ndarray
+    n_weighted: np.ndarray
+    best: FitResult
+
+
+def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]) -> Sweep:
+    """Fits all models, and chooses."""
+    data = work.data
+
+    def chosen_of(chunk: Chunk) -> tuple[_Results, np.ndarray]:
+        return _fit_and_choose(chunk, work, request, left_out)
+
+    arguments = (data, work.weights_of, work.models, request, report)
+    results, efforts = _no_results(data.n_data_sets, work, request), np.zeros(2, int)
+    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=work.by_components):
+        _put(own, chunk.data_sets, results)
+        efforts += own_efforts
+    executed, useful = efforts
+    best = results.best._replace(efficiency=useful / max(1, executed))
+    unanswered = ~np.any(results.columns["chosen"], axis=1)
+    best.status[unanswered] = results.columns["status"][unanswered, 0]
+    best.start_status[unanswered] = best.status[unanswered, None]
+    notes = _notes(work, results)
+    return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best, notes)
+
+
+def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
+    return _Results(
+        columns=_empty_columns((n_data_sets, len(work.models)), work.criteria),
+        n_samples=np.zeros(n_data_sets, int if work.weights_of is None else float),
+        n_weighted=np.zeros(n_data_sets, int),
+        best=empty_result(n_data_sets, work.data.samples.shape[1], work.models, request),
+    )
+
+
+def _put(own: _Results, data_sets: np.ndarray, results: _Results) -> None:
+    """Copies what is known of the data sets of a chunk to their places."""
+    for name, column in own.columns.items():
+        results.columns[name][data_sets] = column
+    results.n_samples[data_sets], results.n_weighted[data_sets] = own.n_samples, own.n_weighted
+    for leaf, rows in zip(jax.tree.leaves(results.best), jax.tree.leaves(own.best), strict=True):
+        # But for the efficiency, which is one number.
+        if isinstance(leaf, np.ndarray):
+            leaf[data_sets] = rows
+
+
+def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
+    """What to know about the choice; what the user can put right is also a warning."""
+    notes, criterion, columns = [], work.criteria[0], results.columns
+    if work.ridges is not None and len(set(work.ridges.tolist())) > 1:
+        notes.append(
+            f"K and family are chosen at the smallest ridge that has a sound fit: {criterion} would take the smallest "
+            "whatever the data are, as no other has a higher likelihood. criterion='cv' compares ridges."
+        )
+    light = (results.n_weighted > 1) & (results.n_samples < _FEW_FOR_WEIGHTS * results.n_weighted)
+    if criterion in INFORMATION and np.any(light):
+        notes.append(
+            f"The sample weights of {np.count_nonzero(light)} of {len(light)} data sets sum to much less than the"
+            f" number of their samples. {criterion} takes weights for counts, and the number of components that it"
+            " chooses then means little; multiply the weights so that they sum to the number of samples, or use"
+            " criterion='cv'."
+        )
+        warnings.warn(notes[-1], UserWarning, stacklevel=4)
+    n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in work.models)
+    if n_largest:
+        notes.append(
+            f"K = {largest}, the largest that was tried, is chosen for {n_largest} of {len(light)} data sets; a larger"
+            " K may be better."
+        )
+    return tuple(notes)
+
+
+def _fit_and_choose(
+    chunk: Chunk, work: _Work, request: Request, left_out: np.ndarray | None
+) -> tuple[_Results, np.ndarray]:
+    """Fits all models to the data sets of a chunk, and chooses for each; last, run-iterations executed and useful."""
+    n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
+    weights = work.weights(chunk.data_sets, chunk.jobs[0].n_samples)
+    results = _no_results(n_data_sets, work, request)
+    results.n_samples[:], results.n_weighted[:] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
+    columns, left_out = results.columns, None if left_out is None else left_out[chunk.data_sets]
+    active, lowest = np.ones(n_data_sets, bool), np.full(n_data_sets, np.inf)
+    n_worse = np.zeros(n_data_sets, int)
+    for _, jobs in groupby(chunk.jobs, lambda job: work.models[job.models[0]][0] if work.by_components else None):
+        first_new = len(fitted)
+        for job in jobs:
+            last = _split_starts(job, chunk, work, fitted) if work.split else None
+            raw = fit_chunk(inputs_of(chunk, job, work.data, work.weights_of, active=active, last_start=last))
+            efforts += [raw.executed, raw.useful]
+            fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
+            evidence = Evidence(
+                fitted[-1].fits.log_likelihood, work.n_parameters[job.models], results.n_samples[:, None]
+            )
+            if left_out is not None:
+                # Folds of models that are not fitted to the whole say nothing.
+                unknown = np.isnan(evidence.log_likelihood)
+                evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, job.models]))
+            if "icl" in work.criteria:
+                own = work.weights(chunk.data_sets, job.n_samples)
+                densities = densities_of(raw, chunk, job, work.data, own)
+                evidence = evidence._replace(log_assignment=densities.log_assignment)
+            _fill_columns(results, fitted[-1], evidence, active, work.criteria)
+        if work.patience is not None:
+            score = _best_of_new(work, columns, fitted, first_new)
+            n_worse = np.where(score < lowest, 0, n_worse + 1)
+            lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
+    if LRT in work.criteria:
+        columns[LRT][:] = _p_values(work, fitted, chunk.data_sets, request)
+    score, lead, status = (columns[name] for name in (work.criteria[0], "lead", "status"))
+    if work.criteria[0] == LRT:
+        score = _rejected(score, columns["log_likelihood"])
+        # A distance between numbers of components, which no likelihood outweighs.
+        lead = len(work.models) * np.sign(lead)
+    compared = _compared(work, score, columns["spurious"], status, np.arange(len(work.models)))
+    columns["chosen"][:], columns["passed_over"][:] = choice(score, lead, status, compared)
+    ks = np.array([k for k, _, _ in work.models])
+    columns["at_largest_k"][:] = columns["chosen"] & (ks == max(ks)) & (max(ks) > min(ks))
+    for part in fitted:
+        store_chosen(part.fits, columns["chosen"][:, part.models], results.best)
+    return results, efforts
+
+
+def _best_of_new(work: _Work, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
+    """The lowest score `(C,)` of the models that have come last, infinite where none has an answer."""
+    models = np.concatenate([part.models for part in fitted])
+    score, lead, status, spurious = (
+        columns[name][:, models] for name in (work.criteria[0], "lead", "status", "spurious")
+    )
+    usable = ~np.isnan(score) & (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
+    usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
+    return np.min(np.where(usable, score + lead, np.inf), axis=1)
+
+
+def _compared(
+    work: _Work, score: np.ndarray, spurious: np.ndarray, status: np.ndarray, models: np.ndarray
+) -> np.ndarray:
+    """Which of some models of each data set are compared with each other, `(C, M)`."""
+    if work.ridges is None:
+        return np.ones(score.shape, bool)
+    return at_smallest_ridge(score, status, spurious, [work.models[number] for number in models])
+
+
+def _fill_columns(
+    results: _Results, part: "_Fitted", evidence: Evidence, active: np.ndarray, criteria: Sequence[str]
+) -> None:
+    """Fills the columns of some models; those of `active` data sets were fitted."""
+    columns, fits, models = results.columns, part.fits, part.models
+    columns["fitted"][:, models] = active[:, None]
+    for name in ("log_likelihood", *_COUNTS, "status", "start_passed_over"):
+        columns[name][:, models] = getattr(fits, name)
+    columns["lead"][:, models] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
+    gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
+    columns["n_agreeing"][:, models] = np.sum(gaps <= SAME_OPTIMUM * results.n_samples[:, None, None], axis=-1)
+    for name in set(criteria) & set(CRITERIA):
+        columns[name][:, models] = CRITERIA[name](evidence)
+
+
+class _Fitted(NamedTuple):
+    """Some models, by their numbers, and their fits `(C, M, …)`."""
+
+    models: np.ndarray
+    fits: ChunkFits
+
+
+def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) -> Mixture:
+    """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
+    layout, n_models, models, n_features = job.program.layout, len(job.models), work.models, work.data.samples.shape[1]
+    spread = (n_features,) if layout.diagonal else (n_features, n_features)
+    shape = (chunk.size, n_models, layout.n_components)
+    starts = Mixture(*(np.full((*shape, *trailing), np.nan) for trailing in ((), (n_features,), spread)))
+    for m, number in enumerate(job.models):
+        smaller = [
+            (models[other][0], part.fits.mixture, position)
+            for part in before
+            for position, other in enumerate(part.models)
+            if models[other][1:] == models[number][1:]
+        ]
+        if smaller:
+            k, mixture, position = max(smaller, key=lambda item: item[0])
+            for leaf, known in zip(starts, mixture, strict=True):
+                leaf[: len(known), m, :k] = known[:, position, :k]
+            grown = Mixture(*(leaf[:, m] for leaf in starts))
+            for n_present in range(k, models[number][0]):
+                grown = split_widest(grown, n_present)
+            for leaf, own in zip(starts, grown, strict=True):
+                leaf[:, m] = own
+            # Components that are absent are there for their shape only.
+            for leaf, absent in zip(starts, (0.0, 0.0, np.eye(n_features) if len(spread) == 2 else 1.0), strict=True):
+                leaf[:, m, models[number][0] :] = absent
+    return Mixture(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in starts))
+
+
+def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
+    """P-values `(C, M)` of each K against the next; NaN beyond the first that is not rejected."""
+    found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
+    p_values, undecided = np.full((len(rows), len(work.models)), np.nan), np.ones(len(rows), bool)
+    for number in range(len(work.models) - 1):
+        (smaller, m), (larger, n) = found[number], found[number + 1]
+        statistic = 2 * (larger.fits.log_likelihood[:, n] - smaller.fits.log_likelihood[:, m])
+        tested = np.flatnonzero(undecided & np.isfinite(statistic))
+        if len(tested) == 0:
+            break
+        k = work.models[number][0]
+        mixture = Mixture(*(leaf[tested, m, :k] for leaf in smaller.fits.mixture))
+        data = work.data._replace(first=work.data.first[rows[tested]], lengths=work.data.lengths[rows[tested]])
+        p_values[tested, number] = likelihood_ratio_p_values(
+            data, mixture, statistic[tested], work.models[number], work.n_replicates, request
+        )
+        undecided = p_values[:, number] <= LEVEL
+    return p_values
+
+
+def _rejected(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
+    """A score that is lowest at the smallest K that was not rejected, or at the one beyond all that were."""
+    n_rejected = np.sum(p_values <= LEVEL, axis=1)
+    distance = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
+    return np.where(np.isnan(log_likelihood), np.nan, distance)
+
+
+def _by_model(fits: ChunkFits, chunk: Chunk, job: Job) -> ChunkFits:
+    """The same with leading axes `(C, M)`, without what fills the chunk up."""
+
+    def cut(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(chunk.size, len(job.models), *leaf.shape[1:])[: len(chunk.data_sets)]
+
+    return jax.tree.map(lambda leaf: cut(leaf) if isinstance(leaf, np.ndarray) else leaf, fits)
+
+
+def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str, np.ndarray]:
+    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *criteria)}
+    columns["lead"] = np.zeros(shape)
+    columns |= {name: np.zeros(shape, np.int32) for name in (*_COUNTS, "status", "n_agreeing")}
+    return columns | {name: np.zeros(shape, bool) for name in (*_FLAGS, "fitted")}
+
+
+def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
+    """All columns, without the rows of models that were not fitted."""
+    columns, names = results.columns, np.array([status.name for status in Status])
+    n_data_sets, n_models = columns["status"].shape
+    k, family, ridge = (np.array(values) for values in zip(*work.models, strict=True))
+    table = {
+        "data_set": np.repeat(np.arange(n_data_sets), n_models),
+        "n_components": np.tile(k, n_data_sets),
+        "covariance_type": np.tile(family, n_data_sets),
+        "reg_covar": np.tile(ridge, n_data_sets),
+        "n_samples": np.repeat(results.n_samples, n_models),
+        "n_parameters": np.tile(work.n_parameters, n_data_sets),
+    }
+    columns["status"] = names[columns["status"]]
+    order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing", *_FLAGS)
+    table |= {name: columns[name].ravel() for name in order}
+    return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
+
+
+def _several(values: Any, kind: Any, name: str) -> list:
+    """One value or several, each once, in their order."""
+    try:
+        several = list(dict.fromkeys([values] if isinstance(values, kind) else values))
+    except TypeError:
+        raise ValueError(f"{name} must be one value or a sequence of values; got {values!r}.") from None
+    if not several:
+        raise ValueError(f"{name} must name at least one value; it is empty.")
+    return several
+
+
+def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates: Any, patience: Any) -> None:
+    for name in criteria:
+        if name not in (*CRITERIA, LRT):
+            known = ", ".join(map(repr, (*CRITERIA, LRT)))
+            raise ValueError(f"criterion must be one of {known}; got {name!r}.")
+    if not isinstance(init, str) or init not in INITIALIZERS:
+        raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
+    check_integer("n_folds", n_folds, 2)
+    check_integer("n_replicates", n_replicates, 1)
+    if patience is not None:
+        check_integer("patience", patience, 1)

@@ -1,0 +1,1 @@
+"""Groups, columns and files."""

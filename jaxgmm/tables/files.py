@@ -1,0 +1,229 @@
+"""Tables in files: read the columns that are needed, and write whole tables or none.
+
+Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from jaxgmm.tables import atomic
+from jaxgmm.tables.groups import plain
+from jaxgmm.tables.keys import typed
+from jaxgmm.tables.wording import listed, quoted, shortened
+
+Read = TypeVar("Read")
+
+_PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".csv.gz", ".csv.bz2")
+# Bytes of each column that are read from a Parquet file at a time.
+_BUFFER = 2**18
+# Separators that a CSV file is likely to have, and names of those that are hard to type.
+_SEPARATORS = (",", ";", "|", "\t")
+_NAMED = {"tab": "\t", "\\t": "\t"}
+
+
+def column_names(path: str | Path, separator: str = ",") -> list[str]:
+    """Names of a file's columns, in its order; its rows are not read.
+
+    Args:
+        path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.csv.gz`, `.csv.bz2`).
+        separator: of a CSV file's fields: a character, or `tab`.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table of either kind, an empty file, or a separator that is none.
+    """
+    path, form = _readable(path), _form(separator)
+    if is_parquet(path):
+        return list(translated(path, lambda: pq.read_schema(path).names))
+
+    def header() -> list[str]:
+        with csv.open_csv(path, parse_options=form) as reader:
+            return reader.schema.names
+
+    return translated(path, header, separator)
+
+
+def read_table(
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    keys: Sequence[str] = (),
+    known: pa.Schema | None = None,
+    separator: str = ",",
+) -> pa.Table:
+    """Reads some columns of a Parquet or CSV file.
+
+    In a CSV file, columns that are no keys are read as what they look like; an empty field, or one such as `NA` or
+    `NaN`, is null in a column of numbers. Keys are texts, or of the type that all of them are written as: see
+    `jaxgmm.tables.keys.typed`. Columns of a Parquet file have types.
+
+    Args:
+        path: see `column_names`.
+        columns: the columns wanted, in the order wanted.
+        keys: those of them that are keys of groups.
+        known: types of the keys that these will be compared with, as they were fitted; they are read as such if all
+            of a column can be.
+        separator: see `column_names`.
+
+    Returns:
+        the table; it may have no rows.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table, an empty file, or a column that it lacks or has twice.
+    """
+    path, columns = _readable(path), list(columns)
+    check_columns(path, column_names(path, separator), columns, separator)
+    if is_parquet(path):
+        return _read_parquet(path, columns)
+    own = [name for name in columns if name in keys]
+    convert = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(own, pa.string()))
+    table = translated(
+        path, lambda: csv.read_csv(path, parse_options=_form(separator), convert_options=convert), separator
+    )
+    for name in own:
+        column = typed(table[name], None if known is None else known.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file to be read in pieces, and closed; what is held of it are those pieces alone."""
+    # By default Arrow fetches all that will be read beforehand, and without a buffer whole columns of a row group.
+    return translated(path, lambda: pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER))
+
+
+def n_rows(path: Path) -> int:
+    """How many rows a Parquet file has; they are not read."""
+    with opened(path) as file:
+        return file.metadata.num_rows
+
+
+def check_absent(directory: str | Path, names: Sequence[str]) -> None:
+    """Makes sure that tables of these names can be written into a directory, before the work is done that fills them.
+
+    Raises:
+        OSError: one of them exists already, the directory is a file, or it may not be written to.
+    """
+    directory = Path(directory)
+    existing = [file for file in (directory / f"{name}.parquet" for name in names) if os.path.lexists(file)]
+    if existing:
+        raise FileExistsError(f"{existing[0]} exists already; remove it, or name another directory.")
+    nearest = _existing_ancestor(directory)
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, not a directory; name another directory for the output.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"{nearest} may not be written to; name another directory for the output.")
+
+
+@contextmanager
+def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file to be written piece by piece. It gets its name when it is complete; otherwise nothing is left.
+
+    Args:
+        path: the file; one that exists is replaced.
+        schema: its columns.
+        aside: directory, on the same disk, for what is not complete yet; that of the file by default.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with atomic.written(path, aside=aside) as file, pq.ParquetWriter(file, schema) as writer:
+        yield writer
+
+
+def _readable(path: str | Path) -> Path:
+    path = atomic.readable(path, "one Parquet or CSV file")
+    if not path.name.lower().endswith(_PARQUET + _CSV):
+        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(_PARQUET + _CSV)}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; it needs a header and at least one row.")
+    return path
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is called as Parquet files are."""
+    return path.name.lower().endswith(_PARQUET)
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    # `pq.read_table` would also read columns out of a path whose folders are called `name=value`.
+    with opened(path) as file:
+        return plain(translated(path, lambda: file.read(list(columns)).select(list(columns))))
+
+
+def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Read:
+    """What `read` returns; Arrow's errors become one line that names the file."""
+    try:
+        return read()
+    except (pa.ArrowException, ValueError, OSError) as error:
+        kind, remedy = ("Parquet", "check or repair the file.") if is_parquet(path) else _remedy(path, error, separator)
+        reason = shortened(str(error).strip().partition("\n")[0].rstrip("."))
+        raise ValueError(f"{path} cannot be read as {kind} ({reason}); {remedy}") from error
+
+
+def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
+    """Raises ValueError unless a file, whose columns have some names, has all those wanted, and each once."""
+    for column in columns:
+        if column not in names:
+            close = difflib.get_close_matches(column, names, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {listed(names)}."
+            if not is_parquet(path) and (other := _probable_separator(path, separator)):
+                remedy = _separated(other)
+            raise ValueError(f"{path} has no column {column!r}; {remedy}")
+        if names.count(column) > 1:
+            raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
+
+
+def _form(separator: str) -> csv.ParseOptions:
+    """How a CSV file is written."""
+    character = _NAMED.get(separator, separator)
+    if len(character) != 1 or not character.isascii() or character in '"\r\n':
+        raise ValueError(f"the separator must be one character such as ';', or tab; got {quoted(separator)}.")
+    # A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
+    return csv.ParseOptions(delimiter=character, newlines_in_values=True)
+
+
+def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
+    """What a file should have been, and what to do about one that Arrow could not read."""
+    if "UTF8" in str(error):
+        return "CSV", "save it in UTF-8."
+    if other := _probable_separator(path, separator):
+        return "CSV", _separated(other)
+    return "CSV", "check or repair the file."
+
+
+def _probable_separator(path: Path, separator: str) -> str | None:
+    """What seems to separate the names in a CSV file's header, unless it is what was said."""
+    try:
+        with pa.input_stream(path) as stream:
+            header = stream.read(_BUFFER).decode(errors="replace").partition("\n")[0]
+    except (pa.ArrowException, OSError):
+        return None
+    # What stands in quotes separates nothing.
+    outside, said = re.sub('"[^"]*"', "", header), _form(separator).delimiter
+    best = max((said, *_SEPARATORS), key=outside.count)
+    return None if best == said else best
+
+
+def _separated(character: str) -> str:
+    """What to do about a header that something else separates."""
+    name = "tab" if character == "\t" else character
+    option = name if name == "tab" else f"'{name}'"
+    return f"its header seems to be separated by {name!r}; give that as the separator (--separator {option})."
+
+
+def _existing_ancestor(path: Path) -> Path:
+    """The path itself if it exists, or the nearest directory above it that does."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))

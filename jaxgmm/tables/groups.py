@@ -1,0 +1,202 @@
+"""The rows of a table as data sets, one for every group.
+
+Groups are sorted by their keys, column after column, nulls last; within a group, rows keep their order. Rows whose key
+is null form a group of their own. No step here loops over rows or groups in Python.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float, Int
+
+from jaxgmm.tables.wording import listed
+
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+
+
+class Groups(NamedTuple):
+    """The rows of a table, group after group.
+
+    Attributes:
+        keys: one row for each of B groups, the columns grouped by.
+        samples: `(M, D)`, the features of all rows; NaN where the table holds null.
+        weights: `(M,)`, the samples' weights, or None.
+        offsets: `(B + 1,)`; group `b` is samples `offsets[b]` to `offsets[b + 1]`.
+        rows: `(M,)`, the row of the table that each sample comes from.
+    """
+
+    keys: pa.Table
+    samples: Float[np.ndarray, "m d"]
+    weights: Float[np.ndarray, " m"] | None
+    offsets: Int[np.ndarray, " boundaries"]
+    rows: Int[np.ndarray, " m"]
+
+    @property
+    def n_samples(self) -> Int[np.ndarray, " b"]:
+        """`(B,)`, the size of every group."""
+        return np.diff(self.offsets)
+
+    @property
+    def x(self) -> list[np.ndarray]:
+        """The groups' samples, `(N_b, D)` each, as `jaxgmm.fit` takes them. Views, no copies."""
+        return np.split(self.samples, self.offsets[1:-1])
+
+    @property
+    def sample_weight(self) -> list[np.ndarray] | None:
+        """The groups' weights, `(N_b,)` each, as `jaxgmm.fit` takes them, or None."""
+        return None if self.weights is None else np.split(self.weights, self.offsets[1:-1])
+
+
+def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: str | None = None) -> Groups:
+    """Groups the rows of a table.
+
+    Args:
+        table: with the columns named below; others are ignored.
+        by: the columns that make a group's key, at least one; text, numbers, dates or truth values.
+        features: the columns of numbers to be fitted. Nulls become NaN, which `jaxgmm.fit` answers with a status.
+        weights: a column of sample weights, not negative.
+
+    Returns:
+        the groups, sorted by key.
+
+    Raises:
+        ValueError: no rows, a column named twice, one that is missing or of the wrong type, or a negative weight.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from jaxgmm.tables.groups import group
+        >>> table = pa.table({"cell": ["b", "a", "b"], "red": [1, 2, 3]})
+        >>> groups = group(table, ["cell"], ["red"])
+        >>> groups.keys["cell"].to_pylist(), groups.n_samples.tolist()
+        (['a', 'b'], [1, 2])
+    """
+    check_named(table.column_names, by, features, weights)
+    if table.num_rows == 0:
+        raise ValueError("the table is empty; it needs at least one row.")
+    table = plain(table.select(list(dict.fromkeys([*by, *features, *([] if weights is None else [weights])]))))
+    columns = [numbers(table[name], name) for name in features]
+    sample_weight = None if weights is None else checked_weights(table[weights], weights)
+    codes = key_codes(table, by)
+    order = _stable_order(codes)
+    sorted_codes = codes[order]
+    offsets = np.flatnonzero(np.concatenate([[True], sorted_codes[1:] != sorted_codes[:-1], [True]]))
+    return Groups(
+        keys=table.select(list(by)).take(order[offsets[:-1]]),
+        samples=np.stack([column[order] for column in columns], axis=1),
+        weights=None if sample_weight is None else sample_weight[order],
+        offsets=offsets,
+        rows=order,
+    )
+
+
+def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[str], weights: str | None) -> None:
+    """Makes sure that a table has the columns that are named.
+
+    Raises:
+        ValueError: no key or feature, a column named twice, or one that is missing or ambiguous.
+    """
+    for role, names in (("key", by), ("feature", features)):
+        if not names:
+            raise ValueError(f"no {role} column is named; name at least one.")
+    check_once(by, features)
+    # Frames may have names of other types, some of which cannot even be compared.
+    texts = [name for name in columns if isinstance(name, str)]
+    for name in (*by, *features, *([] if weights is None else [weights])):
+        if name not in texts:
+            is_no_text = any(str(other) == name for other in columns)
+            remedy = "the name of one is no text but looks like that: rename it to text" if is_no_text else ""
+            raise ValueError(f"the table has no column {name!r}; {remedy or f'its columns are {listed(columns)}'}.")
+        if texts.count(name) > 1:
+            raise ValueError(f"the table has {texts.count(name)} columns called {name!r}; rename all but one.")
+
+
+def check_once(by: Sequence[str], features: Sequence[str]) -> None:
+    """Raises ValueError if a column is named twice among the keys and features."""
+    twice = [name for name, count in Counter([*by, *features]).items() if count > 1]
+    if twice:
+        raise ValueError(f"column {twice[0]!r} is named twice; name each key and each feature once.")
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The same columns, in types that Arrow can take single rows of."""
+    for i, name in enumerate(table.column_names):
+        column = table.column(i)
+        if pa.types.is_run_end_encoded(column.type):
+            column = pc.run_end_decode(column)  # pyright: ignore[reportAttributeAccessIssue]
+        kind = _VIEWS.get(column.type, column.type)
+        if kind != table.column(i).type:
+            table = table.set_column(i, name, column.cast(kind))
+    return table
+
+
+def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
+    """A column as float64, null as NaN. Raises ValueError where it holds anything else."""
+    column = decoded(column)
+    kind = column.type
+    # A column of nothing but nulls has no type of its own.
+    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(is_kind(kind) for is_kind in known):
+        raise ValueError(f"column {name!r} holds {kind}, not numbers; convert it, or leave it out.")
+    # A copy, as Arrow's memory is read-only.
+    return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+
+
+def checked_weights(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
+    """Sample weights as float64. Raises ValueError if one is negative."""
+    weights = numbers(column, name)
+    if np.any(weights < 0):
+        raise ValueError(
+            f"weights must not be negative; column {name!r} holds {np.nanmin(weights)}. "
+            "Give rows to be left out weight 0."
+        )
+    return weights
+
+
+def key_codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
+    """An integer for every row, equal for equal keys and in the order of the keys."""
+    codes = np.zeros(table.num_rows, dtype=np.int64)
+    for i, name in enumerate(by):
+        ranks, n_values = _ranks(table[name], name)
+        codes = codes * n_values + ranks
+        if i > 0:
+            # Renumbered after every column, so that the product stays below the square of the number of rows.
+            codes, _ = _ranks(pa.chunked_array([codes]), name)
+    return codes
+
+
+def _stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The order that sorts codes from 0 and keeps equal ones as they come; NumPy is fastest with 16 bits at a time."""
+    order = np.argsort(codes.astype(np.uint16), kind="stable")
+    largest = int(np.max(codes))
+    for shift in range(16, largest.bit_length(), 16):
+        order = order[np.argsort((codes[order] >> shift).astype(np.uint16), kind="stable")]
+    return order
+
+
+def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], int]:
+    """The rank of every row's value among the column's distinct values, null last; and how many values there are."""
+    try:
+        column = decoded(column)
+        if pa.types.is_floating(column.type):
+            # Minus zero is zero.
+            column = pc.add(column, 0.0)  # pyright: ignore[reportAttributeAccessIssue]
+        encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+        values, indices = encoded.dictionary, encoded.indices
+        in_order = np.zeros(1, np.int64)
+        if not pa.types.is_null(values.type):
+            # Arrow makes its compute functions at import, where a type checker does not see them.
+            in_order = pc.sort_indices(values).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    except pa.ArrowNotImplementedError:
+        raise ValueError(f"column {name!r} holds {column.type}, which cannot be a key; convert it to text.") from None
+    rank_of = np.empty(len(values), dtype=np.int64)
+    rank_of[in_order] = np.arange(len(values))
+    return rank_of[indices.to_numpy(zero_copy_only=False)], len(values)
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A dictionary-encoded column (a categorical) as the values it stands for."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

@@ -1,0 +1,299 @@
+"""A job that can be taken up again: its finished parts, kept in a directory until all are one.
+
+    OUT/.unfinished/job.json     what was asked for, of which file
+    OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
+    OUT/.unfinished/000007/part.json    their sizes and digests
+    OUT/fits.parquet, …          all parts, joined, once the last is done; what was asked for stands in their metadata
+
+Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
+moment: what has a name was whole, and anything else is made again. So is a part that is no longer as it was kept.
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jaxgmm.tables import atomic, files
+from jaxgmm.tables.wording import quoted, shortened
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has none, and two processes could take up one job there.
+    fcntl = None
+
+UNFINISHED = ".unfinished"
+METADATA = b"jaxgmm"
+_JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
+# What a description calls the version that made it.
+_VERSION = "jaxgmm"
+
+
+class Job(NamedTuple):
+    """A job in a directory.
+
+    Attributes:
+        out: where its tables will be.
+        names: of the tables, without suffix; the last is placed last.
+        description: what was asked for: numbers, texts, lists and dicts of them.
+        mutex: held by whichever thread changes the directory.
+    """
+
+    out: Path
+    names: tuple[str, ...]
+    description: Mapping[str, Any]
+    mutex: Any
+
+    @property
+    def directory(self) -> Path:
+        """Where parts are kept until all are done."""
+        return self.out / UNFINISHED
+
+    def is_done(self, part: int) -> bool:
+        """Whether a part has been kept, and is as it was then. Its files are read."""
+        directory = self._part(part)
+        kept = _kept(directory)
+        if kept is None or kept.get("part") != part or set(kept["files"]) != {f"{name}.parquet" for name in self.names}:
+            return False
+        return all(_digest(directory / name) == own["sha256"] for name, own in kept["files"].items())
+
+    @property
+    def n_done(self) -> int:
+        """How many parts have been kept."""
+        return n_done(self.out)
+
+    def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
+        """Keeps the tables of a part.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        place = self._part(part)
+        aside = self.directory / f"{place.name}.partial"
+        with self.mutex:
+            with atomic.refusals(aside):
+                _cleared(aside)
+                aside.mkdir()
+            for name in self.names:
+                with files.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
+                    writer.write_table(of_part[name])
+            _seal(aside, part)
+            with atomic.refusals(place):
+                # A part that is no longer as it was kept is made again.
+                _cleared(place)
+                aside.rename(place)
+
+    def finish(self, n_parts: int) -> None:
+        """Joins the tables of all parts, puts them in their places, and removes the parts.
+
+        Raises:
+            OSError: the disk refuses, or a part is no longer as it was kept.
+        """
+        described = {METADATA: json.dumps(self.description).encode()}
+        with self.mutex:
+            for part in range(n_parts):
+                if not self.is_done(part):
+                    raise OSError(f"{self._part(part)} was damaged or removed; go on with --resume to make it again.")
+            for name in self.names:
+                paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
+                schema = pq.read_schema(paths[0])
+                schema = schema.with_metadata({**(schema.metadata or {}), **described})
+                with files.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
+                    for path in paths:
+                        with files.opened(path) as file:
+                            writer.write_table(file.read())
+            with atomic.refusals(self.directory):
+                _removed(self.directory)
+
+    def stop(self) -> None:
+        """Waits for the change that is under way; from here on no other thread makes one."""
+        self.mutex.acquire()
+
+    def _part(self, part: int) -> Path:
+        return self.directory / f"{part:06}"
+
+
+@contextmanager
+def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any], *, resume: bool) -> Iterator[Job]:
+    """A job, new or taken up again, for this process alone.
+
+    Args:
+        out: directory of the tables; made if it does not exist.
+        names: of the tables, without suffix.
+        description: what is asked for; JSON.
+        resume: whether to go on with a job that was begun in this directory before, if there is one.
+
+    Raises:
+        OSError: tables of these names exist already, or another process is at work on them.
+        ValueError: another job was begun there.
+    """
+    job = Job(Path(out), tuple(names), json.loads(json.dumps(description)), threading.RLock())
+    if not job.directory.is_dir():
+        files.check_absent(job.out, job.names)
+    missing = [path for path in job.directory.absolute().parents if not path.exists()]
+    with atomic.refusals(job.directory):
+        job.directory.mkdir(parents=True, exist_ok=True)
+    with _alone(job):
+        if not _is_begun(job, resume=resume):
+            files.check_absent(job.out, job.names)
+            # Parts that nobody describes may be of any job.
+            with atomic.refusals(job.directory):
+                _emptied(job.directory)
+            _describe(job)
+        try:
+            yield job
+        finally:
+            job.stop()
+            # Without a finished part there is nothing to go on with.
+            if job.n_done == 0 and job.directory.is_dir():
+                _removed(job.directory)
+            for made in missing:
+                if made.is_dir() and not any(made.iterdir()):
+                    made.rmdir()
+
+
+def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
+    """Whether all tables of a job are in their places. What a killed process left beside them is removed."""
+    out, wanted = Path(out), json.loads(json.dumps(description))
+    if not all(description_of(out / f"{name}.parquet") == wanted for name in names):
+        return False
+    for left in (out / UNFINISHED, out / _FINISHED):
+        shutil.rmtree(left, ignore_errors=True)
+    return True
+
+
+def n_done(out: str | Path) -> int:
+    """How many parts of an unfinished job a directory holds, going by the sizes of their files if these are known."""
+    directory = Path(out) / UNFINISHED
+    parts = [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
+    # Other versions may know of parts by other means.
+    return sum(_kept(path) is not None or not (path / _PART).exists() for path in parts if path.is_dir())
+
+
+def description_of(path: str | Path) -> dict[str, Any] | None:
+    """What was asked for when a table was made, or None where that is not known."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return json.loads(metadata[METADATA])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _is_begun(job: Job, *, resume: bool) -> bool:
+    """Whether the same job was begun before."""
+    file = job.directory / _JOB
+    if not file.is_file():
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{job.directory} holds an unfinished job; go on with --resume, or remove it to begin anew."
+        )
+    before = _read_json(file)
+    if before is None:
+        raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")
+    versions = [description.get(_VERSION) for description in (before, job.description)]
+    if versions[0] != versions[1] and None not in versions:
+        raise ValueError(
+            f"{job.directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
+            "go on with the version that began it, or remove it to begin anew."
+        )
+    for name in {**before, **job.description}:
+        if before.get(name) != job.description.get(name):
+            raise ValueError(
+                f"{job.directory} was begun with {name} {_said(before, name)}, not {_said(job.description, name)}; "
+                "ask for the same again, or remove it to begin anew."
+            )
+    return True
+
+
+def _said(description: Mapping[str, Any], name: str) -> str:
+    return shortened(json.dumps(description[name])) if name in description else "left out"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _seal(directory: Path, part: int) -> None:
+    """Writes down what the files of a part are, once they are complete."""
+    found = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in directory.glob("*.parquet")}
+    with atomic.written(directory / _PART) as file:
+        file.write(json.dumps({"part": part, "files": found}).encode())
+
+
+def _kept(directory: Path) -> dict[str, Any] | None:
+    """What was written down of a part's files when it was kept; None unless they have the sizes of then."""
+    kept = _read_json(directory / _PART) or {}
+    try:
+        same = [
+            isinstance(own["sha256"], str) and (directory / name).stat().st_size == own["bytes"]
+            for name, own in kept["files"].items()
+        ]
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None
+    return kept if all(same) else None
+
+
+def _digest(path: Path) -> str | None:
+    """The SHA-256 of a file, or None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _cleared(path: Path) -> None:
+    """Removes a file or directory, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _removed(directory: Path) -> None:
+    """Removes a job's directory. Renamed first, since half of one would be taken for a job."""
+    aside = directory.with_name(_FINISHED)
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _emptied(directory: Path) -> None:
+    """Removes what a killed process has left in a job's directory, and beside it."""
+    shutil.rmtree(directory.with_name(_FINISHED), ignore_errors=True)
+    for path in directory.iterdir():
+        if path.name != _LOCK:
+            _cleared(path)
+
+
+def _describe(job: Job) -> None:
+    with atomic.written(job.directory / _JOB) as file:
+        file.write(json.dumps(job.description, indent=1).encode())
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Keeps other processes from the same job; the system ends this with the process, however that ends."""
+    with ExitStack() as stack:
+        with atomic.refusals(job.directory):
+            lock = stack.enter_context((job.directory / _LOCK).open("w"))
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise FileExistsError(f"another process is at work in {job.directory}; wait for it.") from None
+        yield

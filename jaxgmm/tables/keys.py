@@ -1,0 +1,196 @@
+"""Keys of groups: what the texts of a CSV file are, and which group of another table a row belongs to.
+
+A CSV file holds texts. A column of keys is taken for integers, truth values, dates, times or decimals only if it is
+written as these are throughout, so that different texts stay different keys: `001` and `1`, `1E1` and `10`, or `1.50`
+and `1.5` are six groups.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int
+
+from jaxgmm.tables.groups import decoded, key_codes
+
+
+def typed(texts: pa.ChunkedArray, wanted: pa.DataType | None = None) -> pa.ChunkedArray:
+    """Keys that are written as texts, as the type that all of them are written as; else as the texts they are.
+
+    Empty texts are null among values of another type than text: among integers, say.
+
+    Args:
+        texts: as they stand in a file.
+        wanted: the type of the keys that these will be compared with, if there are such; no other is tried then.
+            Times may be written in any way, if that is their type.
+
+    Returns:
+        the keys; texts if some are not of the type.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from jaxgmm.tables.keys import typed
+        >>> typed(pa.chunked_array([["2", "", "10"]])).to_pylist()
+        [2, None, 10]
+        >>> typed(pa.chunked_array([["2", "", "010"]])).to_pylist()
+        ['2', '', '010']
+    """
+    given = _not_empty(texts.unique())
+    if wanted is None:
+        types = _INFERRED if len(given) else ()
+    else:
+        wanted = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+        types = () if _kind(wanted) == "text" else (wanted,)
+    for type_ in types:
+        if _are(given, type_, in_any_way=wanted is not None):
+            return _null_where_empty(texts).cast(type_)
+    return texts
+
+
+def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) -> Int[np.ndarray, " m"]:
+    """The number of each row's group among those known.
+
+    Args:
+        keys: the columns that make the rows' keys.
+        known: one row for each of B groups; different keys.
+        path: the file that the rows are of, to be named in errors.
+        has_types: whether its columns have types, as in Parquet. Else texts stand for what was fitted where they are
+            written as it would be.
+
+    Returns:
+        `(M,)`, numbers from 0; -1 where a row belongs to none of them.
+
+    Raises:
+        ValueError: a column holds keys of another kind than was fitted, which can never be equal.
+    """
+    possible = np.ones(keys.num_rows, dtype=bool)
+    columns = {}
+    for name in known.column_names:
+        own, of_known = decoded(keys[name]), decoded(known[name])
+        kinds = _kind(own.type), _kind(of_known.type)
+        if not has_types and kinds[0] == "text":
+            own, of_known, may_be = _as_written(own, of_known)
+        elif kinds[0] == kinds[1]:
+            own, of_known, may_be = _by_value(own, of_known)
+        else:
+            raise ValueError(
+                f"column {name!r} of {path} holds {own.type}, where {of_known.type} was fitted; convert it."
+            )
+        possible &= may_be
+        columns[name] = pa.chunked_array([*of_known.chunks, *own.chunks], of_known.type)
+    codes = key_codes(pa.table(columns), known.column_names)
+    of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
+    # Keys in another type may be in another order.
+    order = np.argsort(of_known, kind="stable")
+    place = order[np.minimum(np.searchsorted(of_known[order], wanted), known.num_rows - 1)]
+    return np.where(possible & (of_known[place] == wanted), place, -1)
+
+
+def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
+    """Values of one kind in one type, and which of the first are the same in it."""
+    if own.type == known.type:
+        type_ = known.type
+    elif _kind(known.type) == "text":
+        type_ = pa.large_string()
+    elif pa.types.is_decimal(own.type) or pa.types.is_decimal(known.type):
+        type_ = pa.float64()
+    else:
+        type_ = known.type
+    cast = own.cast(type_, safe=False)
+    return cast, known.cast(type_, safe=False), _equal(cast.cast(own.type, safe=False), own)
+
+
+def _as_written(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
+    """Texts and the keys that they may stand for in one type, and which texts may stand for any."""
+    everywhere = np.ones(len(texts), dtype=bool)
+    if _kind(known.type) == "text":
+        own, known = texts.cast(pa.large_string()), known.cast(pa.large_string())
+        # An empty field is a key that is missing, unless empty texts are keys.
+        is_missing = known.null_count and not _has_empty(known)
+        return (_null_where_empty(own) if is_missing else own), known, everywhere
+    if not any(is_kind(known.type) for is_kind in (pa.types.is_floating, *_FREE)):
+        return texts.cast(pa.string()), known.cast(pa.string()).fill_null(""), everywhere
+    given = _not_empty(texts.unique())
+    unread = pa.array(_foreign(given, known.type), given.type)
+    is_unread = pc.is_in(texts, value_set=unread)  # pyright: ignore[reportAttributeAccessIssue]
+    values = pc.if_else(is_unread, "", texts)  # pyright: ignore[reportAttributeAccessIssue]
+    return _null_where_empty(values).cast(known.type), known, ~is_unread.to_numpy()
+
+
+def _foreign(given: pa.Array, type_: pa.DataType) -> list[str]:
+    """The texts that are no values of a type. Halves in which all are values are looked at no further."""
+    if len(given) == 0 or _are(given, type_, in_any_way=True):
+        return []
+    if len(given) == 1:
+        return given.to_pylist()
+    half = len(given) // 2
+    return _foreign(given.slice(0, half), type_) + _foreign(given.slice(half), type_)
+
+
+def _are(given: pa.Array, type_: pa.DataType, *, in_any_way: bool) -> bool:
+    """Whether texts are just what values of a type are written as; of some types, if asked for, in any way."""
+    try:
+        values = given.cast(type_)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    if in_any_way and any(is_kind(type_) for is_kind in _FREE):
+        return True
+    if pa.types.is_floating(type_) and not _are_plain(values):
+        return False
+    return any(write(values).equals(given) for write in _WRITTEN)
+
+
+def _are_plain(values: pa.Array) -> bool:
+    """Whether decimals are keys by their number: minus zero is zero, and NaN no number."""
+    numbers = values.to_numpy(zero_copy_only=False)
+    return bool(np.all(np.isfinite(numbers)) and not np.any((numbers == 0) & np.signbit(numbers)))
+
+
+def _as_arrow_writes(values: pa.Array) -> pa.Array:
+    return values.cast(pa.string())
+
+
+def _as_python_writes(values: pa.Array) -> pa.Array:
+    """As Arrow, but for decimals: 1.0 where Arrow writes 1."""
+    if not pa.types.is_floating(values.type):
+        return values.cast(pa.string())
+    return pa.array(values.to_numpy(zero_copy_only=False).astype(str), pa.string())
+
+
+# In this order: the texts of integers are those of decimals, too.
+_INFERRED = (pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.float64())
+_WRITTEN: tuple[Callable[[pa.Array], pa.Array], ...] = (_as_arrow_writes, _as_python_writes)
+# Kinds of types whose values can be compared.
+_KINDS = {
+    "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    "time": (pa.types.is_date, pa.types.is_timestamp),
+}
+# Types whose values are usually written in several ways, none of which anyone takes for another value.
+_FREE = (pa.types.is_decimal, pa.types.is_timestamp)
+
+
+def _kind(type_: pa.DataType) -> str:
+    """What keys are compared as."""
+    return next((name for name, tests in _KINDS.items() if any(test(type_) for test in tests)), str(type_))
+
+
+def _has_empty(texts: pa.ChunkedArray) -> bool:
+    given = texts.unique().drop_null()
+    return len(_not_empty(given)) < len(given)
+
+
+def _not_empty(texts: pa.Array) -> pa.Array:
+    return texts.filter(pc.not_equal(texts, ""))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _null_where_empty(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_empty = pc.equal(texts, "")  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.if_else(is_empty, None, texts)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _equal(a: pa.ChunkedArray, b: pa.ChunkedArray) -> Bool[np.ndarray, " m"]:
+    """Which values are equal; null is equal to null, and NaN to NaN."""
+    codes = key_codes(pa.table({"key": pa.chunked_array([*a.chunks, *b.chunks], a.type)}), ["key"])
+    return codes[: len(a)] == codes[len(a) :]

@@ -1,0 +1,305 @@
+"""A table larger than memory, in parts that hold whole groups.
+
+    plan: one pass over the key columns finds all groups, and whether rows are in the order of their keys
+    read: one part after another; where rows are in order, each is a range of rows, and otherwise rows are first cut
+          into a file for each part
+
+A plan depends on the file and on the size of parts alone, so the same parts come back when work is taken up again. What
+is held at a time is a part, the keys of all groups, and a block of rows of the file as it was written. (Of rows in no
+order, a part is never less than a 256th of the file.)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+
+from jaxgmm.tables import atomic, files
+from jaxgmm.tables.groups import checked_weights, key_codes, numbers, plain
+from jaxgmm.tables.wording import shortened
+
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None
+
+# Rows read at a time: small beside a part, large beside the cost of a call.
+_BLOCK = 2**17
+# Groups collected before equal ones are joined.
+_MANY = 2**20
+# Files that are open while rows are cut, unless a process may not have as many.
+_MOST_FILES = 256
+
+
+class Rows(NamedTuple):
+    """The rows of a file.
+
+    Attributes:
+        path: a Parquet file, which is read block by block, or a CSV file.
+        table: all rows of a CSV file, which is read whole; None otherwise.
+        opened: the state that the file was in before anything of it was read.
+    """
+
+    path: Path
+    table: pa.Table | None
+    opened: atomic.State | None
+
+    @property
+    def has_types(self) -> bool:
+        """Whether the file itself says of which types its columns are."""
+        return self.table is None
+
+    def types(self, columns: Sequence[str]) -> dict[str, str]:
+        """What columns are read as, such as `int64` or `string`."""
+        if self.table is not None:
+            return {name: str(self.table.schema.field(name).type) for name in columns}
+        with files.opened(self.path) as file:
+            return {name: str(file.schema_arrow.field(name).type) for name in columns}
+
+    def check_unchanged(self) -> None:
+        """Makes sure that the file is still the one that was opened.
+
+        Raises:
+            ValueError: it has been changed, replaced or removed.
+        """
+        if atomic.state(self.path) != self.opened:
+            raise ValueError(
+                f"{self.path} was changed, replaced or removed while it was read; "
+                "begin anew with a file that nothing writes to."
+            )
+
+    def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
+        """The rows from number `start` on, some columns of them, `size` at a time, or as many as are read well.
+
+        Raises:
+            ValueError: the file is no longer the one that was opened, or cannot be read.
+        """
+        size = size or _BLOCK
+        if self.table is not None:
+            for first in range(start, self.table.num_rows, size):
+                yield self.table.select(list(columns)).slice(first, size)
+            return
+        self.check_unchanged()
+        with files.opened(self.path) as file:
+            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            first_group = int(np.searchsorted(ends, start, side="right"))
+            skipped = start - (int(ends[first_group - 1]) if first_group else 0)
+            groups = list(range(first_group, file.num_row_groups))
+            batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
+            while (batch := self._unless_changed(lambda: next(batches, None))) is not None:
+                block = plain(pa.Table.from_batches([batch]).select(list(columns)).slice(skipped))
+                skipped = max(0, skipped - batch.num_rows)
+                if block.num_rows:
+                    yield block
+
+    def _unless_changed(self, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
+        """What is read, if the file was still the one that was opened."""
+        try:
+            return files.translated(self.path, read)
+        finally:
+            # Of a file that was changed, an error of Arrow's would say less.
+            self.check_unchanged()
+
+
+class Plan(NamedTuple):
+    """The groups of a table, and how they are dealt out to P parts.
+
+    Attributes:
+        keys: one row for each of B groups, in the order of the keys.
+        n_samples: `(B,)`, their rows.
+        first: `(P + 1,)`; part `p` holds groups `first[p]` to `first[p + 1]`.
+        is_in_order: whether the rows of the file are in the order of their keys.
+    """
+
+    keys: pa.Table
+    n_samples: Int[np.ndarray, " b"]
+    first: Int[np.ndarray, " boundaries"]
+    is_in_order: bool
+
+    @property
+    def n_parts(self) -> int:
+        """P."""
+        return len(self.first) - 1
+
+    def n_groups(self, some: Sequence[int]) -> int:
+        """How many groups some parts hold."""
+        return int(np.sum(np.diff(self.first)[list(some)]))
+
+
+def open_rows(
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    keys: Sequence[str] = (),
+    known: pa.Schema | None = None,
+    separator: str = ",",
+) -> Rows:
+    """A file's rows, not yet read unless it is a CSV file.
+
+    Args:
+        path: the file.
+        columns: those that will be read.
+        keys: those of them that are keys of groups.
+        known: types of the keys that these will be compared with; see `jaxgmm.tables.files.read_table`.
+        separator: of a CSV file's fields.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table, no rows, or a column that it lacks.
+    """
+    path = Path(path)
+    opened, table = atomic.state(path), None
+    if files.is_parquet(path):
+        files.check_columns(path, files.column_names(path), columns)
+    else:
+        table = files.read_table(path, columns, keys=keys, known=known, separator=separator)
+    rows = Rows(path, table, opened)
+    rows.check_unchanged()
+    n_rows = files.n_rows(path) if rows.table is None else rows.table.num_rows
+    if n_rows == 0:
+        raise ValueError(f"{path} is empty; it needs at least one row below its header.")
+    return rows
+
+
+def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | None, rows_per_part: int) -> Plan:
+    """Finds the groups of a table, in one pass over its key columns, and deals them out.
+
+    Args:
+        rows: the table.
+        by: the columns that make a group's key.
+        features: columns that will be fitted.
+        weights: column of sample weights, or None.
+        rows_per_part: about so many rows go into a part, though never less than a group.
+
+    Returns:
+        the groups and the parts.
+
+    Raises:
+        ValueError: a column cannot be a key, a feature is no number, or a weight is negative.
+    """
+    found, is_in_order = [], True
+    for block in rows.blocks([*features, *by]):
+        for name in features:
+            numbers(block[name].slice(0, 0), name)
+        break
+    for block in rows.blocks(list(dict.fromkeys([*by, *([] if weights is None else [weights])]))):
+        if weights is not None:
+            checked_weights(block[weights], weights)
+        codes = key_codes(block, by)
+        is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))
+        found.append(_counted(block.select(list(by)), codes, np.ones(len(codes), np.int64)))
+        if sum(len(counts) for _, counts in found) > _MANY:
+            found, is_in_order = _joined(found, by, is_in_order)
+    ((keys, n_samples),), is_in_order = _joined(found, by, is_in_order)
+    before = np.cumsum(n_samples) - n_samples
+    n_rows = int(np.sum(n_samples))
+    n_parts = -(-n_rows // rows_per_part)
+    if not is_in_order:
+        n_parts = min(n_parts, _most_files())
+    part = before * n_parts // n_rows
+    first = np.flatnonzero(np.concatenate([[True], part[1:] != part[:-1], [True]]))
+    return Plan(keys, n_samples, first, is_in_order)
+
+
+def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int], aside: Path) -> Iterator[pa.Table]:
+    """The rows of some parts, one table for each.
+
+    Args:
+        rows: the table.
+        planned: its plan.
+        columns: the columns wanted, those of the keys among them.
+        wanted: numbers of parts, ascending.
+        aside: a directory for files to cut the rows into; made if it is needed, and not removed.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if planned.is_in_order or planned.n_parts == 1:
+        yield from _ranges(rows, planned, columns, wanted)
+        return
+    if len(wanted):
+        _cut(rows, planned, columns, set(wanted), aside)
+    for part in wanted:
+        path = _aside(aside, part)
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowException, OSError) as error:
+            reason = shortened(str(error))
+            raise OSError(f"{path} cannot be read ({reason}); go on with --resume to sort the rows again.") from error
+        yield table
+        path.unlink(missing_ok=True)
+
+
+def _ranges(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[pa.Table]:
+    """Parts that are ranges of rows."""
+    ends = np.concatenate([[0], np.cumsum(planned.n_samples)])[planned.first]
+    held: list[pa.Table] = []
+    position = int(ends[wanted[0]]) if len(wanted) else 0
+    blocks = rows.blocks(columns, position)
+    for part in wanted:
+        start, stop = int(ends[part]), int(ends[part + 1])
+        while position + sum(table.num_rows for table in held) < stop:
+            held.append(next(blocks))
+        table = pa.concat_tables(held)
+        yield table.slice(start - position, stop - start)
+        held, position = [table.slice(stop - position)], stop
+
+
+def _cut(rows: Rows, planned: Plan, columns: Sequence[str], wanted: set[int], aside: Path) -> None:
+    """Writes the rows of every wanted part into a file of its own, in the order that they have."""
+    by = planned.keys.column_names
+    boundaries = planned.keys.take(planned.first[1:-1])
+    writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+    try:
+        with atomic.refusals(aside), ExitStack() as closing:
+            aside.mkdir(parents=True, exist_ok=True)
+            for block in rows.blocks(columns):
+                codes = key_codes(pa.concat_tables([boundaries, block.select(by)]), by)
+                part = np.searchsorted(codes[: len(boundaries)], codes[len(boundaries) :], side="right")
+                order = np.argsort(part, kind="stable")
+                for number, own in zip(*_runs(part[order], order), strict=True):
+                    if number in wanted:
+                        if number not in writers:
+                            file = closing.enter_context(pa.OSFile(str(_aside(aside, number)), "wb"))
+                            writers[number] = closing.enter_context(pa.ipc.new_stream(file, block.schema))
+                        writers[number].write_table(block.take(own))
+    except BaseException:
+        # They are of no use in part, and take up room.
+        for number in writers:
+            _aside(aside, number).unlink(missing_ok=True)
+        raise
+
+
+def _runs(values: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
+    """The distinct ones of some sorted values, and the rows that have each."""
+    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    return values[first].tolist(), np.split(rows, first[1:])
+
+
+def _most_files() -> int:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else 2 * _MOST_FILES
+    return max(1, min(_MOST_FILES, allowed // 2))
+
+
+def _aside(directory: Path, part: int) -> Path:
+    return directory / f"{part:06}.arrow"
+
+
+def _counted(keys: pa.Table, codes: np.ndarray, counts: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The distinct keys in order, and the sum of counts of each."""
+    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
+    return keys.take(first), np.bincount(group, weights=counts).astype(np.int64)
+
+
+def _joined(found: list, by: Sequence[str], is_in_order: bool) -> tuple[list, bool]:
+    """Groups of successive blocks as those of one, and whether they were in order."""
+    keys = pa.concat_tables([keys for keys, _ in found])
+    codes = key_codes(keys, by)
+    is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))
+    return [_counted(keys, codes, np.concatenate([counts for _, counts in found]))], is_in_order

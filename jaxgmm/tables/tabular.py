@@ -1,0 +1,179 @@
+"""Fits as tables, for people and for files, and back.
+
+A row for every group, for every component, and for every model that was tried.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+
+# Results are reached through the package: importing this module does not import JAX.
+import jaxgmm
+from jaxgmm.status import Status
+from jaxgmm.tables.groups import check_once
+
+_FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
+_FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "status", "explanation")
+_CHOSEN = ("n_components", "covariance_type", "at_largest_k")
+_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", *_FLAWS, "n_agreeing")
+_MODELS += ("passed_over", "chosen")
+
+
+def fits_table(
+    keys: pa.Table,
+    n_samples: Int[np.ndarray, " b"],
+    result: "jaxgmm.FitResult",
+    chosen: dict[str, pa.Array] | None = None,
+) -> pa.Table:
+    """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
+
+    Args:
+        keys: one row for each of B groups.
+        n_samples: `(B,)`, the groups' sizes.
+        result: fits of the same groups, in the same order.
+        chosen: columns that say what was chosen for each group.
+
+    Returns:
+        the key columns, then `n_samples`, what was `chosen`, `log_likelihood` (null where there is no answer),
+        `n_iter`, `spurious` and `ridge_dominated` (how many components are; see `jaxgmm.FitResult`),
+        `start_passed_over`, `status` (a name) and `explanation` (its sentence).
+    """
+    status = result.status.astype(np.int32)
+    columns = {
+        "n_samples": pa.array(n_samples.astype(np.int64)),
+        **(chosen or {}),
+        "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
+        "n_iter": pa.array(result.n_iter.astype(np.int32)),
+        "spurious": pa.array(result.spurious.astype(np.int32)),
+        "ridge_dominated": pa.array(result.ridge_dominated.astype(np.int32)),
+        "start_passed_over": pa.array(result.start_passed_over),
+        "status": _named(status, [code.name for code in Status]),
+        "explanation": _named(status, [code.sentence for code in Status]),
+    }
+    return _beside(keys, columns)
+
+
+def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Sequence[str]) -> pa.Table:
+    """One row for every component of every group that is not absent.
+
+    Args:
+        keys: one row for each of B groups.
+        result: fits of the same groups, in the same order; components of weight 0 are absent.
+        features: names of the D features.
+
+    Returns:
+        the key columns, then `component` (numbered from 0), `weight`, `mean_f` for every feature f in data units, and
+        in squared data units `variance_f`, or the lower triangle of the covariance matrix as `covariance_f_g`, f not
+        before g. Null where a fit has no answer.
+    """
+    n_groups, n_components = result.mixture.weights.shape
+    _, means, covariances = result.mixture
+    if not result.mixture.is_diagonal:
+        rows, columns = np.tril_indices(len(features))
+        covariances = covariances[:, :, rows, columns]
+    present = np.flatnonzero(result.mixture.weights != 0)
+    numbers = [result.mixture.weights[..., None], means, covariances]
+    values = [np.asarray(part).reshape(n_groups * n_components, -1)[present] for part in numbers]
+    names = _parameter_columns(features, diagonal=result.mixture.is_diagonal)
+    group, component = np.divmod(present, n_components)
+    table = {"component": pa.array(component.astype(np.int32))}
+    columns = np.concatenate(values, axis=1)
+    table |= {name: pa.array(columns[:, i], from_pandas=True) for i, name in enumerate(names)}
+    return _beside(keys.take(group), table)
+
+
+def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
+    """The mixtures of all groups, out of the table of their components: the inverse of `components_table`.
+
+    Args:
+        components: that table.
+        n_groups: B.
+        features: names of the D features.
+
+    Returns:
+        weights `(B, K)` and so on, for the largest K; absent components have weight 0, mean 0 and unit variances.
+    """
+    component, n_features = components["component"].to_numpy(), len(features)
+    group = np.cumsum(component == 0) - 1
+    n_components = int(component.max()) + 1
+    is_diagonal = f"covariance_{features[0]}_{features[0]}" not in components.column_names
+
+    def filled(leaf: np.ndarray, *place: Any, name: str) -> None:
+        leaf[(group, component, *place)] = components[name].to_numpy()
+
+    weights, means = np.zeros((n_groups, n_components)), np.zeros((n_groups, n_components, n_features))
+    unit = np.ones(n_features) if is_diagonal else np.eye(n_features)
+    covariances = np.tile(unit, (n_groups, n_components, *[1] * unit.ndim))
+    filled(weights, name="weight")
+    for i, f in enumerate(features):
+        filled(means, i, name=f"mean_{f}")
+        if is_diagonal:
+            filled(covariances, i, name=f"variance_{f}")
+        else:
+            for j, g in enumerate(features[: i + 1]):
+                filled(covariances, i, j, name=f"covariance_{f}_{g}")
+                filled(covariances, j, i, name=f"covariance_{f}_{g}")
+    return jaxgmm.Mixture(weights, means, covariances)
+
+
+def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
+    """One row for every model fitted to every group: the table of a sweep, with the groups' keys.
+
+    Args:
+        keys: one row for each of B groups.
+        table: `jaxgmm.Sweep.table` of the same groups.
+
+    Returns:
+        the key columns, then those of the table but for `data_set`; null for NaN.
+    """
+    columns = {name: pa.array(values, from_pandas=True) for name, values in table.items() if name != "data_set"}
+    return _beside(keys.take(table["data_set"]), columns)
+
+
+def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) -> dict[str, pa.Array]:
+    """What was chosen for each group: K, whether it is the largest tried, family, criterion; null for nothing."""
+    rows = np.full(n_groups, -1)
+    chosen = np.flatnonzero(table["chosen"])
+    rows[table["data_set"][chosen]] = chosen
+    index = pa.array(rows, mask=rows < 0)
+    return {name: pa.array(table[name]).take(index) for name in (*_CHOSEN, criterion)}
+
+
+def check_output_columns(by: Sequence[str], features: Sequence[str], criterion: str | None = None) -> None:
+    """Makes sure that no two columns of an output table would have one name; `criterion` where models are chosen.
+
+    Raises:
+        ValueError: two would, or a key or feature is named twice.
+    """
+    check_once(by, features)
+    # Both kinds of parameters are reserved: which there are is seen by their names when they are read back.
+    kinds = [("component", *_parameter_columns(features, diagonal=diagonal)) for diagonal in (False, True)]
+    tables = [_FITS, *kinds]
+    if criterion is not None:
+        tables = [(*_FITS, *_CHOSEN, criterion), *kinds, (*_MODELS, *_CHOSEN, criterion)]
+    for names in tables:
+        twice = [name for name, count in Counter([*by, *names]).items() if count > 1]
+        if twice:
+            raise ValueError(f"two columns of the output would be called {twice[0]!r}; rename a column of the input.")
+
+
+def _parameter_columns(features: Sequence[str], *, diagonal: bool) -> list[str]:
+    means = [f"mean_{f}" for f in features]
+    if diagonal:
+        return ["weight", *means, *(f"variance_{f}" for f in features)]
+    return ["weight", *means, *(f"covariance_{f}_{g}" for i, f in enumerate(features) for g in features[: i + 1])]
+
+
+def _named(codes: Int[np.ndarray, " b"], names: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names)).dictionary_decode()
+
+
+def _beside(keys: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    """The key columns and further ones, as one table."""
+    for name, values in columns.items():
+        keys = keys.append_column(name, values)
+    return keys

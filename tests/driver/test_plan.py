@@ -1,0 +1,231 @@
+"""What is decided by shape."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxgmm.driver import plan
+from jaxgmm.driver.program import Request, Slots
+from jaxgmm.engine.batch import batch
+from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
+from jaxgmm.engine.fused import WARP, Lanes
+from jaxgmm.numerics.elimination import MOST_ENTRIES
+
+
+class Cpu:
+    platform = "cpu"
+
+
+class Gpu:
+    platform = "gpu"
+
+
+def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: object) -> plan.Chunk:
+    device = changes.pop("device", Cpu)
+    machine = Machine([device()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
+    tol, max_iter = changes.pop("tol", 1e-5), changes.pop("max_iter", 1000)
+    precision = changes.pop("precision", "mixed")
+    request = Request("k-means++", 10, 10, precision, tol, max_iter, np.int64(0))
+    return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], request, machine)[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_components", "family", "by_vectors"),
+    [
+        ((1000, 300, 2), 3, "full", True),
+        ((1000, 300, 3), 8, "full", True),
+        ((1000, 300, 4), 3, "full", False),
+        ((1000, 300, 4), 3, "diag", True),
+        ((1000, 300, 5), 3, "diag", False),
+        ((1000, 300, 2), 9, "full", False),
+        ((100, 1024, 2), 3, "full", True),
+        ((100, 1025, 2), 3, "full", False),
+        ((300, 2), 3, "full", True),
+    ],
+)
+def test_small_data_sets_are_read_by_vectors(
+    shape: tuple[int, ...], n_components: int, family: str, by_vectors: bool
+) -> None:
+    program = planned(shape, n_components, family).jobs[0].program
+    assert program.search.by_vectors is by_vectors
+    assert program.finish._replace(stride=program.search.stride) == program.search
+
+
+def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
+    assert planned((1000, 300, 2)).jobs[0].program.search.number == SLOTS_IN_TURN
+    assert planned((300, 2)).jobs[0].program.search.number == 16
+    # Those of a few data sets have as many runs for all numbers that share a chunk size.
+    assert {planned((n, 300, 2)).jobs[0].program.search.number for n in (3, 4)} == {64}
+
+
+def test_little_work_is_compiled_at_once() -> None:
+    assert planned((300, 2)).jobs[0].program.effort == "at once"
+    assert planned((1000, 300, 2)).jobs[0].program.effort == "quickly"
+
+
+def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
+    # By estimate ten times too much to be compiled quickly at 50 iterations, and too little at 1.
+    for shape in ((300, 300, 2), (300, 300, 6), (3, 5000, 2)):
+        one, many = (planned(shape, max_iter=max_iter) for max_iter in (1, 1000))
+        assert one.size == many.size
+        assert [job.program for job in one.jobs] == [job.program for job in many.jobs]
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_components", "family", "as_one_kernel"),
+    [
+        ((1000, 300, 3), 8, "full", False),
+        ((1000, 300, 4), 3, "full", True),
+        ((1000, 300, 8), 3, "tied", True),
+        ((1000, 300, 8), 3, "diag", False),
+        ((3, 20_000, 16), 32, "full", True),
+        ((3, 20_000, 23), 32, "full", False),
+        ((500, 4), 3, "full", True),
+    ],
+)
+def test_larger_covariances_are_inverted_as_one_kernel(
+    shape: tuple[int, ...], n_components: int, family: str, as_one_kernel: bool
+) -> None:
+    assert planned(shape, n_components, family).jobs[0].program.search.as_one_kernel is as_one_kernel
+
+
+@pytest.mark.parametrize("n_features", [4, 8, 15, 30])
+@pytest.mark.parametrize("n_components", [1, 8, 20])
+@pytest.mark.parametrize("n_samples", [30, 2000, 100_000])
+def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
+    n_features: int, n_components: int, n_samples: int
+) -> None:
+    slots = planned((4, n_samples, n_features), n_components).jobs[0].program.search
+    n_entries = slots.number * n_components * n_features**2
+    assert n_entries <= MOST_ENTRIES or not slots.as_one_kernel
+
+
+def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    def marked(**changes: object) -> list[bool]:
+        both = [planned((1000, 300, n_features), **changes).jobs[0].program.search for n_features in (2, 8)]
+        return [slots.by_vectors or slots.as_one_kernel for slots in both]
+
+    assert marked() == [True, True]
+    assert marked(device=Gpu) == [False, False]
+    monkeypatch.setattr(plan, "are_known", lambda: False)
+    assert marked() == [False, False]
+
+
+@pytest.mark.parametrize(("tol", "runs_of_a_slot"), [(0.0, 1), (1e-5, 4)])
+def test_a_gpu_has_no_more_slots_than_runs_can_fill(tol: float, runs_of_a_slot: int) -> None:
+    # Ten starts of each, in mixed precision, which stacks none.
+    for n_data_sets in (2, 40, 300):
+        slots = planned((n_data_sets, 300, 5), device=Gpu, tol=tol).jobs[0].program.search
+        rounded = 2 ** int(np.ceil(np.log2(n_data_sets)))
+        assert slots.number < 2 * 10 * rounded / runs_of_a_slot
+
+
+def test_ragged_data_of_many_components_share_few_programs() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.exp(rng.uniform(np.log(30), np.log(5000), 60)).astype(int)
+    data = batch([np.zeros((n, 2)) for n in lengths])
+    machine = Machine([Cpu()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
+    request = Request("k-means++", 2, 2, "mixed", 1e-5, 1000, np.int64(0))
+    compiled = set()
+    for n_components in range(1, 21):
+        for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], request, machine):
+            for job in chunk.jobs:
+                program, shape = job.program, (job.program.layout, job.n_samples, chunk.size)
+                compiled |= {("begin", *shape), ("choose", *shape)}
+                compiled |= {
+                    ("run", *shape, program.search, program.search_dtype),
+                    ("run", *shape, program.finish, "float64"),
+                }
+    assert len(compiled) <= 12
+
+
+def test_float32_searches_where_there_is_enough_to_do() -> None:
+    def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
+        program = planned((n_data_sets, 300, 2), **changes).jobs[0].program
+        return program.search_dtype, program.finish.stride
+
+    # In mixed precision float64 looks more often for ended runs, whichever searches: it has one program.
+    assert search(4) == ("float64", plan.STRIDE_OF_SHORT_RUNS)
+    assert search(1000) == ("float32", plan.STRIDE_OF_SHORT_RUNS)
+    assert search(1000, precision="float64")[1] == plan.STRIDE
+
+
+def test_uneven_work_is_cut_finer() -> None:
+    assert planned((1000, 300, 2), tol=0.0).size == 512
+    assert planned((1000, 300, 2)).size == 128
+    # Where idle slots cost something, a chunk has many runs for each.
+    assert planned((64, 2000, 8), 8, tol=0.0).size == 32
+    assert planned((64, 2000, 8), 8).size == 8
+    assert planned((400, 300, 5)).size == 32
+    # Little work is not worth it.
+    assert planned((128, 300, 2)).size == 64
+
+
+def test_very_little_work_is_not_divided() -> None:
+    assert planned((8, 300, 2)).size == 8
+    assert planned((16, 300, 2)).size == 8
+    # Matrix products are not one kernel, and gain.
+    assert planned((16, 300, 8)).size == 8
+
+
+def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: Any) -> plan.Program:
+    machine = Machine([Gpu()] * 2, working_set=2**28, chunk_budget=2**32, has_kernels=True)
+    precision, n_history = changes.pop("precision", "mixed"), changes.pop("n_history", 0)
+    request = Request("k-means++", 10, 10, precision, 1e-5, 1000, np.int64(0), n_history=n_history)
+    data = batch(np.broadcast_to(np.float32(0), shape))
+    return plan.chunks(data, [(n_components, family, 1e-6)], request, machine)[0].jobs[0].program
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_components", "family", "in_kernels"),
+    [
+        ((10_000, 300, 2), 3, "full", "narrow, narrow, narrow"),
+        ((10_000, 100, 1), 2, "tied", "narrow, narrow, narrow"),
+        ((4_000, 256, 3), 4, "full", "narrow, wide, wide"),
+        ((64, 2_000, 8), 8, "full", "wide, slots, slots"),
+        ((64, 2_000, 14), 8, "diag", "wide, wide, wide"),
+        ((64, 2_000, 10), 8, "full", "slots, slots, slots"),
+        ((64, 300, 2), 33, "full", "slots, slots, slots"),
+        ((8, 50_000, 2), 3, "full", "slots, slots, slots"),
+    ],
+)
+def test_small_runs_have_kernels_where_a_card_has(
+    shape: tuple[int, ...], n_components: int, family: str, in_kernels: str
+) -> None:
+    program = on_a_card(shape, n_components, family)
+    ways = program.search, program.finish, program.centred
+    assert in_kernels == ", ".join("slots" if isinstance(w, Slots) else "wide" if w.is_wide else "narrow" for w in ways)
+    # So little work is else not worth a program more.
+    assert (program.search_dtype == "float32") == isinstance(program.search, Lanes)
+    assert program.centred.centred
+    for way in ways:
+        if isinstance(way, Lanes):
+            assert way.group % way.runs == 0
+            assert way.group >= way.runs
+
+
+def test_what_kernels_do_not_know_is_left_to_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(on_a_card((1000, 300, 2)).search, Lanes)
+    assert isinstance(on_a_card((1000, 300, 2), precision="float64", n_history=10).search, Slots)
+    monkeypatch.setattr(plan, "KNOWN_FAMILIES", {})
+    assert isinstance(on_a_card((1000, 300, 2)).search, Slots)
+
+
+def test_few_runs_have_more_lanes() -> None:
+    many, few = on_a_card((100_000, 300, 2)), on_a_card((10, 300, 2))
+    assert many.search.width < few.search.width == WARP
+    # One run of each fit is finished.
+    assert many.finish.group <= many.search.group
+
+
+@pytest.mark.parametrize("size", [*range(1, 18), 9 * 2**13])
+def test_a_chunk_of_any_size_is_halved(size: int) -> None:
+    waiting, found = [plan.Chunk(np.arange(size), size, ())], []
+    while waiting:
+        chunk = waiting.pop()
+        assert len(chunk.filled_up) == chunk.size
+        parts = chunk.halves() if chunk.size > max(1, size // 16) else []
+        waiting += parts
+        found += [] if parts else chunk.data_sets.tolist()
+    assert sorted(found) == list(range(size))

@@ -1,0 +1,379 @@
+"""sweep(): rows equal to fits, criteria equal to their formulas, sound choices."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.mixture import GaussianMixture
+
+import jaxgmm
+from jaxgmm import Status
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.selection.held_out import folds
+
+DATA = Path(__file__).parents[1] / "data"
+OF_MCLUST = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}
+ALL = tuple(FAMILIES)
+
+
+def clusters(seed: int, k: int = 3, n_samples: int = 150, n_features: int = 2, distance: float = 8.0) -> np.ndarray:
+    """Clusters of unit variance whose centres are `distance` apart or more."""
+    rng = np.random.default_rng(seed)
+    centres = np.zeros((0, n_features))
+    while len(centres) < k:
+        centre = rng.uniform(-2 * distance, 2 * distance, n_features)
+        if np.all(np.linalg.norm(centres - centre, axis=1) >= distance):
+            centres = np.vstack([centres, centre])
+    return centres[np.arange(n_samples) % k] + rng.normal(size=(n_samples, n_features))
+
+
+def rows_of(table: dict, **wanted: object) -> np.ndarray:
+    return np.flatnonzero(np.all([table[name] == value for name, value in wanted.items()], axis=0))
+
+
+def row_of(table: dict, **wanted: object) -> dict:
+    (row,) = rows_of(table, **wanted)
+    return {name: column[row] for name, column in table.items()}
+
+
+def test_iris_is_fitted_as_well_as_by_mclust_or_better_and_spurious_components_are_named() -> None:
+    mclust = json.loads((DATA / "mclust_iris.json").read_text())
+    x = np.array(mclust["X"])
+    sweep = jaxgmm.sweep(x, range(1, 7), covariance_type=ALL, n_init=64, reg_covar=0, tol=1e-8, max_iter=5000)
+    table = sweep.table
+    assert len(table["bic"]) == 24
+    for fit in mclust["fits"]:
+        if fit["model"] in OF_MCLUST:
+            row = row_of(table, n_components=fit["G"], covariance_type=OF_MCLUST[fit["model"]])
+            assert row["log_likelihood"] >= fit["loglik"] - 1e-4 or row["start_passed_over"]
+    assert row_of(table, n_components=4, covariance_type="tied")["bic"] <= 591.5
+    chosen = row_of(sweep.chosen, data_set=0)
+    assert (chosen["n_components"], chosen["covariance_type"], chosen["spurious"]) == (2, "full", 0)
+    assert row_of(table, n_components=6, covariance_type="full")["start_passed_over"]
+    assert sweep.best.status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_are_what_fit_says(family: str) -> None:
+    x = np.stack([clusters(seed) for seed in range(3)])
+    options = {"n_init": 3, "tol": 1e-9}
+    table = jaxgmm.sweep(x, range(1, 5), covariance_type=ALL, **options).table
+    alone = jaxgmm.fit(x, 3, covariance_type=family, **options)
+    rows = rows_of(table, n_components=3, covariance_type=family)
+    np.testing.assert_allclose(table["log_likelihood"][rows], alone.log_likelihood, rtol=1e-7)
+    np.testing.assert_array_equal(table["status"][rows], [Status(code).name for code in alone.status])
+
+
+def test_criteria_are_those_of_scikit_learn_and_of_their_formulas() -> None:
+    x = clusters(0, n_samples=60)
+    names = ("bic", "aic", "aicc", "icl")
+    sweep = jaxgmm.sweep(x, range(1, 3), covariance_type=("full", "diag"), criterion=names, n_init=2, tol=1e-10)
+    for k in (1, 2):
+        for family in ("full", "diag"):
+            row = row_of(sweep.table, n_components=k, covariance_type=family)
+            fit = jaxgmm.fit(x, k, covariance_type=family, n_init=2, tol=1e-10)
+            model = GaussianMixture(k, covariance_type=family)
+            model.weights_, model.means_, model.covariances_ = fit.mixture
+            inverse = np.linalg.inv(fit.mixture.covariances) if family == "full" else 1 / fit.mixture.covariances
+            model.precisions_cholesky_ = np.linalg.cholesky(inverse) if family == "full" else np.sqrt(inverse)
+            assert row["bic"] == pytest.approx(model.bic(x), rel=1e-8)
+            assert row["aic"] == pytest.approx(model.aic(x), rel=1e-8)
+            p = row["n_parameters"]
+            assert row["aicc"] == pytest.approx(row["aic"] + 2 * p * (p + 1) / (len(x) - p - 1))
+            largest = np.max(jaxgmm.responsibilities(fit.mixture, x), axis=1)
+            assert row["icl"] == pytest.approx(row["bic"] - 2 * np.sum(np.log(largest)), rel=1e-8)
+
+
+def test_bic_finds_the_number_of_well_separated_clusters() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(1, 6, size=200)
+    x = [clusters(seed, k, n_samples=int(rng.integers(120, 250))) for seed, k in enumerate(true)]
+    sweep = jaxgmm.sweep(x, range(1, 7), n_init=5)
+    assert np.mean(sweep.chosen["n_components"] == true) >= 0.95
+    np.testing.assert_array_equal(np.sum(sweep.best.mixture.weights > 0, axis=1), sweep.chosen["n_components"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_validation_is_a_loop_over_folds(weighted: bool) -> None:
+    x = [clusters(0, n_samples=80), clusters(1, n_samples=80)]
+    weights = [np.random.default_rng(0).uniform(0.5, 2, len(own)) for own in x] if weighted else None
+    options = {"n_init": 2, "tol": 1e-11, "max_iter": 5000}
+    sweep = jaxgmm.sweep(
+        x, (2, 3), covariance_type=("full", "diag"), criterion="cv", n_folds=4, sample_weight=weights, **options
+    )
+    for b, own in enumerate(x):
+        fold, own_weights = folds(len(own), 4), np.ones(len(own)) if weights is None else weights[b]
+        for k in (2, 3):
+            for family in ("full", "diag"):
+                total = 0.0
+                for f in range(4):
+                    train, test = fold != f, fold == f
+                    fit = jaxgmm.fit(own[train], k, covariance_type=family, sample_weight=own_weights[train], **options)
+                    total += np.sum(own_weights[test] * jaxgmm.log_prob(fit.mixture, own[test]))
+                row = row_of(sweep.table, data_set=b, n_components=k, covariance_type=family)
+                assert row["cv"] == pytest.approx(-2 * total, rel=1e-8)
+
+
+def test_table_is_a_data_frame_as_it_is() -> None:
+    sweep = jaxgmm.sweep(np.stack([clusters(0), clusters(1)]), (1, 2), reg_covar=(1e-6, 1e-3), n_init=2)
+    for frame in (pd.DataFrame(sweep.table), pl.DataFrame(sweep.table)):
+        assert frame.shape == (2 * 2 * 2, 17)
+    assert sweep.table["data_set"].tolist() == [0] * 4 + [1] * 4
+    assert sweep.table["reg_covar"].tolist() == [1e-6, 1e-3] * 4
+    assert list(sweep.chosen["data_set"]) == [0, 1]
+
+
+def test_ridges_are_runs_of_their_own() -> None:
+    x = clusters(2)
+    ridges = (1e-6, 0.1, 1.0)
+    table = jaxgmm.sweep(x, 2, reg_covar=ridges, n_init=2, tol=1e-9).table
+    for ridge in ridges:
+        alone = jaxgmm.fit(x, 2, reg_covar=ridge, n_init=2, tol=1e-9)
+        assert row_of(table, reg_covar=ridge)["log_likelihood"] == pytest.approx(alone.log_likelihood, rel=1e-8)
+
+
+def test_bad_data_sets_have_rows_and_leave_neighbours_unchanged() -> None:
+    x = np.stack([clusters(seed) for seed in range(5)])
+    spoiled = x.copy()
+    spoiled[1, 3] = np.nan
+    spoiled[3] = 7.0
+    sweep, expected = (jaxgmm.sweep(data, range(1, 4), covariance_type=ALL, n_init=2) for data in (spoiled, x))
+    assert sweep.best.status[1] == Status.NONFINITE
+    assert sweep.best.status[3] == Status.DEGENERATE
+    assert sweep.chosen["data_set"].tolist() == [0, 2, 4]
+    assert np.all(np.isnan(sweep.best.mixture.weights[[1, 3]]))
+    good = np.isin(sweep.table["data_set"], [0, 2, 4])
+    for name, column in sweep.table.items():
+        np.testing.assert_array_equal(column[good], expected.table[name][good])
+
+
+def test_more_components_than_samples_are_a_status_in_their_rows() -> None:
+    sweep = jaxgmm.sweep(clusters(0, n_samples=5), range(1, 9), covariance_type="spherical", n_init=2)
+    assert sweep.table["status"][5:].tolist() == ["TOO_FEW_SAMPLES"] * 3
+    assert np.all(np.isnan(sweep.table["bic"][5:]))
+    assert sweep.chosen["n_components"][0] <= 5
+
+
+def test_best_has_weight_zero_for_what_is_absent() -> None:
+    x = np.stack([clusters(0, k=1), clusters(1, k=3)])
+    sweep = jaxgmm.sweep(x, range(1, 5), covariance_type=("tied", "spherical"), n_init=3)
+    assert [leaf.shape for leaf in sweep.best.mixture] == [(2, 4), (2, 4, 2), (2, 4, 2, 2)]
+    assert np.sum(sweep.best.mixture.weights > 0, axis=1).tolist() == [1, 3]
+    density = jaxgmm.log_prob(sweep.best.mixture, x)
+    np.testing.assert_allclose(density.sum(axis=1), sweep.best.log_likelihood, rtol=1e-9)
+    assert np.all(jaxgmm.predict(sweep.best.mixture, x)[0] == 0)
+    only_axes = jaxgmm.sweep(x, (1, 2), covariance_type=("diag", "spherical"), n_init=2)
+    assert only_axes.best.mixture.covariances.shape == (2, 2, 2)
+
+
+def test_a_model_that_owes_its_likelihood_to_a_spurious_component_is_passed_over() -> None:
+    # Seven samples on a line beside others: a component of their own has a likelihood without bound.
+    rng = np.random.default_rng(0)
+    line = np.linspace(-1, 1, 7)[:, None] * np.array([1.0, 2.0]) + np.array([3.0, -1.5])
+    x = np.concatenate([rng.normal(size=(100, 2)), line])
+    labels = np.r_[np.zeros(100, int), np.ones(7, int)]
+    spurious = jaxgmm.fit(x, 2, init=labels)
+    assert spurious.spurious == 1
+    sweep = jaxgmm.sweep(x, (1, 2, 3), n_init=10)
+    assert sweep.best.spurious == 0
+    passed_over = sweep.table["passed_over"]
+    assert np.all(sweep.table["spurious"][passed_over] > 0)
+    assert np.any(passed_over)
+    assert np.any(sweep.table["start_passed_over"])
+    by_criterion = jaxgmm.sweep(x, (1, 2, 3), n_init=10, avoid_spurious=False)
+    assert by_criterion.chosen["bic"] == np.min(by_criterion.table["bic"])
+    assert not np.any(by_criterion.table["passed_over"])
+
+
+def test_information_criteria_do_not_compare_ridges() -> None:
+    x, ridges = np.stack([clusters(seed) for seed in range(3)]), (1e-2, 1e-9, 1e-1)
+    sweep = jaxgmm.sweep(x, (1, 2, 3, 4), reg_covar=ridges, n_init=2)
+    assert len(sweep.table["bic"]) == 36
+    assert np.all(sweep.chosen["reg_covar"] == 1e-9)
+    assert any("ridge" in note for note in sweep.notes)
+    alone = jaxgmm.sweep(x, (1, 2, 3, 4), reg_covar=1e-9, n_init=2)
+    np.testing.assert_array_equal(sweep.chosen["n_components"], alone.chosen["n_components"])
+    compared = jaxgmm.sweep(x, (1, 2), reg_covar=(1e-9, 1.0), criterion="cv", n_folds=2, n_init=2)
+    held_out = compared.table["cv"].reshape(3, 4)
+    np.testing.assert_array_equal(compared.chosen["cv"], held_out.min(axis=1))
+
+
+def test_weights_that_are_no_counts_are_warned_of_once() -> None:
+    x = np.stack([clusters(seed) for seed in range(3)])
+    weights = np.full(x.shape[:2], 1 / x.shape[1])
+    with pytest.warns(UserWarning, match="sum to much less than the number of their samples") as caught:
+        sweep = jaxgmm.sweep(x, (1, 2), sample_weight=weights, n_init=2)
+    assert len(caught) == 1
+    assert str(caught[0].message) in sweep.notes
+    # Samples that are left out are no reason; as warnings are errors here, this says it.
+    jaxgmm.sweep(x, (1, 2), sample_weight=np.broadcast_to(np.arange(x.shape[1]) % 2.0, x.shape[:2]), n_init=2)
+
+
+def test_the_largest_k_tried_is_told() -> None:
+    x = np.stack([clusters(seed, k=3) for seed in range(3)])
+    sweep = jaxgmm.sweep(x, (1, 2), n_init=2)
+    assert np.all(sweep.table["at_largest_k"] == (sweep.table["chosen"] & (sweep.table["n_components"] == 2)))
+    assert np.any(sweep.table["at_largest_k"])
+    assert any("K = 2, the largest that was tried" in note for note in sweep.notes)
+    assert not np.any(jaxgmm.sweep(x, 2, n_init=2).table["at_largest_k"])
+
+
+def test_one_data_set_has_no_batch_axis() -> None:
+    sweep = jaxgmm.sweep(clusters(0), (1, 2, 3), n_init=2)
+    assert sweep.best.mixture.means.shape == (3, 2)
+    assert sweep.best.log_likelihood == pytest.approx(sweep.chosen["log_likelihood"][0])
+
+
+def test_weights_count_as_samples() -> None:
+    x = clusters(0, n_samples=80)
+    weights = np.random.default_rng(1).integers(0, 3, 80).astype(float)
+    weighted = jaxgmm.sweep(x, (1, 2, 3), n_init=3, sample_weight=weights, tol=1e-9)
+    repeated = jaxgmm.sweep(np.repeat(x, weights.astype(int), axis=0), (1, 2, 3), n_init=3, tol=1e-9)
+    np.testing.assert_array_equal(weighted.table["n_samples"], repeated.table["n_samples"])
+    np.testing.assert_allclose(weighted.table["bic"], repeated.table["bic"], rtol=1e-7)
+
+
+def test_all_models_share_a_few_programs() -> None:
+    # Of a shape that no other test has.
+    x = np.stack([clusters(seed, n_samples=213) for seed in range(8)])
+    compiled = []
+
+    def listen(event: str, _seconds: float, **about: str) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(about.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jaxgmm.sweep(x, range(1, 6), covariance_type=ALL, n_init=5)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert 5 <= len(compiled) <= 12
+
+
+def test_patience_stops_raising_k_and_leaves_no_rows_behind() -> None:
+    x = np.stack([clusters(0, k=1), clusters(1, k=3)])
+    everything = jaxgmm.sweep(x, range(1, 7), n_init=3)
+    patient = jaxgmm.sweep(x, range(1, 7), n_init=3, patience=1)
+    fitted = [patient.table["n_components"][patient.table["data_set"] == b].tolist() for b in range(2)]
+    assert fitted == [[1, 2], [1, 2, 3, 4]]
+    for name in ("n_components", "log_likelihood"):
+        np.testing.assert_allclose(patient.chosen[name], everything.chosen[name], rtol=1e-6)
+    np.testing.assert_allclose(patient.best.mixture.means, everything.best.mixture.means, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_split_component_is_one_more_start(family: str) -> None:
+    x = np.stack([clusters(seed, k=4) for seed in range(3)])
+    plain = jaxgmm.sweep(x, range(1, 5), covariance_type=family, n_init=1, criterion="aic")
+    split = jaxgmm.sweep(x, range(1, 5), covariance_type=family, n_init=1, criterion="aic", split=True)
+    assert plain.best.start_log_likelihood.shape == (3, 1)
+    assert split.best.start_log_likelihood.shape == (3, 2)
+    sound = (split.table["spurious"] == 0) & (plain.table["spurious"] == 0)
+    assert np.all((split.table["log_likelihood"] >= plain.table["log_likelihood"] - 0.05)[sound])
+    # From three components that cover four clusters, the split finds all four.
+    assert np.all(split.chosen["n_components"] == 4)
+
+
+@pytest.mark.slow
+def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
+    x = [clusters(0, k=1, n_samples=100), clusters(1, k=3, n_samples=120)]
+    options = {"covariance_type": "spherical", "n_init": 2, "n_replicates": 39}
+    sweep = jaxgmm.sweep(x, range(1, 6), criterion=("lrt", "bic"), **options)
+    assert sweep.chosen["n_components"].tolist() == [1, 3]
+    p_values = sweep.table["lrt"].reshape(2, 5)
+    assert p_values[0, 0] > 0.05
+    assert np.all(np.isnan(p_values[0, 1:]))
+    np.testing.assert_array_equal(p_values[1, :2], 1 / 40)
+    assert p_values[1, 2] > 0.05
+
+
+def test_cross_validation_and_patience_choose_among_what_is_fitted() -> None:
+    x = np.stack([clusters(seed, k=2) for seed in range(6)])
+    sweep = jaxgmm.sweep(x, range(1, 6), criterion="cv", n_folds=3, patience=1, n_init=2)
+    assert sweep.chosen["data_set"].tolist() == list(range(6))
+    assert np.all(sweep.best.status == Status.CONVERGED)
+
+
+def test_clusters_far_apart_are_not_spurious() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)) + np.where(np.arange(200) < 100, 0, 3000)[:, None]
+    assert jaxgmm.sweep(x, (1, 2, 3), reg_covar=0).chosen["n_components"] == [2]
+
+
+def test_one_heavy_sample_makes_no_others_spurious() -> None:
+    x = clusters(0, k=2, n_samples=300)
+    weights = np.ones(300)
+    weights[0] = 100
+    assert jaxgmm.sweep(x, (1, 2), sample_weight=weights, n_init=3).chosen["n_components"] == [2]
+
+
+def test_finalists_are_sound_where_any_start_is() -> None:
+    # Heavy tails and few samples: many starts end in spurious components, which have the highest likelihoods early on.
+    x = np.random.default_rng(0).standard_t(2, size=(50, 60, 2))
+    result = jaxgmm.fit(x, 4, n_init=10, n_finalists=2)
+    sound = np.any((result.start_spurious == 0) & (result.start_status != Status.DEGENERATE), axis=1)
+    assert np.mean(result.spurious[sound] == 0) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"criterion": "likelihood"},
+            "criterion must be one of 'bic', 'aic', 'aicc', 'icl', 'cv', 'lrt'; got 'likelihood'",
+        ),
+        ({"criterion": ()}, "criterion must name at least one value"),
+        ({"n_components": []}, "n_components must name at least one value"),
+        ({"n_components": (1, 0)}, "n_components must be an integer of at least 1"),
+        ({"n_components": (1, 2.5)}, "n_components must be an integer of at least 1"),
+        ({"covariance_type": ("full", "round")}, "covariance_type must be one of"),
+        ({"reg_covar": (1e-6, -1)}, "reg_covar must be a finite number of at least 0"),
+        ({"init": np.zeros(150, int)}, "init must be one of"),
+        ({"criterion": "lrt", "n_components": (1, 3)}, "criterion 'lrt' needs successive n_components"),
+        ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs successive n_components"),
+        ({"criterion": "lrt", "sample_weight": np.ones(150)}, "leave out sample_weight and split"),
+        ({"criterion": "lrt", "split": True}, "leave out sample_weight and split"),
+        ({"criterion": "lrt", "patience": 1}, "leave out patience"),
+        ({"n_components": None}, "n_components must be one value or a sequence"),
+        ({"n_components": 3.0}, "n_components must be one value or a sequence"),
+        ({"reg_covar": None}, "reg_covar must be one value or a sequence"),
+        ({"n_folds": None, "criterion": "cv"}, "n_folds must be an integer"),
+        ({"n_replicates": 0}, "n_replicates must be an integer of at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
+        ({"n_folds": 1}, "n_folds must be an integer of at least 2"),
+    ],
+)
+def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        jaxgmm.sweep(clusters(0), **options)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "float32"])
+def test_features_of_few_values_have_no_component_for_each_value(precision):
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(10, 200, 2))
+    x[:, :, 0] = x[:, :, 0].round()
+    sweep = jaxgmm.sweep(x, (1, 5), covariance_type=("full", "diag"), n_init=3, precision=precision)
+    assert sweep.chosen["n_components"].tolist() == [1] * 10
+    assert np.all(sweep.best.spurious == 0)
+    # By likelihood alone, most would have had five.
+    assert np.mean(np.any(sweep.table["passed_over"].reshape(10, 4), axis=1)) > 0.5
+
+
+def test_no_model_gains_by_what_spurious_components_are_compared_by() -> None:
+    # Few heavy samples: components that are as wide as the data can be likelier than those that fit a few of them.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 200, 2)) + 4 * (np.arange(200) % 2)[:, None]
+    weights = rng.lognormal(sigma=2, size=(40, 200))
+    weights *= 200 / weights.sum(axis=1, keepdims=True)
+    table = jaxgmm.sweep(x, range(1, 6), n_init=4, sample_weight=weights).table
+    bic, spurious, chosen = (table[name].reshape(40, 5) for name in ("bic", "spurious", "chosen"))
+    assert np.any(spurious)
+    # No sound model has a lower criterion than one with spurious components that is chosen.
+    lowest_sound = np.min(np.where(spurious == 0, bic, np.inf), axis=1)
+    of_chosen = np.sum(np.where(chosen, bic, 0), axis=1)
+    assert np.all(of_chosen <= lowest_sound + 1e-6)
