@@ -19,6 +19,7 @@ from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.mixture import Mixture, with_room
 from jaxgmm.settings import Precision, check_flag, check_options
+from jaxgmm.status import Status
 
 Value = TypeVar("Value")
 
@@ -212,20 +213,37 @@ def fit_starts(
     weights_of = None if sample_weight is None else functools.partial(padded, sample_weight, data)
     model = (starts.n_components, covariance_type, float(reg_covar))
 
-    def with_history(length: int) -> FitResult:
+    def fitted(starts: Mixture, tol: float, max_iter: int, longest: int) -> FitResult:
         # Programs are compiled for the length of the history, so few lengths are used.
-        n_history = power_of_two_above(max(_SHORTEST_HISTORY, length))
+        n_history = power_of_two_above(max(_SHORTEST_HISTORY, longest))
         request = Request(
-            *("mixture", 1, 1, "float64", float(tol), int(max_iter) - 1, checked_key(0)),
-            n_history=n_history,
-            absolute_ridge=True,
-            ends_with_m_step=True,
+            *("mixture", 1, 1, "float64", tol, max_iter, checked_key(0)), n_history=n_history, absolute_ridge=True
         )
         return fit_batch(data, weights_of, starts, model, request, lambda _: None)
 
-    result = with_history(min(int(max_iter), _LONGEST_HISTORY))
-    longest = int(np.max(result.n_iter))
-    return result if longest <= _LONGEST_HISTORY else with_history(longest)
+    most, length = int(max_iter) - 1, min(int(max_iter), _LONGEST_HISTORY)
+    result = fitted(starts, float(tol), most, length)
+    longest = int(np.max(result.n_iter)) + 1
+    if longest > _LONGEST_HISTORY:
+        result = fitted(starts, float(tol), most, longest)
+    return _with_m_step_of(fitted(result.mixture, 0.0, 1, length), result)
+
+
+def _with_m_step_of(one_more: FitResult, result: FitResult) -> FitResult:
+    """Runs after the M-step that follows the E-step they ended with; `DEGENERATE` where that is not sound."""
+    has_ended = np.isin(result.status, (Status.CONVERGED, Status.MAX_ITER))
+    is_made = has_ended & (one_more.n_iter == 1)
+    status = np.where(has_ended & ~is_made, Status.DEGENERATE, result.status).astype(np.int32)
+
+    def after(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(is_made.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return result._replace(
+        mixture=jax.tree.map(after, one_more.mixture, result.mixture),
+        n_iter=result.n_iter + is_made,
+        status=status,
+        start_status=status[:, None],
+    )
 
 
 def fit_batch(

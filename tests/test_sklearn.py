@@ -23,6 +23,7 @@ import jaxgmm.sklearn
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.fitting import fit_starts
 from jaxgmm.sklearn import GaussianMixture, from_sklearn, to_sklearn
+from jaxgmm.status import Status
 
 Theirs = sklearn.mixture.GaussianMixture
 INIT_PARAMS = ["kmeans", "k-means++", "random", "random_from_data"]
@@ -147,6 +148,15 @@ def test_ridge_lets_features_be_constant_or_collinear(covariance_type: str, spoi
     np.testing.assert_allclose(jaxgmm.mixture.full_covariances(mixture), twin.mixture.covariances, rtol=1e-6, atol=1e-9)
     # That of the parameters before the last M-step.
     np.testing.assert_allclose(fits.log_likelihood[0], twin.trace[-2], rtol=1e-7)
+
+
+def test_a_last_m_step_that_is_not_sound_is_degenerate() -> None:
+    x = samples()
+    start = sklearn_start(x)
+    far = start._replace(means=start.means + np.array([[0.0, 0.0], [1e3, 0.0], [0.0, 0.0]]))
+    fits = fit_starts(x, batched(far, "full"), "full", 0.0, 1, 1e-3)
+    assert (fits.n_iter[0], fits.status[0], fits.start_status[0, 0]) == (0, Status.DEGENERATE, Status.DEGENERATE)
+    np.testing.assert_allclose(fits.mixture.means[0], far.means, rtol=1e-12)
 
 
 def sklearn_start(x: np.ndarray) -> reference.TwinMixture:

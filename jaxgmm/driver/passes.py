@@ -174,11 +174,7 @@ def in_slots(
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
-        state = em.advance(
-            *(slot.state, *sums, slot.total_weight, family, slot.settings),
-            ends_with_m_step=layout.ends_with_m_step,
-            **arithmetic,
-        )
+        state = em.advance(slot.state, *sums, slot.total_weight, family, slot.settings, **arithmetic)
         return slot._replace(state=state)
 
     def is_finished(slot: _Slot) -> Array:

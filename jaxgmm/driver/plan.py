@@ -313,7 +313,6 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         group=group,
         together=together,
         absolute_ridge=request.absolute_ridge,
-        ends_with_m_step=request.ends_with_m_step,
         is_weighted=request.is_weighted,
     )
     search, finish, centred = _ways(shape, layout, request, shared.search_dtype, machine)

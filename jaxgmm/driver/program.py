@@ -35,7 +35,6 @@ class Request(NamedTuple):
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
-        ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
         is_weighted: whether samples have weights of their own.
     """
 
@@ -51,7 +50,6 @@ class Request(NamedTuple):
     snapshots: Int[np.ndarray, " p"] | None = None
     has_absent: bool = False
     absolute_ridge: bool = False
-    ends_with_m_step: bool = False
     is_weighted: bool = False
 
     @property
@@ -62,7 +60,7 @@ class Request(NamedTuple):
     @property
     def is_recorded(self) -> bool:
         """Whether more is kept of runs than kernels hold."""
-        return bool(self.n_history or self.n_snapshots or self.ends_with_m_step)
+        return bool(self.n_history or self.n_snapshots)
 
 
 class Layout(NamedTuple):
@@ -77,7 +75,6 @@ class Layout(NamedTuple):
         group: data sets that are looked at together where all at once would take too much memory, a power of two.
         together: starts of a data set that are made at the same time.
         absolute_ridge: whether ridges are in squared data units.
-        ends_with_m_step: whether a run that ends takes the M-step of its last E-step; see `jaxgmm.em.run.advance`.
         is_weighted: whether samples have weights of their own.
     """
 
@@ -89,7 +86,6 @@ class Layout(NamedTuple):
     group: int
     together: int
     absolute_ridge: bool
-    ends_with_m_step: bool
     is_weighted: bool
 
     @property

@@ -125,15 +125,13 @@ def advance(
     family: Family,
     settings: Settings,
     *,
-    ends_with_m_step: bool = False,
     as_one_kernel: bool = False,
     centred: bool = False,
 ) -> RunState:
     """The rest of a step: decision and M-step, from what the E-step found.
 
-    If a run is to end with an M-step, as scikit-learn's do, that counts as an iteration, and the log-likelihood is that
-    of the parameters before it. For `as_one_kernel` see `natural_parameters`; for `centred`, which says that the
-    statistics are about the current means, `jaxgmm.em.centred`.
+    For `as_one_kernel` see `natural_parameters`; for `centred`, which says that the statistics are about the current
+    means, `jaxgmm.em.centred`.
     """
     origins = state.mixture.means if centred else None
     proposal = m_step(statistics, family, settings.ridge, settings.present, origins)
@@ -144,9 +142,6 @@ def advance(
         *(total_weight, settings.tol, settings.max_iter),
     )
     goes_on = status == RUNNING
-    if ends_with_m_step:
-        goes_on = sound & ~jnp.isnan(log_likelihood)
-        status = jnp.where(goes_on, status, int(Status.DEGENERATE)).astype(jnp.int32)
     history = state.history
     if history is not None:
         history = history.at[(state.n_iter, *jnp.indices(state.n_iter.shape))].set(log_likelihood)

@@ -195,32 +195,6 @@ def test_ridges_map_over_one_compiled_run() -> None:
     assert mapped[0] > mapped[1] > mapped[2]
 
 
-@pytest.mark.parametrize(("tol", "max_iter", "status"), [(1e-3, 2000, Status.CONVERGED), (0.0, 5, Status.MAX_ITER)])
-def test_run_may_end_with_the_m_step_of_its_last_e_step(tol: float, max_iter: int, status: Status) -> None:
-    _, data, start = problem()
-    settings, family = settings_for("full", 2, tol=tol, max_iter=max_iter), FAMILIES["full"]
-    usual = run(data, start, family, settings)
-    state = em.init(start, settings)
-    while not em.is_finished(state):
-        sums = em.read(data, state, family)
-        state = em.advance(state, *sums, jnp.sum(data.weights), family, settings, ends_with_m_step=True)
-    assert (state.n_iter, state.status) == (usual.n_iter + 1, status)
-    np.testing.assert_allclose(state.log_likelihood, usual.log_likelihood, rtol=1e-12)
-    one_more = run(data, usual.mixture, family, settings._replace(tol=jnp.asarray(0.0), max_iter=jnp.int32(1)))
-    np.testing.assert_allclose(state.mixture.means, one_more.mixture.means, rtol=1e-12)
-
-
-def test_a_last_m_step_that_fails_is_degenerate() -> None:
-    _, data, start = problem()
-    settings, family = settings_for("full", 2, max_iter=0), FAMILIES["full"]
-    far = start._replace(means=start.means.at[1].set(1e3), covariances=1e-3 * start.covariances)
-    state = em.init(far, settings)
-    sums = em.read(data, state, family)
-    state = em.advance(state, *sums, jnp.sum(data.weights), family, settings, ends_with_m_step=True)
-    assert (state.n_iter, state.status) == (0, Status.DEGENERATE)
-    np.testing.assert_array_equal(state.mixture.means, far.means)
-
-
 @pytest.mark.parametrize(
     ("names", "n_features", "as_one_kernel"),
     [
