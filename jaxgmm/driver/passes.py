@@ -15,12 +15,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
 from jaxgmm.driver.standardize import Standardization
-from jaxgmm.em import fused, vectors
+from jaxgmm.em import fused
 from jaxgmm.em import run as em
-from jaxgmm.em.centred import centred_e_step
-from jaxgmm.em.covariance import FAMILIES, one_of
-from jaxgmm.em.expectation import Data, Tiles, as_data
-from jaxgmm.em.statistics import SufficientStatistics, features
+from jaxgmm.em.covariance import one_of
+from jaxgmm.em.e_steps import E_STEPS, Form
+from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
 from jaxgmm.mixture import Mixture, with_harmless_absent
@@ -137,20 +136,19 @@ def in_slots(
     """In slots that step together."""
     (sets, starts, models, _), (layout, slots, dtype) = given, program
     assert isinstance(slots, Slots)
-    diagonal = layout.diagonal
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
     ridges = _ridges(sets, limits, layout)
     z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
     snapshots = None if limits.snapshots is None else jnp.asarray(limits.snapshots, jnp.int32)
 
-    # By vectors, a slot knows the row of its data set; else it holds a copy.
-    all_data = Data(jax.vmap(lambda z: features(z, diagonal=diagonal))(z), weights)
+    e_step, form = E_STEPS[slots.e_step], Form(z.shape[1], layout.diagonal, layout.tile)
+    shared = e_step.share(z, weights, form)
 
-    def load(run: Array) -> tuple[Data | Tiles | Array, _Slot]:
+    def load(run: Array) -> tuple[Any, _Slot]:
         record, start, own, fitted = jax.tree.map(lambda leaf: leaf[run], (records, starts, row, model))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
-        data = own if slots.by_vectors else as_data(z[own], weights[own], layout.tile, diagonal=diagonal)
+        data = e_step.load(shared, own, form)
         present = None
         if layout.has_absent:
             present = (jnp.arange(layout.n_components, dtype=jnp.int32) < fitted.n_components) & (start.weights != 0)
@@ -160,21 +158,14 @@ def in_slots(
     def begin(slot: _Slot) -> _Slot:
         record = slot.state
         recorded = (record.n_iter, record.history, record.snapshots)
-        return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, **arithmetic))
+        return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, e_step=e_step))
 
-    arithmetic = {"as_one_kernel": slots.as_one_kernel, "centred": slots.centred}
-
-    def read(data: Data | Tiles, slot: _Slot) -> tuple[SufficientStatistics, Array]:
-        if slots.centred:
-            return centred_e_step(data, slot.state.natural, z.shape[1], diagonal=diagonal)
-        return em.read(data, slot.state, FAMILIES[layout.families[0]])
-
-    def read_busy(rows: Array, in_slots: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
-        return vectors.e_steps(all_data, rows, in_slots.state.natural, *busy, z.shape[1], diagonal=diagonal)
+    def read(held: Any, slot: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
+        return e_step.read(shared, held, slot.state.natural, (busy.slots, busy.number), form)
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
-        state = em.advance(slot.state, *sums, slot.total_weight, family, slot.settings, **arithmetic)
+        state = em.advance(slot.state, *sums, slot.total_weight, family, slot.settings, e_step=e_step)
         return slot._replace(state=state)
 
     def is_finished(slot: _Slot) -> Array:
@@ -185,7 +176,7 @@ def in_slots(
 
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
     queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
-    kind = Kind(load, begin, read, advance, is_finished, unload, read_busy if slots.by_vectors else None)
+    kind = Kind(load, begin, read, advance, is_finished, unload, idle_is_free=e_step.idle_is_free)
     ended, executed = run_queue(queue, jnp.sum(wanted), kind, records, slots.number, slots.stride)
     return *_ended(ended, before, wanted), executed
 

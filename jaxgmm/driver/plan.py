@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxgmm.driver.program import Combination, Layout, Options, Program, Request, Slots, Way, models_of
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.fused import KNOWN_FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS, TURN
 from jaxgmm.engine.batch import Batch, padded_lengths
@@ -239,7 +240,7 @@ def chunks(
             least, enough = _filling(job.program.search, n_runs), 0
             if uneven:
                 enough = _evening_out(job.program.search, n_runs)
-            if indivisible and isinstance(job.program.search, Slots) and job.program.search.by_vectors:
+            if indivisible and isinstance(job.program.search, Slots) and _is_in_turn(job.program.search):
                 least = len(data_sets)
             sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough))
         size = 1 if one_by_one else min(sizes)
@@ -341,14 +342,18 @@ def _filling(way: Way, n_runs: int) -> int:
     if isinstance(way, Lanes):
         return -(-way.group // n_runs)
     # Empty slots are left out where runs are read in turn.
-    return 1 if way.by_vectors else -(-way.number // n_runs)
+    return 1 if _is_in_turn(way) else -(-way.number // n_runs)
 
 
 def _evening_out(way: Way, n_runs: int) -> int:
     """Data sets of a chunk in whose slots the last few runs are cheap; 0 where that is no matter."""
     if isinstance(way, Lanes):
         return 0
-    return 1 if way.by_vectors else -(-RUNS_OF_A_SLOT * way.number // n_runs)
+    return 1 if _is_in_turn(way) else -(-RUNS_OF_A_SLOT * way.number // n_runs)
+
+
+def _is_in_turn(slots: Slots) -> bool:
+    return E_STEPS[slots.e_step].idle_is_free
 
 
 def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, machine: Machine) -> tuple[Way, Way, Way]:
@@ -368,7 +373,7 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
     search, finish, centred = (
         _lanes(shape, n_runs, layout.families, dtype) or way for way, (dtype, n_runs) in zip(slots, wanted, strict=True)
     )
-    return search, finish, centred._replace(centred=True)
+    return search, finish, centred._replace(centred=True) if isinstance(centred, Lanes) else centred
 
 
 def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:
@@ -397,29 +402,17 @@ def _lanes(shape: _Shape, n_runs: int, families: Sequence[str], dtype: str) -> L
 
 def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machine: Machine) -> tuple[Slots, Slots]:
     """Slots of the search, and of float64 in mixed precision."""
-    n_samples, n_components, n_features = shape.n_samples, shape.n_components, shape.n_features
-    in_one_kernel = machine.is_cpu and are_known()
-    by_vectors = (
-        in_one_kernel
-        and tile == 0
-        and shape.n_rows <= FEW_FEATURES
-        and n_components <= FEW_COMPONENTS
-        and n_samples <= FEW_SAMPLES
-    )
-    number = 1
+    e_step, number = _e_step(shape, tile, machine), 1
     if tile == 0:
-        number = SLOTS_IN_TURN if by_vectors else n_slots(n_samples * shape.sample_bytes, machine)
+        number = n_slots(shape.n_samples * shape.sample_bytes, machine)
+        if E_STEPS[e_step].idle_is_free:
+            number = SLOTS_IN_TURN
         # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
         of_a_slot = 1 if machine.is_cpu or request.tol == 0 else RUNS_OF_A_GPU_SLOT
         number = min(number, power_of_two_above(-(-shape.n_runs // of_a_slot)))
-    most = MOST_ENTRIES // (n_components * n_features**2)
-    as_one_kernel = (
-        in_one_kernel and not shape.diagonal and n_features > UNROLLED_SIZE and most >= min(number, FEWEST_SLOTS)
-    )
-    if as_one_kernel:
-        number = min(number, power_of_two_below(most))
-    stride = STRIDE_OF_SHORT_RUNS if n_components == 1 else STRIDE
-    search = Slots(number, stride, by_vectors=by_vectors, as_one_kernel=as_one_kernel)
+    if e_step == "products in one kernel":
+        number = min(number, power_of_two_below(_most_in_one_kernel(shape)))
+    search = Slots(number, STRIDE_OF_SHORT_RUNS if shape.n_components == 1 else STRIDE, e_step)
     if request.precision != "mixed":
         return search, search
     finish = search._replace(stride=STRIDE_OF_SHORT_RUNS)
@@ -430,13 +423,38 @@ def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machin
     return search, finish._replace(number=fewer)
 
 
+def _suits_vectors(shape: _Shape, tile: int) -> bool:
+    is_small = shape.n_rows <= FEW_FEATURES and shape.n_components <= FEW_COMPONENTS and shape.n_samples <= FEW_SAMPLES
+    return is_small and tile == 0
+
+
+def _suits_one_kernel(shape: _Shape, tile: int) -> bool:
+    fewest = 1 if tile or shape.n_runs == 1 else FEWEST_SLOTS
+    return not shape.diagonal and shape.n_features > UNROLLED_SIZE and _most_in_one_kernel(shape) >= fewest
+
+
+def _most_in_one_kernel(shape: _Shape) -> int:
+    """Runs whose covariances one kernel can invert."""
+    return MOST_ENTRIES // (shape.n_components * shape.n_features**2)
+
+
+# Of the E-steps that are written for a CPU, the first that suits is taken.
+_OF_A_CPU = (("vectors", _suits_vectors), ("products in one kernel", _suits_one_kernel))
+
+
+def _e_step(shape: _Shape, tile: int, machine: Machine) -> str:
+    """The E-step of runs that raw moments can represent."""
+    rows = _OF_A_CPU if machine.is_cpu and are_known() else ()
+    return next((name for name, suits in rows if suits(shape, tile)), "products")
+
+
 def _centred_slots(shape: _Shape, tile: int, machine: Machine) -> Slots:
     """Slots of runs that are centred on each component: in float64, and seldom many."""
     if tile:
-        return Slots(1, STRIDE_OF_SHORT_RUNS, centred=True)
+        return Slots(1, STRIDE_OF_SHORT_RUNS, "centred")
     run_bytes = 8 * shape.n_samples * (shape.n_rows + shape.n_components * (2 + 2 * shape.n_features))
     number = min(n_slots(run_bytes, machine), power_of_two_above(shape.n_runs))
-    return Slots(number, STRIDE_OF_SHORT_RUNS, centred=True)
+    return Slots(number, STRIDE_OF_SHORT_RUNS, "centred")
 
 
 def _room(n_components: int) -> int:

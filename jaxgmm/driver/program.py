@@ -105,16 +105,12 @@ class Slots(NamedTuple):
     Attributes:
         number: S of them.
         stride: steps between two looks for ended runs.
-        by_vectors: whether slots make their E-steps one after another; see `jaxgmm.em.vectors`.
-        as_one_kernel: whether covariances are inverted by one kernel; see `jaxgmm.numerics.elimination`.
-        centred: whether E-steps centre the samples on each component; see `jaxgmm.em.centred`.
+        e_step: its name among `jaxgmm.em.e_steps.E_STEPS`.
     """
 
     number: int
     stride: int
-    by_vectors: bool = False
-    as_one_kernel: bool = False
-    centred: bool = False
+    e_step: str
 
 
 # How a pass takes runs to their ends.

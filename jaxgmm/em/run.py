@@ -21,9 +21,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxgmm.em.centred import centred_parameters
 from jaxgmm.em.covariance import Family, Ridge
-from jaxgmm.em.expectation import Data, Tiles, e_step, natural_parameters
+from jaxgmm.em.e_steps import E_STEPS, EStep
+from jaxgmm.em.expectation import Data, Tiles, natural_parameters
+from jaxgmm.em.expectation import e_step as e_step_of
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
@@ -89,11 +90,10 @@ def init(
     history: Float[Array, "t *s"] | None = None,
     snapshots: Mixture | None = None,
     *,
-    as_one_kernel: bool = False,
-    centred: bool = False,
+    e_step: EStep = E_STEPS["products"],
 ) -> RunState:
     """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
-    natural, sound = _checked(start, settings, as_one_kernel, centred)
+    natural, sound = _checked(start, settings, e_step)
     dtype = natural.dtype
     return RunState(
         mixture=start,
@@ -114,7 +114,7 @@ def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings
 
 def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[SufficientStatistics, Float[Array, ""]]:
     """The part of a step that reads samples: the E-step at the current parameters."""
-    return e_step(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
+    return e_step_of(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
 
 
 def advance(
@@ -125,17 +125,12 @@ def advance(
     family: Family,
     settings: Settings,
     *,
-    as_one_kernel: bool = False,
-    centred: bool = False,
+    e_step: EStep = E_STEPS["products"],
 ) -> RunState:
-    """The rest of a step: decision and M-step, from what the E-step found.
-
-    For `as_one_kernel` see `natural_parameters`; for `centred`, which says that the statistics are about the current
-    means, `jaxgmm.em.centred`.
-    """
-    origins = state.mixture.means if centred else None
+    """The rest of a step: decision and M-step, from what the E-step found."""
+    origins = state.mixture.means if e_step.about_means else None
     proposal = m_step(statistics, family, settings.ridge, settings.present, origins)
-    natural, sound = _checked(proposal, settings, as_one_kernel, centred)
+    natural, sound = _checked(proposal, settings, e_step)
 
     status = status_of(
         *(log_likelihood, state.log_likelihood, state.n_iter, sound),
@@ -203,7 +198,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
 
     def em_map(mixture: Mixture) -> Mixture:
         natural, _ = natural_parameters(mixture)
-        statistics, _ = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
+        statistics, _ = e_step_of(data, natural, mixture.n_features, diagonal=family.diagonal)
         return m_step(statistics, family, settings.ridge, settings.present)
 
     def residual(mixture: Mixture) -> Mixture:
@@ -221,16 +216,13 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
 
     mixture, (n_iter, status) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
     natural, _ = natural_parameters(mixture)
-    _, log_likelihood = e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
+    _, log_likelihood = e_step_of(data, natural, mixture.n_features, diagonal=family.diagonal)
     return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
-def _checked(mixture: Mixture, settings: Settings, as_one_kernel: bool, centred: bool) -> tuple[Array, Array]:
+def _checked(mixture: Mixture, settings: Settings, e_step: EStep) -> tuple[Array, Array]:
     """What the E-step reads, and whether every component keeps its support and its variance."""
-    if centred:
-        natural, remaining = centred_parameters(mixture, settings.ridge)
-    else:
-        natural, remaining = natural_parameters(mixture, as_one_kernel=as_one_kernel)
+    natural, remaining = e_step.parameters(mixture, settings.ridge)
     sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > jnp.asarray(settings.variance_floor)[None])
     return natural, jnp.all(sound if settings.present is None else sound | ~settings.present, axis=0)
 

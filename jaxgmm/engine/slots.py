@@ -24,28 +24,27 @@ Tree = TypeVar("Tree")
 class Kind(NamedTuple):
     """What a run is.
 
-    `load` and `read` are functions of one run, and are mapped over the slots. The others are called with the states of
-    all slots, which are the last axis of every array. States are small, and of one shape: arithmetic on them is
-    vectorised over slots.
+    `load` is a function of one run, and is mapped over the slots. The others are called with the states of all slots,
+    which are the last axis of every array. States are small, and of one shape: arithmetic on them is vectorised over
+    slots.
 
     Attributes:
         load: from the number of a run to what it reads, and where it starts.
         begin: from there to the first states.
-        read: the part of a step that reads the problem: what it sums up for the state.
+        read: the part of a step that reads the problems: what it sums up for the states, given which are `Busy`.
         advance: the rest of the step; leaves finished states as they are.
         is_finished: which states have ended.
         unload: what to keep of finished states.
-        read_busy: what replaces `read` where slots are better read one after another than together: a function of the
-            problems and states of all slots and of those that are `Busy`; idle ones cost it nothing.
+        idle_is_free: whether slots without a run take no time.
     """
 
     load: Callable[[Array], tuple[Any, Any]]
     begin: Callable[[Any], Any]
-    read: Callable[[Any, Any], Any]
+    read: "Callable[[Any, Any, Busy], Any]"
     advance: Callable[[Any, Any], Any]
     is_finished: Callable[[Any], Bool[Array, " s"]]
     unload: Callable[[Any], Any]
-    read_busy: "Callable[[Any, Any, Busy], Any] | None" = None
+    idle_is_free: bool = False
 
 
 class Busy(NamedTuple):
@@ -93,7 +92,7 @@ def run_queue(
         the results, and how many steps all slots together have made, idle ones included where they cost as much.
     """
     n_queued = n_queued.astype(jnp.int32)
-    load_all, read_all = jax.vmap(kind.load, out_axes=(0, -1)), jax.vmap(kind.read, in_axes=(0, -1), out_axes=-1)
+    load_all = jax.vmap(kind.load, out_axes=(0, -1))
 
     # The barriers keep the transposition to slots-last apart from arithmetic. Fused with it, compilers treat the last
     # slots differently, and a run's last bits would depend on the slot it sits in.
@@ -102,8 +101,7 @@ def run_queue(
         return problems, kind.begin(lax.optimization_barrier(starts))
 
     def step(problems: Any, states: Any, busy: Busy) -> Any:
-        sums = kind.read_busy(problems, states, busy) if kind.read_busy else read_all(problems, states)
-        return kind.advance(states, lax.optimization_barrier(sums))
+        return kind.advance(states, lax.optimization_barrier(kind.read(problems, states, busy)))
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
@@ -132,7 +130,7 @@ def run_queue(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
             results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
-            n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if kind.read_busy else n_slots),
+            n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if kind.idle_is_free else n_slots),
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]

@@ -48,7 +48,7 @@ def test_small_data_sets_are_read_by_vectors(
     shape: tuple[int, ...], n_components: int, family: str, by_vectors: bool
 ) -> None:
     program = planned(shape, n_components, family).jobs[0].program
-    assert program.search.by_vectors is by_vectors
+    assert (program.search.e_step == "vectors") is by_vectors
     assert program.finish._replace(stride=program.search.stride) == program.search
 
 
@@ -73,21 +73,21 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_components", "family", "as_one_kernel"),
+    ("shape", "n_components", "family", "expected"),
     [
-        ((1000, 300, 3), 8, "full", False),
-        ((1000, 300, 4), 3, "full", True),
-        ((1000, 300, 8), 3, "tied", True),
-        ((1000, 300, 8), 3, "diag", False),
-        ((3, 20_000, 16), 32, "full", True),
-        ((3, 20_000, 23), 32, "full", False),
-        ((500, 4), 3, "full", True),
+        ((1000, 300, 3), 8, "full", "vectors"),
+        ((1000, 300, 4), 3, "full", "products in one kernel"),
+        ((1000, 300, 8), 3, "tied", "products in one kernel"),
+        ((1000, 300, 8), 3, "diag", "products"),
+        ((3, 20_000, 16), 32, "full", "products in one kernel"),
+        ((3, 20_000, 23), 32, "full", "products"),
+        ((500, 4), 3, "full", "products in one kernel"),
     ],
 )
-def test_larger_covariances_are_inverted_as_one_kernel(
-    shape: tuple[int, ...], n_components: int, family: str, as_one_kernel: bool
+def test_larger_covariances_are_inverted_by_one_kernel(
+    shape: tuple[int, ...], n_components: int, family: str, expected: str
 ) -> None:
-    assert planned(shape, n_components, family).jobs[0].program.search.as_one_kernel is as_one_kernel
+    assert planned(shape, n_components, family).jobs[0].program.search.e_step == expected
 
 
 @pytest.mark.parametrize("n_features", [4, 8, 15, 30])
@@ -98,13 +98,13 @@ def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
 ) -> None:
     slots = planned((4, n_samples, n_features), n_components).jobs[0].program.search
     n_entries = slots.number * n_components * n_features**2
-    assert n_entries <= MOST_ENTRIES or not slots.as_one_kernel
+    assert n_entries <= MOST_ENTRIES or slots.e_step != "products in one kernel"
 
 
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def marked(**changes: object) -> list[bool]:
         both = [planned((1000, 300, n_features), **changes).jobs[0].program.search for n_features in (2, 8)]
-        return [slots.by_vectors or slots.as_one_kernel for slots in both]
+        return [slots.e_step != "products" for slots in both]
 
     assert marked() == [True, True]
     assert marked(device=Gpu) == [False, False]
@@ -198,7 +198,8 @@ def test_small_runs_have_kernels_where_a_card_has(
     assert in_kernels == ", ".join("slots" if isinstance(w, Slots) else "wide" if w.is_wide else "narrow" for w in ways)
     # So little work is else not worth a program more.
     assert (program.search_dtype == "float32") == isinstance(program.search, Lanes)
-    assert program.centred.centred
+    centred = program.centred
+    assert centred.e_step == "centred" if isinstance(centred, Slots) else centred.centred
     for way in ways:
         if isinstance(way, Lanes):
             assert way.group % way.runs == 0

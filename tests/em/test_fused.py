@@ -12,6 +12,7 @@ import pytest
 from jaxgmm.em import fused, run
 from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
@@ -161,9 +162,9 @@ def centred_runs(
 
         def step(state: run.RunState) -> run.RunState:
             sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
-            return run.advance(state, *sums, jnp.sum(weights), family, given, centred=True)
+            return run.advance(state, *sums, jnp.sum(weights), family, given, e_step=E_STEPS["centred"])
 
-        begun = run.init(start, given, centred=True)
+        begun = run.init(start, given, e_step=E_STEPS["centred"])
         return jax.lax.while_loop(lambda state: ~run.is_finished(state), step, begun)
 
     return at_once(jax.vmap(one))(z, weights, start)

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import reference
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES, one_of
+from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.statistics import features
 
@@ -196,20 +198,20 @@ def test_ridges_map_over_one_compiled_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "n_features", "as_one_kernel"),
+    ("names", "n_features", "e_step"),
     [
-        (("full",), 1, False),
-        (("full",), 5, True),
-        (("tied", "full"), 3, False),
-        (("tied", "full"), 5, True),
-        (("full",), 5, False),
-        (("diag",), 1, False),
-        (("diag",), 3, False),
-        (("spherical", "diag"), 3, False),
-        (("spherical", "diag"), 5, False),
+        (("full",), 1, "products"),
+        (("full",), 5, "products in one kernel"),
+        (("tied", "full"), 3, "products"),
+        (("tied", "full"), 5, "products in one kernel"),
+        (("full",), 5, "products"),
+        (("diag",), 1, "products"),
+        (("diag",), 3, "products"),
+        (("spherical", "diag"), 3, "products"),
+        (("spherical", "diag"), 5, "products"),
     ],
 )
-def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, as_one_kernel: bool) -> None:
+def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, e_step: str) -> None:
     rng = np.random.default_rng(n_features)
     n_runs, n_components, diagonal = 4, 3, FAMILIES[names[0]].diagonal
     data = Data(features_of(jnp.asarray(rng.normal(size=(n_features, 80))), diagonal=diagonal), jnp.ones(80))
@@ -227,11 +229,11 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     )
     families = jnp.asarray([0, len(names) - 1, 0, 0], jnp.int32)
 
-    def begin(start: Mixture, history: jax.Array, settings: em.Settings, **how: bool) -> em.RunState:
+    def begin(start: Mixture, history: jax.Array, settings: em.Settings, **how: Any) -> em.RunState:
         rows = Mixture(*(jnp.stack([jnp.full_like(leaf, jnp.nan)] * 2) for leaf in start))
         return em.init(start, settings, None, history, rows, **how)
 
-    def advance(state: em.RunState, sums: tuple, family: jax.Array, settings: em.Settings, **how: bool) -> em.RunState:
+    def advance(state: em.RunState, sums: tuple, family: jax.Array, settings: em.Settings, **how: Any) -> em.RunState:
         total = jnp.full(family.shape, 80.0)
         return em.advance(state, *sums, total, one_of(names, family), settings, **how)
 
@@ -241,7 +243,7 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     history = jnp.full((n_runs, 6), jnp.nan)
     last = functools.partial(jax.tree.map, lambda leaf: jnp.moveaxis(leaf, 0, -1))
 
-    begun = jax.jit(begin, static_argnames=("as_one_kernel",))
+    begun = jax.jit(begin, static_argnames=("e_step",))
 
     @jax.jit
     def one_step(state: em.RunState, family: jax.Array) -> em.RunState:
@@ -256,11 +258,11 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     @jax.jit
     def step_together(state: em.RunState, everywhere: em.Settings) -> em.RunState:
         sums = jax.vmap(read, -1, -1)(state)
-        return advance(state, sums, families, everywhere, as_one_kernel=as_one_kernel)
+        return advance(state, sums, families, everywhere, e_step=E_STEPS[e_step])
 
     def together() -> em.RunState:
         everywhere = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_runs, -1), settings)
-        state = begun(last(starts), last(history), everywhere, as_one_kernel=as_one_kernel)
+        state = begun(last(starts), last(history), everywhere, e_step=E_STEPS[e_step])
         for _ in range(5):
             state = step_together(state, everywhere)
         return state

@@ -29,8 +29,8 @@ def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) 
     def begin(runs: jax.Array) -> State:
         return targets[runs] <= 0, Counter(10 * runs, jnp.zeros_like(runs)), targets[runs]
 
-    def read(target: jax.Array, state: State) -> jax.Array:
-        return state[1].steps + 1 >= target
+    def read(targets: jax.Array, states: State, _: Busy) -> jax.Array:
+        return states[1].steps + 1 >= targets
 
     def advance(state: State, reaches: jax.Array) -> State:
         done, counter, target = state
@@ -76,10 +76,10 @@ def test_results_do_not_depend_on_the_neighbours() -> None:
     np.testing.assert_array_equal(together.value[0], alone.value[0])
 
 
-def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
+def test_idle_slots_are_not_counted_where_they_are_free() -> None:
     targets = jnp.asarray([4, 40, 8, 4, 12], jnp.int32)
 
-    def read_busy(problems: jax.Array, states: tuple[jax.Array, jax.Array], busy: Busy) -> jax.Array:
+    def read(problems: jax.Array, states: tuple[jax.Array, jax.Array], busy: Busy) -> jax.Array:
         is_busy = jnp.zeros(4, bool).at[jnp.where(jnp.arange(4) < busy.number, busy.slots, 4)].set(True, mode="drop")
         # An idle slot gets what no run may see.
         return jnp.where(is_busy, states[1] + 1 >= problems, True)
@@ -91,11 +91,11 @@ def test_busy_slots_alone_are_read_where_a_kind_reads_them_itself() -> None:
     kind = Kind(
         load=lambda run: (targets[run], jnp.zeros((), jnp.int32)),
         begin=lambda steps: (jnp.zeros_like(steps, bool), steps),
-        read=lambda *_: pytest.fail("not asked for"),
+        read=read,
         advance=advance,
         is_finished=lambda state: state[0],
         unload=lambda state: state[1],
-        read_busy=read_busy,
+        idle_is_free=True,
     )
     queue = jnp.arange(5, dtype=jnp.int32)
     steps, executed = run_queue(queue, jnp.asarray(5), kind, jnp.full(5, -1, jnp.int32), 4, STRIDE)
