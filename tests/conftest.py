@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+# Read when XLA starts: threads that share one compilation cost more than they gain where workers fill the cores.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -35,7 +38,7 @@ CHECKED = [
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm.driver import runs  # noqa: E402 (under the hook)
+from jaxgmm.driver import chunk, runs  # noqa: E402 (under the hook)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -45,15 +48,19 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-# What a test fits is little work. Compiled quickly, as for a user who may fit again, it would take twice as long.
-AS_FOR_USERS = runs.TAKE_ON["quickly"]
-runs.TAKE_ON["quickly"] = runs.TAKE_ON["at once"]
+# What a test fits is little work, whatever the plan says. Compiled as for users, it would take twice as long.
+PROGRAMS = (chunk._begin, chunk._best, runs.TAKE_ON, runs.CLOSER_LOOK)
+AS_FOR_USERS = [dict(program) for program in PROGRAMS]
+for program in PROGRAMS:
+    program.update(dict.fromkeys(program, program["at once"]))
 
 
 @pytest.fixture
 def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """For bits to be those of another process."""
-    monkeypatch.setitem(runs.TAKE_ON, "quickly", AS_FOR_USERS)
+    for program, as_for_users in zip(PROGRAMS, AS_FOR_USERS, strict=True):
+        for effort, function in as_for_users.items():
+            monkeypatch.setitem(program, effort, function)
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.
