@@ -17,7 +17,7 @@ from pyarrow import csv
 import jaxgmm
 from jaxgmm import cli, storage
 from jaxgmm.cli import demo, doctor, fit, summary
-from jaxgmm.tables import parts
+from jaxgmm.tables import files, parts
 
 # Unequal, and padded to one length, so that few programs are compiled.
 SIZES = {"a": 40, "b": 36, "c": 60}
