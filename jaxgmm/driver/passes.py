@@ -161,7 +161,7 @@ def in_slots(
         return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, e_step=e_step))
 
     def read(held: Any, slot: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
-        return e_step.read(shared, held, slot.state.natural, (busy.slots, busy.number), form)
+        return e_step.read(shared, held, slot.state.natural, busy, form)
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)

@@ -404,9 +404,8 @@ def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machin
     """Slots of the search, and of float64 in mixed precision."""
     e_step, number = _e_step(shape, tile, machine), 1
     if tile == 0:
-        number = n_slots(shape.n_samples * shape.sample_bytes, machine)
-        if E_STEPS[e_step].idle_is_free:
-            number = SLOTS_IN_TURN
+        is_in_turn = E_STEPS[e_step].idle_is_free
+        number = SLOTS_IN_TURN if is_in_turn else n_slots(shape.n_samples * shape.sample_bytes, machine)
         # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
         of_a_slot = 1 if machine.is_cpu or request.tol == 0 else RUNS_OF_A_GPU_SLOT
         number = min(number, power_of_two_above(-(-shape.n_runs // of_a_slot)))

@@ -21,10 +21,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgmm.em import expectation
 from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.expectation import Data, Tiles, natural_parameters
-from jaxgmm.em.expectation import e_step as e_step_of
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
@@ -114,7 +114,7 @@ def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings
 
 def read(data: Data | Tiles, state: RunState, family: Family) -> tuple[SufficientStatistics, Float[Array, ""]]:
     """The part of a step that reads samples: the E-step at the current parameters."""
-    return e_step_of(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
+    return expectation.e_step(data, state.natural, state.mixture.n_features, diagonal=family.diagonal)
 
 
 def advance(
@@ -198,7 +198,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
 
     def em_map(mixture: Mixture) -> Mixture:
         natural, _ = natural_parameters(mixture)
-        statistics, _ = e_step_of(data, natural, mixture.n_features, diagonal=family.diagonal)
+        statistics, _ = expectation.e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
         return m_step(statistics, family, settings.ridge, settings.present)
 
     def residual(mixture: Mixture) -> Mixture:
@@ -216,7 +216,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings) 
 
     mixture, (n_iter, status) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
     natural, _ = natural_parameters(mixture)
-    _, log_likelihood = e_step_of(data, natural, mixture.n_features, diagonal=family.diagonal)
+    _, log_likelihood = expectation.e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
     return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
 
 
