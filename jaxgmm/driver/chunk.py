@@ -26,7 +26,7 @@ from jaxgmm.driver.standardize import (
     to_data_units,
     to_standard,
 )
-from jaxgmm.em import run as em
+from jaxgmm.em import state as em
 from jaxgmm.em.covariance import Coordinates, one_of
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from_responsibilities

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from jaxgmm.driver.passes import DataSets, Given, of_runs
 from jaxgmm.driver.program import Layout
 from jaxgmm.driver.standardize import scaled_features
-from jaxgmm.em import run as em
+from jaxgmm.em import state as em
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.spurious import (

@@ -16,9 +16,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.driver.program import Layout, Models, Slots, Way
 from jaxgmm.driver.standardize import Standardization
 from jaxgmm.em import fused
-from jaxgmm.em import run as em
+from jaxgmm.em import state as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.e_steps import E_STEPS, Form
+from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
 from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
@@ -93,11 +94,13 @@ class PassProgram(NamedTuple):
 
     Attributes:
         layout: what it has in common with other programs of the chunk.
+        method: how runs go on, its name among `jaxgmm.em.methods.METHODS`.
         way: how it takes runs to their ends.
         dtype: in which precision.
     """
 
     layout: Layout
+    method: str
     way: Way
     dtype: str
 
@@ -134,7 +137,7 @@ def in_slots(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
     """In slots that step together."""
-    (sets, starts, models, _), (layout, slots, dtype) = given, program
+    (sets, starts, models, _), (layout, _, slots, dtype) = given, program
     assert isinstance(slots, Slots)
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
     ridges = _ridges(sets, limits, layout)
@@ -142,6 +145,7 @@ def in_slots(
     tol, max_iter, floor = _bounds(limits, dtype)
     snapshots = None if limits.snapshots is None else jnp.asarray(limits.snapshots, jnp.int32)
 
+    method = METHODS[program.method]
     e_step, form = E_STEPS[slots.e_step], Form(z.shape[1], layout.diagonal, layout.tile)
     shared = e_step.share(z, weights, form)
 
@@ -158,21 +162,21 @@ def in_slots(
     def begin(slot: _Slot) -> _Slot:
         record = slot.state
         recorded = (record.n_iter, record.history, record.snapshots)
-        return slot._replace(state=em.init(record.mixture, slot.settings, *recorded, e_step=e_step))
+        return slot._replace(state=method.init(record.mixture, slot.settings, *recorded, e_step=e_step))
 
     def read(held: Any, slot: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
-        return e_step.read(shared, held, slot.state.natural, busy, form)
+        return e_step.read(shared, held, method.read(slot.state), busy, form)
 
     def advance(slot: _Slot, sums: tuple[SufficientStatistics, Array]) -> _Slot:
         family = one_of(layout.families, slot.family)
-        state = em.advance(slot.state, *sums, slot.total_weight, family, slot.settings, e_step=e_step)
+        state = method.advance(slot.state, *sums, slot.total_weight, family, slot.settings, e_step=e_step)
         return slot._replace(state=state)
 
     def is_finished(slot: _Slot) -> Array:
-        return em.is_finished(slot.state)
+        return method.is_finished(slot.state)
 
     def unload(slot: _Slot) -> em.RunState:
-        return slot.state._replace(natural=None)
+        return slot.state._replace(natural=None, memory=None)
 
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
     queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
@@ -185,7 +189,7 @@ def in_kernels(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
     """In kernels, of which neither a history nor snapshots can be asked."""
-    (sets, starts, models, _), (layout, way, dtype) = given, program
+    (sets, starts, models, _), (layout, method, way, dtype) = given, program
     assert isinstance(way, Lanes)
     n_runs, n_components, n_features = starts.means.shape
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
@@ -211,7 +215,7 @@ def in_kernels(
     settings = em.Settings(ridge, tol, left, floor, present)
 
     def life(fixed: Any, moving: Any, read: Any, n_blocks: Any, n_steps: Any, arrays: Arrays) -> Any:
-        machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred)
+        machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred, method)
         return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
 
     def row_of(moving: Array, number: int) -> Array:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgmm.driver.program import Combination, Layout, Options, Program, Request, Slots, Way, models_of
+from jaxgmm.em import fused
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.e_steps import E_STEPS
-from jaxgmm.em.fused import KNOWN_FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS, TURN
 from jaxgmm.engine.batch import Batch, padded_lengths
 from jaxgmm.engine.devices import (
@@ -219,7 +219,7 @@ def chunks(
     effort = "well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly"
     search_dtype = "float64" if work < SHORT_SEARCH else "float32"
     shared = _shared(data, models, request, seconds * len(data.samples), search_dtype, by_components=by_components)
-    if machine.has_kernels and work >= SHORT_SEARCH_OF_KERNELS and not request.is_recorded:
+    if _may_have_kernels(request, machine) and work >= SHORT_SEARCH_OF_KERNELS:
         longest = int(np.max(lengths))
         shared = [_searched_by_kernels(own, _shape_of(own, longest, 1, data, request)) for own in shared]
     uneven, indivisible = request.tol > 0 and work >= UNEVEN, work * machine.n_cores < INDIVISIBLE
@@ -326,6 +326,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         effort=effort,
         n_history=request.n_history,
         n_snapshots=request.n_snapshots,
+        method=request.method,
         search=search,
         finish=finish,
         centred=centred,
@@ -362,7 +363,7 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
         *_slots(shape, layout.tile, request, search_dtype, machine),
         _centred_slots(shape, layout.tile, machine),
     )
-    if not machine.has_kernels or layout.tile or request.is_recorded:
+    if layout.tile or not _may_have_kernels(request, machine):
         return slots
     is_mixed = request.precision == "mixed"
     if not is_mixed:
@@ -376,6 +377,11 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
     return search, finish, centred._replace(centred=True) if isinstance(centred, Lanes) else centred
 
 
+def _may_have_kernels(request: Request, machine: Machine) -> bool:
+    """Whether the machine has kernels for what is asked of runs, whatever their shape."""
+    return machine.has_kernels and not request.is_recorded and request.method in fused.METHODS
+
+
 def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:
     """The same, with a search in float32 where runs have kernels for it."""
     return shared._replace(search_dtype="float32") if _lanes(shape, 1, shared.families, "float32") else shared
@@ -384,7 +390,7 @@ def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:
 def _lanes(shape: _Shape, n_runs: int, families: Sequence[str], dtype: str) -> Lanes | None:
     """How runs of a shape are laid out in kernels; None where these are not for it."""
     n_samples, n_components, size = shape.n_samples, shape.n_components, np.dtype(dtype).itemsize
-    if n_samples > KERNEL_SAMPLES or not KNOWN_FAMILIES.keys() >= set(families):
+    if n_samples > KERNEL_SAMPLES or not fused.KNOWN_FAMILIES.keys() >= set(families):
         return None
     words = shape.n_rows * size // 4
     if words * n_components <= NARROW_NUMBERS:

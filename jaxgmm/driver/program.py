@@ -36,6 +36,7 @@ class Request(NamedTuple):
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
         is_weighted: whether samples have weights of their own.
+        method: how runs go on from what an E-step has found, its name among `jaxgmm.em.methods.METHODS`.
     """
 
     init: str
@@ -51,6 +52,7 @@ class Request(NamedTuple):
     has_absent: bool = False
     absolute_ridge: bool = False
     is_weighted: bool = False
+    method: str = "em"
 
     @property
     def n_snapshots(self) -> int:
@@ -129,6 +131,7 @@ class Program(NamedTuple):
         effort: how much effort the compiler makes for what is done once for each run; see `jaxgmm.numerics.kernels`.
         n_history: length of the recorded history; 0 when none is asked for.
         n_snapshots: iterations after which the parameters are recorded; 0 likewise.
+        method: how runs go on, its name among `jaxgmm.em.methods.METHODS`.
         search: the way of the search; or of all there is to do, in other than mixed precision.
         finish: that of what float64 does in mixed precision: mostly, to finish runs that the search has found.
         centred: that of runs whose components are too narrow for raw moments in float64.
@@ -142,6 +145,7 @@ class Program(NamedTuple):
     effort: Effort
     n_history: int
     n_snapshots: int
+    method: str
     search: Way
     finish: Way
     centred: Way

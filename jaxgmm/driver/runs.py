@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.driver.findings import CLOSER_LOOK, FirstLook, Judgement, Pass, first_look, none_yet
 from jaxgmm.driver.passes import Given, Limits, PassProgram, take_to_ends
 from jaxgmm.driver.program import Options, Program, Way
-from jaxgmm.em import run as em
+from jaxgmm.em import state as em
 from jaxgmm.em.spurious import Findings
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.kernels import compiled
@@ -140,7 +140,7 @@ class Work(NamedTuple):
         before, limits = found.judgement.findings, limits._replace(snapshots=self.options.snapshots)
         # Most of the time passes in its loops, so it is compiled better than what is done once.
         states, first, counts = TAKE_ON["quickly" if effort == "at once" else "well"](
-            *(given, found.states, before, wanted, limits), program=PassProgram(layout, way, dtype)
+            *(given, found.states, before, wanted, limits), program=PassProgram(layout, self.program.method, way, dtype)
         )
         judgement = first.judgement
         known, counts, is_small, is_suspect = jax.device_get(

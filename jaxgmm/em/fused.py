@@ -28,7 +28,8 @@ from jaxgmm.em.centred import MEAN_ROUNDINGS
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import ABSENT
 from jaxgmm.em.maximization import ROUNDINGS
-from jaxgmm.em.run import RUNNING, RunState, Settings, status_of
+from jaxgmm.em.methods.plain import status_of
+from jaxgmm.em.state import RUNNING, RunState, Settings
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
 from jaxgmm.status import Status
@@ -148,7 +149,7 @@ class Natural(NamedTuple):
 
 
 class State(NamedTuple):
-    """Runs between two steps; see `jaxgmm.em.run.RunState`. Iterations and status are floating-point too."""
+    """Runs between two steps; see `jaxgmm.em.state.RunState`. Iterations and status are floating-point too."""
 
     components: list[Component]
     natural: list[Natural]
@@ -158,7 +159,7 @@ class State(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What runs are asked to do, all of runs; see `jaxgmm.em.run.Settings`.
+    """What runs are asked to do, all of runs; see `jaxgmm.em.state.Settings`.
 
     Attributes:
         present: 1 for a component that there is, else 0.
@@ -193,12 +194,14 @@ class Machine(NamedTuple):
         centred: whether components may be as narrow as `jaxgmm.em.centred` has them, rather than only as narrow as
             `jaxgmm.em.expectation.natural_parameters` can represent. By default a run ends in the same way here as
             there.
+        method: how runs go on, its name among `METHODS`.
     """
 
     lanes: Lanes
     elementary: Elementary
     shape: Shape
     centred: bool = False
+    method: str = "em"
 
 
 def life(
@@ -294,6 +297,8 @@ def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, m
         status=jnp.where(is_lost, float(Status.DEGENERATE), state.status),
     )
 
+    advance = METHODS[machine.method]
+
     def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, count, _ = carry
         state = advance(state, *e_step(state, read, n_blocks, machine), asked, machine)
@@ -308,7 +313,7 @@ def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, m
 
 def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[list[Component], OfRuns]:
     """Sums about the current means, laid out as components are, and log-likelihoods in nats."""
-    (lanes, elementary, shape, _), components = machine, state.components
+    (lanes, elementary, shape, *_), components = machine, state.components
     means = [[lanes.spread(m) for m in component.mean] for component in components]
     constants = [lanes.spread(natural.constant) for natural in state.natural]
     whiteners = [[lanes.spread(v) for v in natural.whitener] for natural in state.natural]
@@ -357,7 +362,7 @@ def _log_joint(constant: OfSamples, whitener: list[OfSamples], centred: list[OfS
 
 
 def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: Asked, machine: Machine) -> State:
-    """The rest of a step: decision and M-step. Runs that have ended stay as they are."""
+    """The rest of a step of plain EM: decision and M-step. Runs that have ended stay as they are."""
     proposal = _m_step(state.components, sums, asked, machine)
     natural, unsound = _checked(proposal, asked, machine)
     status = status_of(
@@ -380,9 +385,13 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
     )
 
 
+# Runs of other methods have no kernels; see `jaxgmm.em.methods.METHODS`.
+METHODS = {"em": advance}
+
+
 def _m_step(components: list[Component], sums: list[Component], asked: Asked, machine: Machine) -> list[Component]:
     """See `jaxgmm.em.maximization.m_step`."""
-    lanes, elementary, shape, _ = machine
+    lanes, elementary, shape, *_ = machine
     counts = [own.weight for own in sums]
     inverse_total = elementary.reciprocal(lanes.sum_of_runs(counts))
     weights = [count * inverse_total for count in counts]
@@ -448,7 +457,7 @@ KNOWN_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _rou
 
 def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
     """What the E-step reads, and how many components have lost their support or their variance."""
-    lanes, elementary, shape, centred = machine
+    lanes, elementary, shape, centred, _ = machine
     ridges = [r for (i, j), r in zip(shape.entries, asked.ridge, strict=True) if i == j]
     naturals, unsound = [], []
     for (weight, mean, covariance), present in zip(components, asked.present, strict=True):

@@ -7,6 +7,7 @@ import pytest
 
 from jaxgmm.driver import plan
 from jaxgmm.driver.program import Request, Slots
+from jaxgmm.em import fused
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
 from jaxgmm.engine.fused import WARP, Lanes
@@ -209,8 +210,10 @@ def test_small_runs_have_kernels_where_a_card_has(
 def test_what_kernels_do_not_know_is_left_to_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(on_a_card((1000, 300, 2)).search, Lanes)
     assert isinstance(on_a_card((1000, 300, 2), precision="float64", n_history=10).search, Slots)
-    monkeypatch.setattr(plan, "KNOWN_FAMILIES", {})
-    assert isinstance(on_a_card((1000, 300, 2)).search, Slots)
+    for known in ("KNOWN_FAMILIES", "METHODS"):
+        with monkeypatch.context() as patched:
+            patched.setattr(fused, known, {})
+            assert isinstance(on_a_card((1000, 300, 2)).search, Slots)
 
 
 def test_few_runs_have_more_lanes() -> None:

@@ -14,6 +14,8 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
+from jaxgmm.em.methods import plain
+from jaxgmm.em.state import RUNNING, RunState, Settings
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.kernels import compiler_options
@@ -70,11 +72,11 @@ def problem(
     return np.where(weights[:, None] > 0, z, 0.0), weights, start
 
 
-def settings_of(n_features: int, n_components: int, *, diagonal: bool, **changes: Any) -> run.Settings:
+def settings_of(n_features: int, n_components: int, *, diagonal: bool, **changes: Any) -> Settings:
     unit = np.ones(n_features) if diagonal else np.eye(n_features)
     given = {"tol": 1e-4, "max_iter": 60, "variance_floor": 1e-9, "present": np.ones(n_components, bool)}
     given |= {"ridge": 1e-6 * unit} | changes
-    return run.Settings(**given)
+    return Settings(**given)
 
 
 def fused_runs(
@@ -83,12 +85,12 @@ def fused_runs(
     start: Mixture,
     families: tuple[str, ...],
     family: int,
-    settings: run.Settings,
+    settings: Settings,
     *,
     is_wide: bool,
     dtype: str = "float64",
     centred: bool = False,
-) -> run.RunState:
+) -> RunState:
     """All runs by `jaxgmm.em.fused`, in plain JAX."""
     n_runs, n_features, n_samples = z.shape
     n_components = start.weights.shape[1]
@@ -97,9 +99,7 @@ def fused_runs(
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
     blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH).astype(dtype)
-    state = run.RunState(
-        start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, run.RUNNING), None, None
-    )
+    state = RunState(start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, RUNNING), None, None)
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
     present = jnp.broadcast_to(settings.present, (n_runs, n_components))
     ridge = jnp.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
@@ -122,13 +122,13 @@ def fused_runs(
         rows = jnp.stack(at_once(lambda fixed, moving: one(list(fixed), list(moving), read)[0])(fixed, moving))
     of_run = rows[-3:, :, 0] if is_wide else rows[-3:]
     mixture = fused.mixtures_of(rows, shape)
-    return run.RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
+    return RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
 
 
-def plain_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: run.Settings) -> run.RunState:
+def plain_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: Settings) -> RunState:
     """The same by `jaxgmm.em.run`, in float64."""
 
-    def one(z: Any, weights: Any, start: Mixture) -> run.RunState:
+    def one(z: Any, weights: Any, start: Mixture) -> RunState:
         data = Data(features(z, diagonal=family.diagonal), weights)
         return run.run(data, start, family, jax.tree.map(jnp.asarray, settings))
 
@@ -152,20 +152,18 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     assert int(Status.CONVERGED) in found.status
 
 
-def centred_runs(
-    z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: run.Settings
-) -> run.RunState:
+def centred_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: Settings) -> RunState:
     """The same where components are as narrow as they can be, as slots make them."""
 
-    def one(z: Any, weights: Any, start: Mixture) -> run.RunState:
+    def one(z: Any, weights: Any, start: Mixture) -> RunState:
         data, given = Data(features(z, diagonal=family.diagonal), weights), jax.tree.map(jnp.asarray, settings)
 
-        def step(state: run.RunState) -> run.RunState:
+        def step(state: RunState) -> RunState:
             sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
-            return run.advance(state, *sums, jnp.sum(weights), family, given, e_step=E_STEPS["centred"])
+            return plain.advance(state, *sums, jnp.sum(weights), family, given, e_step=E_STEPS["centred"])
 
-        begun = run.init(start, given, e_step=E_STEPS["centred"])
-        return jax.lax.while_loop(lambda state: ~run.is_finished(state), step, begun)
+        begun = plain.init(start, given, e_step=E_STEPS["centred"])
+        return jax.lax.while_loop(lambda state: ~plain.is_finished(state), step, begun)
 
     return at_once(jax.vmap(one))(z, weights, start)
 

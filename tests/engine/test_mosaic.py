@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.em import fused as em
+from jaxgmm.em.state import RunState, Settings
 from jaxgmm.engine import fused
 from tests.engine.test_fused import plain_kernel
 
@@ -42,9 +43,9 @@ def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> li
     samples = jnp.asarray(np.concatenate([np.swapaxes(x, 1, 2), np.ones((n_runs, 1, n_samples))], axis=1), dtype)
     covariances = np.broadcast_to(4 * np.eye(d), (n_runs, n_components, d, d))
     mixture = em.Mixture(np.full((n_runs, n_components), 1 / n_components), x[:, :n_components], covariances)
-    state = em.RunState(mixture, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, -1), None, None)
+    state = RunState(mixture, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, -1), None, None)
     ridge = np.broadcast_to(1e-6 * np.eye(d), (n_runs, d, d))
-    settings = em.Settings(ridge, 1e-4, 9, 1e-6, np.ones((n_runs, n_components)))
+    settings = Settings(ridge, 1e-4, 9, 1e-6, np.ones((n_runs, n_components)))
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
     total = jnp.full(n_runs, n_samples, dtype)
     fixed = em.fixed_rows(cast(settings), jnp.zeros(n_runs, jnp.int32), total, shape)
