@@ -229,6 +229,9 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
     found.pit[of_samples], found.marginal[of_samples] = pit[inside], marginal[inside]
     found.radius[of_samples], found.uncertainty[of_samples] = radius[inside], uncertainty[inside]
 
+    # By powers of two, which rounds nothing: what squares of weights leave of float64's range is not for users to see.
+    _, exponents = np.frexp(np.max(weight, axis=1, initial=0.0))
+    weight = np.ldexp(weight, -exponents[:, None])
     counted = weight > 0
     residuals = np.where(counted[..., None], np.concatenate([pit, marginal, radius[..., None]], axis=-1), 0.0)
     shares = np.where(counted[..., None], shares, 0.0)
@@ -241,7 +244,7 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
         n_effective = total**2 / np.sum(weight**2, axis=1)
         found.misfits[data_sets] = misfits = _kolmogorov_smirnov(residuals, weight)
         found.p_values[data_sets] = _p_values(misfits, n_effective)
-        found.counts[data_sets] = counts
+        found.counts[data_sets] = np.ldexp(counts, exponents[:, None])
         found.effective_counts[data_sets] = counts**2 / np.sum(weighted**2, axis=1)
         found.component_uncertainty[data_sets] = np.sum(weighted * uncertainty[..., None], axis=1) / counts
         surprise = -np.log(np.where(shares > 0, shares, 1.0))

@@ -1,6 +1,5 @@
 """fit(): thousands of data sets, one number of components, one covariance family."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, checked_weights
+from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, weighted
 from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, Job, chunks
 from jaxgmm.driver.program import Combination, Request
@@ -36,13 +35,16 @@ class FitResult(NamedTuple):
         log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
-        spurious: `(B,)`, how many components of the chosen run are spurious. With m the number of samples that the
-            family needs for what a component has to itself (D + 1 for `"full"`, 3 at most for `"diag"` and
-            `"spherical"`, 1 for `"tied"`), and with the effective size (Σ w r)² / Σ w² r of a component of
-            responsibilities r (its number of samples, where all weights are equal), these are in some direction
-            narrower than a hundredth of the standard deviation within the components together and of a size below 5 m;
-            or have most of their weight on equal values of a feature, and most of a variance from the ridge, unless
-            that is as wide as a hundredth of the data, and so meant to be; or are of a size below m.
+        spurious: `(B,)`, how many components of the chosen run are spurious. The size of a component of
+            responsibilities r is (Σ w r)² / Σ w² r: its number of samples, where all weights are equal. The family
+            needs m samples for what a component has to itself: D + 1 for `"full"`, at most 3 for `"diag"` and
+            `"spherical"`, 1 for `"tied"`. A component is spurious
+
+            - if it is in some direction narrower than a hundredth of the standard deviation within the components
+              together, and its size is below 5 m;
+            - if most of its weight lies on equal values of a feature, and most of a variance is the ridge's. A ridge
+              wider than a hundredth of the data is taken as intended, and does not count;
+            - or if its size is below m.
         ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
             direction to the ridge: their widths are in part the ridge's.
         start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
@@ -154,8 +156,7 @@ def fit(
     """
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision)
     check_flag("avoid_spurious", avoid_spurious)
-    data = batch(x)
-    weights_of = read_weights(sample_weight, data)
+    data = weighted(batch(x), sample_weight)
     init_name, start = checked_start(init, data, n_components, covariance_type)
     n_init, (n_history, snapshots) = int(n_init) if start is None else 1, checked_history(history, max_iter)
     request = Request(
@@ -172,7 +173,7 @@ def fit(
     )
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        result = fit_batch(data, weights_of, start, model, request, report)
+        result = fit_batch(data, start, model, request, report)
     return without_batch_axis(result) if data.is_single else result
 
 
@@ -209,8 +210,7 @@ def fit_starts(
         those of the parameters before it.
     """
     # Repeated, the data set is still a single one: it shares programs with others of its length.
-    data = batch(x).repeated(len(starts.weights))._replace(is_single=True)
-    weights_of = None if sample_weight is None else functools.partial(padded, sample_weight, data)
+    data = batch(x).weighted(sample_weight).repeated(len(starts.weights))._replace(is_single=True)
     model = (starts.n_components, covariance_type, float(reg_covar))
 
     def fitted(starts: Mixture, tol: float, max_iter: int, longest: int) -> FitResult:
@@ -219,7 +219,7 @@ def fit_starts(
         request = Request(
             *("mixture", 1, 1, "float64", tol, max_iter, checked_key(0)), n_history=n_history, absolute_ridge=True
         )
-        return fit_batch(data, weights_of, starts, model, request, lambda _: None)
+        return fit_batch(data, starts, model, request, lambda _: None)
 
     most, length = int(max_iter) - 1, min(int(max_iter), _LONGEST_HISTORY)
     result = fitted(starts, float(tol), most, length)
@@ -247,22 +247,17 @@ def _with_m_step_of(one_more: FitResult, result: FitResult) -> FitResult:
 
 
 def fit_batch(
-    data: Batch,
-    weights_of: "WeightsOf | None",
-    start: Any,
-    model: Combination,
-    request: Request,
-    report: Callable[[int], None],
+    data: Batch, start: Any, model: Combination, request: Request, report: Callable[[int], None]
 ) -> FitResult:
     """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
     if isinstance(start, Mixture) and np.any(start.weights == 0):
         request = request._replace(has_absent=True)
 
     def fits_of(chunk: Chunk) -> ChunkFits:
-        return fit_chunk(inputs_of(chunk, chunk.jobs[0], data, weights_of, start))
+        return fit_chunk(inputs_of(chunk, chunk.jobs[0], data, start))
 
     result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
-    for chunk, fits in on_chunks(fits_of, data, weights_of, [model], request, report):
+    for chunk, fits in on_chunks(fits_of, data, [model], request, report):
         _store(fits, chunk.data_sets, result)
         executed, useful = executed + fits.executed, useful + fits.useful
     result = result._replace(efficiency=useful / max(1, executed))
@@ -272,22 +267,9 @@ def fit_batch(
     return result
 
 
-def read_weights(sample_weight: Any, data: Batch) -> "WeightsOf | None":
-    """Sample weights as chunks ask for them, or None for 1."""
-    if sample_weight is None:
-        return None
-    table = checked_weights(sample_weight, data)
-    return lambda data_sets, n_samples: padded(table, data, data_sets, n_samples).astype(np.float64, copy=False)
-
-
-# From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
-WeightsOf = Callable[[np.ndarray, int], Any]
-
-
 def on_chunks(
     work: Callable[[Chunk], Value],
     data: Batch,
-    weights_of: WeightsOf | None,
     models: Sequence[Combination],
     request: Request,
     report: Callable[[int], None],
@@ -296,7 +278,6 @@ def on_chunks(
 ) -> Iterator[tuple[Chunk, Value]]:
     """Cuts data sets into chunks and does something on each, on all devices; yields what that makes of each chunk."""
     hardware = machine()
-    request = request._replace(is_weighted=weights_of is not None)
     planned = chunks(data, models, request, hardware, by_components=by_components)
 
     def program_of(chunk: Chunk) -> tuple:
@@ -318,7 +299,6 @@ def inputs_of(
     chunk: Chunk,
     job: Job,
     data: Batch,
-    weights_of: WeightsOf | None,
     start: Any = None,
     active: np.ndarray | None = None,
     last_start: Mixture | None = None,
@@ -341,7 +321,7 @@ def inputs_of(
         chunk_start = Mixture(*(leaf[rows] for leaf in start))
     else:
         chunk_start = last_start if start is None else rows_of(start)
-    chunk_weights = None if weights_of is None else weights_of(rows, job.n_samples)
+    chunk_weights = None if data.weights_of is None else data.weights_of(rows, job.n_samples)
     x = placed(data.samples, data, chunk.data_sets, job.n_samples, chunk.size)
     return Inputs(x, lengths, chunk_weights, chunk_start, job.options, job.program)
 

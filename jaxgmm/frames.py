@@ -3,6 +3,7 @@
 pandas, Polars and PyArrow tables come in through Narwhals, and tables of the same kind go out.
 """
 
+import difflib
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,10 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.frames needs more packages ({missing}): pip install 'jaxgmm[frames]'.") from None
 
 
+# Options of scikit-learn that have other names here.
+_OF_SCIKIT_LEARN = {"random_state": "key", "init_params": "init", "means_init": "init"}
+
+
 class GroupFits(NamedTuple):
     """Fits of B groups: tables of the kind of frame that the samples came in, and arrays.
 
@@ -38,12 +43,14 @@ class GroupFits(NamedTuple):
             the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G.
         models: a row for each model fitted to each group, as in `jaxgmm.Sweep.table`; None where there was no choice.
         result: the fits of the groups, or the chosen ones, in the order of `fits`.
+        notes: sentences that say what to know about the choice, as in `jaxgmm.Sweep`.
     """
 
     fits: Any
     components: Any
     models: Any
     result: FitResult
+    notes: tuple[str, ...] = ()
 
 
 def fit_groups(
@@ -97,7 +104,8 @@ def fit_groups(
     unknown = [name for name in options if name not in inspect.signature(call).parameters]
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is no option of jaxgmm.{call.__name__}, which fits these groups; leave it out."
+            f"{unknown[0]!r} is no option of jaxgmm.{call.__name__}, which fits these groups; "
+            f"{_remedy(unknown[0], inspect.signature(call).parameters)}"
         )
     for criterion in criteria or [None]:
         check_output_columns(by, features, criterion)
@@ -109,10 +117,10 @@ def fit_groups(
             raise ValueError("every row has a null in its key; pass dropna=False to make null a key like others.")
     groups = group(_arrow(frame), by, features, weights)
     numbers = pa.table({"group": np.arange(len(groups.n_samples))})
-    chosen, models = None, None
+    chosen, models, notes = None, None, ()
     if criteria:
         swept = sweep(groups.x, n_components, sample_weight=groups.sample_weight, **options)
-        result, models = swept.best, models_table(numbers, swept.table)
+        result, models, notes = swept.best, models_table(numbers, swept.table), swept.notes
         chosen = chosen_columns(swept.table, len(groups.n_samples), criteria[0])
     else:
         # One number, as otherwise there would be a choice.
@@ -122,7 +130,13 @@ def fit_groups(
     # Keys are rows of the frame itself, so that they keep whatever type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     models = None if models is None else _native(keys, models)
-    return GroupFits(_native(keys, fits), _native(keys, components), models, result)
+    return GroupFits(_native(keys, fits), _native(keys, components), models, result, notes)
+
+
+def _remedy(name: str, known: Iterable[str]) -> str:
+    """What to write in place of an option that there is not."""
+    likely = [_OF_SCIKIT_LEARN[name]] if name in _OF_SCIKIT_LEARN else difflib.get_close_matches(name, known, 1)
+    return f"did you mean {likely[0]!r}?" if likely else "leave it out."
 
 
 def _frame(df: Any, by: list[str], features: list[str], weights: str | None) -> nw.DataFrame[Any]:

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.driver.arguments import checked_key, checked_mixture
+from jaxgmm.driver.arguments import checked_key, checked_mixture, weighted
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fitting import WeightsOf, fit_batch, read_weights, ridge_in
+from jaxgmm.fitting import fit_batch, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
@@ -118,15 +118,14 @@ def bootstrap(
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     random, n_replicates = jax_key(key), int(n_replicates)
     if kind == "parametric":
-        replicates, weights_of = simulated(fitted, data, n_replicates, random), None
+        replicates = simulated(fitted, data, n_replicates, random)
     else:
-        replicates = data.repeated(n_replicates)
-        weights_of = _weights(kind, data, sample_weight, n_replicates, random)
+        replicates = _reweighted(kind, weighted(data, sample_weight), n_replicates, random)
     start = Mixture(*(np.repeat(leaf, n_replicates, axis=0) for leaf in fitted))
     request = Request("mixture", 1, 1, precision, float(tol), int(max_iter), checked_key(key))
     with progress_bar(replicates.n_data_sets, shown=progress) as report:
         model = (n_components, family, ridge_in(precision, reg_covar))
-        result = fit_batch(replicates, weights_of, start, model, request, report)
+        result = fit_batch(replicates, start, model, request, report)
 
     def by_data_set(leaf: np.ndarray) -> np.ndarray:
         leaf = leaf.reshape(data.n_data_sets, n_replicates, *leaf.shape[1:])
@@ -167,10 +166,10 @@ def likelihood_ratio_p_values(
     at_once = max(1, _MOST_DRAWN // (n_replicates * int(np.max(data.lengths)) * data.samples.shape[1]))
     for first in range(0, data.n_data_sets, at_once):
         rows = slice(first, first + at_once)
-        own = data._replace(first=data.first[rows], lengths=data.lengths[rows])
+        own = data.part(rows)
         replicates = simulated(Mixture(*(leaf[rows] for leaf in fitted)), own, n_replicates, key)
         smaller, larger = (
-            fit_batch(replicates, None, None, (k, family, ridge), request, lambda _: None).log_likelihood
+            fit_batch(replicates, None, (k, family, ridge), request, lambda _: None).log_likelihood
             for k in (n_components, n_components + 1)
         )
         gains = 2 * (larger - smaller).reshape(-1, n_replicates)
@@ -199,16 +198,17 @@ def _drawn(keys: Array, mixtures: Mixture, *, n_samples: int) -> Array:
     return jax.vmap(of_one)(mixtures)
 
 
-def _weights(kind: str, data: Batch, sample_weight: Any, n_replicates: int, key: Array) -> WeightsOf:
-    own = read_weights(sample_weight, data)
+def _reweighted(kind: str, data: Batch, n_replicates: int, key: Array) -> Batch:
+    """R replicates of each data set: the same samples, whose weights are multiplied by random factors."""
+    repeated = data.repeated(n_replicates)
 
     def weights_of(replicates: np.ndarray, n_samples: int) -> np.ndarray:
         data_sets, numbers = np.divmod(replicates, n_replicates)
         with jax.enable_x64(True):
             factors = np.asarray(_factors(key, numbers, data.lengths[data_sets], n_samples=n_samples, kind=kind))
-        return factors if own is None else factors * own(data_sets, n_samples)
+        return factors if repeated.weights_of is None else factors * repeated.weights_of(replicates, n_samples)
 
-    return weights_of
+    return repeated._replace(weights_of=weights_of)
 
 
 @functools.partial(jax.jit, static_argnames=("n_samples", "kind"))

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxgmm.driver.arguments import check_mixture, numeric_mixture
 from jaxgmm.fitting import FitResult, fit_starts
-from jaxgmm.mixture import Mixture, full_covariances
+from jaxgmm.mixture import Mixture, as_mixture, full_covariances
 from jaxgmm.status import Status
 
 try:
@@ -222,7 +223,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     """A mixture as a fitted estimator, as after `max_iter=0`. Components of weight 0 are left out.
 
     Args:
-        mixture: one mixture, without a batch axis.
+        mixture: one mixture, or the fit of one data set, without a batch axis.
         covariance_type: the family; None infers one from the layout: `"tied"` where all matrices are equal,
             `"spherical"` where all variances are, and otherwise `"full"` or `"diag"`.
 
@@ -233,7 +234,9 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     Raises:
         ValueError: a batch of mixtures, parameters that are not finite, or covariances that are not of the family.
     """
-    mixture = Mixture(*(np.asarray(leaf, np.float64) for leaf in mixture))
+    given = numeric_mixture(as_mixture(mixture))
+    check_mixture(given, None)
+    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in given))
     if mixture.weights.ndim != 1:
         raise ValueError(
             f"mixture must be one mixture, with weights (K,); its weights have shape {mixture.weights.shape}. Convert "

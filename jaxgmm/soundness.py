@@ -27,6 +27,14 @@ def is_sound(status: Any, spurious: Any) -> Any:
     return (status != Status.DEGENERATE) & (spurious == 0)
 
 
+def passed_over(status: Any, spurious: Any, gains: Any, n_samples: Any) -> Any:
+    """Whether an unsound start `(…, R)` was likelier than what was chosen `(…)`.
+
+    `gains` are the differences of their log-likelihoods, and `n_samples` the sum of the weights.
+    """
+    return np.any(~is_sound(status, spurious) & (gains > SAME_OPTIMUM * np.asarray(n_samples)[..., None]), axis=-1)
+
+
 def eligible(known: Any, status: Any) -> Any:
     """Which of the candidates in the last axis may be chosen, given which have an answer, and their statuses."""
     xp = jnp if isinstance(known, jax.Array) else np

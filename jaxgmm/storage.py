@@ -10,14 +10,16 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import jaxgmm
 from jaxgmm.selection.sweeping import Sweep
 from jaxgmm.tables import atomic
-from jaxgmm.tables.schema import KINDS, Column, Result, fault, kind_of, put_together, taken_apart
+from jaxgmm.tables.results import Result, kind_of, put_together, taken_apart
+from jaxgmm.tables.saved import FORMAT_VERSION, TYPES, Info, header, readable, unreadable
+from jaxgmm.tables.schema import fault
 from jaxgmm.tables.wording import quoted, shortened
 
 try:
@@ -25,34 +27,6 @@ try:
     from safetensors.numpy import save as serialized
 except ImportError:
     raise ImportError("jaxgmm.storage needs safetensors: pip install 'jaxgmm[files]'.") from None
-
-# Raised whenever what is written could not be read by a version that knows the number before.
-FORMAT_VERSION = 2
-
-_TYPES = {
-    **{f"F{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)},
-    **{f"I{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
-    "BOOL": np.dtype(bool),
-}
-
-
-class Info(NamedTuple):
-    """What a file says of itself.
-
-    Attributes:
-        kind: `"Mixture"`, `"FitResult"`, `"Sweep"` or `"Bootstrap"`.
-        shapes: of all arrays, by name, such as `"mixture.means"`, or `"table.bic"` for a column of a sweep's table.
-        options: what `save` was told that the result was made with.
-        format_version: of the file.
-        jaxgmm_version: of the library that wrote it.
-    """
-
-    kind: str
-    shapes: dict[str, tuple[int, ...]]
-    options: dict[str, Any]
-    format_version: int
-    jaxgmm_version: str
 
 
 def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None = None, overwrite: bool = False) -> None:
@@ -85,11 +59,11 @@ def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None =
     arrays, columns = taken_apart(value)
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     reason = fault(kind, found, columns) or next(
-        (f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES.values()), None
+        (f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in TYPES.values()), None
     )
     if reason:
         raise ValueError(f"this {kind} cannot be saved: {shortened(reason)}.")
-    header = {
+    texts = {
         "format": "jaxgmm",
         "format_version": str(FORMAT_VERSION),
         "jaxgmm_version": jaxgmm.__version__,
@@ -98,7 +72,7 @@ def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None =
         "columns": json.dumps(columns),
         "notes": json.dumps(value.notes if isinstance(value, Sweep) else ()),
     }
-    _write(Path(path), serialized(arrays, metadata=header), overwrite=overwrite)
+    _write(Path(path), serialized(arrays, metadata=texts), overwrite=overwrite)
 
 
 def load(path: str | Path) -> Result:
@@ -114,15 +88,15 @@ def load(path: str | Path) -> Result:
         OSError: no such file, or it may not be read.
         ValueError: the file is cut short or damaged, is not one of jaxgmm, or was written by a newer jaxgmm.
     """
-    path = atomic.readable(path, "one that jaxgmm.storage.save wrote")
-    about, columns, notes = _header(path)
+    path = readable(path)
+    about, columns, notes = header(path)
     try:
         with safe_open(path, framework="np") as file:
             # An array without axes becomes a number, which is what the fit of one data set holds.
             arrays = {name: file.get_tensor(name)[()] for name in about.shapes}
         return put_together(about.kind, arrays, columns, notes)
     except (SafetensorError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise unreadable(path, str(error)) from error
 
 
 def info(path: str | Path) -> Info:
@@ -138,7 +112,7 @@ def info(path: str | Path) -> Info:
         OSError: as for `load`.
         ValueError: as for `load`.
     """
-    return _header(atomic.readable(path, "one that jaxgmm.storage.save wrote"))[0]
+    return header(readable(path))[0]
 
 
 def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -177,75 +151,3 @@ def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
     with atomic.written(path) as file:
         file.write(content)
         check_absent()
-
-
-def _header(path: Path) -> tuple[Info, list[Column], list[str]]:
-    """What a file says of itself, of its table's columns, and its notes; ValueError where it cannot be so."""
-    try:
-        with safe_open(path, framework="np") as file:
-            texts = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error)) from error
-    if texts.get("format") != "jaxgmm":
-        raise _foreign(path)
-    version = _version(path, texts.get("format_version", ""))
-    kind = texts.get("kind", "")
-    unknown = [f"{name} holds {dtype}" for name, (_, dtype) in found.items() if dtype not in _TYPES]
-    if kind not in KINDS or unknown:
-        raise _unreadable(path, unknown[0] if unknown else f"its kind is {quoted(kind)}")
-    try:
-        options, columns = json.loads(texts["options"]), _columns(json.loads(texts["columns"]))
-        notes = json.loads(texts.get("notes", "[]"))
-        if not isinstance(options, dict) or not isinstance(notes, list) or not all(isinstance(n, str) for n in notes):
-            raise TypeError
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise _unreadable(path, "its header does not make sense") from error
-    reason = fault(
-        kind,
-        {name: (shape, _TYPES[dtype]) for name, (shape, dtype) in found.items()},
-        columns,
-        is_of_format_1=version == 1,
-    )
-    if reason:
-        raise _unreadable(path, reason)
-    shapes = {name: shape for name, (shape, _) in found.items()}
-    return Info(kind, shapes, options, version, texts.get("jaxgmm_version", "")), columns, notes
-
-
-def _version(path: Path, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise _unreadable(path, f"its format version is {quoted(text)}")
-    if int(text) > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} was written by a newer jaxgmm (format {int(text)}; this one reads {FORMAT_VERSION}): upgrade."
-        )
-    return int(text)
-
-
-def _columns(rows: Any) -> list[Column]:
-    """Columns as JSON has them; TypeError where it has something else."""
-    columns = [Column(*row) for row in rows]
-    for name, texts, length in columns:
-        is_list_of_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-        if not isinstance(name, str) or type(length) is not int or not (texts is None or is_list_of_text):
-            raise TypeError(f"{name!r} is not a column")
-    if len({column.name for column in columns}) < len(columns):
-        raise TypeError("two columns have one name")
-    return columns
-
-
-def _unreadable(path: Path, reason: str) -> ValueError:
-    with path.open("rb") as file:
-        head = file.read(9)
-    # The header follows its length of 8 bytes, and begins with a brace.
-    if not b"{".startswith(head[8:]):
-        return _foreign(path)
-    # What a reason quotes of the file may be of any length.
-    reason = shortened(reason.strip().partition("\n")[0].rstrip("."))
-    return ValueError(f"{path} is cut short or damaged ({reason}); copy it again, or save the result anew.")
-
-
-def _foreign(path: Path) -> ValueError:
-    return ValueError(f"{path} is not a file of jaxgmm; name one that jaxgmm.storage.save wrote.")

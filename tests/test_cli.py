@@ -327,7 +327,8 @@ def contents(folder):
         ({"by": "well_"}, "has no column 'well_'; did you mean 'well'?"),
         ({"features": "red,blue"}, "has no column 'blue'; its columns are well, red, green, copies, name"),
         ({"weights": "mass"}, "has no column 'mass'"),
-        ({"features": "red,name"}, "column 'name' holds string, not numbers; convert it"),
+        ({"features": "red,name"}, "column 'name' holds string, not numbers, such as '"),
+        ({"by": "well,"}, "'well,' names a column without a name"),
         ({"features": "red,well"}, "column 'well' is named twice"),
         ({"features": "red,red"}, "column 'red' is named twice"),
         ({"features": ","}, "no feature column is named; name at least one"),
@@ -982,6 +983,18 @@ def test_a_warning_of_light_weights_is_one_line_for_all_parts(here, capsys, smal
     said = capsys.readouterr()
     assert said.err == ""
     assert json.loads(said.out)["notes"] == [lines[0].removeprefix("jaxgmm: ")]
+
+
+def test_notes_of_a_sweep_are_passed_on_unless_they_count_data_sets(monkeypatch):
+    """Counts are of one part, and the summary has those of all."""
+    notes = ("The smallest ridge is chosen.", "K = 2 is chosen for 3 of 4 data sets.", "Weights of 1 of 4 data sets.")
+
+    def noting(*_args, **_options):
+        warnings.warn(notes[2], UserWarning, stacklevel=2)
+        return jaxgmm.Sweep({}, None, notes)
+
+    monkeypatch.setattr(jaxgmm, "sweep", noting)
+    assert fit._swept([], {})[1] == [notes[0], "Weights of some groups."]
 
 
 def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch):

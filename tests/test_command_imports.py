@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+SAVED = Path(__file__).parent / "data" / "version_0_1_0" / "fits.safetensors"
 HEAVY = ("jax", "jaxlib", "matplotlib", "pandas", "scipy", "sklearn")
 COMMANDS = ("fit", "sweep", "predict", "sample", "plot", "info", "demo", "doctor")
 # As `jaxgmm` itself is called. What was imported is said after what the command says.
@@ -40,6 +42,8 @@ def tables(tmp_path_factory):
     table = pa.table({"well": ["a"] * 30 + ["b"] * 30, "red": draw.normal(size=60), "name": ["text"] * 60})
     pq.write_table(table, folder / "cells.parquet")
     (folder / "there.png").touch()
+    (folder / "damaged.safetensors").write_bytes(b"no")
+    (folder / "saved.safetensors").write_bytes(SAVED.read_bytes())
     command = [sys.executable, "-m", "jaxgmm", "fit", "cells.parquet", "--by", "well", "--features", "red"]
     subprocess.run([*command, "--components", "1", "--starts", "1", "--out", "fits"], cwd=folder, check=True)
     return folder
@@ -83,6 +87,8 @@ def test_misuse_that_no_file_is_needed_for_imports_no_more_than_typer(words):
         ("plot mixture fits --data cells.parquet --out there.png", "exists already"),
         ("demo --out fits", "not an empty directory"),
         ("info absent", "does not exist"),
+        ("info absent.safetensors", "does not exist"),
+        ("info damaged.safetensors", "is cut short or damaged"),
     ],
 )
 def test_misuse_of_files_is_answered_without_jax(tables, monkeypatch, line, words):
@@ -98,7 +104,14 @@ def test_misuse_of_files_is_answered_without_jax(tables, monkeypatch, line, word
 
 
 @pytest.mark.parametrize(
-    "line", ["info cells.parquet", "info cells.parquet --by well", "info fits", "info fits --json"]
+    "line",
+    [
+        "info cells.parquet",
+        "info cells.parquet --by well",
+        "info fits",
+        "info fits --json",
+        "info saved.safetensors",
+    ],
 )
 def test_info_is_given_without_jax(tables, monkeypatch, line):
     monkeypatch.chdir(tables)

@@ -188,6 +188,16 @@ def test_weight_0_is_as_if_removed_and_weight_2_as_if_there_twice() -> None:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_weights_scaled_by_a_power_of_two_change_nothing_but_counts(exponent: int) -> None:
+    mixture, weight = random_mixture(15, 2, 2), np.random.default_rng(0).uniform(0.5, 2, 30)
+    x = np.random.default_rng(16).normal(size=(30, 2))
+    expected, found = jaxgmm.diagnose(mixture, x, weight), jaxgmm.diagnose(mixture, x, np.ldexp(weight, exponent))
+    for name in ("misfits", "p_values", "effective_counts", "component_uncertainty", "entropy"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(found.counts, np.ldexp(expected.counts, exponent))
+
+
 @pytest.mark.parametrize("lengths", [[40] * 5, [40, 33, 7, 90, 500]], ids=["stack", "list"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_batch_is_its_data_sets_alone(lengths: list[int], weighted: bool) -> None:

@@ -75,6 +75,7 @@ def test_choice_among_models_is_a_sweep(make):
     assert column(found.models, "plate") == [1, 1, 2, 2]
     assert column(found.components, "weight") == expected.best.mixture.weights.ravel().tolist()
     assert type(found.models) is type(frame)
+    assert found.notes == expected.notes != ()
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,10 @@ def test_options_of_another_call_are_refused_before_any_work():
     df = pd.DataFrame({"cell": ["a"] * 6, "red": np.arange(6.0)})
     with pytest.raises(ValueError, match=r"'patience' is no option of jaxgmm\.fit, which fits these"):
         fit_groups(df, "cell", "red", 1, patience=1)
+    with pytest.raises(ValueError, match=r"'random_state' is no option.*did you mean 'key'\?"):
+        fit_groups(df, "cell", "red", 1, random_state=1)
+    with pytest.raises(ValueError, match=r"'max_iters' is no option.*did you mean 'max_iter'\?"):
+        fit_groups(df, "cell", "red", 1, max_iters=1)
     with pytest.raises(ValueError, match=r"'history' is no option of jaxgmm\.sweep"):
         fit_groups(df, "cell", "red", (1, 2), history=True)
 

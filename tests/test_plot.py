@@ -436,6 +436,9 @@ def test_by_status_takes_some_of_each_the_worst_first() -> None:
     assert titles(plot.overview(x, result, n=20)) == ["6", "3", "5", "2", "7", "0", "1", "4"]
     stack, fits = np.stack([x[7]] * 40), jaxgmm_fits(40, status=np.repeat([0, 1], [39, 1]))
     assert titles(plot.overview(stack, fits, n=4)) == ["39", "0", "19", "38"]
+    # Those with spurious components are not thinned.
+    fits = fits._replace(spurious=np.isin(np.arange(40), (7, 30)).astype(int))
+    assert titles(plot.overview(stack, fits, n=4)) == ["39", "7", "30", "0"]
 
 
 def jaxgmm_fits(n: int, *, status: np.ndarray) -> Fit:
@@ -537,6 +540,11 @@ X, FIT = stages_of_fit()
     [
         (lambda: plot.mixture(batched(plane_mixture())), r"one mixture is drawn.*\(1, 3\).*plot.overview"),
         (lambda: plot.mixture(plane_mixture(), np.zeros((5, 3))), r"x must be \(N, 2\).*\(5, 3\)"),
+        (lambda: plot.mixture(plane_mixture(), np.ma.masked_equal(np.zeros((5, 2)), 0)), "x has masked entries"),
+        (lambda: plot.mixture(plane_mixture(), np.zeros((5, 2), complex)), "x must hold real numbers"),
+        (lambda: plot.mixture("text"), "mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got str"),
+        (lambda: plot.criterion(FIT), "draws a jaxgmm.Sweep, or its table, a dict of columns; got"),
+        (lambda: plot.overview(X, plane_mixture()), "result must be a jaxgmm.FitResult or Sweep; got Mixture"),
         (lambda: plot.mixture(plane_mixture(), features=(0, 2)), "features must be two different of 0 to 1"),
         (lambda: plot.mixture(plane_mixture(), names=["a"]), "names must be of all 2 features"),
         (lambda: plot.mixture(plane_mixture(), X, sample_weight=[1.0]), r"sample_weight must have shape \(200,\)"),

@@ -449,6 +449,8 @@ def test_conversions_refuse_what_they_cannot_mean() -> None:
     batch = jaxgmm.Mixture(np.ones((2, 1)), np.zeros((2, 1, 2)), np.ones((2, 1, 2)))
     with pytest.raises(ValueError, match="must be one mixture"):
         to_sklearn(batch)
+    with pytest.raises(ValueError, match=r"must be a jaxgmm\.Mixture or a result"):
+        to_sklearn("text")
     with pytest.raises(ValueError, match="NaN or infinity"):
         to_sklearn(jaxgmm.Mixture(np.array([np.nan]), np.zeros((1, 2)), np.ones((1, 2))))
     with pytest.raises(ValueError, match="covariance_type"):

@@ -15,7 +15,7 @@ from safetensors.numpy import save as serialized
 
 import jaxgmm
 from jaxgmm import storage
-from jaxgmm.tables.schema import KINDS
+from jaxgmm.tables import results
 
 RNG = np.random.default_rng(0)
 OPTIONS = {"n_components": 3, "covariance_type": "full", "tol": 1e-5, "n_finalists": None, "split": True, "ks": [1, 2]}
@@ -452,7 +452,7 @@ def test_damaged_files_are_refused_or_read_as_the_same_kind(tmp_path, name):
             found, words = None, str(error)
             assert words.startswith(str(path))
             assert "\n" not in words
-        assert found is None or type(found) in KINDS.values()
+        assert found is None or isinstance(found, jaxgmm.Mixture | jaxgmm.FitResult | jaxgmm.Sweep | jaxgmm.Bootstrap)
 
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"
@@ -483,6 +483,22 @@ def test_files_of_the_first_version_are_loaded(name, kind):
     if kind is jaxgmm.Sweep:
         assert loaded.notes == ()
         assert "at_largest_k" not in loaded.table
+
+
+@pytest.mark.parametrize(
+    ("status", "spurious", "gain", "expected"),
+    [(0, 0, 5.0, False), (0, 1, 5.0, True), (2, 0, 5.0, True), (0, 1, 0.0, False), (0, 1, 1e-9, False)],
+)
+def test_a_file_of_the_first_version_says_what_was_passed_over(status, spurious, gain, expected):
+    old = fit_result(3)
+    own = np.asarray(old.log_likelihood, np.float64)
+    old = old._replace(
+        start_log_likelihood=np.stack([own, own + gain], axis=1),
+        start_status=np.tile(np.array([0, status], np.int32), (3, 1)),
+        start_spurious=np.tile(np.array([0, spurious], np.int32), (3, 1)),
+        **dict.fromkeys(("ridge_dominated", "start_passed_over", "ridge")),
+    )
+    assert results._completed(old).start_passed_over.tolist() == [expected] * 3
 
 
 def test_files_of_the_first_version_are_saved_as_of_this(tmp_path):

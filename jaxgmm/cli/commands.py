@@ -124,7 +124,9 @@ def _sweep(
     reg_covar: Annotated[
         str,
         typer.Option(
-            help="Ridges on variances, as fractions of the variance of the bulk of the group.", metavar="RATIOS"
+            help="Ridges on variances, as fractions of the variance of the bulk of the group. Of several, information "
+            "criteria take the smallest that has a sound fit; the criterion cv compares them.",
+            metavar="RATIOS",
         ),
     ] = "1e-12",
     allow_spurious: of.AllowSpurious = False,

@@ -218,7 +218,7 @@ def _fitted(
 
 
 def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:
-    """A sweep, and those of its notes that it warned of, without the numbers, which are of one part."""
+    """A sweep, and its notes: those that count data sets without the numbers, which are of one part, if it warned."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sweep = jaxgmm.sweep(x, **options)
@@ -226,7 +226,8 @@ def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep"
         if str(warning.message) not in sweep.notes:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     warned = {str(warning.message) for warning in caught}
-    return sweep, [_COUNT.sub("some groups", note) for note in sweep.notes if note in warned]
+    kept = [note for note in sweep.notes if note in warned or not _COUNT.search(note)]
+    return sweep, [_COUNT.sub("some groups", note) for note in kept]
 
 
 def _rows_per_part(request: Request) -> int:

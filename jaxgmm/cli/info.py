@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-import jaxgmm
 from jaxgmm.cli import console, interrupts, use
 from jaxgmm.cli import options as of
-from jaxgmm.tables import files, job, parts
+from jaxgmm.tables import files, job, parts, saved
 
 
 def info(path: Path, separator: str, by: list[str], *, as_json: bool) -> None:
@@ -68,7 +67,7 @@ def _of_fits(directory: Path) -> dict[str, Any]:
 
 def _of_saved(path: Path) -> dict[str, Any]:
     """What a file that `jaxgmm.storage` has written holds."""
-    return jaxgmm.storage.info(path)._asdict()
+    return saved.header(saved.readable(path))[0]._asdict()
 
 
 def _written(value: Any) -> str:

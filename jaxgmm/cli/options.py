@@ -45,7 +45,10 @@ def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
     """The columns that an option names, split at commas unless a column is called just that."""
     found: list[str] = []
     for value in given:
-        found += [value] if value in names else [piece.strip() for piece in value.split(",") if piece.strip()]
+        pieces = [value] if value in names else [piece.strip() for piece in value.split(",")]
+        if any(pieces) and not all(pieces):
+            raise ValueError(f"{value!r} names a column without a name; write names, with a comma between them.")
+        found += filter(None, pieces)
     return found
 
 

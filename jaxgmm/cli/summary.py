@@ -17,7 +17,7 @@ _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
 _FLAWS = {
     "spurious": "with spurious components",
     "ridge_dominated": "with components whose width is in part the ridge's",
-    "start_passed_over": "of which a likelier start was passed over, for spurious components or a degenerate end",
+    "start_passed_over": "where a likelier start was passed over, for spurious components or a degenerate end",
 }
 _OF_SWEEPS = {"at_largest_k": "whose K is the largest that was tried: a larger one may be better"}
 
@@ -90,7 +90,7 @@ def _print_done(n_groups: int, done: Done, written: list[Path]) -> None:
         rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been done before"
         rate = done.n_fitted / done.seconds if done.seconds else 0
         printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {rate:,.0f} groups/s{rest}")
-    printed.print("wrote " + " and ".join(map(str, written)), soft_wrap=True)
+    printed.print(("wrote " if done.n_fitted else "see ") + " and ".join(map(str, written)), soft_wrap=True)
 
 
 def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:

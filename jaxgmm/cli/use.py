@@ -18,7 +18,7 @@ from jaxgmm.tables.keys import group_of
 _BLOCK = 2**20
 _EVALUATED = 2**18
 _DRAWN = 2**22
-# Columns of fits that version 0.1 did not write, and what stands for not being known, as in `jaxgmm.storage`.
+# Columns of fits that version 0.1 did not write, and what they hold then: tables have no starts.
 _SINCE_0_2 = {"ridge_dominated": pa.scalar(-1, pa.int32()), "start_passed_over": pa.scalar(False)}
 
 

@@ -31,6 +31,11 @@ def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None
     return int(max_iter) + 1, np.array(history, np.int32)
 
 
+def weighted(data: Batch, sample_weight: Any) -> Batch:
+    """The same data sets, with the sample weights of a user, or None for 1."""
+    return data if sample_weight is None else data.weighted(checked_weights(sample_weight, data))
+
+
 def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:
     """Sample weights, one for each row of a batch."""
     weights = per_sample(sample_weight, data, "sample_weight")

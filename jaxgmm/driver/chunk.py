@@ -35,7 +35,7 @@ from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.transfer import fetched
 from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.numerics.kernels import compiled
-from jaxgmm.soundness import SAME_OPTIMUM, eligible, first_best, is_sound
+from jaxgmm.soundness import eligible, first_best, passed_over
 from jaxgmm.status import Status
 
 # Roundings that a mean may be off by when it has been brought back to data units, and standard deviations, in these, to
@@ -188,7 +188,6 @@ def _whole(best: _Best) -> ChunkFits:
 
     log_likelihood = np.where(np.isnan(best.mixture.weights[:, 0]), np.nan, of_best(best.log_likelihoods))
     gains = best.log_likelihoods - log_likelihood[:, None]
-    unsound = ~is_sound(best.statuses, best.findings.spurious)
     return ChunkFits(
         mixture=best.mixture,
         log_likelihood=log_likelihood,
@@ -197,7 +196,7 @@ def _whole(best: _Best) -> ChunkFits:
         status=best.status,
         spurious=of_best(best.findings.spurious),
         ridge_dominated=of_best(best.findings.ridge_dominated),
-        start_passed_over=np.any(unsound & (gains > SAME_OPTIMUM * best.weight[:, None]), axis=1),
+        start_passed_over=passed_over(best.statuses, best.findings.spurious, gains, best.weight),
         ridge=best.ridge,
         start_log_likelihood=best.log_likelihoods,
         start_status=best.statuses,

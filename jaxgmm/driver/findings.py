@@ -102,7 +102,9 @@ def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
     ridge = sets.ridge[row] + made.extra_ridge * unit[None]
     suspect = wanted & jax.vmap(may_be_tied)(mixtures, ridge) & ~small
-    dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, ridge)
+    # What a search adds is not the answer's. So there the question is what that alone has made of a run.
+    asked_of = jnp.where(jnp.asarray(made.extra_ridge) > 0, made.extra_ridge * unit[None], sets.ridge[row])
+    dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, asked_of)
     counts = jnp.zeros(len(row), jnp.int32), jnp.sum(dominated, axis=1, dtype=jnp.int32)
     judgement = _concluded(made, Findings(*counts, made.states.log_likelihood), given, layout)
     return FirstLook(small, suspect, jnp.any(small), jnp.any(suspect), judgement)

@@ -143,6 +143,7 @@ class _Shared(NamedTuple):
         families: names of their families.
         n_components: K that arrays have room for.
         has_absent: whether models may have fewer.
+        is_weighted: whether samples have weights of their own.
         options: what programs are told.
         search_dtype: type of a search in mixed precision.
     """
@@ -151,6 +152,7 @@ class _Shared(NamedTuple):
     families: tuple[str, ...]
     n_components: int
     has_absent: bool
+    is_weighted: bool
     options: Options
     search_dtype: str
 
@@ -283,7 +285,17 @@ def _shared(
             avoids_spurious=request.avoids_spurious,
         )
         has_absent = request.has_absent or room in with_absent
-        shared.append(_Shared(np.array(numbers), families, room, has_absent, options, search_dtype))
+        shared.append(
+            _Shared(
+                numbers=np.array(numbers),
+                families=families,
+                n_components=room,
+                has_absent=has_absent,
+                is_weighted=data.is_weighted,
+                options=options,
+                search_dtype=search_dtype,
+            )
+        )
     return shared
 
 
@@ -314,7 +326,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         group=group,
         together=together,
         absolute_ridge=request.absolute_ridge,
-        is_weighted=request.is_weighted,
+        is_weighted=shared.is_weighted,
     )
     search, finish, centred = _ways(shape, layout, request, shared.search_dtype, machine)
     program = Program(

@@ -35,7 +35,6 @@ class Request(NamedTuple):
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
-        is_weighted: whether samples have weights of their own.
         method: how runs go on from what an E-step has found, its name among `jaxgmm.em.methods.METHODS`.
     """
 
@@ -51,7 +50,6 @@ class Request(NamedTuple):
     snapshots: Int[np.ndarray, " p"] | None = None
     has_absent: bool = False
     absolute_ridge: bool = False
-    is_weighted: bool = False
     method: str = "em"
 
     @property

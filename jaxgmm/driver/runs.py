@@ -27,11 +27,13 @@ class Known(NamedTuple):
     Attributes:
         status: how they ended, or `RUNNING`.
         spurious: how many of their components are spurious.
+        ridge_dominated: how many owe much of a variance to the ridge; after a search, to what the search has added.
         mean_scores: what they are compared by, per sample of weight 1; -inf where there is nothing.
     """
 
     status: Int[np.ndarray, " q"]
     spurious: Int[np.ndarray, " q"]
+    ridge_dominated: Int[np.ndarray, " q"]
     mean_scores: Float[np.ndarray, " q"]
 
 
@@ -84,7 +86,7 @@ def begun(starts: Mixture, program: Program) -> Runs:
         else None,
     )
     judgement = none_yet(n_runs)
-    known = Known(*map(np.asarray, (states.status, judgement.findings.spurious, judgement.mean_scores)))
+    known = Known(*map(np.asarray, _known(states, judgement)))
     return Runs(states, judgement, known, np.zeros(n_runs, bool), 0, 0)
 
 
@@ -154,9 +156,10 @@ class Work(NamedTuple):
         return Runs(states, judgement, Known(*known), found.finished, executed, useful)
 
 
-def _known(states: em.RunState, judgement: Judgement) -> tuple[Any, Any, Any]:
-    """What the host looks at, all at once: on a GPU each look costs as much as a dozen kernels."""
-    return states.status, judgement.findings.spurious, judgement.mean_scores
+def _known(states: em.RunState, judgement: Judgement) -> tuple[Any, ...]:
+    """`Known`, on the device. The host looks at all at once: on a GPU each look costs as much as a dozen kernels."""
+    findings = judgement.findings
+    return states.status, findings.spurious, findings.ridge_dominated, judgement.mean_scores
 
 
 def _made(states: em.RunState, before: Findings, wanted: Any, limits: Limits) -> Pass:

@@ -116,11 +116,13 @@ def _among_best(
 def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
+    What a search says of a run that the search's own ridge has widened is not to be compared with others, either.
+
     Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
     follow until none promises more.
     """
     options, n_init = work.options, work.program.layout.n_init
-    lost = found.known.status == Status.DEGENERATE
+    lost = (found.known.status == Status.DEGENERATE) | (found.known.ridge_dominated > 0)
     promise, pending = found.by_fit(n_init), wanted
 
     def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:

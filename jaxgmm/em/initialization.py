@@ -30,6 +30,10 @@ FORGY = 2
 POLISHED = 4
 LLOYD_ITERATIONS = 10
 
+# Of so few samples for each feature, the distances to a seed are mostly noise, and clusters around seeds say little:
+# there Lloyd's algorithm polishes all starts whose seeds are greedy.
+SAMPLES_OF_A_FEATURE = 10
+
 # A cluster of one sample has no covariance, and EM seldom leaves the optimum that it makes. So the first covariances
 # are drawn towards the pooled one, with this share of a component's fair number of samples as weight.
 SHRINKAGE = 0.1
@@ -96,10 +100,12 @@ def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
     """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), but for two of five starts.
 
     The seeds of one are samples drawn uniformly (Forgy, 1965); the clusters of the other are polished by Lloyd's
-    algorithm.
+    algorithm, and where there are fewer than ten samples for each feature, so are those of all other starts.
     """
     turn = start % TURN
-    return _clusters(key, task, turn == FORGY, jnp.where(turn == POLISHED, LLOYD_ITERATIONS, 0))
+    is_crowded = jnp.sum(task.weights > 0) < SAMPLES_OF_A_FEATURE * len(task.x)
+    is_polished = (turn == POLISHED) | (is_crowded & (turn != FORGY))
+    return _clusters(key, task, turn == FORGY, jnp.where(is_polished, LLOYD_ITERATIONS, 0))
 
 
 def k_means(key: Array, _start: Array, task: Task) -> Mixture:

@@ -119,9 +119,9 @@ def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, "
 
 
 def may_be_tied(mixture: Mixture, ridge: Ridge) -> Bool[Array, " k"]:
-    """Which components are mostly ridge, unless that is as wide as `NARROWEST` of the data, and so meant to be.
+    """Which components are mostly ridge; without a ridge, which are as narrow as rounding.
 
-    Without a ridge, which are as narrow as rounding.
+    A ridge wider than `NARROWEST` of the data is taken as intended, and counts for none.
     """
     unit = jnp.ones(len(ridge)) if ridge.ndim == 1 else jnp.eye(len(ridge))
     return (mixture.weights > 0) & _falls_below(mixture, _made_of(ridge + ROUNDING * unit))

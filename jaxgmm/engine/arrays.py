@@ -101,7 +101,7 @@ def _as_array(values: Any, name: str) -> np.ndarray:
         raise ValueError(_traced(name)) from None
     except ValueError as error:
         raise ValueError(
-            f"{name} is not an array: {error}. Pass data sets of unequal length as a list of arrays."
+            f"{name} is not an array: {str(error).rstrip('.')}. Pass data sets of unequal length as a list of arrays."
         ) from None
     except (TypeError, RuntimeError, AttributeError) as error:
         # What tensors that are on another device, or part of a graph, say of themselves.

@@ -5,6 +5,7 @@ Chunks of it are padded to a common number of samples; the rows beyond a data se
 """
 
 import functools
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ _LARGE = 4096
 
 Rows = np.ndarray | jax.Array
 
+# From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
+WeightsOf = Callable[[np.ndarray, int], np.ndarray]
+
 
 class Batch(NamedTuple):
     """Data sets, each some successive rows of one table.
@@ -33,12 +37,15 @@ class Batch(NamedTuple):
         first: `(B,)`, the row with which each data set begins.
         lengths: `(B,)`, the number of samples of each data set.
         is_single: whether the user passed one data set without a batch axis. It may be repeated, once for each start.
+        weights_of: the weights of samples, arbitrary for padding; None for 1. Those of replicates are made when they
+            are asked for, so they are a function and no table.
     """
 
     samples: Rows
     first: np.ndarray
     lengths: np.ndarray
     is_single: bool
+    weights_of: WeightsOf | None = None
 
     @property
     def is_ragged(self) -> bool:
@@ -50,9 +57,43 @@ class Batch(NamedTuple):
         """B."""
         return len(self.lengths)
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether samples have weights of their own."""
+        return self.weights_of is not None
+
+    def weighted(self, weights: np.ndarray | None) -> "Batch":
+        """The same data sets, with a weight for each row of the table, `(M,)`; None for 1."""
+        if weights is None:
+            return self._replace(weights_of=None)
+
+        def weights_of(data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+            return np.asarray(padded(weights, self, data_sets, n_samples), np.float64)
+
+        return self._replace(weights_of=weights_of)
+
+    def weights(self, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+        """Weights `(C, n_samples)` of the samples of some data sets, 0 for padding."""
+        inside = np.arange(n_samples) < self.lengths[data_sets][:, None]
+        return np.where(inside, 1.0 if self.weights_of is None else self.weights_of(data_sets, n_samples), 0.0)
+
+    def part(self, rows: np.ndarray | slice) -> "Batch":
+        """Some of the data sets, as the same rows."""
+        numbers, weights_of = np.arange(self.n_data_sets)[rows], self.weights_of
+
+        def weights_of_part(data_sets: np.ndarray, n_samples: int) -> np.ndarray:
+            assert weights_of is not None
+            return weights_of(numbers[data_sets], n_samples)
+
+        return self._replace(
+            first=self.first[rows],
+            lengths=self.lengths[rows],
+            weights_of=None if weights_of is None else weights_of_part,
+        )
+
     def repeated(self, n: int) -> "Batch":
         """Every data set `n` times, one after the other, as the same rows: no sample is copied."""
-        return self._replace(first=np.repeat(self.first, n), lengths=np.repeat(self.lengths, n), is_single=False)
+        return self.part(np.repeat(np.arange(self.n_data_sets), n))._replace(is_single=False)
 
 
 def batch(x: Any) -> Batch:

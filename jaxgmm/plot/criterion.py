@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, whole_or_none, without_frame
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.sweeping import LEVEL, LRT
+from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 
 
@@ -32,7 +33,12 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     Raises:
         ValueError: no such data set or criterion.
     """
-    whole = sweep_or_table if isinstance(sweep_or_table, Mapping) else sweep_or_table.table
+    whole = sweep_or_table if isinstance(sweep_or_table, Mapping) else getattr(sweep_or_table, "table", None)
+    if not isinstance(whole, Mapping):
+        raise ValueError(
+            "plot.criterion draws a jaxgmm.Sweep, or its table, a dict of columns; got "
+            f"{type(sweep_or_table).__name__}."
+        )
     known = [name for name in (*CRITERIA, LRT) if name in whole]
     if criterion not in known:
         raise ValueError(f"criterion must be one that the sweep has, {', '.join(map(repr, known))}; got {criterion!r}.")
@@ -41,7 +47,8 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
         raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")
     table = {name: np.asarray(column)[rows] for name, column in whole.items()}
     ax = axes_for_one(ax, (5.0, 3.6))
-    hollow = (table["spurious"] > 0) | (table["status"] == Status.DEGENERATE.name)
+    statuses = np.array([Status[name] for name in table["status"].tolist()], int)
+    hollow = ~is_sound(statuses, table["spurious"])
     kinds = list(dict.fromkeys(zip(table["covariance_type"].tolist(), table["reg_covar"].tolist(), strict=True)))
     for number, (family, ridge) in enumerate(kinds):
         of_kind = (table["covariance_type"] == family) & (table["reg_covar"] == ridge)

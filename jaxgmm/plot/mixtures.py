@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
 from jaxgmm.density import log_prob, predict
+from jaxgmm.driver.arguments import numeric_mixture
+from jaxgmm.engine.arrays import numeric
 from jaxgmm.engine.devices import power_of_two_above
-from jaxgmm.mixture import Mixture, full_covariances
+from jaxgmm.mixture import Mixture, as_mixture, full_covariances
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, whole_or_none, without_frame
 
 # Shares of the mass within a contour.
@@ -37,7 +39,7 @@ def mixture(
     at its mean.
 
     Args:
-        mixture: one mixture; for D = 1, `histogram` is drawn.
+        mixture: one mixture, or the fit of one data set; for D = 1, `histogram` is drawn.
         x: samples `(N, D)`, or None.
         ax: where to draw; a new figure without it.
         features: the two features, numbered from 0.
@@ -106,9 +108,10 @@ def histogram(
     return ax
 
 
-def one_mixture(mixture: Mixture) -> Mixture:
-    """The mixture in float64, if it is one."""
-    mixture = Mixture(*(np.asarray(leaf, dtype=np.float64) for leaf in mixture))
+def one_mixture(mixture: Any) -> Mixture:
+    """The mixture, or that of a result, in float64, if it is one."""
+    given = numeric_mixture(as_mixture(mixture))
+    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in given))
     if mixture.weights.ndim != 1 or mixture.means.ndim != 2:
         raise ValueError(
             f"one mixture is drawn, with weights (K,) and means (K, D); these have shapes {mixture.weights.shape} and "
@@ -122,7 +125,7 @@ def one_data_set(x: Any, mixture: Mixture) -> np.ndarray:
     """Samples `(N, D)`, none where there are none."""
     if x is None:
         return np.empty((0, mixture.n_features))
-    samples = np.asarray(x, dtype=np.float64)
+    samples = numeric(x, "x").astype(np.float64, copy=False)
     if samples.ndim != 2 or samples.shape[1] != mixture.n_features:
         raise ValueError(
             f"x must be (N, {mixture.n_features}), with as many features as the mixture; its shape is {samples.shape}."
@@ -149,7 +152,7 @@ def checked_features(features: Sequence[int], mixture: Mixture) -> tuple[int, in
 
 def checked_weight(sample_weight: Any, samples: np.ndarray) -> np.ndarray:
     """Weights `(N,)` of samples."""
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = numeric(sample_weight, "sample_weight").astype(np.float64, copy=False)
     if weight.shape != samples.shape[:1]:
         raise ValueError(f"sample_weight must have shape {samples.shape[:1]} to match x; it has shape {weight.shape}.")
     return weight

@@ -57,8 +57,10 @@ def overview(
         raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
     if n < 1:
         raise ValueError(f"n must be at least 1; got {n!r}.")
-    # A sweep is meant as what it has chosen.
-    result = getattr(result, "best", result)
+    # A sweep is meant as what it has chosen, and fits of groups as their fits.
+    result = getattr(result, "best", getattr(result, "result", result))
+    if not hasattr(result, "status"):
+        raise ValueError(f"result must be a jaxgmm.FitResult or Sweep; got {type(result).__name__}.")
     data = batch(x)
     if data.is_single or np.ndim(result.status) != 1:
         raise ValueError("plot.overview draws many fits, x and result with a batch axis. Use plot.mixture for one.")
@@ -104,7 +106,13 @@ def _chosen(data: Batch, result: Any, by: str, n: int, found: Diagnosis | None) 
         # One more for the group that has the fewest panels, if it has more members.
         open_groups = [g for g in range(len(groups)) if shares[g] < len(groups[g])]
         shares[min(open_groups, key=lambda g: shares[g])] += 1
-    return np.concatenate([_evenly(group, share) for group, share in zip(groups, shares, strict=True)])
+    return np.concatenate([_worst(group, result.spurious, n) for group, n in zip(groups, shares, strict=True)])
+
+
+def _worst(members: np.ndarray, spurious: np.ndarray, n: int) -> np.ndarray:
+    """So many of them: those with spurious components, which come first, and others evenly."""
+    n_spurious = min(n, int(np.count_nonzero(spurious[members])))
+    return np.concatenate([members[:n_spurious], _evenly(members[n_spurious:], n - n_spurious)])
 
 
 def _evenly(members: np.ndarray, n: int) -> np.ndarray:

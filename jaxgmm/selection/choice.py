@@ -24,15 +24,20 @@ def choice(
         compared: `(C, M)`, which models are compared.
     """
     known = compared & ~np.isnan(score)
-    fair = np.where(known, score + lead, np.inf)
+    fair = fair_score(score, lead, known)
     is_eligible = eligible(known, status)
     # As all families are the same for one feature and K = 1.
-    slack = 1e-9 * (1 + np.abs(np.min(fair, axis=1, keepdims=True)))
-    with np.errstate(invalid="ignore"):
-        first = first_best(-fair, is_eligible, slack)
+    lowest = np.min(fair, axis=1, keepdims=True)
+    slack = np.where(np.isfinite(lowest), 1e-9 * (1 + np.abs(lowest)), 0.0)
+    first = first_best(-fair, is_eligible, slack)
     chosen = (np.arange(score.shape[1]) == first[:, None]) & np.any(is_eligible, axis=1, keepdims=True)
     of_chosen = np.max(np.where(chosen, score, -np.inf), axis=1, keepdims=True)
     return chosen, known & ~chosen & (score < of_chosen - slack)
+
+
+def fair_score(score: np.ndarray, lead: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """What models are compared by, `(C, M)`: infinite where that is not known."""
+    return np.where(known & ~np.isnan(score), score + lead, np.inf)
 
 
 def at_smallest_ridge(

@@ -13,7 +13,7 @@ from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, Job
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.engine.batch import Batch, padded
-from jaxgmm.fitting import WeightsOf, inputs_of, on_chunks
+from jaxgmm.fitting import inputs_of, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 
 # Samples whose densities are computed at a time.
@@ -27,7 +27,6 @@ def folds(n_samples: int, n_folds: int) -> np.ndarray:
 
 def held_out(
     data: Batch,
-    weights: WeightsOf,
     models: Sequence[Combination],
     n_folds: int,
     request: Request,
@@ -37,7 +36,6 @@ def held_out(
 
     Args:
         data: B data sets.
-        weights: sample weights of some, 0 for padding.
         models: what is fitted to each.
         n_folds: F. A data set with one fold left out is the same samples under other weights.
         request: how.
@@ -51,23 +49,25 @@ def held_out(
         fold_of = np.full((len(numbers), n_samples), -1)
         for length in np.unique(data.lengths[data_sets]):
             fold_of[data.lengths[data_sets] == length, :length] = folds(length, n_folds)[:n_samples]
-        return weights(data_sets, n_samples), fold_of == left_out[:, None]
+        return data.weights(data_sets, n_samples), fold_of == left_out[:, None]
 
     def training_weights(numbers: np.ndarray, n_samples: int) -> np.ndarray:
         own, is_left_out = parts(numbers, n_samples)
         return np.where(is_left_out, 0.0, own)
 
+    training = replicates._replace(weights_of=training_weights)
+
     def scores_of(chunk: Chunk) -> np.ndarray:
         own_scores = np.empty((len(chunk.data_sets), len(models)))
         for job in chunk.jobs:
-            fits = fit_chunk(inputs_of(chunk, job, replicates, training_weights))
+            fits = fit_chunk(inputs_of(chunk, job, training))
             own, is_left_out = parts(chunk.data_sets, job.n_samples)
             densities = densities_of(fits, chunk, job, replicates, np.where(is_left_out, own, 0.0))
             own_scores[:, job.models] = densities.log_likelihood
         return own_scores
 
     scores = np.empty((replicates.n_data_sets, len(models)))
-    for chunk, own_scores in on_chunks(scores_of, replicates, training_weights, models, request, report):
+    for chunk, own_scores in on_chunks(scores_of, training, models, request, report):
         scores[chunk.data_sets] = own_scores
     return scores.reshape(-1, n_folds, len(models)).sum(axis=1)
 

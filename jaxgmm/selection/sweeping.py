@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_key
+from jaxgmm.driver.arguments import checked_key, weighted
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, Job
 from jaxgmm.driver.program import Combination, Request
@@ -23,17 +23,15 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import (
     FitResult,
-    WeightsOf,
     empty_result,
     inputs_of,
     on_chunks,
-    read_weights,
     ridge_in,
     without_batch_axis,
 )
 from jaxgmm.mixture import Mixture
 from jaxgmm.resampling import likelihood_ratio_p_values
-from jaxgmm.selection.choice import at_smallest_ridge, choice, store_chosen
+from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score, store_chosen
 from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
 from jaxgmm.selection.held_out import densities_of, held_out
 from jaxgmm.selection.splitting import split_widest
@@ -112,7 +110,8 @@ def sweep(
         n_components: the numbers of components to try, or one.
         covariance_type: families to try, or one.
         reg_covar: ridges to try, or one; as for `fit`. A smaller ridge never has a lower likelihood, so information
-            criteria choose K and family at the smallest ridge that has a sound fit; `"cv"` compares ridges.
+            criteria choose K and family at the smallest ridge that has a sound fit, and where a K is degenerate there,
+            at the next at which it is not; `"cv"` compares ridges.
         criterion: what to choose by, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the classified
             data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K that a
             bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column holds the
@@ -124,8 +123,8 @@ def sweep(
         n_replicates: samples drawn from the fit of K for each test; the tests end at the first K that is not rejected.
             They need successive K, one family and one ridge.
         patience: stop raising K for a data set once so many K in succession have not been better than the best before
-            them, where models that are not sound count as worse; models not fitted have no row. None fits all. The
-            cross-validation of `"cv"` is made for all K before.
+            them; degenerate models count as worse, and those with spurious components are compared as in the choice.
+            Models not fitted have no row. None fits all. The cross-validation of `"cv"` is made for all K before.
         split: one more start for every model: the fit of the K before, its widest component split; for the first K, and
             in cross-validation, one more start of the usual kind.
         avoid_spurious: as for `fit`; False chooses by criterion and likelihood alone.
@@ -170,9 +169,9 @@ def sweep(
     _check_names(names, init, n_folds, n_replicates, patience)
     if LRT in names:
         check_test(names, models, sample_weight, patience, split)
-    data = batch(x)
+    data = weighted(batch(x), sample_weight)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
-    work = _Work(data, read_weights(sample_weight, data), models, names, patience, split, int(n_replicates))
+    work = _Work(data, models, names, patience, split, int(n_replicates))
     starts = int(n_init) + bool(split)
     request = Request(
         init=init,
@@ -188,7 +187,7 @@ def sweep(
     with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
         left_out = None
         if "cv" in names:
-            left_out = held_out(data, work.weights, models, int(n_folds), request, report)
+            left_out = held_out(data, models, int(n_folds), request, report)
         return _swept(work, request, left_out, report)
 
 
@@ -204,7 +203,6 @@ class _Work(NamedTuple):
 
     Attributes:
         data: B data sets.
-        weights_of: their sample weights, or None for 1.
         models: M combinations of K, family and ridge.
         criteria: names, of which the first chooses.
         patience: how often in succession the criterion may worsen from one K to the next; None for any number.
@@ -213,7 +211,6 @@ class _Work(NamedTuple):
     """
 
     data: Batch
-    weights_of: WeightsOf | None
     models: list[Combination]
     criteria: list[str]
     patience: int | None
@@ -235,11 +232,6 @@ class _Work(NamedTuple):
     def by_components(self) -> bool:
         """Whether the models of one K must wait for those of the K before."""
         return self.patience is not None or self.split
-
-    def weights(self, data_sets: np.ndarray, n_samples: int) -> np.ndarray:
-        """Sample weights `(C, n_samples)` of some data sets, 0 for padding."""
-        inside = np.arange(n_samples) < self.data.lengths[data_sets][:, None]
-        return np.where(inside, 1.0 if self.weights_of is None else self.weights_of(data_sets, n_samples), 0.0)
 
 
 class _Results(NamedTuple):
@@ -265,7 +257,7 @@ def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: C
     def chosen_of(chunk: Chunk) -> tuple[_Results, np.ndarray]:
         return _fit_and_choose(chunk, work, request, left_out)
 
-    arguments = (data, work.weights_of, work.models, request, report)
+    arguments = (data, work.models, request, report)
     results, efforts = _no_results(data.n_data_sets, work, request), np.zeros(2, int)
     for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=work.by_components):
         _put(own, chunk.data_sets, results)
@@ -282,7 +274,7 @@ def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: C
 def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
     return _Results(
         columns=_empty_columns((n_data_sets, len(work.models)), work.criteria),
-        n_samples=np.zeros(n_data_sets, int if work.weights_of is None else float),
+        n_samples=np.zeros(n_data_sets, float if work.data.is_weighted else int),
         n_weighted=np.zeros(n_data_sets, int),
         best=empty_result(n_data_sets, work.data.samples.shape[1], work.models, request),
     )
@@ -316,6 +308,20 @@ def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
             " criterion='cv'."
         )
         warnings.warn(notes[-1], UserWarning, stacklevel=4)
+    heavy = results.n_samples > results.n_weighted / _FEW_FOR_WEIGHTS
+    if criterion in INFORMATION and np.any(heavy):
+        notes.append(
+            f"The sample weights of {np.count_nonzero(heavy)} of {len(light)} data sets sum to much more than the"
+            f" number of their samples. {criterion} takes weights for counts. Where a row does not stand for so many"
+            " samples, it chooses too many components; multiply the weights so that they sum to the number of samples."
+        )
+    hopeless = ~np.any(np.isfinite(np.where(columns["fitted"], columns[criterion], np.inf)), axis=1)
+    hopeless &= np.any(np.isposinf(columns[criterion]), axis=1)
+    if np.any(hopeless):
+        notes.append(
+            f"{criterion} is infinite for every model of {np.count_nonzero(hopeless)} of {len(light)} data sets, which"
+            " have too few samples for it; the first model is taken."
+        )
     n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in work.models)
     if n_largest:
         notes.append(
@@ -330,7 +336,7 @@ def _fit_and_choose(
 ) -> tuple[_Results, np.ndarray]:
     """Fits all models to the data sets of a chunk, and chooses for each; last, run-iterations executed and useful."""
     n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
-    weights = work.weights(chunk.data_sets, chunk.jobs[0].n_samples)
+    weights = work.data.weights(chunk.data_sets, chunk.jobs[0].n_samples)
     results = _no_results(n_data_sets, work, request)
     results.n_samples[:], results.n_weighted[:] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
     columns, left_out = results.columns, None if left_out is None else left_out[chunk.data_sets]
@@ -340,7 +346,7 @@ def _fit_and_choose(
         first_new = len(fitted)
         for job in jobs:
             last = _split_starts(job, chunk, work, fitted) if work.split else None
-            raw = fit_chunk(inputs_of(chunk, job, work.data, work.weights_of, active=active, last_start=last))
+            raw = fit_chunk(inputs_of(chunk, job, work.data, active=active, last_start=last))
             efforts += [raw.executed, raw.useful]
             fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
             evidence = Evidence(
@@ -351,7 +357,7 @@ def _fit_and_choose(
                 unknown = np.isnan(evidence.log_likelihood)
                 evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, job.models]))
             if "icl" in work.criteria:
-                own = work.weights(chunk.data_sets, job.n_samples)
+                own = work.data.weights(chunk.data_sets, job.n_samples)
                 densities = densities_of(raw, chunk, job, work.data, own)
                 evidence = evidence._replace(log_assignment=densities.log_assignment)
             _fill_columns(results, fitted[-1], evidence, active, work.criteria)
@@ -381,9 +387,9 @@ def _best_of_new(work: _Work, columns: dict[str, np.ndarray], fitted: "list[_Fit
     score, lead, status, spurious = (
         columns[name][:, models] for name in (work.criteria[0], "lead", "status", "spurious")
     )
-    usable = ~np.isnan(score) & (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
+    usable = (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
     usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
-    return np.min(np.where(usable, score + lead, np.inf), axis=1)
+    return np.min(fair_score(score, lead, usable), axis=1)
 
 
 def _compared(
@@ -457,7 +463,7 @@ def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Req
             break
         k = work.models[number][0]
         mixture = Mixture(*(leaf[tested, m, :k] for leaf in smaller.fits.mixture))
-        data = work.data._replace(first=work.data.first[rows[tested]], lengths=work.data.lengths[rows[tested]])
+        data = work.data.part(rows[tested])
         p_values[tested, number] = likelihood_ratio_p_values(
             data, mixture, statistic[tested], work.models[number], work.n_replicates, request
         )

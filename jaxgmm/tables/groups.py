@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
-from jaxgmm.tables.wording import listed
+from jaxgmm.tables.wording import listed, quoted
 
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
@@ -140,9 +140,22 @@ def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
     # A column of nothing but nulls has no type of its own.
     known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(is_kind(kind) for is_kind in known):
-        raise ValueError(f"column {name!r} holds {kind}, not numbers; convert it, or leave it out.")
+        raise ValueError(f"column {name!r} holds {kind}, not numbers{_such_as(column)}; convert it, or leave it out.")
     # A copy, as Arrow's memory is read-only.
     return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+
+
+def _such_as(column: pa.ChunkedArray) -> str:
+    """The first text that is no number, if a column holds texts."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return ""
+    for chunk in column.chunks:
+        for row in chunk:
+            try:
+                float(row.as_py() or 0)
+            except ValueError:
+                return f", such as {quoted(row.as_py())}"
+    return ""
 
 
 def checked_weights(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:

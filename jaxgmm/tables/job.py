@@ -137,6 +137,9 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
     """
     job = Job(Path(out), tuple(names), json.loads(json.dumps(description)), threading.RLock())
     if not job.directory.is_dir():
+        finished = description_of(job.out / f"{job.names[0]}.parquet") if resume else None
+        if finished is not None:
+            _check_same(job.out, finished, job.description)
         files.check_absent(job.out, job.names)
     missing = [path for path in job.directory.absolute().parents if not path.exists()]
     with atomic.refusals(job.directory):
@@ -199,19 +202,24 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
     before = _read_json(file)
     if before is None:
         raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")
-    versions = [description.get(_VERSION) for description in (before, job.description)]
+    _check_same(job.directory, before, job.description)
+    return True
+
+
+def _check_same(directory: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming what differs, unless a directory holds what is wanted of it."""
+    versions = [description.get(_VERSION) for description in (before, wanted)]
     if versions[0] != versions[1] and None not in versions:
         raise ValueError(
-            f"{job.directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
+            f"{directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
             "go on with the version that began it, or remove it to begin anew."
         )
-    for name in {**before, **job.description}:
-        if before.get(name) != job.description.get(name):
+    for name in {**before, **wanted}:
+        if before.get(name) != wanted.get(name):
             raise ValueError(
-                f"{job.directory} was begun with {name} {_said(before, name)}, not {_said(job.description, name)}; "
+                f"{directory} was begun with {name} {_said(before, name)}, not {_said(wanted, name)}; "
                 "ask for the same again, or remove it to begin anew."
             )
-    return True
 
 
 def _said(description: Mapping[str, Any], name: str) -> str:

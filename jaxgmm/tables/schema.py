@@ -1,23 +1,14 @@
 """What a result consists of: the arrays of mixtures, fits, sweeps and bootstraps, their axes and types.
 
-A result is taken apart into arrays by name, such as `mixture.means` or `table.bic`, and put together again. Texts, of
-which a sweep's table has two columns, become numbers of a list of texts.
+Texts, of which a sweep's table has two columns, are numbers of a list of texts. Nothing here needs JAX, so that a file
+can be described without it; `jaxgmm.tables.results` makes arrays of results, and results of arrays.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-from jaxgmm.fitting import FitResult
-from jaxgmm.mixture import Mixture
-from jaxgmm.resampling import Bootstrap
-from jaxgmm.selection.sweeping import Sweep
-from jaxgmm.soundness import is_sound
-
-Result = Mixture | FitResult | Sweep | Bootstrap
-KINDS = {kind.__name__: kind for kind in (Mixture, FitResult, Sweep, Bootstrap)}
 
 # Texts take up more room in memory than their numbers in a file, and how much is a number of its header. So that a
 # damaged file does not ask for much, they may take this many bytes at any rate, or for each byte of the arrays.
@@ -90,69 +81,8 @@ _OPTIONAL = ("history", "snapshots")
 # What files of the first format do not hold.
 _SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "ridge")
 
-
-def kind_of(value: Any) -> str:
-    """The kind of a result.
-
-    Raises:
-        ValueError: it is none.
-    """
-    for name, kind in KINDS.items():
-        if isinstance(value, kind):
-            return name
-    raise ValueError(f"a Mixture, FitResult, Sweep or Bootstrap can be saved; got {type(value).__name__}.")
-
-
-def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
-    """The arrays of a result, those that are None left out, and the columns of its table in their order."""
-    arrays, columns = _arrays(value), []
-    for name in [name for name in arrays if name.startswith("table.")]:
-        column = Column(name.removeprefix("table."))
-        if arrays[name].dtype.kind == "U":
-            texts, numbers = np.unique(arrays[name], return_inverse=True)
-            column = column._replace(texts=texts.tolist(), length=arrays[name].dtype.itemsize // 4)
-            arrays[name] = numbers.astype(np.int32)
-        columns.append(column)
-    return arrays, columns
-
-
-def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column], notes: Sequence[str] = ()) -> Result:
-    """The result that was taken apart; `notes` are a sweep's.
-
-    Raises:
-        ValueError: a number of a text that is not listed.
-    """
-
-    def mixture(prefix: str) -> Mixture:
-        return Mixture(*(arrays[f"{prefix}{name}"] for name in Mixture._fields))
-
-    def fit_result(prefix: str) -> FitResult:
-        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in FitResult._fields}
-        fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
-        fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
-        return _completed(FitResult(**fields))
-
-    if kind == "Mixture":
-        return mixture("")
-    if kind == "FitResult":
-        return fit_result("")
-    if kind == "Bootstrap":
-        return Bootstrap(mixture("mixture."), arrays["log_likelihood"], arrays["status"])
-    table = {column.name: _with_texts(arrays[f"table.{column.name}"], column) for column in columns}
-    return Sweep(table, fit_result("best."), tuple(notes))
-
-
-def _completed(result: FitResult) -> FitResult:
-    """A fit from a file of the first format: what that does not say is -1 or NaN, and what follows from it is there."""
-    if result.ridge_dominated is not None:
-        return result
-    gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]
-    unsound = ~is_sound(result.start_status, result.start_spurious)
-    return result._replace(
-        ridge_dominated=np.full_like(result.status, -1)[()],
-        start_passed_over=np.any(unsound & (gains > 0), axis=-1),
-        ridge=np.full((*np.shape(result.status), result.mixture.n_features), np.nan),
-    )
+# The kinds of results.
+KINDS = tuple(_FIELDS)
 
 
 def fault(
@@ -224,28 +154,6 @@ def _fault_of_texts(table: Mapping[str, Column], found: Mapping[str, tuple[tuple
         longest = max(column.length for column in of_text.values())
         return f"its table holds texts of {longest} characters, which is far more than it has numbers for"
     return None
-
-
-def _arrays(value: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    arrays = {}
-    for name, part in value.items() if isinstance(value, Mapping) else value._asdict().items():
-        if name == "notes" and isinstance(value, Sweep):
-            continue
-        if isinstance(part, Mapping) or hasattr(part, "_asdict"):
-            arrays |= _arrays(part, f"{prefix}{name}.")
-        elif part is not None:
-            array = np.asarray(part, order="C")
-            arrays[f"{prefix}{name}"] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return arrays
-
-
-def _with_texts(numbers: np.ndarray, column: Column) -> np.ndarray:
-    if column.texts is None:
-        return numbers
-    if np.any((numbers < 0) | (numbers >= len(column.texts))):
-        raise ValueError(f"table.{column.name} refers to a text that is not there")
-    # NumPy has no text of length 0.
-    return np.array(column.texts, dtype=f"U{max(1, column.length)}")[numbers]
 
 
 def _part(name: str) -> str:

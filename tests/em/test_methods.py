@@ -58,7 +58,7 @@ def problem() -> tuple[np.ndarray, Mixture]:
 def through_the_engine(method: str, precision: str) -> Any:
     x, starts = problem()
     request = Request("mixture", 1, 1, precision, TOL, 1000, np.int64(0), absolute_ridge=True, method=method)
-    return fit_batch(batch(x), None, starts, (2, "full", 1e-9), request, lambda _: None)
+    return fit_batch(batch(x), starts, (2, "full", 1e-9), request, lambda _: None)
 
 
 def alone(method: Method) -> RunState:

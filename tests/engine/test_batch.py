@@ -126,3 +126,18 @@ def test_values_per_sample_follow_the_layout() -> None:
 def test_values_that_do_not_fit_are_refused_in_words(x: object, values: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         per_sample(values, batch(x), "w")
+
+
+def test_weights_follow_their_data_sets() -> None:
+    data = batch(ragged([2, 3, 1]))
+    assert not data.is_weighted
+    np.testing.assert_array_equal(data.weights(np.array([1, 2]), 4), [[1, 1, 1, 0], [1, 0, 0, 0]])
+    data = data.weighted(np.arange(1, 7))
+    assert data.is_weighted
+    np.testing.assert_array_equal(data.weights(np.array([1, 2]), 4), [[3, 4, 5, 0], [6, 0, 0, 0]])
+    # Of parts, of replicates, and of parts of these.
+    np.testing.assert_array_equal(data.part(np.array([2, 0])).weights(np.arange(2), 2), [[6, 0], [1, 2]])
+    repeated = data.repeated(2)
+    np.testing.assert_array_equal(repeated.weights(np.array([1, 3, 4]), 3), [[1, 2, 0], [3, 4, 5], [6, 0, 0]])
+    np.testing.assert_array_equal(repeated.part(slice(3, 5)).weights(np.arange(2), 3), [[3, 4, 5], [6, 0, 0]])
+    assert not data.weighted(None).is_weighted

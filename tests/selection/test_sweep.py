@@ -213,6 +213,22 @@ def test_weights_that_are_no_counts_are_warned_of_once() -> None:
     jaxgmm.sweep(x, (1, 2), sample_weight=np.broadcast_to(np.arange(x.shape[1]) % 2.0, x.shape[:2]), n_init=2)
 
 
+def test_weights_that_sum_to_much_more_than_the_samples_are_noted() -> None:
+    """No warning: a row may stand for many samples."""
+    x = np.stack([clusters(seed) for seed in range(3)])
+    noted, plain = (jaxgmm.sweep(x, (1, 2), sample_weight=np.full(x.shape[:2], w), n_init=2) for w in (50.0, 5.0))
+    assert any("sum to much more than the number of their samples" in note for note in noted.notes)
+    assert not any("weights" in note for note in plain.notes)
+
+
+def test_a_criterion_that_no_model_has_is_noted() -> None:
+    x = np.stack([clusters(seed) for seed in range(3)])[:, :5]
+    sweep = jaxgmm.sweep(x, (1, 2), criterion="aicc", n_init=2)
+    assert np.all(np.isinf(sweep.table["aicc"]))
+    assert sweep.chosen["n_components"].tolist() == [1, 1, 1]
+    assert any("aicc is infinite for every model of 3 of 3 data sets" in note for note in sweep.notes)
+
+
 def test_the_largest_k_tried_is_told() -> None:
     x = np.stack([clusters(seed, k=3) for seed in range(3)])
     sweep = jaxgmm.sweep(x, (1, 2), n_init=2)

@@ -127,6 +127,8 @@ def test_another_job_is_refused_by_what_differs(tmp_path):
     with pytest.raises(FileExistsError, match="unfinished job; go on with --resume"):
         do(tmp_path)
     assert do(tmp_path, resume=True) == [1, 2]
+    with pytest.raises(ValueError, match=r"was begun with tol 1e-05, not 0\.1; ask for the same again, or remove it"):
+        do(tmp_path, resume=True, asked=ASKED | {"tol": 0.1})
 
 
 def test_existing_tables_are_left_alone(tmp_path):

@@ -1,0 +1,101 @@
+"""Results as arrays by name, such as `mixture.means` or `table.bic`, and results put together from these."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxgmm.fitting import FitResult
+from jaxgmm.mixture import Mixture
+from jaxgmm.resampling import Bootstrap
+from jaxgmm.selection.sweeping import Sweep
+from jaxgmm.soundness import passed_over
+from jaxgmm.tables.schema import Column
+
+Result = Mixture | FitResult | Sweep | Bootstrap
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a result.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for kind in (Mixture, FitResult, Sweep, Bootstrap):
+        if isinstance(value, kind):
+            return kind.__name__
+    raise ValueError(f"a Mixture, FitResult, Sweep or Bootstrap can be saved; got {type(value).__name__}.")
+
+
+def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
+    """The arrays of a result, those that are None left out, and the columns of its table in their order."""
+    arrays, columns = _arrays(value), []
+    for name in [name for name in arrays if name.startswith("table.")]:
+        column = Column(name.removeprefix("table."))
+        if arrays[name].dtype.kind == "U":
+            texts, numbers = np.unique(arrays[name], return_inverse=True)
+            column = column._replace(texts=texts.tolist(), length=arrays[name].dtype.itemsize // 4)
+            arrays[name] = numbers.astype(np.int32)
+        columns.append(column)
+    return arrays, columns
+
+
+def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column], notes: Sequence[str] = ()) -> Result:
+    """The result that was taken apart; `notes` are a sweep's.
+
+    Raises:
+        ValueError: a number of a text that is not listed.
+    """
+
+    def mixture(prefix: str) -> Mixture:
+        return Mixture(*(arrays[f"{prefix}{name}"] for name in Mixture._fields))
+
+    def fit_result(prefix: str) -> FitResult:
+        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in FitResult._fields}
+        fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
+        fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
+        return _completed(FitResult(**fields))
+
+    if kind == "Mixture":
+        return mixture("")
+    if kind == "FitResult":
+        return fit_result("")
+    if kind == "Bootstrap":
+        return Bootstrap(mixture("mixture."), arrays["log_likelihood"], arrays["status"])
+    table = {column.name: _with_texts(arrays[f"table.{column.name}"], column) for column in columns}
+    return Sweep(table, fit_result("best."), tuple(notes))
+
+
+def _completed(result: FitResult) -> FitResult:
+    """A fit from a file of the first format: what that does not say is -1 or NaN, and what follows from it is there."""
+    if result.ridge_dominated is not None:
+        return result
+    gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]
+    return result._replace(
+        ridge_dominated=np.full_like(result.status, -1)[()],
+        # Of how many samples is not known, and one asks for the least gain.
+        start_passed_over=passed_over(result.start_status, result.start_spurious, gains, 1.0),
+        ridge=np.full((*np.shape(result.status), result.mixture.n_features), np.nan),
+    )
+
+
+def _arrays(value: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, part in value.items() if isinstance(value, Mapping) else value._asdict().items():
+        if name == "notes" and isinstance(value, Sweep):
+            continue
+        if isinstance(part, Mapping) or hasattr(part, "_asdict"):
+            arrays |= _arrays(part, f"{prefix}{name}.")
+        elif part is not None:
+            array = np.asarray(part, order="C")
+            arrays[f"{prefix}{name}"] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return arrays
+
+
+def _with_texts(numbers: np.ndarray, column: Column) -> np.ndarray:
+    if column.texts is None:
+        return numbers
+    if np.any((numbers < 0) | (numbers >= len(column.texts))):
+        raise ValueError(f"table.{column.name} refers to a text that is not there")
+    # NumPy has no text of length 0.
+    return np.array(column.texts, dtype=f"U{max(1, column.length)}")[numbers]
