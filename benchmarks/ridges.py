@@ -3,8 +3,8 @@
     python -m benchmarks.ridges
 
 Ordinary data sets (those of `benchmarks.honesty`) and awkward ones (rounded, repeated, censored, collinear, with heavy
-tails, sentinels or narrow clusters) are fitted with ridges from 1e-6 to 0. For each ridge: how many fits and starts have
-failed, have spurious components or components dominated by the ridge, and how long it took.
+tails, sentinels or narrow clusters) are fitted with ridges from 1e-6 to 0. For each ridge: how many fits and starts
+have failed, have spurious components or components dominated by the ridge, and how long it took.
 """
 
 import argparse

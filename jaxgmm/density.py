@@ -102,7 +102,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
         if found is not None:
             return np.array(np.asarray(found)[: len(x)])
     if _are_one_type(mixture, x):
-        found = of_one_piece(quantity, Mixture(*map(np.asarray, mixture)), np.asarray(x), on_device=x)
+        found = of_one_piece(quantity, mixture.map(np.asarray), np.asarray(x), on_device=x)
         if found is not None:
             return as_jax(found if len(found) == len(x) else np.asarray(found)[: len(x)])
     arrays = [leaf for leaf in jax.tree.leaves((mixture, x)) if isinstance(leaf, jax.Array)]
@@ -111,7 +111,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
         return _on_device(quantity, mixture, x, kept or jnp.result_type(float))
     # Narrower types hold answers, but are not computed in.
     computed = np.dtype(np.float32) if kept is not None and kept.itemsize < 4 else kept or _FLOAT64
-    mixture = Mixture(*(leaf.astype(computed, copy=False) for leaf in numeric_mixture(mixture)))
+    mixture = numeric_mixture(mixture).map(lambda leaf: leaf.astype(computed, copy=False))
     answer = _on_host(quantity, mixture, x, computed)
     if kept is None:
         return answer
@@ -168,7 +168,7 @@ def _on_host(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> A
     if not leading:
         answers = of_one_mixture(quantity, mixture, np.asarray(data.samples, dtype))
     else:
-        flat = Mixture(*(leaf.reshape(-1, *leaf.shape[len(leading) :]) for leaf in mixture))
+        flat = mixture.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(leading) :]))
         answers = of_each(quantity, flat, data.repeated(len(flat.weights)) if data.is_single else data, dtype)
     if data.n_data_sets and data.is_ragged:
         return np.split(answers, data.first[1:])
@@ -180,7 +180,7 @@ def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) ->
     computed = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     if not isinstance(x, jax.Array):
         x = numeric(x, "x") if not any(map(is_traced, jax.tree.leaves(x))) else _stacked(x)
-    mixture = Mixture(*(jnp.asarray(leaf, computed) for leaf in mixture))
+    mixture = mixture.map(lambda leaf: jnp.asarray(leaf, computed))
     check_mixture(mixture, x.shape)
     x, n_samples = jnp.asarray(x, computed), x.shape[-2]
     if n_samples and not is_traced(x):

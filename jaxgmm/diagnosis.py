@@ -176,7 +176,7 @@ def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:
 
 def _checked(mixture: Any, data: Batch) -> Mixture:
     """Float64 mixtures `(B, …)`, one for each data set."""
-    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in numeric_mixture(as_mixture(mixture))))
+    mixture = numeric_mixture(as_mixture(mixture)).map(lambda leaf: leaf.astype(np.float64, copy=False))
     b, d = data.n_data_sets, data.samples.shape[1]
     k = mixture.weights.shape[-1] if mixture.weights.ndim else 0
     allowed = [(k,)] if data.is_single else [(k,), (b, k)]
@@ -193,7 +193,7 @@ def _checked(mixture: Any, data: Batch) -> Mixture:
             f"match x{of_each}; its shapes are {', '.join(str(leaf.shape) for leaf in mixture)}."
         )
     shape = (b, *mixture.weights.shape[-1:])
-    return Mixture(*(np.broadcast_to(leaf, (*shape, *leaf.shape[mixture.weights.ndim :])) for leaf in mixture))
+    return mixture.map(lambda leaf: np.broadcast_to(leaf, (*shape, *leaf.shape[mixture.weights.ndim :])))
 
 
 def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
@@ -213,7 +213,7 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
     # A power of two, so that other numbers of data sets find a compiled program.
     rows = np.resize(data_sets, power_of_two_above(len(data_sets)))
     with jax.enable_x64(True):
-        chunk = Mixture(*(leaf[rows] for leaf in mixture))
+        chunk = mixture.of(rows)
         x = jnp.asarray(padded(data.samples, data, rows, n_samples), jnp.float64)
         answers = (*_at_samples(chunk, x), _separation(chunk))
         pit, marginal, shares, separation = (np.asarray(answer)[: len(data_sets)] for answer in answers)

@@ -16,7 +16,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.mixture import Mixture, with_room
+from jaxgmm.mixture import Mixture, unknown, with_room
 from jaxgmm.settings import Precision, check_flag, check_options
 from jaxgmm.status import Status
 
@@ -78,6 +78,18 @@ class FitResult(NamedTuple):
     history: np.ndarray | None
     efficiency: float
     snapshots: Mixture | None = None
+
+    def of(self, index: Any) -> "FitResult":
+        """The fits of some data sets: of one for a number, of several for a slice, a mask or an array of numbers.
+
+        `efficiency` is that of all.
+
+        Raises:
+            ValueError: this is the fit of one data set already.
+        """
+        if np.ndim(self.status) == 0:
+            raise ValueError("this is the fit of one data set: it has no batch axis, and there are no others.")
+        return jax.tree.map(lambda leaf: leaf[index] if isinstance(leaf, np.ndarray) else leaf, self)
 
 
 def fit(
@@ -174,7 +186,7 @@ def fit(
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
         result = fit_batch(data, start, model, request, report)
-    return without_batch_axis(result) if data.is_single else result
+    return result.of(0) if data.is_single else result
 
 
 def ridge_in(precision: str, reg_covar: Any) -> float:
@@ -317,10 +329,12 @@ def inputs_of(
     if active is not None:
         is_wanted[: len(active)] &= active
     lengths = np.where(is_wanted, data.lengths[rows], 0)
-    if isinstance(start, Mixture):
-        chunk_start = Mixture(*(leaf[rows] for leaf in start))
+    if start is None:
+        chunk_start = last_start
+    elif isinstance(start, Mixture):
+        chunk_start = start.of(rows)
     else:
-        chunk_start = last_start if start is None else rows_of(start)
+        chunk_start = rows_of(start)
     chunk_weights = None if data.weights_of is None else data.weights_of(rows, job.n_samples)
     x = placed(data.samples, data, chunk.data_sets, job.n_samples, chunk.size)
     return Inputs(x, lengths, chunk_weights, chunk_start, job.options, job.program)
@@ -329,10 +343,10 @@ def inputs_of(
 def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
     """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
     b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
-    spread = (d,) if all(FAMILIES[family].diagonal for _, family, _ in models) else (d, d)
+    is_diagonal = all(FAMILIES[family].diagonal for _, family, _ in models)
 
     def no_mixtures(*axes: int) -> Mixture:
-        return Mixture(*(np.full((*axes, k, *trailing), np.nan) for trailing in ((), (d,), spread)))
+        return unknown(axes, k, d, is_diagonal=is_diagonal)
 
     return FitResult(
         mixture=no_mixtures(b),
@@ -366,8 +380,3 @@ def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
             fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
     for name in set(FitResult._fields) & set(ChunkFits._fields):
         jax.tree.map(store, getattr(result, name), getattr(fits, name))
-
-
-def without_batch_axis(result: FitResult) -> FitResult:
-    """The result of the only data set."""
-    return jax.tree.map(lambda leaf: leaf[0] if isinstance(leaf, np.ndarray) else leaf, result)

@@ -10,6 +10,7 @@ density, for standardised data (`jaxgmm.em.expectation`). What users call, for m
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -46,6 +47,14 @@ class Mixture(NamedTuple):
     means: Floats
     covariances: Floats
 
+    def of(self, index: Any) -> "Mixture":
+        """Some mixtures of a batch: one for a number, several for a slice, a mask or an array of numbers."""
+        return self.map(lambda leaf: leaf[index])
+
+    def map(self, function: Callable[[Any], Any]) -> "Mixture":
+        """What a function makes of each array."""
+        return Mixture(*map(function, self))
+
     @property
     def n_components(self) -> int:
         """K, absent components included."""
@@ -67,6 +76,12 @@ def full_covariances(mixture: Mixture) -> Floats:
     if not mixture.is_diagonal:
         return mixture.covariances
     return mixture.covariances[..., None] * np.eye(mixture.n_features, dtype=mixture.covariances.dtype)
+
+
+def unknown(batch: Sequence[int], n_components: int, n_features: int, *, is_diagonal: bool) -> Mixture:
+    """Mixtures of NaN, along some batch axes."""
+    spread = (n_features,) if is_diagonal else (n_features, n_features)
+    return Mixture(*(np.full((*batch, n_components, *trailing), np.nan) for trailing in ((), (n_features,), spread)))
 
 
 def with_room(mixture: Mixture, n_components: int) -> Mixture:

@@ -56,7 +56,7 @@ def of_one_piece(quantity: Quantity, mixture: Mixture, x: Any, *, on_device: Any
 
 def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.ndarray:
     """A quantity at samples `(N, D)` of the type of the mixture, float32 or float64."""
-    shapes = Mixture(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in mixture))
+    shapes = mixture.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     answers = _room(quantity, mixture, len(x), x.dtype)
     in_flight: list[tuple[int, Array]] = []
 
@@ -96,7 +96,7 @@ def of_each(quantity: Quantity, mixture: Mixture, data: Batch, dtype: np.dtype) 
             for start, n in _chunks(mixture, len(owners), size):
                 some = np.arange(start, min(start + n, len(owners)))
                 filled_up = np.resize(some, n)
-                own = Mixture(*(leaf[owners[filled_up]].astype(dtype, copy=False) for leaf in mixture))
+                own = mixture.of(owners[filled_up]).map(lambda leaf: leaf.astype(dtype, copy=False))
                 is_shared = np.all(pieces.first[some] == pieces.first[start])
                 x = padded(data.samples, pieces, filled_up[:1] if is_shared else filled_up, size)
                 x = x.astype(dtype, copy=False)
@@ -227,7 +227,7 @@ def _kept_factors(
 
 
 def _factors_of_one(mixture: Mixture) -> Factors:
-    found = jax.device_get(at_once(_factors_of, Mixture(*(leaf[None] for leaf in mixture))))
+    found = jax.device_get(at_once(_factors_of, mixture.of(None)))
     with jax.ensure_compile_time_eval():
         return jax.device_put(Factors(*(leaf[0] for leaf in found)))
 

@@ -53,7 +53,7 @@ class Bootstrap(NamedTuple):
         """
         if isinstance(q, Sequence | np.ndarray):
             return tuple(map(self.percentiles, q))
-        return Mixture(*(np.nanpercentile(leaf, q, axis=self.status.ndim - 1) for leaf in self.mixture))
+        return self.mixture.map(lambda leaf: np.nanpercentile(leaf, q, axis=self.status.ndim - 1))
 
 
 def bootstrap(
@@ -121,7 +121,7 @@ def bootstrap(
         replicates = simulated(fitted, data, n_replicates, random)
     else:
         replicates = _reweighted(kind, weighted(data, sample_weight), n_replicates, random)
-    start = Mixture(*(np.repeat(leaf, n_replicates, axis=0) for leaf in fitted))
+    start = fitted.map(lambda leaf: np.repeat(leaf, n_replicates, axis=0))
     request = Request("mixture", 1, 1, precision, float(tol), int(max_iter), checked_key(key))
     with progress_bar(replicates.n_data_sets, shown=progress) as report:
         model = (n_components, family, ridge_in(precision, reg_covar))
@@ -133,7 +133,7 @@ def bootstrap(
 
     answered = result.status != Status.DEGENERATE
     matched = _matched(result.mixture, start)
-    matched = Mixture(*(np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan) for leaf in matched))
+    matched = matched.map(lambda leaf: np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan))
     log_likelihood = np.where(answered, result.log_likelihood, np.nan)
     return Bootstrap(*jax.tree.map(by_data_set, (matched, log_likelihood, result.status)))
 
@@ -167,7 +167,7 @@ def likelihood_ratio_p_values(
     for first in range(0, data.n_data_sets, at_once):
         rows = slice(first, first + at_once)
         own = data.part(rows)
-        replicates = simulated(Mixture(*(leaf[rows] for leaf in fitted)), own, n_replicates, key)
+        replicates = simulated(fitted.of(rows), own, n_replicates, key)
         smaller, larger = (
             fit_batch(replicates, None, (k, family, ridge), request, lambda _: None).log_likelihood
             for k in (n_components, n_components + 1)
@@ -184,7 +184,7 @@ def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> B
     with jax.enable_x64(True):
         keys = jax.random.split(key, (n_replicates, 2))
         # The mixtures draw from the same keys, so that none depends on its place.
-        drawn = np.asarray(_drawn(keys, Mixture(*map(jnp.asarray, mixture)), n_samples=longest))
+        drawn = np.asarray(_drawn(keys, mixture.map(jnp.asarray), n_samples=longest))
     n_features = mixture.n_features
     lengths = np.repeat(data.lengths, n_replicates)
     return Batch(drawn.reshape(-1, n_features), np.arange(len(lengths)) * longest, lengths, is_single=False)
@@ -251,7 +251,7 @@ def _present(mixture: Any, data: Batch) -> Mixture:
         )
     order = np.argsort(weights == 0, axis=1, kind="stable")[:, : counts[0]]
     rows = np.arange(len(weights))[:, None]
-    return Mixture(*(leaf[rows, order] for leaf in leaves))
+    return Mixture(*leaves).of((rows, order))
 
 
 def _family(mixture: Mixture) -> str:
@@ -278,7 +278,7 @@ def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
             order[b] = linear_sum_assignment(distances[b])[1]
     order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
     rows = np.arange(len(order))[:, None]
-    return Mixture(*(leaf[rows, order] for leaf in mixture))
+    return mixture.of((rows, order))
 
 
 def jax_key(key: Any) -> Array:

@@ -51,7 +51,7 @@ def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
             key = jax.random.key(int(key))
     kept = precision(mixture)
     if any(map(is_traced, (key, *mixture))):
-        own = Mixture(*(jnp.asarray(leaf, kept) for leaf in mixture))
+        own = mixture.map(lambda leaf: jnp.asarray(leaf, kept))
         check_mixture(own, None)
         draw_all = functools.partial(draw, n_samples=int(n_samples))
         for _ in range(own.weights.ndim - 1):
@@ -66,7 +66,7 @@ def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
 def _samples(key: Array, mixture: Mixture, n_samples: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Samples of mixtures `(…, K, …)`, and their components. Those that fill up a program are drawn last."""
     leading, (n_components, n_features) = mixture.weights.shape[:-1], mixture.means.shape[-2:]
-    flat = Mixture(*(leaf.reshape(-1, *leaf.shape[len(leading) :]) for leaf in mixture))
+    flat = mixture.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(leading) :]))
     n_mixtures = len(flat.weights)
     computed = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     samples = np.empty((n_mixtures, n_samples, n_features), dtype)
@@ -78,7 +78,7 @@ def _samples(key: Array, mixture: Mixture, n_samples: int, dtype: np.dtype) -> t
         keys = at_once(_split, key, n=power_of_two_above(max(1, n_mixtures)))
         for start, n in cut(n_mixtures, 1, most, cost=1):
             some = np.arange(start, min(start + n, n_mixtures))
-            own = Mixture(*(leaf[np.resize(some, n)].astype(computed, copy=False) for leaf in flat))
+            own = flat.of(np.resize(some, n)).map(lambda leaf: leaf.astype(computed, copy=False))
             drawn, of_drawn = at_once(_drawn, keys, np.int64(start), own, n_samples=size)
             samples[some] = np.asarray(drawn)[: len(some), :n_samples]
             components[some] = np.asarray(of_drawn)[: len(some), :n_samples]

@@ -115,7 +115,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             return self
         best = int(np.argmax(np.where(is_sound, fits.log_likelihood, -np.inf)))
         self._report(fits, total)
-        mixture = Mixture(*(leaf[best] for leaf in fits.mixture))
+        mixture = fits.mixture.of(best)
         bounds = np.asarray(fits.history)[best, : fits.n_iter[best]] / total
         converged = at_once or bool(fits.status[best] == Status.CONVERGED)
         self._keep(mixture, x.dtype, bounds.tolist(), converged)
@@ -236,15 +236,15 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     """
     given = numeric_mixture(as_mixture(mixture))
     check_mixture(given, None)
-    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in given))
+    mixture = given.map(lambda leaf: leaf.astype(np.float64, copy=False))
     if mixture.weights.ndim != 1:
         raise ValueError(
             f"mixture must be one mixture, with weights (K,); its weights have shape {mixture.weights.shape}. Convert "
-            "one of the batch at a time: Mixture(*(leaf[b] for leaf in mixture))."
+            "one of the batch at a time: mixture.of(b)."
         )
     if not all(np.all(np.isfinite(leaf)) for leaf in mixture):
         raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
-    mixture = Mixture(*(leaf[mixture.weights > 0] for leaf in mixture))
+    mixture = mixture.of(mixture.weights > 0)
     family = _inferred(mixture) if covariance_type is None else covariance_type
     estimator = GaussianMixture(mixture.n_components, covariance_type=family)
     estimator._validate_params()

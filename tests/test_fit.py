@@ -60,6 +60,12 @@ def test_shapes_are_those_of_the_contract(family: str) -> None:
     assert np.ndim(single.log_likelihood) == np.ndim(single.status) == 0
     assert single.start_log_likelihood.shape == (3,)
 
+    assert result.of(2).log_likelihood == result.log_likelihood[2]
+    assert result.of(slice(1, 4)).start_status.shape == (3, 3)
+    assert result.of(2).efficiency == result.efficiency
+    with pytest.raises(ValueError, match="the fit of one data set"):
+        single.of(0)
+
 
 @pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import jaxgmm
-from jaxgmm.mixture import full_covariances
+from jaxgmm.mixture import full_covariances, unknown
 
 
 def random_mixture(seed: int, n_components: int, n_features: int, *, diagonal: bool = False) -> jaxgmm.Mixture:
@@ -141,3 +141,16 @@ def test_sampling_refuses_what_it_cannot_read() -> None:
         jaxgmm.sample(0, random_mixture(0, 2, 2), -2)
     with pytest.raises(ValueError, match="key must be"):
         jaxgmm.sample(np.array([0, 1], np.uint32), random_mixture(0, 2, 2), 3)
+
+
+@pytest.mark.parametrize("is_diagonal", [False, True])
+def test_some_of_a_batch_are_mixtures(is_diagonal: bool) -> None:
+    several = [random_mixture(seed, 3, 2, diagonal=is_diagonal) for seed in range(4)]
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
+    for index, expected in ((2, several[2]), (slice(1, 3), jax.tree.map(lambda *a: np.stack(a), *several[1:3]))):
+        jax.tree.map(np.testing.assert_array_equal, batch.of(index), expected)
+    assert batch.of(np.array([True, False, False, True])).weights.shape == (2, 3)
+    assert batch.map(lambda leaf: leaf.astype(np.float32)).means.dtype == np.float32
+    nowhere = unknown((4,), 3, 2, is_diagonal=is_diagonal)
+    assert [leaf.shape for leaf in nowhere] == [leaf.shape for leaf in batch]
+    assert all(np.isnan(leaf).all() for leaf in nowhere)

@@ -108,7 +108,7 @@ def _of_samples(
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer, but the status {status}; name another group.")
-    own = jaxgmm.Mixture(*(leaf[b] for leaf in fitted.mixture()))
+    own = fitted.mixture().of(b)
     weight = None if weights is None else weights[b]
     if kind == "diagnosis":
         return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=fitted.features)

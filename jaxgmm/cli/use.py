@@ -205,7 +205,7 @@ def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa
     for number, first in enumerate(range(0, len(has_answer), at_a_time)):
         groups = has_answer[first : first + at_a_time]
         key = jax.random.fold_in(jax.random.key(seed), number)
-        drawn, component = jaxgmm.sample(key, jaxgmm.Mixture(*(leaf[groups] for leaf in mixture)), n)
+        drawn, component = jaxgmm.sample(key, mixture.of(groups), n)
         columns = [*fitted.keys.take(np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
         columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
         yield pa.table(columns, schema=schema)
@@ -218,7 +218,7 @@ def _evaluated(
     component = np.full(len(group), -1)
     uncertainty, log_density = np.full((2, len(group)), np.nan)
     for groups, rows, is_own in _batches(group):
-        own = jaxgmm.Mixture(*(leaf[groups] for leaf in mixture))
+        own = mixture.of(groups)
         x, of_own = samples[rows], rows[is_own]
         component[of_own] = jaxgmm.predict(own, x)[is_own]
         uncertainty[of_own] = 1 - np.max(jaxgmm.responsibilities(own, x), axis=-1)[is_own]

@@ -82,7 +82,7 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
     """Explicit parameters, one mixture for each data set."""
     n_features = data.samples.shape[1]
     leaves = (numeric(leaf, f"init.{name}") for name, leaf in zip(Mixture._fields, init, strict=True))
-    init = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in leaves))
+    init = Mixture(*leaves).map(lambda leaf: leaf.astype(np.float64, copy=False))
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
     trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
     is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)

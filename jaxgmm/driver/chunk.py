@@ -33,7 +33,7 @@ from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.engine.transfer import fetched
-from jaxgmm.mixture import Mixture, with_harmless_absent
+from jaxgmm.mixture import Mixture, unknown, with_harmless_absent
 from jaxgmm.numerics.kernels import compiled
 from jaxgmm.soundness import eligible, first_best, passed_over
 from jaxgmm.status import Status
@@ -246,14 +246,12 @@ def _without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits
     """The answer where no fit can be made, for statuses `(G,)`."""
     n_fits, layout = len(statuses), program.layout
     n_init, n_history, n_snapshots = layout.n_init, program.n_history, program.n_snapshots
-    spread = (n_features,) if layout.diagonal else (n_features, n_features)
 
     def full(value: float, dtype: type, *shape: int) -> Any:
         return np.full((n_fits, *shape), value, dtype)
 
     def no_mixtures(*axes: int) -> Mixture:
-        trailing = ((), (n_features,), spread)
-        return Mixture(*(full(np.nan, np.float64, *axes, layout.n_components, *shape) for shape in trailing))
+        return unknown((n_fits, *axes), layout.n_components, n_features, is_diagonal=layout.diagonal)
 
     return ChunkFits(
         mixture=no_mixtures(),

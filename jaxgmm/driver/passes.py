@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
@@ -153,9 +154,7 @@ def in_slots(
         record, start, own, fitted = jax.tree.map(lambda leaf: leaf[run], (records, starts, row, model))
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
         data = e_step.load(shared, own, form)
-        present = None
-        if layout.has_absent:
-            present = (jnp.arange(layout.n_components, dtype=jnp.int32) < fitted.n_components) & (start.weights != 0)
+        present = _present(start, fitted, layout) if layout.has_absent else None
         settings = em.Settings(ridge[own], tol, max_iter, floor, present, snapshots)
         return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(weights[own]))
 
@@ -198,8 +197,7 @@ def in_kernels(
     shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
     present = jnp.ones((n_runs, n_components), bool)
     if layout.has_absent:
-        numbers = jnp.arange(n_components, dtype=jnp.int32)[None]
-        present = (numbers < model.n_components[:, None]) & (starts.weights != 0)
+        present = jax.vmap(lambda start, model: _present(start, model, layout))(starts, model)
     samples = jnp.concatenate([sets.z, sets.weights[:, None]], axis=1)
     begun = before._replace(
         mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
@@ -234,7 +232,7 @@ def in_kernels(
         n_steps,
     )
     ended = em.RunState(
-        mixture=Mixture(*(leaf[:, :n_components] for leaf in fused.mixtures_of(moving, shape))),
+        mixture=fused.mixtures_of(moving, shape).of(np.s_[:, :n_components]),
         natural=None,
         log_likelihood=row_of(moving, fused.LOG_LIKELIHOOD),
         n_iter=before.n_iter + row_of(moving, fused.N_ITER).astype(jnp.int32),
@@ -243,6 +241,11 @@ def in_kernels(
         snapshots=None,
     )
     return *_ended(ended, before, wanted), executed
+
+
+def _present(start: Mixture, model: Models, layout: Layout) -> Bool[Array, " k"]:
+    """Which components of a run there are: of those of its model, the ones that its start has."""
+    return (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
 
 
 def _with_lanes(mixture: Mixture, missing: int) -> Mixture:

@@ -81,7 +81,7 @@ def begun(starts: Mixture, program: Program) -> Runs:
         n_iter=full(0, np.int32, n_runs),
         status=full(em.RUNNING, np.int32, n_runs),
         history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,
-        snapshots=Mixture(*(full(np.nan, np.float64, n_runs, n_snapshots, *leaf.shape[1:]) for leaf in starts))
+        snapshots=starts.map(lambda leaf: full(np.nan, np.float64, n_runs, n_snapshots, *leaf.shape[1:]))
         if n_snapshots
         else None,
     )

@@ -111,11 +111,11 @@ def histogram(
 def one_mixture(mixture: Any) -> Mixture:
     """The mixture, or that of a result, in float64, if it is one."""
     given = numeric_mixture(as_mixture(mixture))
-    mixture = Mixture(*(leaf.astype(np.float64, copy=False) for leaf in given))
+    mixture = given.map(lambda leaf: leaf.astype(np.float64, copy=False))
     if mixture.weights.ndim != 1 or mixture.means.ndim != 2:
         raise ValueError(
             f"one mixture is drawn, with weights (K,) and means (K, D); these have shapes {mixture.weights.shape} and "
-            f"{mixture.means.shape}. Take one of a batch with Mixture(*(leaf[b] for leaf in mixture)), or use "
+            f"{mixture.means.shape}. Take one of a batch with mixture.of(b), or use "
             "plot.overview."
         )
     return mixture

@@ -79,7 +79,7 @@ def overview(
         samples = np.asarray(data.samples[rows], dtype=np.float64)
         if weights is not None:
             samples = samples[weights[rows] > 0]
-        fitted = Mixture(*(np.asarray(leaf[b], dtype=np.float64) for leaf in result.mixture))
+        fitted = result.mixture.of(b).map(lambda leaf: np.asarray(leaf, dtype=np.float64))
         _draw_fit(panel, fitted, samples, Status(int(result.status[b])), plane)
         name = f"data set {b}" if names is None else str(names[b])
         panel.set_title(name, fontsize="medium", pad=3)

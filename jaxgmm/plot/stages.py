@@ -52,7 +52,7 @@ def stages(
     _check_numbers(x, mixture, snapshots, history, iterations)
     samples, names = one_data_set(x, mixture), names_of(names, mixture)
     axes = axes_for_many(ax, 1, len(iterations) + 2, (3.1, 3.2))[0]
-    shown = [Mixture(*(leaf[s] for leaf in snapshots)) for s in range(len(iterations))]
+    shown = [snapshots.of(s) for s in range(len(iterations))]
     titles = [_title(int(n)) for n in iterations]
     titles += [f"{Status(int(result.status)).name} after {_counted(int(result.n_iter))}"]
     for panel, title, stage in zip(axes[:-1], titles, [*shown, mixture], strict=True):
@@ -81,7 +81,7 @@ def _check_numbers(
     if len(ended) == 0 or not is_of(mixture, ended[-1]):
         return
     for s, number in enumerate(iterations):
-        stage = Mixture(*(leaf[s] for leaf in snapshots))
+        stage = snapshots.of(s)
         if number < len(ended) and np.isfinite(stage.weights).all() and not is_of(stage, ended[number]):
             raise ValueError(f"snapshot {s} is not of iteration {number}; give the numbers that history= named.")
 

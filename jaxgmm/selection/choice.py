@@ -7,7 +7,7 @@ import numpy as np
 from jaxgmm.driver.chunk import ChunkFits
 from jaxgmm.driver.program import Combination
 from jaxgmm.fitting import FitResult
-from jaxgmm.mixture import Mixture, full_covariances, with_room
+from jaxgmm.mixture import full_covariances, with_room
 from jaxgmm.soundness import eligible, first_best, is_sound
 from jaxgmm.status import Status
 
@@ -75,7 +75,7 @@ def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
         return
     for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
         getattr(best, name)[c] = getattr(fits, name)[c, m]
-    mixture = Mixture(*(leaf[c, m] for leaf in fits.mixture))
+    mixture = fits.mixture.of((c, m))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:
         mixture = mixture._replace(covariances=full_covariances(mixture))
     for leaf, new in zip(best.mixture, with_room(mixture, best.mixture.n_components), strict=True):

@@ -27,9 +27,8 @@ from jaxgmm.fitting import (
     inputs_of,
     on_chunks,
     ridge_in,
-    without_batch_axis,
 )
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, unknown, with_room
 from jaxgmm.resampling import likelihood_ratio_p_values
 from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score, store_chosen
 from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
@@ -268,7 +267,7 @@ def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: C
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
     notes = _notes(work, results)
-    return Sweep(_table(work, results), without_batch_axis(best) if data.is_single else best, notes)
+    return Sweep(_table(work, results), best.of(0) if data.is_single else best, notes)
 
 
 def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
@@ -426,9 +425,7 @@ class _Fitted(NamedTuple):
 def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) -> Mixture:
     """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
     layout, n_models, models, n_features = job.program.layout, len(job.models), work.models, work.data.samples.shape[1]
-    spread = (n_features,) if layout.diagonal else (n_features, n_features)
-    shape = (chunk.size, n_models, layout.n_components)
-    starts = Mixture(*(np.full((*shape, *trailing), np.nan) for trailing in ((), (n_features,), spread)))
+    starts = unknown((chunk.size, n_models), layout.n_components, n_features, is_diagonal=layout.diagonal)
     for m, number in enumerate(job.models):
         smaller = [
             (models[other][0], part.fits.mixture, position)
@@ -440,15 +437,13 @@ def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) ->
             k, mixture, position = max(smaller, key=lambda item: item[0])
             for leaf, known in zip(starts, mixture, strict=True):
                 leaf[: len(known), m, :k] = known[:, position, :k]
-            grown = Mixture(*(leaf[:, m] for leaf in starts))
+            grown = starts.of(np.s_[:, m])
             for n_present in range(k, models[number][0]):
                 grown = split_widest(grown, n_present)
-            for leaf, own in zip(starts, grown, strict=True):
+            grown.weights[:, models[number][0] :] = 0
+            for leaf, own in zip(starts, with_room(grown, layout.n_components), strict=True):
                 leaf[:, m] = own
-            # Components that are absent are there for their shape only.
-            for leaf, absent in zip(starts, (0.0, 0.0, np.eye(n_features) if len(spread) == 2 else 1.0), strict=True):
-                leaf[:, m, models[number][0] :] = absent
-    return Mixture(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in starts))
+    return starts.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]))
 
 
 def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
@@ -462,7 +457,7 @@ def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Req
         if len(tested) == 0:
             break
         k = work.models[number][0]
-        mixture = Mixture(*(leaf[tested, m, :k] for leaf in smaller.fits.mixture))
+        mixture = smaller.fits.mixture.of(np.s_[tested, m, :k])
         data = work.data.part(rows[tested])
         p_values[tested, number] = likelihood_ratio_p_values(
             data, mixture, statistic[tested], work.models[number], work.n_replicates, request
