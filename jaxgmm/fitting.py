@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, weighted
+from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, finalists, weighted
 from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, Job, chunks
 from jaxgmm.driver.program import Combination, Request
@@ -174,7 +174,7 @@ def fit(
     request = Request(
         init=init_name,
         n_init=n_init,
-        n_finalists=n_init if n_finalists is None else min(int(n_finalists), n_init),
+        n_finalists=finalists(n_finalists, n_init),
         precision=precision,
         tol=float(tol),
         max_iter=int(max_iter),

@@ -31,6 +31,11 @@ def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None
     return int(max_iter) + 1, np.array(history, np.int32)
 
 
+def finalists(n_finalists: int | None, n_init: int) -> int:
+    """How many of R starts are taken to their ends: all unless fewer are asked for."""
+    return n_init if n_finalists is None else min(int(n_finalists), n_init)
+
+
 def weighted(data: Batch, sample_weight: Any) -> Batch:
     """The same data sets, with the sample weights of a user, or None for 1."""
     return data if sample_weight is None else data.weighted(checked_weights(sample_weight, data))

@@ -5,7 +5,7 @@ since one stack is seldom alone. Data sets of many lengths share a few programs 
 by costs less than another program would. The constants come from `benchmarks/NOTES.md`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -61,6 +61,9 @@ RUNS_OF_A_SLOT = 32
 # one component that starts from clusters finds out with its second step that the first has changed nothing, and most
 # runs that a search has brought near their ends make few more.
 STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
+
+# More slots than there ever are.
+_MOST_SLOTS = 2**30
 
 # Runs for each slot of a GPU where they differ in length: simulated, not measured, and between what is best for 2-D and
 # for 8-D.
@@ -420,16 +423,15 @@ def _lanes(shape: _Shape, n_runs: int, families: Sequence[str], dtype: str) -> L
 
 def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machine: Machine) -> tuple[Slots, Slots]:
     """Slots of the search, and of float64 in mixed precision."""
-    e_step, number = _e_step(shape, tile, machine), 1
+    suited, number = _suited(shape, tile, machine), 1
     if tile == 0:
-        is_in_turn = E_STEPS[e_step].idle_is_free
+        is_in_turn = E_STEPS[suited.e_step].idle_is_free
         number = SLOTS_IN_TURN if is_in_turn else n_slots(shape.n_samples * shape.sample_bytes, machine)
         # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
         of_a_slot = 1 if machine.is_cpu or request.tol == 0 else RUNS_OF_A_GPU_SLOT
         number = min(number, power_of_two_above(-(-shape.n_runs // of_a_slot)))
-    if e_step == "products in one kernel":
-        number = min(number, power_of_two_below(_most_in_one_kernel(shape)))
-    search = Slots(number, STRIDE_OF_SHORT_RUNS if shape.n_components == 1 else STRIDE, e_step)
+    number = min(number, suited.most_slots(shape))
+    search = Slots(number, STRIDE_OF_SHORT_RUNS if shape.n_components == 1 else STRIDE, suited.e_step)
     if request.precision != "mixed":
         return search, search
     finish = search._replace(stride=STRIDE_OF_SHORT_RUNS)
@@ -455,14 +457,36 @@ def _most_in_one_kernel(shape: _Shape) -> int:
     return MOST_ENTRIES // (shape.n_components * shape.n_features**2)
 
 
+class _Suited(NamedTuple):
+    """What an E-step is for.
+
+    Attributes:
+        e_step: its name among `jaxgmm.em.e_steps.E_STEPS`.
+        suits: whether it is best for a shape, and a tile or 0, on a CPU.
+        most_slots: how many runs it can take together.
+    """
+
+    e_step: str
+    suits: Callable[[_Shape, int], bool]
+    most_slots: Callable[[_Shape], int]
+
+
+def _any_number(_shape: _Shape) -> int:
+    return _MOST_SLOTS
+
+
 # Of the E-steps that are written for a CPU, the first that suits is taken.
-_OF_A_CPU = (("vectors", _suits_vectors), ("products in one kernel", _suits_one_kernel))
+_OF_A_CPU = (
+    _Suited("vectors", _suits_vectors, _any_number),
+    _Suited("products in one kernel", _suits_one_kernel, lambda shape: power_of_two_below(_most_in_one_kernel(shape))),
+)
+_OF_ANY_DEVICE = _Suited("products", lambda *_: True, _any_number)
 
 
-def _e_step(shape: _Shape, tile: int, machine: Machine) -> str:
+def _suited(shape: _Shape, tile: int, machine: Machine) -> _Suited:
     """The E-step of runs that raw moments can represent."""
     rows = _OF_A_CPU if machine.is_cpu and are_known() else ()
-    return next((name for name, suits in rows if suits(shape, tile)), "products")
+    return next((row for row in rows if row.suits(shape, tile)), _OF_ANY_DEVICE)
 
 
 def _centred_slots(shape: _Shape, tile: int, machine: Machine) -> Slots:

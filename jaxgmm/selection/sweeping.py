@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_key, weighted
+from jaxgmm.driver.arguments import checked_key, finalists, weighted
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, Job
 from jaxgmm.driver.program import Combination, Request
@@ -175,7 +175,7 @@ def sweep(
     request = Request(
         init=init,
         n_init=starts,
-        n_finalists=starts if n_finalists is None else min(int(n_finalists), starts),
+        n_finalists=finalists(n_finalists, starts),
         precision=precision,
         tol=float(tol),
         max_iter=int(max_iter),
