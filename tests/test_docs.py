@@ -24,7 +24,8 @@ from jaxgmm.selection.sweeping import LRT
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}
 WITH_CODE = [name for name, page in PAGES.items() if blocks(page)]
-LONGEST_LINE = 100
+# Longer lines scroll sideways.
+LONGEST_LINE = 78
 
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
@@ -81,9 +82,10 @@ def test_a_command_that_is_not_there_is_noticed(command: str) -> None:
         run_shell(command)
 
 
-@pytest.mark.parametrize("page", WITH_CODE)
-def test_lines_of_code_are_short(page: str) -> None:
-    lines = [line for _, source, _ in blocks(PAGES[page]) for line in source.splitlines()]
+@pytest.mark.parametrize("page", ["README.md", *WITH_CODE])
+def test_lines_of_code_and_of_what_it_prints_are_short(page: str) -> None:
+    text = PAGES[page] if page in PAGES else (ROOT / page).read_text()
+    lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
     assert [line for line in lines if len(line) > LONGEST_LINE] == []
 
 
