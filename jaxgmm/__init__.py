@@ -59,8 +59,8 @@ _NAMES_OF = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 # Modules that users know, some of which need packages that an extra brings, and what is imported for each: `em` is a
-# folder, all of which comes with the loop of one run and with what fits many.
-_MODULES = {"em": ("driver.chunk", "em.run")} | {name: (name,) for name in ("frames", "plot", "sklearn", "storage")}
+# folder, all of which comes with what uses it.
+_MODULES = {"em": "driver.chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
 
 
 def __getattr__(name: str) -> Any:
@@ -71,8 +71,7 @@ def __getattr__(name: str) -> Any:
         return globals().setdefault(name, value)
     if name in _MODULES:
         try:
-            for module in _MODULES[name]:
-                importlib.import_module(f"jaxgmm.{module}")
+            importlib.import_module(f"jaxgmm.{_MODULES[name]}")
             return importlib.import_module(f"jaxgmm.{name}")
         except ImportError as missing:
             # As `hasattr` expects it; `import` and `from jaxgmm import` raise the ImportError itself.
