@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, finalists, weighted
 from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
-from jaxgmm.driver.plan import Chunk, Job, chunks
+from jaxgmm.driver.plan import Chunk, ModelSet, chunks
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.em.covariance import FAMILIES
@@ -266,7 +266,7 @@ def fit_batch(
         request = request._replace(has_absent=True)
 
     def fits_of(chunk: Chunk) -> ChunkFits:
-        return fit_chunk(inputs_of(chunk, chunk.jobs[0], data, start))
+        return fit_chunk(inputs_of(chunk, chunk.model_sets[0], data, start))
 
     result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
     for chunk, fits in on_chunks(fits_of, data, [model], request, report):
@@ -295,10 +295,10 @@ def on_chunks(
     def program_of(chunk: Chunk) -> tuple:
         shapes = [
             (
-                *(job.program, has_search(job.options, job.program)),
-                *(job.n_samples, len(job.options.models.form), len(job.options.reg_covar)),
+                *(model_set.program, has_search(model_set.options, model_set.program)),
+                *(model_set.n_samples, len(model_set.options.models.form), len(model_set.options.reg_covar)),
             )
-            for job in chunk.jobs
+            for model_set in chunk.model_sets
         ]
         return (chunk.size, data.samples.shape[1], data.samples.dtype.str, *shapes)
 
@@ -309,20 +309,20 @@ def on_chunks(
 
 def inputs_of(
     chunk: Chunk,
-    job: Job,
+    model_set: ModelSet,
     data: Batch,
     start: Any = None,
     active: np.ndarray | None = None,
     last_start: Mixture | None = None,
 ) -> Inputs:
-    """What the models of a job are fitted to a chunk from, filled up by empty data sets.
+    """What a set of models is fitted to a chunk from, filled up by empty data sets.
 
     Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
     """
     rows = chunk.filled_up
 
     def rows_of(table: Any) -> Any:
-        return padded(table, data, chunk.data_sets, job.n_samples, chunk.size)
+        return padded(table, data, chunk.data_sets, model_set.n_samples, chunk.size)
 
     # What fills up is empty, and so not fitted.
     is_wanted = np.arange(chunk.size) < len(chunk.data_sets)
@@ -335,9 +335,9 @@ def inputs_of(
         chunk_start = start.of(rows)
     else:
         chunk_start = rows_of(start)
-    chunk_weights = None if data.weights_of is None else data.weights_of(rows, job.n_samples)
-    x = placed(data.samples, data, chunk.data_sets, job.n_samples, chunk.size)
-    return Inputs(x, lengths, chunk_weights, chunk_start, job.options, job.program)
+    chunk_weights = None if data.weights_of is None else data.weights_of(rows, model_set.n_samples)
+    x = placed(data.samples, data, chunk.data_sets, model_set.n_samples, chunk.size)
+    return Inputs(x, lengths, chunk_weights, chunk_start, model_set.options, model_set.program)
 
 
 def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:

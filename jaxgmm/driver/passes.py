@@ -23,7 +23,7 @@ from jaxgmm.em.e_steps import E_STEPS, Form
 from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
-from jaxgmm.engine.slots import Busy, Kind, run_queue, where_leading
+from jaxgmm.engine.slots import Busy, Routine, run_queue, where_leading
 from jaxgmm.mixture import Mixture, with_harmless_absent
 
 _Tree = TypeVar("_Tree")
@@ -179,8 +179,8 @@ def in_slots(
 
     # Runs of many components take the most iterations, and the last of a queue should not be the longest.
     queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
-    kind = Kind(load, begin, read, advance, is_finished, unload, idle_is_free=e_step.idle_is_free)
-    ended, executed = run_queue(queue, jnp.sum(wanted), kind, records, slots.number, slots.stride)
+    routine = Routine(load, begin, read, advance, is_finished, unload, idle_is_free=e_step.idle_is_free)
+    ended, executed = run_queue(queue, jnp.sum(wanted), routine, records, slots.number, slots.stride)
     return *_ended(ended, before, wanted), executed
 
 

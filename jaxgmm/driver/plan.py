@@ -91,7 +91,7 @@ SAMPLES_OF_A_LANE = 24
 LAUNCH_BYTES = 2**27
 
 
-class Job(NamedTuple):
+class ModelSet(NamedTuple):
     """Models that share programs.
 
     Attributes:
@@ -113,12 +113,12 @@ class Chunk(NamedTuple):
     Attributes:
         data_sets: their numbers.
         size: as many as the programs are compiled for; what is missing is filled up.
-        jobs: what is fitted to each.
+        model_sets: what is fitted to each.
     """
 
     data_sets: np.ndarray
     size: int
-    jobs: tuple[Job, ...]
+    model_sets: tuple[ModelSet, ...]
 
     @property
     def filled_up(self) -> np.ndarray:
@@ -129,7 +129,9 @@ class Chunk(NamedTuple):
     @property
     def n_runs(self) -> int:
         """Runs of all its data sets."""
-        return len(self.data_sets) * sum(len(job.models) * job.program.layout.n_init for job in self.jobs)
+        return len(self.data_sets) * sum(
+            len(model_set.models) * model_set.program.layout.n_init for model_set in self.model_sets
+        )
 
     def halves(self) -> "list[Chunk]":
         """The same work in two chunks of half the size; none where it cannot be cut."""
@@ -213,7 +215,7 @@ def chunks(
         models: what is fitted to each.
         request: how.
         machine: its memory and cores.
-        by_components: whether models of different K are jobs of their own, fewest components first.
+        by_components: whether models of different K are sets of their own, fewest components first.
     """
     # For one sample and component. Whatever max_iter is: changing it should compile nothing.
     seconds = SECONDS * request.n_init * ITERATIONS / machine.n_cores
@@ -236,21 +238,21 @@ def chunks(
         one_by_one = data.is_single and machine.is_cpu
         # As many as may share the slots of a device, by powers of two as chunks are.
         n_together = 1 if one_by_one else power_of_two_above(-(-len(data_sets) // machine.n_devices))
-        jobs, sizes = [], []
+        model_sets, sizes = [], []
         for own in shared:
             shape = _shape_of(own, int(length), n_together, data, request)
-            job, n_bytes = _sized(own, shape, request, effort, machine)
-            jobs.append(job)
+            model_set, n_bytes = _sized(own, shape, request, effort, machine)
+            model_sets.append(model_set)
             n_runs = shape.n_models * shape.n_init
-            least, enough = _filling(job.program.search, n_runs), 0
+            least, enough = _filling(model_set.program.search, n_runs), 0
             if uneven:
-                enough = _evening_out(job.program.search, n_runs)
-            if indivisible and isinstance(job.program.search, Slots) and _is_in_turn(job.program.search):
+                enough = _evening_out(model_set.program.search, n_runs)
+            if indivisible and isinstance(model_set.program.search, Slots) and _is_in_turn(model_set.program.search):
                 least = len(data_sets)
             sizes.append(chunk_size(len(data_sets), n_bytes, least, machine, enough=enough))
         size = 1 if one_by_one else min(sizes)
         parts = (data_sets[first : first + size] for first in range(0, len(data_sets), size))
-        planned += [Chunk(part, size, tuple(jobs)) for part in parts]
+        planned += [Chunk(part, size, tuple(model_sets)) for part in parts]
     return planned
 
 
@@ -308,7 +310,7 @@ def _shape_of(shared: _Shared, n_samples: int, n_together: int, data: Batch, req
     return _Shape(n_samples, n_features, shared.n_components, n_models, request.n_init, n_together, diagonal)
 
 
-def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, machine: Machine) -> tuple[Job, int]:
+def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, machine: Machine) -> tuple[ModelSet, int]:
     """What is compiled for data sets of one length, and bytes for each."""
     # Slots that are read in turn share the features of all data sets, which others make of their own.
     tile, n_held = 0, shape.n_rows if machine.is_cpu else shape.n_features
@@ -350,7 +352,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
     n_forms, n_runs = len(layout.coordinates) * len(shared.options.reg_covar), shape.n_models * shape.n_init
     n_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     n_bytes += 8 * n_runs * (request.n_history + (3 + request.n_snapshots) * n_components * shape.n_rows)
-    return Job(shared.numbers, program, shared.options, n_samples), n_bytes
+    return ModelSet(shared.numbers, program, shared.options, n_samples), n_bytes
 
 
 def _filling(way: Way, n_runs: int) -> int:

@@ -90,7 +90,7 @@ def begun(starts: Mixture, program: Program) -> Runs:
     return Runs(states, judgement, known, np.zeros(n_runs, bool), 0, 0)
 
 
-class Work(NamedTuple):
+class Passes(NamedTuple):
     """What all passes over the runs of a chunk have in common.
 
     Attributes:

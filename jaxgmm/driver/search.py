@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from jaxgmm.driver.passes import DataSets, Given, Limits
 from jaxgmm.driver.program import Options, Program
-from jaxgmm.driver.runs import SOUND, Runs, Work, begun
+from jaxgmm.driver.runs import SOUND, Passes, Runs, begun
 from jaxgmm.mixture import Mixture
 from jaxgmm.soundness import first_best
 from jaxgmm.status import Status
@@ -59,7 +59,7 @@ def all_runs(
     n_init = program.layout.n_init
     wanted = np.repeat(sound, n_init)
     given = Given(sets, starts, options.models, options.avoids_spurious)
-    work = Work(given, options, program)
+    passes = Passes(given, options, program)
     searches = has_search(options, program)
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
     tol = max(options.tol, SEARCH_TOL) if searches else options.tol
@@ -71,10 +71,10 @@ def all_runs(
         if not in_float32:
             # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
             way = program.finish if program.precision == "mixed" else program.search
-            return work.in_float64(found, wanted, wanted, (tol, max_iter), way)
+            return passes.in_float64(found, wanted, wanted, (tol, max_iter), way)
         # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
-        return work.in_float32(found, wanted, limits, program.search)
+        return passes.in_float32(found, wanted, limits, program.search)
 
     found = begun(starts, program)
     if program.n_finalists < n_init and max_iter > SHORT:
@@ -83,7 +83,7 @@ def all_runs(
         is_finalist = _among_best(found.by_fit(n_init), is_degenerate, program.n_finalists, margin)
         wanted = wanted & is_finalist.ravel()
     found = take_on(found, wanted, max_iter)
-    return _finished(work, found, wanted, margin) if searches else found._replace(finished=wanted)
+    return _finished(passes, found, wanted, margin) if searches else found._replace(finished=wanted)
 
 
 def has_search(options: Options, program: Program) -> bool:
@@ -113,7 +113,7 @@ def _among_best(
     return is_finalist
 
 
-def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
+def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
     What a search says of a run that the search's own ridge has widened is not to be compared with others, either.
@@ -121,7 +121,7 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
     Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
     follow until none promises more.
     """
-    options, n_init = work.options, work.program.layout.n_init
+    options, n_init = passes.options, passes.program.layout.n_init
     lost = (found.known.status == Status.DEGENERATE) | (found.known.ridge_dominated > 0)
     promise, pending = found.by_fit(n_init), wanted
 
@@ -134,7 +134,7 @@ def _finished(work: Work, found: Runs, wanted: np.ndarray, margin: float) -> Run
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
         limits = (options.tol, options.max_iter)
-        found = work.in_float64(found, candidates, pending | found.finished, limits, work.program.finish)
+        found = passes.in_float64(found, candidates, pending | found.finished, limits, passes.program.finish)
         found = found._replace(finished=found.finished | candidates)
         pending = pending & ~candidates
         acceptable = found.finished & (found.known.status != Status.DEGENERATE)

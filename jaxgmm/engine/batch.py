@@ -23,7 +23,7 @@ _SMALLEST_PADDED = 32
 _VECTOR = 16
 _LARGE = 4096
 
-Rows = np.ndarray | jax.Array
+Table = np.ndarray | jax.Array
 
 # From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
 WeightsOf = Callable[[np.ndarray, int], np.ndarray]
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
             are asked for, so they are a function and no table.
     """
 
-    samples: Rows
+    samples: Table
     first: np.ndarray
     lengths: np.ndarray
     is_single: bool
@@ -193,7 +193,7 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
     return padded
 
 
-def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int | None = None) -> Rows:
+def padded(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int | None = None) -> Table:
     """The rows of some data sets as `(C, n_samples, …)`, of `size` data sets if there are fewer.
 
     What lies beyond a data set's length, and beyond the last data set, is arbitrary.
@@ -215,7 +215,7 @@ def padded(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size
     return rows[np.minimum(first[:, None] + np.arange(n_samples)[None, :], last)]
 
 
-def placed(rows: Rows, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int) -> Rows:
+def placed(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int) -> Table:
     """The same on the default device, where it can get there as it is in the table: less is copied then."""
     if isinstance(rows, np.ndarray) and len(rows) and not is_for_cpu():
         blocks = _blocks(rows, batch.first[data_sets], batch.lengths[data_sets])
@@ -234,7 +234,7 @@ def put(rows: np.ndarray, first: np.ndarray, lengths: np.ndarray, padded: np.nda
     rows[(first[:, None] + np.arange(padded.shape[1]))[inside]] = padded[inside]
 
 
-def _blocks(rows: Rows, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+def _blocks(rows: Table, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
     """A view of data sets of one length that begin at equal distances: no row has to be looked up."""
     steps = np.diff(first)
     if not isinstance(rows, np.ndarray) or np.any(lengths != lengths[0]) or np.any(steps != steps[:1]):

@@ -23,7 +23,7 @@ from jaxgmm import forking
 from jaxgmm.engine import fused
 
 Device = Any  # a jax.Device, whose type its stubs do not export
-Chunk = TypeVar("Chunk")
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 # Programs, each with its device, that this process has compiled.
@@ -182,12 +182,12 @@ def _round_above(n: int) -> int:
 
 
 def map_chunks(
-    work: Callable[[Chunk], Value],
-    chunks: Sequence[Chunk],
-    program_of: Callable[[Chunk], Hashable],
-    halves: Callable[[Chunk], list[Chunk]],
+    work: Callable[[Item], Value],
+    chunks: Sequence[Item],
+    program_of: Callable[[Item], Hashable],
+    halves: Callable[[Item], list[Item]],
     machine: Machine,
-) -> Iterator[tuple[Chunk, Value]]:
+) -> Iterator[tuple[Item, Value]]:
     """Does `work` on every chunk, on whichever device is free, with float64 enabled.
 
     An exception, the user's interrupt included, stops the chunks not yet begun.
@@ -209,7 +209,7 @@ def map_chunks(
     done: SimpleQueue[Any] = SimpleQueue()
     compiling: dict[tuple[Hashable, Device], Lock] = {}
 
-    def compiled_once(chunk: Chunk, device: Device) -> Value:
+    def compiled_once(chunk: Item, device: Device) -> Value:
         program = (program_of(chunk), device)
         if program in _COMPILED:
             return work(chunk)
@@ -220,7 +220,7 @@ def map_chunks(
                 return value
         return work(chunk)
 
-    def on_device(chunk: Chunk, device: Device) -> None:
+    def on_device(chunk: Item, device: Device) -> None:
         # All settings are local to a thread. NaN is an answer here, and no cause to stop the other data sets.
         with jax.enable_x64(True), jax.default_device(device), jax.debug_nans(False), jax.debug_infs(False):
             try:

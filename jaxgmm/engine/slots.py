@@ -4,7 +4,7 @@ Runs need very different numbers of steps, and a mapped `while_loop` makes all o
 queue of runs passes through a fixed number of slots: all slots step together, and every few steps the slots whose run
 has ended hand over its result and take the next run of the queue.
 
-Nothing here knows what a run is; a `Kind` says it.
+Nothing here knows what a run is; a `Routine` says what is done with it.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ Result = TypeVar("Result")
 Tree = TypeVar("Tree")
 
 
-class Kind(NamedTuple):
-    """What a run is.
+class Routine(NamedTuple):
+    """What is done with a run.
 
     `load` is a function of one run, and is mapped over the slots. The others are called with the states of all slots,
     which are the last axis of every array. States are small, and of one shape: arithmetic on them is vectorised over
@@ -73,7 +73,7 @@ class _Loop(NamedTuple):
 def run_queue(
     queue: Int[Array, " q"],
     n_queued: Int[Array, ""],
-    kind: Kind,
+    routine: Routine,
     results: Result,
     n_slots: int,
     stride: int,
@@ -83,7 +83,7 @@ def run_queue(
     Args:
         queue: numbers of the runs, of which the first `n_queued` count.
         n_queued: length of the queue.
-        kind: what a run is.
+        routine: what is done with a run.
         results: rows `(Q, …)`; row `q` is replaced by what run `q` leaves, rows of runs not queued stay.
         n_slots: S, runs that step together.
         stride: steps between two looks for finished slots.
@@ -92,16 +92,16 @@ def run_queue(
         the results, and how many steps all slots together have made, idle ones included where they cost as much.
     """
     n_queued = n_queued.astype(jnp.int32)
-    load_all = jax.vmap(kind.load, out_axes=(0, -1))
+    load_all = jax.vmap(routine.load, out_axes=(0, -1))
 
     # The barriers keep the transposition to slots-last apart from arithmetic. Fused with it, compilers treat the last
     # slots differently, and a run's last bits would depend on the slot it sits in.
     def loaded(runs: Array) -> tuple[Any, Any]:
         problems, starts = load_all(runs)
-        return problems, kind.begin(lax.optimization_barrier(starts))
+        return problems, routine.begin(lax.optimization_barrier(starts))
 
     def step(problems: Any, states: Any, busy: Busy) -> Any:
-        return kind.advance(states, lax.optimization_barrier(kind.read(problems, states, busy)))
+        return routine.advance(states, lax.optimization_barrier(routine.read(problems, states, busy)))
 
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
@@ -122,15 +122,15 @@ def run_queue(
         is_busy = loop.runs >= 0
         busy = Busy(*numbers_of(is_busy))
         states = lax.fori_loop(0, stride, lambda _, states: step(loop.problems, states, busy), loop.states)
-        finished = kind.is_finished(states) & is_busy
+        finished = routine.is_finished(states) & is_busy
         # Rows out of range are dropped: a slot without a finished run writes nothing.
         rows = jnp.where(finished, loop.runs, n_rows)
-        leavings = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), kind.unload(states))
+        leavings = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), routine.unload(states))
         return loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
             results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
-            n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if kind.idle_is_free else n_slots),
+            n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if routine.idle_is_free else n_slots),
         )
 
     n_rows = jax.tree.leaves(results)[0].shape[0]

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
-from jaxgmm.driver.plan import Chunk, Job
+from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.engine.batch import Batch, padded
 from jaxgmm.fitting import inputs_of, on_chunks
@@ -59,11 +59,11 @@ def held_out(
 
     def scores_of(chunk: Chunk) -> np.ndarray:
         own_scores = np.empty((len(chunk.data_sets), len(models)))
-        for job in chunk.jobs:
-            fits = fit_chunk(inputs_of(chunk, job, training))
-            own, is_left_out = parts(chunk.data_sets, job.n_samples)
-            densities = densities_of(fits, chunk, job, replicates, np.where(is_left_out, own, 0.0))
-            own_scores[:, job.models] = densities.log_likelihood
+        for model_set in chunk.model_sets:
+            fits = fit_chunk(inputs_of(chunk, model_set, training))
+            own, is_left_out = parts(chunk.data_sets, model_set.n_samples)
+            densities = densities_of(fits, chunk, model_set, replicates, np.where(is_left_out, own, 0.0))
+            own_scores[:, model_set.models] = densities.log_likelihood
         return own_scores
 
     scores = np.empty((replicates.n_data_sets, len(models)))
@@ -79,10 +79,10 @@ class Densities(NamedTuple):
     log_assignment: Any
 
 
-def densities_of(fits: ChunkFits, chunk: Chunk, job: Job, data: Batch, weights: np.ndarray) -> Densities:
+def densities_of(fits: ChunkFits, chunk: Chunk, model_set: ModelSet, data: Batch, weights: np.ndarray) -> Densities:
     """Log-likelihoods `(C, M)` of the weighted samples of each data set under its fits, and of their assignments."""
-    weights = np.concatenate([weights, np.zeros((chunk.size - len(weights), job.n_samples))])
-    sums = _densities(fits.mixture, padded(data.samples, data, chunk.filled_up, job.n_samples), weights)
+    weights = np.concatenate([weights, np.zeros((chunk.size - len(weights), model_set.n_samples))])
+    sums = _densities(fits.mixture, padded(data.samples, data, chunk.filled_up, model_set.n_samples), weights)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(chunk.data_sets)], sums)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgmm.driver.arguments import checked_key, finalists, weighted
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
-from jaxgmm.driver.plan import Chunk, Job
+from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
@@ -170,7 +170,7 @@ def sweep(
         check_test(names, models, sample_weight, patience, split)
     data = weighted(batch(x), sample_weight)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
-    work = _Work(data, models, names, patience, split, int(n_replicates))
+    asked = _Asked(data, models, names, patience, split, int(n_replicates))
     starts = int(n_init) + bool(split)
     request = Request(
         init=init,
@@ -187,7 +187,7 @@ def sweep(
         left_out = None
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report)
-        return _swept(work, request, left_out, report)
+        return _swept(asked, request, left_out, report)
 
 
 def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
@@ -197,7 +197,7 @@ def n_parameters(n_components: int, n_features: int, covariance_type: str) -> in
     )
 
 
-class _Work(NamedTuple):
+class _Asked(NamedTuple):
     """What a sweep is about.
 
     Attributes:
@@ -249,16 +249,16 @@ class _Results(NamedTuple):
     best: FitResult
 
 
-def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]) -> Sweep:
+def _swept(asked: _Asked, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]) -> Sweep:
     """Fits all models, and chooses."""
-    data = work.data
+    data = asked.data
 
     def chosen_of(chunk: Chunk) -> tuple[_Results, np.ndarray]:
-        return _fit_and_choose(chunk, work, request, left_out)
+        return _fit_and_choose(chunk, asked, request, left_out)
 
-    arguments = (data, work.models, request, report)
-    results, efforts = _no_results(data.n_data_sets, work, request), np.zeros(2, int)
-    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=work.by_components):
+    arguments = (data, asked.models, request, report)
+    results, efforts = _no_results(data.n_data_sets, asked, request), np.zeros(2, int)
+    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=asked.by_components):
         _put(own, chunk.data_sets, results)
         efforts += own_efforts
     executed, useful = efforts
@@ -266,16 +266,16 @@ def _swept(work: _Work, request: Request, left_out: np.ndarray | None, report: C
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
-    notes = _notes(work, results)
-    return Sweep(_table(work, results), best.of(0) if data.is_single else best, notes)
+    notes = _notes(asked, results)
+    return Sweep(_table(asked, results), best.of(0) if data.is_single else best, notes)
 
 
-def _no_results(n_data_sets: int, work: _Work, request: Request) -> _Results:
+def _no_results(n_data_sets: int, asked: _Asked, request: Request) -> _Results:
     return _Results(
-        columns=_empty_columns((n_data_sets, len(work.models)), work.criteria),
-        n_samples=np.zeros(n_data_sets, float if work.data.is_weighted else int),
+        columns=_empty_columns((n_data_sets, len(asked.models)), asked.criteria),
+        n_samples=np.zeros(n_data_sets, float if asked.data.is_weighted else int),
         n_weighted=np.zeros(n_data_sets, int),
-        best=empty_result(n_data_sets, work.data.samples.shape[1], work.models, request),
+        best=empty_result(n_data_sets, asked.data.samples.shape[1], asked.models, request),
     )
 
 
@@ -290,10 +290,10 @@ def _put(own: _Results, data_sets: np.ndarray, results: _Results) -> None:
             leaf[data_sets] = rows
 
 
-def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
+def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
     """What to know about the choice; what the user can put right is also a warning."""
-    notes, criterion, columns = [], work.criteria[0], results.columns
-    if work.ridges is not None and len(set(work.ridges.tolist())) > 1:
+    notes, criterion, columns = [], asked.criteria[0], results.columns
+    if asked.ridges is not None and len(set(asked.ridges.tolist())) > 1:
         notes.append(
             f"K and family are chosen at the smallest ridge that has a sound fit: {criterion} would take the smallest "
             "whatever the data are, as no other has a higher likelihood. criterion='cv' compares ridges."
@@ -321,7 +321,7 @@ def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
             f"{criterion} is infinite for every model of {np.count_nonzero(hopeless)} of {len(light)} data sets, which"
             " have too few samples for it; the first model is taken."
         )
-    n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in work.models)
+    n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in asked.models)
     if n_largest:
         notes.append(
             f"K = {largest}, the largest that was tried, is chosen for {n_largest} of {len(light)} data sets; a larger"
@@ -331,73 +331,75 @@ def _notes(work: _Work, results: _Results) -> tuple[str, ...]:
 
 
 def _fit_and_choose(
-    chunk: Chunk, work: _Work, request: Request, left_out: np.ndarray | None
+    chunk: Chunk, asked: _Asked, request: Request, left_out: np.ndarray | None
 ) -> tuple[_Results, np.ndarray]:
     """Fits all models to the data sets of a chunk, and chooses for each; last, run-iterations executed and useful."""
     n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
-    weights = work.data.weights(chunk.data_sets, chunk.jobs[0].n_samples)
-    results = _no_results(n_data_sets, work, request)
+    weights = asked.data.weights(chunk.data_sets, chunk.model_sets[0].n_samples)
+    results = _no_results(n_data_sets, asked, request)
     results.n_samples[:], results.n_weighted[:] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
     columns, left_out = results.columns, None if left_out is None else left_out[chunk.data_sets]
     active, lowest = np.ones(n_data_sets, bool), np.full(n_data_sets, np.inf)
     n_worse = np.zeros(n_data_sets, int)
-    for _, jobs in groupby(chunk.jobs, lambda job: work.models[job.models[0]][0] if work.by_components else None):
+    for _, model_sets in groupby(
+        chunk.model_sets, lambda model_set: asked.models[model_set.models[0]][0] if asked.by_components else None
+    ):
         first_new = len(fitted)
-        for job in jobs:
-            last = _split_starts(job, chunk, work, fitted) if work.split else None
-            raw = fit_chunk(inputs_of(chunk, job, work.data, active=active, last_start=last))
+        for model_set in model_sets:
+            last = _split_starts(model_set, chunk, asked, fitted) if asked.split else None
+            raw = fit_chunk(inputs_of(chunk, model_set, asked.data, active=active, last_start=last))
             efforts += [raw.executed, raw.useful]
-            fitted.append(_Fitted(job.models, _by_model(raw, chunk, job)))
+            fitted.append(_Fitted(model_set.models, _by_model(raw, chunk, model_set)))
             evidence = Evidence(
-                fitted[-1].fits.log_likelihood, work.n_parameters[job.models], results.n_samples[:, None]
+                fitted[-1].fits.log_likelihood, asked.n_parameters[model_set.models], results.n_samples[:, None]
             )
             if left_out is not None:
                 # Folds of models that are not fitted to the whole say nothing.
                 unknown = np.isnan(evidence.log_likelihood)
-                evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, job.models]))
-            if "icl" in work.criteria:
-                own = work.data.weights(chunk.data_sets, job.n_samples)
-                densities = densities_of(raw, chunk, job, work.data, own)
+                evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, model_set.models]))
+            if "icl" in asked.criteria:
+                own = asked.data.weights(chunk.data_sets, model_set.n_samples)
+                densities = densities_of(raw, chunk, model_set, asked.data, own)
                 evidence = evidence._replace(log_assignment=densities.log_assignment)
-            _fill_columns(results, fitted[-1], evidence, active, work.criteria)
-        if work.patience is not None:
-            score = _best_of_new(work, columns, fitted, first_new)
+            _fill_columns(results, fitted[-1], evidence, active, asked.criteria)
+        if asked.patience is not None:
+            score = _best_of_new(asked, columns, fitted, first_new)
             n_worse = np.where(score < lowest, 0, n_worse + 1)
-            lowest, active = np.minimum(lowest, score), active & (n_worse < work.patience)
-    if LRT in work.criteria:
-        columns[LRT][:] = _p_values(work, fitted, chunk.data_sets, request)
-    score, lead, status = (columns[name] for name in (work.criteria[0], "lead", "status"))
-    if work.criteria[0] == LRT:
+            lowest, active = np.minimum(lowest, score), active & (n_worse < asked.patience)
+    if LRT in asked.criteria:
+        columns[LRT][:] = _p_values(asked, fitted, chunk.data_sets, request)
+    score, lead, status = (columns[name] for name in (asked.criteria[0], "lead", "status"))
+    if asked.criteria[0] == LRT:
         score = _rejected(score, columns["log_likelihood"])
         # A distance between numbers of components, which no likelihood outweighs.
-        lead = len(work.models) * np.sign(lead)
-    compared = _compared(work, score, columns["spurious"], status, np.arange(len(work.models)))
+        lead = len(asked.models) * np.sign(lead)
+    compared = _compared(asked, score, columns["spurious"], status, np.arange(len(asked.models)))
     columns["chosen"][:], columns["passed_over"][:] = choice(score, lead, status, compared)
-    ks = np.array([k for k, _, _ in work.models])
+    ks = np.array([k for k, _, _ in asked.models])
     columns["at_largest_k"][:] = columns["chosen"] & (ks == max(ks)) & (max(ks) > min(ks))
     for part in fitted:
         store_chosen(part.fits, columns["chosen"][:, part.models], results.best)
     return results, efforts
 
 
-def _best_of_new(work: _Work, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
+def _best_of_new(asked: _Asked, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
     """The lowest score `(C,)` of the models that have come last, infinite where none has an answer."""
     models = np.concatenate([part.models for part in fitted])
     score, lead, status, spurious = (
-        columns[name][:, models] for name in (work.criteria[0], "lead", "status", "spurious")
+        columns[name][:, models] for name in (asked.criteria[0], "lead", "status", "spurious")
     )
-    usable = (status != Status.DEGENERATE) & _compared(work, score, spurious, status, models)
+    usable = (status != Status.DEGENERATE) & _compared(asked, score, spurious, status, models)
     usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
     return np.min(fair_score(score, lead, usable), axis=1)
 
 
 def _compared(
-    work: _Work, score: np.ndarray, spurious: np.ndarray, status: np.ndarray, models: np.ndarray
+    asked: _Asked, score: np.ndarray, spurious: np.ndarray, status: np.ndarray, models: np.ndarray
 ) -> np.ndarray:
     """Which of some models of each data set are compared with each other, `(C, M)`."""
-    if work.ridges is None:
+    if asked.ridges is None:
         return np.ones(score.shape, bool)
-    return at_smallest_ridge(score, status, spurious, [work.models[number] for number in models])
+    return at_smallest_ridge(score, status, spurious, [asked.models[number] for number in models])
 
 
 def _fill_columns(
@@ -422,11 +424,16 @@ class _Fitted(NamedTuple):
     fits: ChunkFits
 
 
-def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) -> Mixture:
+def _split_starts(model_set: ModelSet, chunk: Chunk, asked: _Asked, before: list[_Fitted]) -> Mixture:
     """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
-    layout, n_models, models, n_features = job.program.layout, len(job.models), work.models, work.data.samples.shape[1]
+    layout, n_models, models, n_features = (
+        model_set.program.layout,
+        len(model_set.models),
+        asked.models,
+        asked.data.samples.shape[1],
+    )
     starts = unknown((chunk.size, n_models), layout.n_components, n_features, is_diagonal=layout.diagonal)
-    for m, number in enumerate(job.models):
+    for m, number in enumerate(model_set.models):
         smaller = [
             (models[other][0], part.fits.mixture, position)
             for part in before
@@ -446,21 +453,21 @@ def _split_starts(job: Job, chunk: Chunk, work: _Work, before: list[_Fitted]) ->
     return starts.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]))
 
 
-def _p_values(work: _Work, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
+def _p_values(asked: _Asked, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
     """P-values `(C, M)` of each K against the next; NaN beyond the first that is not rejected."""
     found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
-    p_values, undecided = np.full((len(rows), len(work.models)), np.nan), np.ones(len(rows), bool)
-    for number in range(len(work.models) - 1):
+    p_values, undecided = np.full((len(rows), len(asked.models)), np.nan), np.ones(len(rows), bool)
+    for number in range(len(asked.models) - 1):
         (smaller, m), (larger, n) = found[number], found[number + 1]
         statistic = 2 * (larger.fits.log_likelihood[:, n] - smaller.fits.log_likelihood[:, m])
         tested = np.flatnonzero(undecided & np.isfinite(statistic))
         if len(tested) == 0:
             break
-        k = work.models[number][0]
+        k = asked.models[number][0]
         mixture = smaller.fits.mixture.of(np.s_[tested, m, :k])
-        data = work.data.part(rows[tested])
+        data = asked.data.part(rows[tested])
         p_values[tested, number] = likelihood_ratio_p_values(
-            data, mixture, statistic[tested], work.models[number], work.n_replicates, request
+            data, mixture, statistic[tested], asked.models[number], asked.n_replicates, request
         )
         undecided = p_values[:, number] <= LEVEL
     return p_values
@@ -473,11 +480,11 @@ def _rejected(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(log_likelihood), np.nan, distance)
 
 
-def _by_model(fits: ChunkFits, chunk: Chunk, job: Job) -> ChunkFits:
+def _by_model(fits: ChunkFits, chunk: Chunk, model_set: ModelSet) -> ChunkFits:
     """The same with leading axes `(C, M)`, without what fills the chunk up."""
 
     def cut(leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(chunk.size, len(job.models), *leaf.shape[1:])[: len(chunk.data_sets)]
+        return leaf.reshape(chunk.size, len(model_set.models), *leaf.shape[1:])[: len(chunk.data_sets)]
 
     return jax.tree.map(lambda leaf: cut(leaf) if isinstance(leaf, np.ndarray) else leaf, fits)
 
@@ -489,21 +496,30 @@ def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str,
     return columns | {name: np.zeros(shape, bool) for name in (*_FLAGS, "fitted")}
 
 
-def _table(work: _Work, results: _Results) -> dict[str, np.ndarray]:
+def _table(asked: _Asked, results: _Results) -> dict[str, np.ndarray]:
     """All columns, without the rows of models that were not fitted."""
     columns, names = results.columns, np.array([status.name for status in Status])
     n_data_sets, n_models = columns["status"].shape
-    k, family, ridge = (np.array(values) for values in zip(*work.models, strict=True))
+    k, family, ridge = (np.array(values) for values in zip(*asked.models, strict=True))
     table = {
         "data_set": np.repeat(np.arange(n_data_sets), n_models),
         "n_components": np.tile(k, n_data_sets),
         "covariance_type": np.tile(family, n_data_sets),
         "reg_covar": np.tile(ridge, n_data_sets),
         "n_samples": np.repeat(results.n_samples, n_models),
-        "n_parameters": np.tile(work.n_parameters, n_data_sets),
+        "n_parameters": np.tile(asked.n_parameters, n_data_sets),
     }
     columns["status"] = names[columns["status"]]
-    order = ("log_likelihood", *work.criteria, "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing", *_FLAGS)
+    order = (
+        "log_likelihood",
+        *asked.criteria,
+        "n_iter",
+        "status",
+        "spurious",
+        "ridge_dominated",
+        "n_agreeing",
+        *_FLAGS,
+    )
     table |= {name: columns[name].ravel() for name in order}
     return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
 

@@ -34,7 +34,7 @@ def test_another_process_fits_a_chunk_to_the_same_bits() -> None:
     data = batch([rng.normal(size=(n, 2)) + 4 * rng.integers(2, size=(n, 1)) for n in (60, 50, 70)])
     request = Request("k-means++", 2, 2, "mixed", 1e-5, 1000, np.int64(0))
     for chunk in chunks(data, [(2, "full", 1e-12)], request, machine()):
-        inputs = inputs_of(chunk, chunk.jobs[0], data)
+        inputs = inputs_of(chunk, chunk.model_sets[0], data)
         with jax.enable_x64(True):
             here = fit_chunk(inputs)
         command = [sys.executable, "-c", ELSEWHERE]

@@ -48,21 +48,21 @@ def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full",
 def test_small_data_sets_are_read_by_vectors(
     shape: tuple[int, ...], n_components: int, family: str, by_vectors: bool
 ) -> None:
-    program = planned(shape, n_components, family).jobs[0].program
+    program = planned(shape, n_components, family).model_sets[0].program
     assert (program.search.e_step == "vectors") is by_vectors
     assert program.finish._replace(stride=program.search.stride) == program.search
 
 
 def test_a_stack_has_as_many_slots_as_are_read_in_turn() -> None:
-    assert planned((1000, 300, 2)).jobs[0].program.search.number == SLOTS_IN_TURN
-    assert planned((300, 2)).jobs[0].program.search.number == 16
+    assert planned((1000, 300, 2)).model_sets[0].program.search.number == SLOTS_IN_TURN
+    assert planned((300, 2)).model_sets[0].program.search.number == 16
     # Those of a few data sets have as many runs for all numbers that share a chunk size.
-    assert {planned((n, 300, 2)).jobs[0].program.search.number for n in (3, 4)} == {64}
+    assert {planned((n, 300, 2)).model_sets[0].program.search.number for n in (3, 4)} == {64}
 
 
 def test_little_work_is_compiled_at_once() -> None:
-    assert planned((300, 2)).jobs[0].program.effort == "at once"
-    assert planned((1000, 300, 2)).jobs[0].program.effort == "quickly"
+    assert planned((300, 2)).model_sets[0].program.effort == "at once"
+    assert planned((1000, 300, 2)).model_sets[0].program.effort == "quickly"
 
 
 def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
@@ -70,7 +70,9 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
     for shape in ((300, 300, 2), (300, 300, 6), (3, 5000, 2)):
         one, many = (planned(shape, max_iter=max_iter) for max_iter in (1, 1000))
         assert one.size == many.size
-        assert [job.program for job in one.jobs] == [job.program for job in many.jobs]
+        assert [model_set.program for model_set in one.model_sets] == [
+            model_set.program for model_set in many.model_sets
+        ]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_nothing_that_is_compiled_depends_on_the_number_of_iterations() -> None:
 def test_larger_covariances_are_inverted_by_one_kernel(
     shape: tuple[int, ...], n_components: int, family: str, expected: str
 ) -> None:
-    assert planned(shape, n_components, family).jobs[0].program.search.e_step == expected
+    assert planned(shape, n_components, family).model_sets[0].program.search.e_step == expected
 
 
 @pytest.mark.parametrize("n_features", [4, 8, 15, 30])
@@ -97,14 +99,14 @@ def test_larger_covariances_are_inverted_by_one_kernel(
 def test_no_more_is_eliminated_at_a_time_than_fits_one_kernel(
     n_features: int, n_components: int, n_samples: int
 ) -> None:
-    slots = planned((4, n_samples, n_features), n_components).jobs[0].program.search
+    slots = planned((4, n_samples, n_features), n_components).model_sets[0].program.search
     n_entries = slots.number * n_components * n_features**2
     assert n_entries <= MOST_ENTRIES or slots.e_step != "products in one kernel"
 
 
 def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
     def marked(**changes: object) -> list[bool]:
-        both = [planned((1000, 300, n_features), **changes).jobs[0].program.search for n_features in (2, 8)]
+        both = [planned((1000, 300, n_features), **changes).model_sets[0].program.search for n_features in (2, 8)]
         return [slots.e_step != "products" for slots in both]
 
     assert marked() == [True, True]
@@ -117,7 +119,7 @@ def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytes
 def test_a_gpu_has_no_more_slots_than_runs_can_fill(tol: float, runs_of_a_slot: int) -> None:
     # Ten starts of each, in mixed precision, which stacks none.
     for n_data_sets in (2, 40, 300):
-        slots = planned((n_data_sets, 300, 5), device=Gpu, tol=tol).jobs[0].program.search
+        slots = planned((n_data_sets, 300, 5), device=Gpu, tol=tol).model_sets[0].program.search
         rounded = 2 ** int(np.ceil(np.log2(n_data_sets)))
         assert slots.number < 2 * 10 * rounded / runs_of_a_slot
 
@@ -131,8 +133,8 @@ def test_ragged_data_of_many_components_share_few_programs() -> None:
     compiled = set()
     for n_components in range(1, 21):
         for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], request, machine):
-            for job in chunk.jobs:
-                program, shape = job.program, (job.program.layout, job.n_samples, chunk.size)
+            for model_set in chunk.model_sets:
+                program, shape = model_set.program, (model_set.program.layout, model_set.n_samples, chunk.size)
                 compiled |= {("begin", *shape), ("choose", *shape)}
                 compiled |= {
                     ("run", *shape, program.search, program.search_dtype),
@@ -143,7 +145,7 @@ def test_ragged_data_of_many_components_share_few_programs() -> None:
 
 def test_float32_searches_where_there_is_enough_to_do() -> None:
     def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
-        program = planned((n_data_sets, 300, 2), **changes).jobs[0].program
+        program = planned((n_data_sets, 300, 2), **changes).model_sets[0].program
         return program.search_dtype, program.finish.stride
 
     # In mixed precision float64 looks more often for ended runs, whichever searches: it has one program.
@@ -175,7 +177,7 @@ def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full
     precision, n_history = changes.pop("precision", "mixed"), changes.pop("n_history", 0)
     request = Request("k-means++", 10, 10, precision, 1e-5, 1000, np.int64(0), n_history=n_history)
     data = batch(np.broadcast_to(np.float32(0), shape))
-    return plan.chunks(data, [(n_components, family, 1e-6)], request, machine)[0].jobs[0].program
+    return plan.chunks(data, [(n_components, family, 1e-6)], request, machine)[0].model_sets[0].program
 
 
 @pytest.mark.parametrize(

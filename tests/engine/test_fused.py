@@ -164,11 +164,13 @@ def test_starts_made_together_are_those_made_one_after_another(monkeypatch: pyte
     planned = plan.chunks
 
     def together(*args: Any, **options: Any) -> Any:
-        def changed(job: plan.Job) -> plan.Job:
-            return job._replace(program=job.program._replace(layout=job.program.layout._replace(together=2)))
+        def changed(model_set: plan.ModelSet) -> plan.ModelSet:
+            return model_set._replace(
+                program=model_set.program._replace(layout=model_set.program.layout._replace(together=2))
+            )
 
         chunks = planned(*args, **options)
-        return [chunk._replace(jobs=tuple(map(changed, chunk.jobs))) for chunk in chunks]
+        return [chunk._replace(model_sets=tuple(map(changed, chunk.model_sets))) for chunk in chunks]
 
     monkeypatch.setattr(fitting, "chunks", together)
     found = jaxgmm.fit(x, 3, n_init=7, max_iter=1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.engine.slots import Busy, Kind, run_queue
+from jaxgmm.engine.slots import Busy, Routine, run_queue
 
 STRIDE = 4
 
@@ -38,8 +38,8 @@ def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) 
         return done | reaches, counter, target
 
     results = Counter(jnp.full(len(targets), -1, jnp.int32), jnp.full(len(targets), -1, jnp.int32))
-    kind = Kind(load, begin, read, advance, is_finished=lambda state: state[0], unload=lambda state: state[1])
-    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), kind, results, n_slots, STRIDE)
+    routine = Routine(load, begin, read, advance, is_finished=lambda state: state[0], unload=lambda state: state[1])
+    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), routine, results, n_slots, STRIDE)
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 3, 8, 16])
@@ -88,7 +88,7 @@ def test_idle_slots_are_not_counted_where_they_are_free() -> None:
         done, steps = state
         return done | reaches, jnp.where(done, steps, steps + 1)
 
-    kind = Kind(
+    routine = Routine(
         load=lambda run: (targets[run], jnp.zeros((), jnp.int32)),
         begin=lambda steps: (jnp.zeros_like(steps, bool), steps),
         read=read,
@@ -98,7 +98,7 @@ def test_idle_slots_are_not_counted_where_they_are_free() -> None:
         idle_is_free=True,
     )
     queue = jnp.arange(5, dtype=jnp.int32)
-    steps, executed = run_queue(queue, jnp.asarray(5), kind, jnp.full(5, -1, jnp.int32), 4, STRIDE)
+    steps, executed = run_queue(queue, jnp.asarray(5), routine, jnp.full(5, -1, jnp.int32), 4, STRIDE)
     assert steps.tolist() == targets.tolist()
     # The four idle slots beside the last of the long run cost nothing.
     assert executed == sum(-(-int(target) // STRIDE) * STRIDE for target in targets)
