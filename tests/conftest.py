@@ -38,7 +38,7 @@ CHECKED = [
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm.driver import chunk, runs  # noqa: E402 (under the hook)
+from jaxgmm.driver import choose, prepare, runs  # noqa: E402 (under the hook)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,7 +49,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 # What a test fits is little work, whatever the plan says. Compiled as for users, it would take twice as long.
-PROGRAMS = (chunk._begin, chunk._best, runs.TAKE_ON, runs.CLOSER_LOOK)
+PROGRAMS = (prepare.PREPARED, choose.BEST_OF, runs.TAKE_ON, runs.CLOSER_LOOK)
 AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))

@@ -88,14 +88,14 @@ WEIGHTED = np.r_[np.ones(3), np.zeros(7)]
 def test_too_few_samples_everywhere_run_no_program(
     x: np.ndarray, options: dict, expected: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunk, "_begin", no_program)
+    monkeypatch.setattr(chunk, "PREPARED", no_program)
     result = jaxgmm.fit(x, **options)
     assert np.all(result.status == expected)
     assert np.all(result.start_status == expected)
 
 
 def test_a_sweep_over_too_few_samples_runs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk, "_begin", no_program)
+    monkeypatch.setattr(chunk, "PREPARED", no_program)
     sweep = jaxgmm.sweep(np.stack([good(5), with_entry(np.nan)[5:10]]), (6, 8), covariance_type=("full", "diag"))
     assert sweep.table["status"].tolist() == ["TOO_FEW_SAMPLES"] * 4 + ["NONFINITE"] * 4
     assert not np.any(sweep.table["chosen"])
@@ -114,7 +114,7 @@ def test_what_the_host_says_of_too_few_samples_is_what_programs_say(
         return jaxgmm.fit(x, 7, covariance_type=family, **options)
 
     by_host = fitted()
-    monkeypatch.setattr(chunk, "_statuses_of_too_few", lambda *_: None)
+    monkeypatch.setattr(chunk, "statuses_of_too_few", lambda *_: None)
     by_programs = fitted()
     assert by_host.status.tolist() == [Status.TOO_FEW_SAMPLES, Status.NONFINITE, Status.TOO_FEW_SAMPLES]
     assert jax.tree.structure(by_host) == jax.tree.structure(by_programs)

@@ -1,0 +1,233 @@
+"""The fits of a chunk: the best run of each, brought back to data units."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.driver.passes import DataSets, form_of
+from jaxgmm.driver.program import Models, Program
+from jaxgmm.driver.runs import Runs
+from jaxgmm.driver.search import ROUNDING
+from jaxgmm.driver.standardize import to_data_units
+from jaxgmm.em import state as em
+from jaxgmm.em.spurious import Findings
+from jaxgmm.engine.slots import where_leading
+from jaxgmm.mixture import Mixture, unknown
+from jaxgmm.numerics.kernels import compiled
+from jaxgmm.soundness import eligible, first_best, passed_over
+from jaxgmm.status import Status
+
+# Roundings that a mean may be off by when it has been brought back to data units, and standard deviations, in these, to
+# which that is no matter.
+_ROUNDINGS_OF_MEANS, _NOTICEABLE = 8, 2**16
+
+
+class ChunkFits(NamedTuple):
+    """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
+
+    `bounded_log_likelihood` is what models are compared by (`jaxgmm.soundness`). `executed` and `useful` count
+    run-iterations: those that were made, and those some run needed.
+    """
+
+    mixture: Mixture
+    log_likelihood: Float[np.ndarray, " g"]
+    bounded_log_likelihood: Float[np.ndarray, " g"]
+    n_iter: Int[np.ndarray, " g"]
+    status: Int[np.ndarray, " g"]
+    spurious: Int[np.ndarray, " g"]
+    ridge_dominated: Int[np.ndarray, " g"]
+    start_passed_over: Bool[np.ndarray, " g"]
+    ridge: Float[np.ndarray, "g d"]
+    start_log_likelihood: Float[np.ndarray, "g r"]
+    start_status: Int[np.ndarray, "g r"]
+    start_spurious: Int[np.ndarray, "g r"]
+    history: Float[np.ndarray, "g t"] | None
+    snapshots: Mixture | None
+    executed: int
+    useful: int
+
+
+class Best(NamedTuple):
+    """The best run of each fit, in data units.
+
+    Attributes:
+        start: which start it came from.
+        mixture: its parameters, NaN where it has no answer.
+        n_iter: its iterations.
+        status: how the fit ended.
+        log_likelihoods: of all starts.
+        bounded: those of them that models are compared by.
+        statuses: likewise.
+        findings: likewise.
+        weight: Σ w.
+        ridge: `(G, D)`, added to each variance.
+        history: of the run, or None.
+        snapshots: likewise.
+    """
+
+    start: Any
+    mixture: Mixture
+    n_iter: Any
+    status: Any
+    log_likelihoods: Any
+    bounded: Any
+    statuses: Any
+    findings: Any
+    weight: Any
+    ridge: Any
+    history: Any
+    snapshots: Mixture | None
+
+
+def _best_of(
+    sets: DataSets,
+    status: Int[Array, " g"],
+    states: em.RunState,
+    findings: Findings,
+    scores: Float[Array, " q"],
+    judged: Bool[Array, " q"],
+    models: Models,
+) -> Best:
+    """The best run of each fit."""
+    n_fits, n_rows = len(status), len(sets.n_effective)
+    sets = jax.tree.map(lambda leaf: leaf[form_of(jnp.arange(n_fits), n_fits, n_rows, models)], sets)
+    by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, findings, scores, judged))
+    states, findings, scores, judged = by_start
+    offset = (sets.units.log_scale * sets.total_weight)[:, None]
+    log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
+    # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
+    # must not choose.
+    may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
+    size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
+    best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
+    chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
+
+    fitted = status == em.RUNNING
+    mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)
+    # Squared data units may leave what float64 can represent, though the data do not.
+    variances = mixture.covariances if mixture.is_diagonal else jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
+    representable = jnp.all(jnp.isfinite(variances) & (variances > 0), axis=(-2, -1))
+    has_answer = fitted & jnp.isfinite(chosen.log_likelihood) & representable
+
+    def answer(mixture: Mixture) -> Mixture:
+        return where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture))
+
+    return Best(
+        start=best,
+        mixture=answer(mixture),
+        n_iter=jnp.where(fitted, chosen.n_iter, 0),
+        status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
+        log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
+        bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
+        statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
+        findings=jax.tree.map(lambda counts: jnp.where(fitted[:, None], counts, 0), findings),
+        weight=sets.weight_scale * sets.total_weight,
+        ridge=jnp.where(fitted[:, None], sets.ridge_in_data_units, jnp.nan),
+        history=None
+        if chosen.history is None
+        else jnp.where(fitted[:, None], sets.weight_scale[:, None] * (chosen.history - offset), jnp.nan),
+        snapshots=None
+        if chosen.snapshots is None
+        else answer(jax.vmap(jax.vmap(to_data_units, (0, None)))(chosen.snapshots, sets.units)),
+    )
+
+
+BEST_OF = compiled(_best_of)
+
+
+def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
+    """The fits, of samples `(C, N, D)`.
+
+    What is known of starts is looked up, not computed again: that might round differently.
+    """
+
+    def of_best(rows: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(rows, best.start[:, None], axis=1)[:, 0]
+
+    log_likelihood = np.where(np.isnan(best.mixture.weights[:, 0]), np.nan, of_best(best.log_likelihoods))
+    gains = best.log_likelihoods - log_likelihood[:, None]
+    return ChunkFits(
+        mixture=_snapped(best.mixture, x),
+        log_likelihood=log_likelihood,
+        bounded_log_likelihood=of_best(best.bounded),
+        n_iter=best.n_iter,
+        status=best.status,
+        spurious=of_best(best.findings.spurious),
+        ridge_dominated=of_best(best.findings.ridge_dominated),
+        start_passed_over=passed_over(best.statuses, best.findings.spurious, gains, best.weight),
+        ridge=best.ridge,
+        start_log_likelihood=best.log_likelihoods,
+        start_status=best.statuses,
+        start_spurious=best.findings.spurious,
+        history=best.history,
+        snapshots=best.snapshots,
+        executed=runs.executed,
+        useful=runs.useful,
+    )
+
+
+def scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
+    """The same where weights are so many powers of two larger."""
+    exponents = np.repeat(exponents, len(fits.log_likelihood) // len(exponents))
+    # A sum of such weights may be none that float64 has.
+    with np.errstate(over="ignore", under="ignore"):
+        return fits._replace(
+            log_likelihood=np.ldexp(fits.log_likelihood, exponents),
+            bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
+            start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
+            history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
+        )
+
+
+def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
+    """The answer where no fit can be made, for statuses `(G,)`."""
+    n_fits, layout = len(statuses), program.layout
+    n_init, n_history, n_snapshots = layout.n_init, program.n_history, program.n_snapshots
+
+    def full(value: float, dtype: type, *shape: int) -> Any:
+        return np.full((n_fits, *shape), value, dtype)
+
+    def no_mixtures(*axes: int) -> Mixture:
+        return unknown((n_fits, *axes), layout.n_components, n_features, is_diagonal=layout.diagonal)
+
+    return ChunkFits(
+        mixture=no_mixtures(),
+        log_likelihood=full(np.nan, np.float64),
+        bounded_log_likelihood=full(np.nan, np.float64),
+        n_iter=full(0, np.int32),
+        status=statuses,
+        spurious=full(0, np.int32),
+        ridge_dominated=full(0, np.int32),
+        start_passed_over=full(0, bool),
+        ridge=full(np.nan, np.float64, n_features),
+        start_log_likelihood=full(np.nan, np.float64, n_init),
+        start_status=full(0, np.int32, n_init) + statuses[:, None],
+        start_spurious=full(0, np.int32, n_init),
+        history=full(np.nan, np.float64, n_history) if n_history else None,
+        snapshots=no_mixtures(n_snapshots) if n_snapshots else None,
+        executed=0,
+        useful=0,
+    )
+
+
+def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
+    """The same, with means of equal values exactly these.
+
+    On its way back to data units a mean is rounded. Far from all other values, that may be many standard deviations of
+    a component that has nothing but the ridge.
+    """
+    variances = mixture.covariances if mixture.is_diagonal else np.diagonal(mixture.covariances, axis1=-2, axis2=-1)
+    rounding = _ROUNDINGS_OF_MEANS * np.finfo(np.float64).eps * np.abs(mixture.means)
+    rounded = np.argwhere(np.sqrt(variances) < _NOTICEABLE * rounding)
+    if len(rounded) == 0:
+        return mixture
+    means, n_models = mixture.means.copy(), len(mixture.means) // len(x)
+    for g, k, d in rounded:
+        values = np.asarray(x[g // n_models, :, d], np.float64)
+        nearest = values[np.nanargmin(np.abs(values - means[g, k, d]))]
+        if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
+            means[g, k, d] = nearest
+    return mixture._replace(means=means)

@@ -1,0 +1,211 @@
+"""What the runs of a chunk start from: standardised data sets, and the starts of every fit. All of it is float64."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.driver.passes import DataSets
+from jaxgmm.driver.program import Layout, Models, Options
+from jaxgmm.driver.standardize import Bulk, Standardization, bulks, scaled_features, standardize, to_standard
+from jaxgmm.em import state as em
+from jaxgmm.em.covariance import Coordinates, one_of
+from jaxgmm.em.expectation import as_data
+from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from_responsibilities
+from jaxgmm.mixture import Mixture, with_harmless_absent
+from jaxgmm.numerics.kernels import compiled
+from jaxgmm.status import Status
+
+# Powers of two of the largest weight within which sums and squares of weights can be represented.
+_MODERATE = 256
+
+
+def within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Weights whose sums and squares can be represented, and by which powers of two those of each data set are less.
+
+    On a device even the smallest numbers that float64 has are zero.
+    """
+    if sample_weight is None:
+        return None, None
+    largest = np.max(np.where(np.isfinite(sample_weight), sample_weight, 0.0), axis=1, initial=0.0)
+    _, exponents = np.frexp(largest)
+    exponents = np.where(np.abs(exponents) > _MODERATE, exponents, 0)
+    if not np.any(exponents):
+        return sample_weight, None
+    return np.ldexp(sample_weight, -exponents[:, None]), exponents
+
+
+def statuses_of_too_few(
+    x: np.ndarray | Array, lengths: np.ndarray, sample_weight: np.ndarray | None, models: Models
+) -> Int[np.ndarray, " g"] | None:
+    """Why no fit of a chunk can be made, where all data sets have fewer samples than any model components; else None.
+
+    These are the statuses that `PREPARED` would find; told by the host, they cost no compilation.
+    """
+    fewest = np.min(models.n_components)
+    if sample_weight is None and np.max(lengths) >= fewest:
+        return None
+    inside = np.arange(x.shape[1]) < lengths[:, None]
+    weights = np.where(inside, 1.0 if sample_weight is None else sample_weight, 0.0)
+    counted = np.isfinite(weights) & (weights > 0)
+    if np.max(np.sum(counted, axis=1)) >= fewest:
+        return None
+    is_finite = np.all(np.isfinite(weights), axis=1)
+    is_finite &= np.all(np.isfinite(np.asarray(x)) | ~counted[..., None], axis=(1, 2))
+    statuses = np.where(is_finite, Status.TOO_FEW_SAMPLES, Status.NONFINITE).astype(np.int32)
+    return np.repeat(statuses, len(models.n_components))
+
+
+def _prepared(
+    x: Float[Array, "c n d"],
+    lengths: Int[Array, " c"],
+    sample_weight: Float[Array, "c n"] | None,
+    start: Any,
+    options: Options,
+    *,
+    layout: Layout,
+    init: str,
+) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
+    """Standardised data sets, starts `(C M R, K, …)`, and for every fit `RUNNING` or why it cannot be made."""
+    ridges = jnp.asarray(options.reg_covar, jnp.float64)
+    samples = jax.vmap(_read)(x.astype(jnp.float64), lengths, sample_weight)
+    bulk = bulks(samples.x, samples.weights, layout.group)
+
+    def all_forms(samples: _Samples, bulk: Bulk) -> tuple[DataSets, Array]:
+        of_kinds = [
+            jax.vmap(lambda ridge, coordinates=coordinates: _standardized(samples, bulk, coordinates, ridge, layout))(
+                ridges
+            )
+            for coordinates in layout.coordinates
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_kinds)
+
+    sets, status = jax.vmap(all_forms)(samples, bulk)
+    models = jax.tree.map(jnp.asarray, options.models)
+    n_positive = jnp.sum(sets.weights[:, 0] > 0, axis=-1, dtype=jnp.int32)
+    too_few = n_positive[:, None] < models.n_components[None, :]
+    # Bad numbers are said before too few of them, and these before numbers that do not vary.
+    status = status[:, models.form]
+    status = jnp.where(too_few & (status != int(Status.NONFINITE)), int(Status.TOO_FEW_SAMPLES), status)
+    key: Any = options.key
+    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key)
+    starts = _starts(sets, start, key, models, init, layout)
+    starts = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), starts)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
+
+
+PREPARED = compiled(_prepared, static_argnames=("layout", "init"))
+
+
+class _Samples(NamedTuple):
+    """One data set as it was read.
+
+    Attributes:
+        x: `(D, N)`, in data units, zeros for numbers that are none.
+        weights: `(N,)`, of which the largest is 1; 0 for padding.
+        weight_scale: what they were divided by.
+        is_finite: whether all samples that count are numbers, and all weights.
+    """
+
+    x: Float[Array, "d n"]
+    weights: Float[Array, " n"]
+    weight_scale: Float[Array, ""]
+    is_finite: Bool[Array, ""]
+
+
+def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[Array, " n"] | None) -> _Samples:
+    """Reads one data set."""
+    inside = jnp.arange(x.shape[0]) < length
+    weights = inside.astype(x.dtype)
+    if sample_weight is not None:
+        weights = jnp.where(inside, sample_weight.astype(x.dtype), 0.0)
+    usable = jnp.isfinite(weights)
+    finite = jnp.all(usable) & jnp.all(jnp.isfinite(x) | ~(usable & (weights > 0))[:, None])
+    weights = jnp.where(usable, weights, 0.0)
+    # Only their ratios matter to EM, and these must fit a narrower type.
+    weight_scale = jnp.max(weights, initial=0.0)
+    weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
+    return _Samples(jnp.where(jnp.isfinite(x), x, 0.0).T, weights / weight_scale, weight_scale, finite)
+
+
+def _standardized(
+    samples: _Samples, bulk: Bulk, coordinates: Coordinates, reg_covar: Array, layout: Layout
+) -> tuple[DataSets, Array]:
+    """Standardises one data set, or says why it cannot be fitted."""
+    x, weights, weight_scale, finite = samples
+    found = standardize(x, weights, coordinates, reg_covar, is_absolute=layout.absolute_ridge, bulk=bulk)
+    status = jnp.where(found.varies, em.RUNNING, int(Status.DEGENERATE))
+    status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
+    total = jnp.sum(weights)
+    n_effective = total**2 / jnp.maximum(jnp.sum(weights**2), jnp.finfo(weights.dtype).tiny)
+    sizes = (total, n_effective, weight_scale)
+    return DataSets(found.z, weights, *sizes, found.ridge, found.ridge_in_data_units, found.units), status
+
+
+def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, layout: Layout) -> Mixture:
+    """Starts `(C, M, R, K, …)` in standardised coordinates, of data sets `(C, P, …)`."""
+    n_forms = sets.n_effective.shape[1]
+
+    def form(p: Any) -> DataSets:
+        # The only form needs no search.
+        return jax.tree.map(lambda leaf: leaf[:, 0 if n_forms == 1 and jnp.ndim(p) == 0 else p], sets)
+
+    def task(sets: DataSets, x: Array, m: Array | int) -> Task:
+        present = jnp.arange(layout.n_components, dtype=jnp.int32) < models.n_components[m]
+        data = as_data(sets.z, sets.weights, layout.tile, diagonal=layout.diagonal)
+        return Task(x, sets.z, data, present, one_of(layout.families, models.family[m]), sets.ridge)
+
+    def from_rows(sets: DataSets, rows: Array) -> Mixture:
+        own = task(sets, sets.z, 0)
+        return from_labels(rows, own) if init == "labels" else from_responsibilities(rows.astype(sets.z.dtype).T, own)
+
+    def from_key(sets: DataSets, m: Array, r: Array) -> Mixture:
+        # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
+        x = jnp.where(r % 2 == 0, sets.z, scaled_features(sets.z, sets.units))
+        return INITIALIZERS[init](jax.random.fold_in(key, r), r, task(sets, x, m))
+
+    if init == "mixture":
+        explicit = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
+        explicit = jax.vmap(with_harmless_absent)(jax.vmap(to_standard)(explicit, form(0).units))
+        return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
+    if init in ("labels", "responsibilities"):
+        explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
+        return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
+
+    # Few starts of every data set after others: only then does memory not grow with their number. Of as many data sets
+    # at a time as a cache holds.
+    def of_all(numbers: tuple[Array, Array]) -> Mixture:
+        m, r = numbers
+        group = min(max(1, layout.group // layout.together), len(sets.n_effective))
+        return lax.map(lambda sets: from_key(sets, m, r), form(models.form[m]), batch_size=group)
+
+    n_models = len(models.form)
+    order = np.arange(n_models * layout.n_init)
+    if layout.together > 1:
+        # They wait for those that take the longest, so those of one kind are neighbours.
+        order = np.argsort(order % layout.n_init % TURN, kind="stable")
+    m, r = np.divmod(order, layout.n_init)
+    made = lax.map(
+        of_all, (jnp.asarray(m), jnp.asarray(r)), batch_size=layout.together if layout.together > 1 else None
+    )
+    if layout.together > 1:
+        made = jax.tree.map(lambda leaf: leaf[np.argsort(order)], made)
+    shape = (n_models, layout.n_init)
+    starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), made)
+    return starts if start is None else _with_last(starts, start, form(models.form).units)
+
+
+def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixture:
+    """Starts `(C, M, R, K, …)`, the last of each fit replaced by a mixture in data units unless that is NaN."""
+    last = jax.tree.map(lambda leaf, own: leaf.reshape(own[:, :, 0].shape), last, starts)
+    is_given = jnp.all(jnp.isfinite(last.weights), axis=-1)
+    last = jax.vmap(jax.vmap(with_harmless_absent))(jax.vmap(jax.vmap(to_standard))(last, units))
+
+    def replaced(own: Array, new: Array) -> Array:
+        given = is_given.reshape(*is_given.shape, *[1] * (own.ndim - 3))
+        return own.at[:, :, -1].set(jnp.where(given, new, own[:, :, -1]))
+
+    return jax.tree.map(replaced, starts, last)
