@@ -962,7 +962,7 @@ def test_the_summary_counts_groups_of_each_flaw_and_is_silent_about_none(here, c
             assert said.err == ""
         else:
             assert "2 with spurious components (spurious)" in said.out
-            assert "3 of which a likelier start was passed over" in said.out
+            assert "3 where a likelier start was passed over" in said.out
             assert "ridge_dominated" not in said.out
             assert ("1 whose K is the largest that was tried" in said.out) is is_sweep
             assert said.err == "jaxgmm: Weights are light.\n"

@@ -135,14 +135,20 @@ def plain(table: pa.Table) -> pa.Table:
 
 def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
     """A column as float64, null as NaN. Raises ValueError where it holds anything else."""
+    check_numbers(column, name)
     column = decoded(column)
-    kind = column.type
+    # A copy, as Arrow's memory is read-only.
+    return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+
+
+def check_numbers(column: pa.ChunkedArray, name: str) -> None:
+    """Raises ValueError where a column holds anything but numbers; looks at its type."""
+    kind = decoded(column.slice(0, 0)).type
     # A column of nothing but nulls has no type of its own.
     known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(is_kind(kind) for is_kind in known):
-        raise ValueError(f"column {name!r} holds {kind}, not numbers{_such_as(column)}; convert it, or leave it out.")
-    # A copy, as Arrow's memory is read-only.
-    return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+        such_as = _such_as(decoded(column))
+        raise ValueError(f"column {name!r} holds {kind}, not numbers{such_as}; convert it, or leave it out.")
 
 
 def _such_as(column: pa.ChunkedArray) -> str:

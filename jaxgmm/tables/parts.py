@@ -19,7 +19,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from jaxgmm.tables import atomic, files
-from jaxgmm.tables.groups import checked_weights, key_codes, numbers, plain
+from jaxgmm.tables.groups import check_numbers, checked_weights, key_codes, plain
 from jaxgmm.tables.wording import shortened
 
 try:
@@ -185,7 +185,7 @@ def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | 
     found, is_in_order = [], True
     for block in rows.blocks([*features, *by]):
         for name in features:
-            numbers(block[name].slice(0, 0), name)
+            check_numbers(block[name], name)
         break
     for block in rows.blocks(list(dict.fromkeys([*by, *([] if weights is None else [weights])]))):
         if weights is not None:
