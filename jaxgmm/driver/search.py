@@ -15,7 +15,7 @@ from jaxgmm.driver.passes import DataSets, Given, Limits
 from jaxgmm.driver.program import Options, Program
 from jaxgmm.driver.runs import SOUND, Passes, Runs, begun
 from jaxgmm.mixture import Mixture
-from jaxgmm.soundness import first_best
+from jaxgmm.soundness import first_best, is_sound
 from jaxgmm.status import Status
 
 # Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
@@ -116,13 +116,14 @@ def _among_best(
 def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
-    What a search says of a run that the search's own ridge has widened is not to be compared with others, either.
+    What a search says of a sound run that the search's own ridge has widened is not to be compared with others, either.
 
     Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
     follow until none promises more.
     """
     options, n_init = passes.options, passes.program.layout.n_init
-    lost = (found.known.status == Status.DEGENERATE) | (found.known.ridge_dominated > 0)
+    status, spurious, ridge_dominated, _ = found.known
+    lost = (status == Status.DEGENERATE) | (is_sound(status, spurious) & (ridge_dominated > 0))
     promise, pending = found.by_fit(n_init), wanted
 
     def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
