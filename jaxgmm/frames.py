@@ -3,7 +3,6 @@
 pandas, Polars and PyArrow tables come in through Narwhals, and tables of the same kind go out.
 """
 
-import difflib
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from jaxgmm.driver.arguments import is_integer
 from jaxgmm.fitting import FitResult, fit
 from jaxgmm.selection.sweeping import sweep
-from jaxgmm.tables.wording import quoted, shortened
+from jaxgmm.tables.wording import quoted, remedy, shortened
 
 try:
     import narwhals as nw
@@ -135,8 +134,7 @@ def fit_groups(
 
 def _remedy(name: str, known: Iterable[str]) -> str:
     """What to write in place of an option that there is not."""
-    likely = [_OF_SCIKIT_LEARN[name]] if name in _OF_SCIKIT_LEARN else difflib.get_close_matches(name, known, 1)
-    return f"did you mean {likely[0]!r}?" if likely else "leave it out."
+    return remedy(_OF_SCIKIT_LEARN.get(name, name), known, "leave it out.")
 
 
 def _frame(df: Any, by: list[str], features: list[str], weights: str | None) -> nw.DataFrame[Any]:

@@ -3,7 +3,6 @@
 Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from jaxgmm.tables import atomic
+from jaxgmm.tables import atomic, wording
 from jaxgmm.tables.groups import plain
 from jaxgmm.tables.keys import typed
 from jaxgmm.tables.wording import listed, quoted, shortened
@@ -176,8 +175,7 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
     """Raises ValueError unless a file, whose columns have some names, has all those wanted, and each once."""
     for column in columns:
         if column not in names:
-            close = difflib.get_close_matches(column, names, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"its columns are {listed(names)}."
+            remedy = wording.remedy(column, names, f"its columns are {listed(names)}.")
             if not is_parquet(path) and (other := _probable_separator(path, separator)):
                 remedy = _separated(other)
             raise ValueError(f"{path} has no column {column!r}; {remedy}")

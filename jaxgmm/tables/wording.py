@@ -1,5 +1,6 @@
 """What errors quote of files and of the user's own values, in no more words than anyone reads."""
 
+import difflib
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -25,3 +26,9 @@ def listed(names: Iterable[Any]) -> str:
     """Names separated by commas, as many as fit."""
     names = list(islice(names, _MOST_NAMES + 1))
     return shortened(", ".join([*map(str, names[:_MOST_NAMES]), *(["…"] if len(names) > _MOST_NAMES else [])]))
+
+
+def remedy(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The known name that a wrong one is close to, as a question; another remedy where there is none."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
