@@ -156,7 +156,7 @@ def judge(stack: Stack, n_data_sets: int, options: dict) -> Judged:
     if len(rows):
         # All of them, as programs are compiled for the number; those not asked for begin where another does.
         begin = np.where(converged, np.arange(n_data_sets), rows[0])
-        start = jaxgmm.Mixture(*(leaf[begin] for leaf in fit.mixture))
+        start = fit.mixture.of(begin)
         limit = jaxgmm.fit(
             x[begin],
             k,

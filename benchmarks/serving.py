@@ -73,7 +73,7 @@ def difference(mixture: jaxgmm.Mixture, x: np.ndarray) -> float:
     from scipy.special import logsumexp  # noqa: PLC0415 (not while the clock runs)
     from scipy.stats import multivariate_normal  # noqa: PLC0415
 
-    first = mixture if mixture.weights.ndim == 1 else jaxgmm.Mixture(*(leaf[0] for leaf in mixture))
+    first = mixture if mixture.weights.ndim == 1 else mixture.of(0)
     found = jaxgmm.log_prob(mixture, x)
     rows, found = (x, found) if x.ndim == 2 else (x[0], found[0])
     rows, found = rows[:100], found[:100]

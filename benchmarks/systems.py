@@ -95,7 +95,7 @@ def _fits(result: jaxgmm.FitResult, scenario: Scenario) -> Fits:
     if scenario.n_init > 1:
         # n_iter is the chosen start's; only a fixed number of iterations tells that of the others.
         iterations = np.full(len(iterations), scenario.n_init * scenario.max_iter) if scenario.tol == 0 else None
-    return Fits(*result.mixture, statuses, iterations, result.efficiency)
+    return Fits(*result.mixture.arrays, statuses, iterations, result.efficiency)
 
 
 def _numpy(dtype: str) -> Callable[[Problem], Callable[[], Outcome]]:

@@ -38,7 +38,7 @@ def main() -> tuple[np.ndarray, np.ndarray]:
     family = FAMILIES["full"]
     with jax.enable_x64(True):
         data = as_data(jnp.asarray(x.T), jnp.ones(len(x)), 0, diagonal=family.diagonal)
-        begin = jaxgmm.Mixture(*map(jnp.asarray, start))
+        begin = start.map(jnp.asarray)
 
         def score(ridge: jax.Array) -> jax.Array:
             """Mean log-likelihood of held-out samples, nats."""

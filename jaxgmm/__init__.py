@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from jaxgmm.density import log_prob, predict, responsibilities
     from jaxgmm.diagnosis import Diagnosis, diagnose
     from jaxgmm.engine.programs import keep_programs
-    from jaxgmm.fitting import FitResult, fit
+    from jaxgmm.fit_result import FitResult
+    from jaxgmm.fitting import fit
     from jaxgmm.mixture import Mixture
     from jaxgmm.resampling import Bootstrap, bootstrap
     from jaxgmm.sampling import sample
-    from jaxgmm.selection.sweeping import Sweep, sweep
+    from jaxgmm.selection.sweep_result import Sweep
+    from jaxgmm.selection.sweeping import sweep
     from jaxgmm.status import Status
 
 __version__ = "0.2.0"
@@ -50,12 +52,14 @@ _NAMES_OF = {
     "density": ("log_prob", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.programs": ("keep_programs",),
-    "fitting": ("FitResult", "fit"),
+    "fit_result": ("FitResult",),
+    "fitting": ("fit",),
     "mixture": ("Mixture",),
     "resampling": ("Bootstrap", "bootstrap"),
     "sampling": ("sample",),
     "status": ("Status",),
-    "selection.sweeping": ("Sweep", "sweep"),
+    "selection.sweep_result": ("Sweep",),
+    "selection.sweeping": ("sweep",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 # Modules that users know, some of which need packages that an extra brings, and what is imported for each: `em` is a

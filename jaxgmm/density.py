@@ -97,7 +97,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
     """A quantity at whatever samples a user has."""
     mixture = as_mixture(mixture)
     # Nothing else may cost time where a model is served.
-    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture, x)):
+    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture.arrays, x)):
         found = of_one_piece(quantity, mixture, x)
         if found is not None:
             return np.array(np.asarray(found)[: len(x)])
@@ -111,7 +111,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
         return _on_device(quantity, mixture, x, kept or jnp.result_type(float))
     # Narrower types hold answers, but are not computed in.
     computed = np.dtype(np.float32) if kept is not None and kept.itemsize < 4 else kept or _FLOAT64
-    mixture = numeric_mixture(mixture).map(lambda leaf: leaf.astype(computed, copy=False))
+    mixture = numeric_mixture(mixture, computed)
     answer = _on_host(quantity, mixture, x, computed)
     if kept is None:
         return answer
@@ -122,13 +122,19 @@ def _are_one_type(mixture: Mixture, x: Any) -> bool:
     """Whether all arrays are JAX's, known, and float32 or all float64."""
     if not isinstance(x, jax.Array) or is_traced(x) or x.dtype not in (np.float32, _FLOAT64):
         return False
-    leaves_are = all(isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.dtype == x.dtype for leaf in mixture)
-    return leaves_are and not _is_on_accelerator(x)
+    leaves_are = (
+        isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.dtype == x.dtype for leaf in mixture.arrays
+    )
+    return all(leaves_are) and not _is_on_accelerator(x)
 
 
 def precision(arrays: Any) -> np.dtype | None:
     """The type of an answer, which is that of the JAX arrays among the arguments; None where there are none."""
-    types = {leaf.dtype for leaf in arrays if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)}
+    types = {
+        leaf.dtype
+        for leaf in jax.tree.leaves(arrays)
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
     return max(types, key=lambda kind: (kind.itemsize, kind.name)) if types else None
 
 

@@ -18,7 +18,8 @@ correlated features, may have uniform columns of either kind. The radius Σ_d Φ
 degrees of freedom if the mixture is right, shows it.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,14 +31,18 @@ from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, with_harmless_absent
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
+from jaxgmm.record import Block, Record, counted, record, span
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22
+# A p-value below this is counted where a diagnosis is printed.
+_UNLIKELY = 1e-3
 # Padding so many samples takes less time than compiling once more.
 _TOLERATED = 2**18
 
 
-class Diagnosis(NamedTuple):
+@record
+class Diagnosis(Record):
     """Checks of B fits. NumPy arrays; for one `(N, D)` data set the B axis is absent.
 
     What belongs to samples is laid out as they are, `(B, N, …)`; of data sets of unequal length it is a list of
@@ -113,12 +118,22 @@ class Diagnosis(NamedTuple):
         columns |= {name: np.atleast_1d(values)[data_set] for name, values in of_mixtures.items()}
         return {"data_set": data_set, "component": component, **columns}
 
-    def of(self, data_set: int) -> "Diagnosis":
-        """The diagnosis of one data set out of many, without batch axis."""
-        if self.weights.ndim == 1:
-            raise ValueError("this is the diagnosis of one data set, and of no others.")
-        of_one: list[Any] = [None if values is None else values[data_set] for values in self]
-        return Diagnosis(*of_one)
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.weights.shape[:-1]
+
+    def _described(self) -> tuple[str, list[Block]]:
+        of = f"{counted(len(self), 'data set')}, " if self._batch else ""
+        table, least = self.table, np.min(self.p_values, axis=-1)
+        rows = [
+            ["largest misfit", span(self.misfit, ".3g"), ".misfits"],
+            ["p-value below 0.001", counted(np.count_nonzero(least < _UNLIKELY), "data set"), ".p_values"],
+            ["effective samples of a component", span(table["effective_count"], ".3g"), ".effective_counts"],
+            ["uncertainty of a component", span(table["uncertainty"], ".3g"), ".component_uncertainty"],
+            ["overlap with the nearest", span(table["overlap"], ".3g"), ".table"],
+        ]
+        k, n_features = self.weights.shape[-1], (self.misfits.shape[-1] - 1) // 2
+        return f"Diagnosis: {of}K = {k}, D = {n_features}", [Block(rows)]
 
 
 def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:
@@ -176,7 +191,7 @@ def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:
 
 def _checked(mixture: Any, data: Batch) -> Mixture:
     """Float64 mixtures `(B, …)`, one for each data set."""
-    mixture = numeric_mixture(as_mixture(mixture)).map(lambda leaf: leaf.astype(np.float64, copy=False))
+    mixture = numeric_mixture(as_mixture(mixture), np.float64)
     b, d = data.n_data_sets, data.samples.shape[1]
     k = mixture.weights.shape[-1] if mixture.weights.ndim else 0
     allowed = [(k,)] if data.is_single else [(k,), (b, k)]
@@ -190,7 +205,7 @@ def _checked(mixture: Any, data: Batch) -> Mixture:
         of_each = "" if data.is_single else f", or with the batch axis {b} before these"
         raise ValueError(
             f"mixture must have weights (K,), means (K, {d}) and covariances (K, {d}, {d}) or variances (K, {d}) to "
-            f"match x{of_each}; its shapes are {', '.join(str(leaf.shape) for leaf in mixture)}."
+            f"match x{of_each}; its shapes are {', '.join(str(leaf.shape) for leaf in mixture.arrays)}."
         )
     shape = (b, *mixture.weights.shape[-1:])
     return mixture.map(lambda leaf: np.broadcast_to(leaf, (*shape, *leaf.shape[mixture.weights.ndim :])))
@@ -335,5 +350,5 @@ def _laid_out(found: Diagnosis, data: Batch) -> Diagnosis:
 
     of_samples = ("pit", "marginal", "radius", "uncertainty", "sample_weight")
     known = {name: getattr(found, name) for name in of_samples}
-    found = found._replace(**{name: by_data_set(rows) for name, rows in known.items() if rows is not None})
+    found = replace(found, **{name: by_data_set(rows) for name, rows in known.items() if rows is not None})
     return found.of(0) if data.is_single else found

@@ -1,8 +1,8 @@
 """fit(): thousands of data sets, one number of components, one covariance family."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,11 +12,11 @@ from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet, chunks
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
-from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.mixture import Mixture, unknown, with_room
+from jaxgmm.fit_result import FitResult, empty_result, store
+from jaxgmm.mixture import Mixture
 from jaxgmm.settings import Precision, check_flag, check_options
 from jaxgmm.status import Status
 
@@ -24,72 +24,6 @@ Value = TypeVar("Value")
 
 # A history is carried through every iteration, and so is not made longer than runs are, bar a few.
 _SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024
-
-
-class FitResult(NamedTuple):
-    """Fits of B data sets, with R starts each. NumPy arrays; for one `(N, D)` data set the B axis is absent.
-
-    Attributes:
-        mixture: weights `(B, K)`, means `(B, K, D)`, covariances `(B, K, D, D)`, or variances `(B, K, D)` for `"diag"`
-            and `"spherical"`. NaN where no sound parameters were found.
-        log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
-        n_iter: `(B,)`, iterations of the chosen run.
-        status: `(B,)`, codes of `jaxgmm.Status`.
-        spurious: `(B,)`, how many components of the chosen run are spurious. The size of a component of
-            responsibilities r is (Σ w r)² / Σ w² r: its number of samples, where all weights are equal. The family
-            needs m samples for what a component has to itself: D + 1 for `"full"`, at most 3 for `"diag"` and
-            `"spherical"`, 1 for `"tied"`. A component is spurious
-
-            - if it is in some direction narrower than a hundredth of the standard deviation within the components
-              together, and its size is below 5 m;
-            - if most of its weight lies on equal values of a feature, and most of a variance is the ridge's. A ridge
-              wider than a hundredth of the data is taken as intended, and does not count;
-            - or if its size is below m.
-        ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
-            direction to the ridge: their widths are in part the ridge's.
-        start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
-            sample, but to spurious components or a degenerate end, and was not chosen.
-        ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
-            begun.
-        start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
-            float32, as the search left them.
-        start_status: `(B, R)`, how each start's run ended.
-        start_spurious: `(B, R)`, how many components of each start's run are spurious.
-        history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
-            end; None unless asked for.
-        efficiency: of all run-iterations executed, the share that some run still needed.
-        snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
-            in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
-            `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
-            (its end is in `mixture`), or where there is no answer. None unless asked for.
-    """
-
-    mixture: Mixture
-    log_likelihood: np.ndarray
-    n_iter: np.ndarray
-    status: np.ndarray
-    spurious: np.ndarray
-    ridge_dominated: np.ndarray
-    start_passed_over: np.ndarray
-    ridge: np.ndarray
-    start_log_likelihood: np.ndarray
-    start_status: np.ndarray
-    start_spurious: np.ndarray
-    history: np.ndarray | None
-    efficiency: float
-    snapshots: Mixture | None = None
-
-    def of(self, index: Any) -> "FitResult":
-        """The fits of some data sets: of one for a number, of several for a slice, a mask or an array of numbers.
-
-        `efficiency` is that of all.
-
-        Raises:
-            ValueError: this is the fit of one data set already.
-        """
-        if np.ndim(self.status) == 0:
-            raise ValueError("this is the fit of one data set: it has no batch axis, and there are no others.")
-        return jax.tree.map(lambda leaf: leaf[index] if isinstance(leaf, np.ndarray) else leaf, self)
 
 
 def fit(
@@ -250,7 +184,8 @@ def _with_m_step_of(one_more: FitResult, result: FitResult) -> FitResult:
     def after(new: np.ndarray, old: np.ndarray) -> np.ndarray:
         return np.where(is_made.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-    return result._replace(
+    return replace(
+        result,
         mixture=jax.tree.map(after, one_more.mixture, result.mixture),
         n_iter=result.n_iter + is_made,
         status=status,
@@ -270,12 +205,12 @@ def fit_batch(
 
     result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
     for chunk, fits in on_chunks(fits_of, data, [model], request, report):
-        _store(fits, chunk.data_sets, result)
+        store(fits, chunk.data_sets, result)
         executed, useful = executed + fits.executed, useful + fits.useful
-    result = result._replace(efficiency=useful / max(1, executed))
+    result = replace(result, efficiency=useful / max(1, executed))
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
-        result = result._replace(history=result.history[:, :longest].copy())
+        result = replace(result, history=result.history[:, :longest].copy())
     return result
 
 
@@ -338,45 +273,3 @@ def inputs_of(
     chunk_weights = None if data.weights_of is None else data.weights_of(rows, model_set.n_samples)
     x = placed(data.samples, data, chunk.data_sets, model_set.n_samples, chunk.size)
     return Inputs(x, lengths, chunk_weights, chunk_start, model_set.options, model_set.program)
-
-
-def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
-    """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
-    b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
-    is_diagonal = all(FAMILIES[family].diagonal for _, family, _ in models)
-
-    def no_mixtures(*axes: int) -> Mixture:
-        return unknown(axes, k, d, is_diagonal=is_diagonal)
-
-    return FitResult(
-        mixture=no_mixtures(b),
-        log_likelihood=np.full(b, np.nan),
-        n_iter=np.zeros(b, np.int32),
-        status=np.zeros(b, np.int32),
-        spurious=np.zeros(b, np.int32),
-        ridge_dominated=np.zeros(b, np.int32),
-        start_passed_over=np.zeros(b, bool),
-        ridge=np.full((b, d), np.nan),
-        start_log_likelihood=np.full((b, r), np.nan),
-        start_status=np.zeros((b, r), np.int32),
-        start_spurious=np.zeros((b, r), np.int32),
-        history=np.full((b, request.n_history), np.nan) if request.n_history else None,
-        efficiency=math.nan,
-        snapshots=no_mixtures(b, request.n_snapshots) if request.n_snapshots else None,
-    )
-
-
-def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
-    """Copies a chunk's rows to their places."""
-
-    def store(rows: np.ndarray, new: np.ndarray) -> None:
-        rows[data_sets] = new[: len(data_sets)]
-
-    # A program may have had room for more components, and absent ones are all alike.
-    n_components = result.mixture.weights.shape[1]
-    if fits.mixture.n_components != n_components or np.any(fits.mixture.weights == 0):
-        fits = fits._replace(mixture=with_room(fits.mixture, n_components))
-        if fits.snapshots is not None:
-            fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
-    for name in set(FitResult._fields) & set(ChunkFits._fields):
-        jax.tree.map(store, getattr(result, name), getattr(fits, name))

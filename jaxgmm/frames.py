@@ -5,12 +5,15 @@ pandas, Polars and PyArrow tables come in through Narwhals, and tables of the sa
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxgmm.driver.arguments import is_integer
-from jaxgmm.fitting import FitResult, fit
+from jaxgmm.fit_result import FitResult, remarks
+from jaxgmm.fitting import fit
+from jaxgmm.record import Block, Record, counted, record, span, statuses
+from jaxgmm.selection.sweep_result import chosen_models
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.tables.wording import quoted, remedy, shortened
 
@@ -28,7 +31,8 @@ except ImportError as missing:
 _OF_SCIKIT_LEARN = {"random_state": "key", "init_params": "init", "means_init": "init"}
 
 
-class GroupFits(NamedTuple):
+@record
+class GroupFits(Record):
     """Fits of B groups: tables of the kind of frame that the samples came in, and arrays.
 
     Attributes:
@@ -50,6 +54,25 @@ class GroupFits(NamedTuple):
     models: Any
     result: FitResult
     notes: tuple[str, ...] = ()
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.result._batch
+
+    def _described(self) -> tuple[str, list[Block]]:
+        of = f"{counted(len(self), 'group')}, D = {self.result.mixture.n_features}"
+        fits = nw.from_native(self.fits, eager_only=True)
+        blocks = []
+        if self.models is not None:
+            names = ("n_components", "covariance_type")
+            blocks.append(
+                chosen_models({name: fits.filter(~nw.col(names[0]).is_null())[name].to_numpy() for name in names})
+            )
+        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result)]
+        blocks += [statuses(self.result.status, "group"), Block(rows)]
+        tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
+        blocks.append(Block([[f"tables: {tables}"], *([note] for note in self.notes)]))
+        return f"GroupFits: {of}", blocks
 
 
 def fit_groups(

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.numerics.reductions import sum_over
+from jaxgmm.record import Block, Record, record, shown, span
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 else:
     Floats = Float[Array | np.ndarray, "..."]
 
+# Features of a component that are printed.
+_SHOWN_FEATURES = 4
 # Rows of a whitening matrix that are multiplied together.
 _ROWS = 8
 # Numbers of the covariance factors that are looked up for samples at a time.
 _LOOKED_UP = 2**20
 
 
-class Mixture(NamedTuple):
+@record
+class Mixture(Record):
     """A Gaussian mixture, or a batch of them along leading axes. NumPy or JAX arrays.
 
     Attributes:
@@ -47,13 +51,31 @@ class Mixture(NamedTuple):
     means: Floats
     covariances: Floats
 
+    @property
+    def arrays(self) -> tuple[Any, Any, Any]:
+        """Weights, means and covariances."""
+        return self.weights, self.means, self.covariances
+
     def of(self, index: Any) -> "Mixture":
         """Some mixtures of a batch: one for a number, several for a slice, a mask or an array of numbers."""
-        return self.map(lambda leaf: leaf[index])
+        return self.map(lambda array: array[index])
 
-    def map(self, function: Callable[[Any], Any]) -> "Mixture":
-        """What a function makes of each array."""
-        return Mixture(*map(function, self))
+    def map(self, function: Callable[..., Any], *others: "Mixture") -> "Mixture":
+        """What a function makes of each array, and of those of other mixtures in its place."""
+        return Mixture(*map(function, self.arrays, *(other.arrays for other in others)))
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.weights.shape[:-1]
+
+    def _described(self) -> tuple[str, list[Block]]:
+        kind = "variances" if self.is_diagonal else "covariance matrices"
+        of = f"K = {self.n_components}, D = {self.n_features}, {kind}"
+        if not self._batch:
+            return f"Mixture: {of}", [components_of(self)]
+        present = np.sum(np.asarray(self.weights) != 0, axis=-1)
+        rows = [["components present", span(present)], ["weights", span(self.weights)], ["means", span(self.means)]]
+        return f"Mixture: {' × '.join(f'{n:,}' for n in self._batch)} mixtures, {of}", [Block(rows)]
 
     @property
     def n_components(self) -> int:
@@ -69,6 +91,25 @@ class Mixture(NamedTuple):
     def is_diagonal(self) -> bool:
         """Whether ``covariances`` holds variances `(…, K, D)` in place of matrices."""
         return len(self.covariances.shape) == len(self.means.shape)
+
+
+def components_of(mixture: Mixture) -> Block:
+    """The first components of one mixture, in words: weight, mean and standard deviations; absent ones left out."""
+    variances = mixture.covariances
+    if not mixture.is_diagonal:
+        variances = np.diagonal(np.asarray(variances), axis1=-2, axis2=-1)
+    deviations = np.sqrt(np.maximum(np.asarray(variances, np.float64), 0))
+
+    def several(numbers: Any) -> str:
+        first = ", ".join(f"{number:.4g}" for number in numbers[:_SHOWN_FEATURES])
+        return first if len(numbers) <= _SHOWN_FEATURES else f"{first}, …"
+
+    rows = [
+        [str(k), f"{weight:.4g}", several(np.asarray(mixture.means)[k]), several(deviations[k])]
+        for k, weight in enumerate(np.asarray(mixture.weights))
+        if weight != 0
+    ]
+    return shown(rows, ("component", "weight", "mean", "standard deviation"))
 
 
 def full_covariances(mixture: Mixture) -> Floats:
@@ -93,16 +134,17 @@ def with_room(mixture: Mixture, n_components: int) -> Mixture:
     kept = min(mixture.n_components, n_components)
     spread = mixture.covariances.shape[mixture.weights.ndim :]
     unit = np.eye(spread[0]) if len(spread) == 2 else np.ones(spread)
-    leaves = []
-    for leaf, absent in zip(mixture, (0.0, 0.0, unit), strict=True):
-        trailing = leaf.shape[mixture.weights.ndim :]
+
+    def with_absent(array: np.ndarray, absent: Any) -> np.ndarray:
+        trailing = array.shape[mixture.weights.ndim :]
         room = np.empty((*mixture.weights.shape[:-1], n_components, *trailing))
         room[...] = absent
         axis = (*[slice(None)] * (mixture.weights.ndim - 1), slice(kept))
         present = (mixture.weights[axis] != 0).reshape(*mixture.weights[axis].shape, *[1] * len(trailing))
-        room[axis] = np.where(present, leaf[axis], absent)
-        leaves.append(room)
-    return Mixture(*leaves)
+        room[axis] = np.where(present, array[axis], absent)
+        return room
+
+    return mixture.map(with_absent, Mixture(0.0, 0.0, unit))
 
 
 def as_mixture(given: Any) -> Mixture:

@@ -40,7 +40,7 @@ def of_one_piece(quantity: Quantity, mixture: Mixture, x: Any, *, on_device: Any
         x: `(N, D)`, float32 or float64.
         on_device: the same as a JAX array, if it is one.
     """
-    weights, means, covariances = mixture
+    weights, means, covariances = mixture.arrays
     if means.nbytes + covariances.nbytes > _KEPT_BYTES:
         return None
     size, program = _program(quantity, x.dtype, weights.shape, means.shape, covariances.shape, x.shape)

@@ -5,7 +5,7 @@ A replicate is one more run of the engine: the same samples under other weights,
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import fit_batch, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
+from jaxgmm.record import Block, Record, counted, record, span, statuses
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
 
@@ -28,7 +29,8 @@ KINDS = ("weighted", "parametric", "nonparametric")
 _MOST_DRAWN = 2**23
 
 
-class Bootstrap(NamedTuple):
+@record
+class Bootstrap(Record):
     """Replicates of B fits, R of each; for one data set the B axis is absent.
 
     Attributes:
@@ -40,6 +42,16 @@ class Bootstrap(NamedTuple):
     mixture: Mixture
     log_likelihood: np.ndarray
     status: np.ndarray
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape[:-1]
+
+    def _described(self) -> tuple[str, list[Block]]:
+        of = f"{counted(len(self), 'data set')}, " if self._batch else ""
+        k, d = self.mixture.n_components, self.mixture.n_features
+        title = f"Bootstrap: {of}{counted(self.status.shape[-1], 'replicate')}, K = {k}, D = {d}"
+        return title, [statuses(self.status, "replicate"), Block([["log-likelihood", span(self.log_likelihood)]])]
 
     def percentiles(self, q: float | Sequence[float] = (2.5, 97.5)) -> Any:
         """Percentiles of every parameter over the replicates that have an answer.
@@ -232,7 +244,7 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
 def _present(mixture: Any, data: Batch) -> Mixture:
     """The components that are there, `(B, K, …)`."""
     mixture = as_mixture(mixture)
-    leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture]
+    leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture.arrays]
     if data.is_single and leaves[0].ndim == 1:
         leaves = [leaf[None] for leaf in leaves]
     weights, means, _ = leaves
@@ -240,7 +252,7 @@ def _present(mixture: Any, data: Batch) -> Mixture:
     if weights.shape != shape[:2] or means.shape != shape or leaves[2].shape not in (shape, (*shape, shape[2])):
         raise ValueError(
             f"mixture must hold a fit for each of the {data.n_data_sets} data sets with {data.samples.shape[1]} "
-            f"features; its leaves have shapes {', '.join(str(np.shape(leaf)) for leaf in mixture)}."
+            f"features; its leaves have shapes {', '.join(str(np.shape(leaf)) for leaf in mixture.arrays)}."
         )
     if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
         raise ValueError("mixture holds NaN or infinity; leave out data sets whose fit has no answer.")

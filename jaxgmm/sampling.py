@@ -50,7 +50,7 @@ def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             key = jax.random.key(int(key))
     kept = precision(mixture)
-    if any(map(is_traced, (key, *mixture))):
+    if any(map(is_traced, (key, *mixture.arrays))):
         own = mixture.map(lambda leaf: jnp.asarray(leaf, kept))
         check_mixture(own, None)
         draw_all = functools.partial(draw, n_samples=int(n_samples))

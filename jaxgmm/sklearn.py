@@ -6,12 +6,14 @@ is replaced. All `n_init` starts are drawn as scikit-learn draws them, and fitte
 
 import inspect
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture
-from jaxgmm.fitting import FitResult, fit_starts
+from jaxgmm.fit_result import FitResult
+from jaxgmm.fitting import fit_starts
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances
 from jaxgmm.status import Status
 
@@ -179,19 +181,19 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
             start = _moments(x, responsibilities, weights, self.covariance_type, self.reg_covar)
         if self.weights_init is not None:
-            start = start._replace(weights=np.asarray(self.weights_init, np.float64))
+            start = replace(start, weights=np.asarray(self.weights_init, np.float64))
         if self.means_init is not None:
-            start = start._replace(means=np.asarray(self.means_init, np.float64))
+            start = replace(start, means=np.asarray(self.means_init, np.float64))
         if self.precisions_init is not None:
             precisions = np.asarray(self.precisions_init, np.float64)
             is_diagonal = self.covariance_type in ("diag", "spherical")
             covariances = 1 / precisions if is_diagonal else np.linalg.inv(precisions)
-            start = start._replace(covariances=_for_each(covariances, self.covariance_type, start.means.shape))
+            start = replace(start, covariances=_for_each(covariances, self.covariance_type, start.means.shape))
         return start
 
     def _run(self, x: np.ndarray, weights: np.ndarray | None, starts: list[Mixture], max_iter: int) -> FitResult:
         """EM from all starts."""
-        stacked = Mixture(*map(np.stack, zip(*starts, strict=True)))
+        stacked = starts[0].map(lambda *arrays: np.stack(arrays), *starts[1:])
         x = x.astype(np.float64, copy=False)
         return fit_starts(x, stacked, self.covariance_type, self.tol, max_iter, self.reg_covar, weights)
 
@@ -242,7 +244,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
             f"mixture must be one mixture, with weights (K,); its weights have shape {mixture.weights.shape}. Convert "
             "one of the batch at a time: mixture.of(b)."
         )
-    if not all(np.all(np.isfinite(leaf)) for leaf in mixture):
+    if not all(np.all(np.isfinite(leaf)) for leaf in mixture.arrays):
         raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
     mixture = mixture.of(mixture.weights > 0)
     family = _inferred(mixture) if covariance_type is None else covariance_type
@@ -261,7 +263,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
         raise ValueError(
             f"The mixture's covariances are not of covariance_type={family!r}; they are of {_inferred(mixture)!r}."
         )
-    estimator._keep(mixture._replace(covariances=spread), np.float64)
+    estimator._keep(replace(mixture, covariances=spread), np.float64)
     validate_data(estimator, mixture.means)  # notes the number of features
     return estimator
 

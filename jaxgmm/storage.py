@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import jaxgmm
-from jaxgmm.selection.sweeping import Sweep
+from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.tables import atomic
 from jaxgmm.tables.results import Result, kind_of, put_together, taken_apart
 from jaxgmm.tables.saved import FORMAT_VERSION, TYPES, Info, header, readable, unreadable

@@ -36,7 +36,7 @@ def em(x, start, family, n_iter, *, sample_weight=None, ridge=0.0) -> TwinFit:
     """
     x = np.asarray(x, dtype=np.float64)
     sample_weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    mixture = TwinMixture(*(np.asarray(leaf, dtype=np.float64) for leaf in start))
+    mixture = TwinMixture(*(np.asarray(leaf, dtype=np.float64) for leaf in getattr(start, "arrays", start)))
     trace = [e_step(x, mixture, sample_weight)[1]]
     for _ in range(n_iter):
         responsibilities, _ = e_step(x, mixture, sample_weight)

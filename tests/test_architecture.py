@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxgmm"
 # A module may import from floors below its own, and from its own floor where listed as one group.
 FLOORS = [
     {"status", "settings", "forking", "selection.criteria"},
+    {"record"},
     {"numerics"},
     {"mixture", "posterior"},
     {"selection.splitting"},
@@ -23,7 +24,8 @@ FLOORS = [
     {"driver.runs"},
     {"driver.search"},
     {"driver"},
-    {"fitting", "pieces"},
+    {"fit_result", "pieces"},
+    {"fitting"},
     {"density"},
     {"sampling"},
     {"resampling", "selection.held_out", "selection.choice"},

@@ -1,5 +1,7 @@
 """Bad data is a status in its own row; misuse is a ValueError before any work."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -50,9 +52,9 @@ def test_bad_data_set_is_a_status_without_an_answer(x: np.ndarray, expected: Sta
     assert result.status.tolist() == [expected, Status.CONVERGED]
     assert np.all(result.start_status[0] == expected)
     assert np.isnan(result.log_likelihood[0])
-    assert all(np.all(np.isnan(leaf[0])) for leaf in result.mixture)
+    assert all(np.all(np.isnan(leaf[0])) for leaf in result.mixture.arrays)
     assert result.n_iter[0] == 0
-    assert all(np.all(np.isfinite(leaf[1])) for leaf in result.mixture)
+    assert all(np.all(np.isfinite(leaf[1])) for leaf in result.mixture.arrays)
 
 
 def test_worst_news_comes_first() -> None:
@@ -248,5 +250,5 @@ def test_start_with_nan_is_degenerate_in_its_own_row() -> None:
     sound = jaxgmm.fit(x, 2).mixture
     means = sound.means.copy()
     means[0, 0, 0] = np.nan
-    result = jaxgmm.fit(x, 2, init=sound._replace(means=means))
+    result = jaxgmm.fit(x, 2, init=replace(sound, means=means))
     assert result.status.tolist() == [Status.DEGENERATE, Status.CONVERGED]

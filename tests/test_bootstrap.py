@@ -1,5 +1,7 @@
 """bootstrap(): replicates as weights and as samples, matched to the fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_components_keep_their_order(family: str, kind: str) -> None:
     x = two_clusters()
     fitted = jaxgmm.fit(x, 2, covariance_type=family).mixture
     for order in ([0, 1], [1, 0]):
-        own = jaxgmm.Mixture(*(leaf[order] for leaf in fitted))
+        own = fitted.of(order)
         replicates = jaxgmm.bootstrap(x, own, 50, kind=kind)
         np.testing.assert_allclose(np.median(replicates.mixture.means, axis=0), own.means, atol=0.2)
         low, high = replicates.percentiles((2.5, 97.5))
@@ -46,7 +48,7 @@ def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> N
     x = [two_clusters(0), two_clusters(1, 240), two_clusters(2)]
     fits = jaxgmm.fit(x, 2)
     together = jaxgmm.bootstrap(x, fits.mixture, 20, kind=kind)
-    alone = jaxgmm.bootstrap(x[1], jaxgmm.Mixture(*(leaf[1] for leaf in fits.mixture)), 20, kind=kind)
+    alone = jaxgmm.bootstrap(x[1], fits.mixture.of(1), 20, kind=kind)
     np.testing.assert_allclose(together.mixture.means[1], alone.mixture.means, atol=1e-3)
     np.testing.assert_allclose(together.log_likelihood[1], alone.log_likelihood, rtol=1e-6)
 
@@ -97,14 +99,14 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(ValueError, match="mixture must hold a fit for each of the 1 data sets with 1 features"):
         jaxgmm.bootstrap(x[:, :1], fitted)
     with pytest.raises(ValueError, match="mixture holds NaN"):
-        jaxgmm.bootstrap(x, fitted._replace(means=fitted.means * np.nan))
+        jaxgmm.bootstrap(x, replace(fitted, means=fitted.means * np.nan))
     with pytest.raises(ValueError, match=r"mixture must be a jaxgmm\.Mixture or a result of jaxgmm\.fit; got NoneType"):
         jaxgmm.bootstrap(x, None)
     with pytest.raises(ValueError, match="must sum to 1"):
-        jaxgmm.bootstrap(x, fitted._replace(weights=np.array([1.5, 0.5])))
+        jaxgmm.bootstrap(x, replace(fitted, weights=np.array([1.5, 0.5])))
     with pytest.raises(ValueError, match="covariances must have shape"):
         jaxgmm.bootstrap(x, fitted, covariance_type="diag")
-    both = jaxgmm.Mixture(*(np.stack([leaf, leaf]) for leaf in fitted))
+    both = fitted.map(lambda leaf: np.stack([leaf, leaf]))
     both.weights[1] = [1.0, 0.0]
     with pytest.raises(ValueError, match="one K at a time"):
         jaxgmm.bootstrap(np.stack([x, x]), both)

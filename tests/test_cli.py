@@ -621,7 +621,7 @@ def test_predictions_are_those_of_each_row_s_own_group(here, covariance):
     assert found["well"].equals(TABLE["well"])
     fits = expected_fits(covariance_type=covariance)
     for b, key in enumerate(SIZES):
-        own = jaxgmm.Mixture(*(leaf[b] for leaf in fits.mixture))
+        own = fits.mixture.of(b)
         x = in_table_order(key, SAMPLES[key])
         rows = np.array(TABLE["well"].to_pylist()) == key
         np.testing.assert_array_equal(found["component"].to_numpy()[rows], jaxgmm.predict(own, x))

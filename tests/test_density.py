@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def scipy_log_prob(mixture: jaxgmm.Mixture, x: np.ndarray) -> np.ndarray:
 
 
 def as_jax(mixture: jaxgmm.Mixture, dtype: type = np.float32) -> jaxgmm.Mixture:
-    return jaxgmm.Mixture(*(jnp.asarray(leaf, dtype) for leaf in mixture))
+    return mixture.map(lambda leaf: jnp.asarray(leaf, dtype))
 
 
 def n_compiled(call) -> int:
@@ -67,7 +68,7 @@ def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(
     n_components: int, n_features: int, diagonal: bool, as_given
 ) -> None:
     mixture = mixtures(n_components=n_components, n_features=n_features, diagonal=diagonal)
-    mixture = jaxgmm.Mixture(*map(as_given, mixture))
+    mixture = jaxgmm.mixture.map(as_given)
     x = as_given(samples(10_000, n_features))
     for question in QUESTIONS:
         whole = np.asarray(question(mixture, x))
@@ -95,9 +96,9 @@ def test_log_density_of_many_is_scipys(n: int, n_features: int) -> None:
 def test_narrow_components_far_away_keep_their_digits(diagonal: bool) -> None:
     mixture = mixtures(diagonal=diagonal)
     # Multiples of a power of two, so that adding the offset is exact.
-    near = mixture._replace(means=np.round(mixture.means * 64) / 64)
+    near = replace(mixture, means=np.round(mixture.means * 64) / 64)
     x = np.round(samples(50, 2) * 64) / 64
-    far = near._replace(means=near.means + 1e8)
+    far = replace(near, means=near.means + 1e8)
     np.testing.assert_array_equal(jaxgmm.log_prob(far, x + 1e8), jaxgmm.log_prob(near, x))
 
 
@@ -127,14 +128,14 @@ def test_many_mixtures_answer_as_each_alone(n_mixtures: int) -> None:
     mixture, x = mixtures(n_mixtures), samples(n_mixtures, 10, 2)
     found = [question(mixture, x) for question in QUESTIONS]
     for b in {0, n_mixtures // 2, n_mixtures - 1}:
-        own = jaxgmm.Mixture(*(leaf[b] for leaf in mixture))
+        own = mixture.of(b)
         for question, answer in zip(QUESTIONS, found, strict=True):
             np.testing.assert_allclose(answer[b], question(own, x[b]), rtol=1e-12, atol=1e-15)
 
 
 def test_every_layout_of_axes() -> None:
     several, x = mixtures(2, 3), samples(2, 3, 40, 2)
-    one = jaxgmm.Mixture(*(leaf[1, 2] for leaf in several))
+    one = several.of((1, 2))
     for question in QUESTIONS:
         own = question(several, x)
         np.testing.assert_allclose(own[1, 2], question(one, x[1, 2]), rtol=1e-12)
@@ -148,11 +149,11 @@ def test_every_layout_of_axes() -> None:
 def test_data_sets_of_unequal_length_answer_as_each_alone() -> None:
     mixture, x = mixtures(3), [samples(n, 2) for n in (5, 0, 300)]
     for question in QUESTIONS:
-        for of in (mixture, jaxgmm.Mixture(*(leaf[0] for leaf in mixture))):
+        for of in (mixture, mixture.of(0)):
             found = question(of, x)
             assert [len(rows) for rows in found] == [5, 0, 300]
             for b, rows in enumerate(x):
-                own = of if of.weights.ndim == 1 else jaxgmm.Mixture(*(leaf[b] for leaf in of))
+                own = of if of.weights.ndim == 1 else of.of(b)
                 np.testing.assert_allclose(found[b], question(own, rows), rtol=1e-12)
 
 
@@ -201,8 +202,8 @@ def test_result_of_a_fit_is_its_mixture() -> None:
         (mixtures(), None, "x must be an array of real numbers; got None"),
         (mixtures(), {"a": 1}, "got {'a': 1}"),
         ({"weights": 1}, samples(5, 2), "mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got dict"),
-        (mixtures()._replace(means=samples(2, 2)), samples(5, 2), r"its shapes are \(3,\), \(2, 2\) and \(3, 2, 2\)"),
-        (mixtures()._replace(weights=np.array(["a"] * 3)), samples(5, 2), r"mixture.weights\[0\] is 'a'"),
+        (replace(mixtures(), means=samples(2, 2)), samples(5, 2), r"its shapes are \(3,\), \(2, 2\) and \(3, 2, 2\)"),
+        (replace(mixtures(), weights=np.array(["a"] * 3)), samples(5, 2), r"mixture.weights\[0\] is 'a'"),
     ],
 )
 def test_misuse_is_refused_in_words(mixture: object, x: object, words: str) -> None:
@@ -220,7 +221,7 @@ def test_sweep_is_told_to_be_passed_by_its_best() -> None:
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("given", [np.asarray, jnp.asarray])
 def test_one_rule_says_which_samples_belong_to_no_component(diagonal: bool, given) -> None:
-    mixture = jaxgmm.Mixture(*map(given, mixtures(diagonal=diagonal)))
+    mixture = mixtures(diagonal=diagonal).map(given)
     far = 1e200 if given is np.asarray else 1e30
     x = given([[far, far], [far, -far], [np.inf, 0], [np.inf, -np.inf], [-np.inf, -np.inf], [np.nan, 0], [0.0, 0.0]])
     assert jaxgmm.predict(mixture, x).tolist()[:-1] == [-1] * 6
@@ -268,7 +269,7 @@ def test_derivatives_in_both_directions_are_those_of_the_formula(n: int, monkeyp
     np.testing.assert_allclose(jax.grad(total)(x), expected, rtol=2e-3, atol=2e-3)
     _, along = jax.jvp(total, (x,), (jnp.ones_like(x),))
     assert along == pytest.approx(expected.sum(), rel=1e-3)
-    by_weight = jax.jit(jax.grad(lambda w: jnp.sum(jaxgmm.log_prob(mixture._replace(weights=w), x))))(mixture.weights)
+    by_weight = jax.jit(jax.grad(lambda w: jnp.sum(jaxgmm.log_prob(replace(mixture, weights=w), x))))(mixture.weights)
     np.testing.assert_allclose(by_weight, np.sum(np.asarray(shares) / np.asarray(mixture.weights), axis=0), rtol=1e-3)
     jax.clear_caches()
 

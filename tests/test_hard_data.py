@@ -49,7 +49,7 @@ def one_feature() -> dict[str, tuple[dict[str, np.ndarray], jaxgmm.Mixture]]:
         {name: column[swept.table["data_set"] == b] for name, column in swept.table.items()}
         for b in range(len(ONE_FEATURE))
     ]
-    mixtures = [jaxgmm.Mixture(*(leaf[b] for leaf in swept.best.mixture)) for b in range(len(ONE_FEATURE))]
+    mixtures = [swept.best.mixture.of(b) for b in range(len(ONE_FEATURE))]
     return dict(zip(ONE_FEATURE, zip(rows, mixtures, strict=True), strict=True))
 
 
@@ -79,7 +79,7 @@ def test_sentinels_widen_no_other_component(one_feature, name: str) -> None:
     three = jaxgmm.fit(np.stack([x, x]), 3)
     assert three.status.tolist() == [Status.CONVERGED] * 2
     assert three.spurious.tolist() == [1, 1]
-    own = jaxgmm.Mixture(*(leaf[0] for leaf in three.mixture))
+    own = three.mixture.of(0)
     clusters = np.sort(widths(own))[1:]
     np.testing.assert_allclose(clusters, 0.5, rtol=0.1)
     log_density = jaxgmm.log_prob(own, x)

@@ -7,9 +7,11 @@ change that is meant, `python tests/test_plot.py` writes them anew; look at them
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -85,8 +87,8 @@ def table(**changed: Any) -> dict[str, np.ndarray]:
 def stages_of_fit() -> tuple[np.ndarray, Fit]:
     """Samples, and a fit that went from two guesses to their mixture in three iterations."""
     end = plane_mixture()
-    at = [end._replace(means=end.means + step, weights=np.full(3, 1 / 3)) for step in (2.0, 0.5)]
-    snapshots = Mixture(*(np.stack(leaves) for leaves in zip(*at, strict=True)))
+    at = [replace(end, means=end.means + step, weights=np.full(3, 1 / 3)) for step in (2.0, 0.5)]
+    snapshots = jax.tree.map(lambda *leaves: np.stack(leaves), *at)
     history = np.array([-90.0, -50.0, -42.0, -41.0])
     return drawn(end), Fit(end, 3, Status.CONVERGED, 0, history, snapshots)
 
@@ -95,9 +97,9 @@ def many_fits(*, n_features: int = 2) -> tuple[list[np.ndarray], Fit]:
     """Eight data sets of 10, 20, … samples, and fits of all kinds."""
     one = line_mixture() if n_features == 1 else plane_mixture()
     x = [drawn(one, 10 * (b + 1)) for b in range(8)]
-    mixture = Mixture(*(np.stack([leaf] * 8) for leaf in one))
+    mixture = one.map(lambda leaf: np.stack([leaf] * 8))
     status = np.array([0, 0, 1, 3, 0, 2, 4, 0])
-    for leaf in mixture:
+    for leaf in mixture.arrays:
         leaf[status >= 2] = np.nan
     x[3][2] = np.nan
     return x, Fit(mixture, np.full(8, 9), status, np.array([0, 0, 2, 0, 0, 0, 0, 1]))
@@ -270,7 +272,7 @@ def test_samples_of_weight_0_are_not_drawn() -> None:
 
 
 def test_absent_components_are_not_drawn() -> None:
-    room = Mixture(*(np.concatenate([leaf, leaf[:1]]) for leaf in plane_mixture()))
+    room = plane_mixture().map(lambda leaf: np.concatenate([leaf, leaf[:1]]))
     room.weights[3] = 0
     room.means[3] = np.nan
     assert len(ellipses(plot.mixture(room))) == 6
@@ -278,7 +280,7 @@ def test_absent_components_are_not_drawn() -> None:
 
 @pytest.mark.parametrize("contours", [False, True])
 def test_of_a_mixture_of_nan_only_samples_are_drawn(contours: bool) -> None:
-    nothing = Mixture(*(np.full_like(leaf, np.nan) for leaf in plane_mixture()))
+    nothing = plane_mixture().map(lambda leaf: np.full_like(leaf, np.nan))
     ax = plot.mixture(nothing, drawn(plane_mixture()), contours=contours)
     assert ellipses(ax) == []
     assert [len(points.get_offsets()) for points in ax.collections] == [200]
@@ -295,8 +297,8 @@ def test_contours_hold_their_share_of_the_mass() -> None:
 
 def test_axis_aligned_components_are_drawn_as_their_matrices() -> None:
     variances = np.diagonal(plane_mixture().covariances, axis1=1, axis2=2)
-    matrices = plane_mixture()._replace(covariances=variances[..., None] * np.eye(2))
-    of_each = [ellipses(plot.mixture(m)) for m in (plane_mixture()._replace(covariances=variances), matrices)]
+    matrices = replace(plane_mixture(), covariances=variances[..., None] * np.eye(2))
+    of_each = [ellipses(plot.mixture(m)) for m in (replace(plane_mixture(), covariances=variances), matrices)]
     for one, other in zip(*of_each, strict=True):
         assert (one.width, one.height, one.angle) == (other.width, other.height, other.angle)
 
@@ -356,7 +358,7 @@ def test_a_stage_after_the_end_has_no_parameters() -> None:
 
 def test_stages_of_one_feature_are_histograms() -> None:
     end = line_mixture()
-    snapshots = Mixture(*(leaf[None] for leaf in end))
+    snapshots = end.of(None)
     result = Fit(end, 2, Status.MAX_ITER, 0, np.array([-3.0, -2.0, -1.0]), snapshots)
     axes = plot.stages(drawn(end), result, (1,), names=["height"])
     assert [len(panel.lines) for panel in axes] == [3, 3, 3]
@@ -442,7 +444,7 @@ def test_by_status_takes_some_of_each_the_worst_first() -> None:
 
 
 def jaxgmm_fits(n: int, *, status: np.ndarray) -> Fit:
-    mixture = Mixture(*(np.stack([leaf] * n) for leaf in plane_mixture()))
+    mixture = plane_mixture().map(lambda leaf: np.stack([leaf] * n))
     return Fit(mixture, np.zeros(n, int), status, np.zeros(n, int))
 
 
@@ -457,7 +459,7 @@ def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() 
     good = plane_mixture()
     x = np.stack([drawn(good, 300), 1.5 * drawn(good, 300), drawn(good, 300) + 1, drawn(good, 300)])
     result = jaxgmm_fits(4, status=np.array([0, 0, 0, 3]))
-    for leaf in result.mixture:
+    for leaf in result.mixture.arrays:
         leaf[3] = np.nan
     axes = plot.overview(x, result, by="misfit")
     least = np.nanmin(jaxgmm.diagnose(result.mixture, x).p_values, axis=1, initial=1)
@@ -529,7 +531,7 @@ def test_one_component_has_no_pair_and_absent_ones_are_left_out() -> None:
 
 
 def batched(mixture: Mixture) -> Mixture:
-    return Mixture(*(leaf[None] for leaf in mixture))
+    return mixture.of(None)
 
 
 X, FIT = stages_of_fit()

@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 import jaxgmm
 from jaxgmm import Mixture, Status
+from jaxgmm.record import names_of
 from jaxgmm.selection import criteria
 from jaxgmm.selection.sweeping import n_parameters
 
@@ -36,7 +37,7 @@ MCLUST_STACKS = (("mclust_ex4_1", "mclust_faithful"), ("mclust_iris",))
 
 
 def mixture_of(parameters):
-    return Mixture(*(np.array(parameters[name]) for name in Mixture._fields))
+    return Mixture(*names_of(Mixture)).map(lambda name: np.array(parameters[name]))
 
 
 def matrices(mixture):
@@ -47,7 +48,7 @@ def matrices(mixture):
 
 
 def row(mixture, b):
-    return Mixture(*(leaf[b] for leaf in mixture))
+    return mixture.of(b)
 
 
 def in_form_of(family, mixture):

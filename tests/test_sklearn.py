@@ -4,6 +4,7 @@ import importlib
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,7 @@ def test_ridge_lets_features_be_constant_or_collinear(covariance_type: str, spoi
     fits = fit_starts(x, batched(start, covariance_type), covariance_type, 0.0, 5, 1e-3)
     twin = reference.em(x, start, covariance_type, 5, ridge=1e-3)
     assert fits.n_iter[0] == 5
-    mixture = jaxgmm.Mixture(*(leaf[0] for leaf in fits.mixture))
+    mixture = fits.mixture.of(0)
     np.testing.assert_allclose(mixture.weights, twin.mixture.weights, atol=1e-7)
     np.testing.assert_allclose(mixture.means, twin.mixture.means, rtol=1e-7)
     np.testing.assert_allclose(jaxgmm.mixture.full_covariances(mixture), twin.mixture.covariances, rtol=1e-6, atol=1e-9)
@@ -153,7 +154,7 @@ def test_ridge_lets_features_be_constant_or_collinear(covariance_type: str, spoi
 def test_a_last_m_step_that_is_not_sound_is_degenerate() -> None:
     x = samples()
     start = sklearn_start(x)
-    far = start._replace(means=start.means + np.array([[0.0, 0.0], [1e3, 0.0], [0.0, 0.0]]))
+    far = replace(start, means=start.means + np.array([[0.0, 0.0], [1e3, 0.0], [0.0, 0.0]]))
     fits = fit_starts(x, batched(far, "full"), "full", 0.0, 1, 1e-3)
     assert (fits.n_iter[0], fits.status[0], fits.start_status[0, 0]) == (0, Status.DEGENERATE, Status.DEGENERATE)
     np.testing.assert_allclose(fits.mixture.means[0], far.means, rtol=1e-12)
@@ -256,7 +257,7 @@ def test_one_sound_start_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def collapsed_at_first(*args: object) -> jaxgmm.Mixture:
         drawn.append(original(*args))
-        return drawn[-1]._replace(covariances=0 * drawn[-1].covariances) if len(drawn) == 1 else drawn[-1]
+        return replace(drawn[-1], covariances=0 * drawn[-1].covariances) if len(drawn) == 1 else drawn[-1]
 
     monkeypatch.setattr(jaxgmm.sklearn, "_moments", collapsed_at_first)
     estimator = GaussianMixture(3, n_init=3, random_state=0).fit(samples())
@@ -341,7 +342,7 @@ def test_weights_count_in_the_starts(covariance_type: str) -> None:
     repeated = jaxgmm.sklearn._moments(
         np.repeat(x, weights, axis=0), np.repeat(r, weights, axis=0), None, covariance_type, 1e-3
     )
-    for leaf, expected in zip(weighted, repeated, strict=True):
+    for leaf, expected in zip(weighted.arrays, repeated.arrays, strict=True):
         np.testing.assert_allclose(leaf, expected, rtol=1e-9)
 
 
@@ -416,7 +417,7 @@ def test_there_and_back(covariance_type: str) -> None:
     assert (back.n_iter_, back.converged_, back.n_features_in_) == (0, False, 2)
     np.testing.assert_allclose(back.score_samples(samples()), fitted.score_samples(samples()), rtol=1e-12)
     assert back.sample(5)[0].shape == (5, 2)
-    for leaf, expected in zip(from_sklearn(back), mixture, strict=True):
+    for leaf, expected in zip(from_sklearn(back).arrays, mixture.arrays, strict=True):
         np.testing.assert_array_equal(leaf, expected)
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from safetensors.numpy import save as serialized
 
 import jaxgmm
 from jaxgmm import storage
+from jaxgmm.record import Record, names_of
 from jaxgmm.tables import results
 
 RNG = np.random.default_rng(0)
@@ -51,7 +53,7 @@ def fit_result(*batch, **options):
 
 
 def traced(*batch):
-    return fit_result(*batch)._replace(history=RNG.normal(size=(*batch, 7)), snapshots=mixture(*batch, 4))
+    return replace(fit_result(*batch), history=RNG.normal(size=(*batch, 7)), snapshots=mixture(*batch, 4))
 
 
 def sweep(n_data_sets=3):
@@ -101,6 +103,8 @@ def assert_same(found, expected):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected, strict=True)
     else:
+        if isinstance(expected, Record):
+            found, expected = ([getattr(value, name) for name in names_of(value)] for value in (found, expected))
         for part, expected_part in zip(found, expected, strict=True):
             assert_same(part, expected_part)
 
@@ -110,7 +114,7 @@ def with_header(path, **changes):
     header = {"format": "jaxgmm", "format_version": "1", "jaxgmm_version": "0", "kind": "Mixture"}
     header |= {"options": "{}", "columns": "[]"} | changes
     path.write_bytes(
-        serialized(mixture()._asdict(), metadata={name: text for name, text in header.items() if text is not None})
+        serialized(vars(mixture()), metadata={name: text for name, text in header.items() if text is not None})
     )
     return path
 
@@ -143,7 +147,7 @@ def test_jax_arrays_come_back_as_numpy(tmp_path):
 
 def test_arrays_of_other_byte_order_and_strides_come_back(tmp_path):
     plain = RESULTS["mixtures"]
-    turned = jaxgmm.Mixture(*(np.asfortranarray(leaf).astype(">f8") for leaf in plain))
+    turned = plain.map(lambda leaf: np.asfortranarray(leaf).astype(">f8"))
     storage.save(tmp_path / "file", turned)
     assert_same(storage.load(tmp_path / "file"), plain)
 
@@ -183,14 +187,14 @@ def test_options_that_are_no_text_and_numbers_are_refused(tmp_path, options):
     ("value", "words"),
     [
         ({"weights": 1}, "a Mixture, FitResult, Sweep or Bootstrap can be saved; got dict"),
-        (mixture()._replace(means=np.zeros((3, 3))), "this Mixture cannot be saved: means has shape"),
-        (mixture()._replace(means=np.zeros((2, 3), int)), "this Mixture cannot be saved: means holds int64"),
-        (mixture()._replace(means=jnp.zeros((2, 3), jnp.bfloat16)), "means holds bfloat16"),
-        (mixture()._replace(means=np.zeros((2, 3), np.longdouble)), "means holds "),
-        (mixture()._replace(weights=np.float64(1)), "weights has shape"),
-        (fit_result(2)._replace(status=None), "this FitResult cannot be saved: it lacks status"),
+        (replace(mixture(), means=np.zeros((3, 3))), "this Mixture cannot be saved: means has shape"),
+        (replace(mixture(), means=np.zeros((2, 3), int)), "this Mixture cannot be saved: means holds int64"),
+        (replace(mixture(), means=jnp.zeros((2, 3), jnp.bfloat16)), "means holds bfloat16"),
+        (replace(mixture(), means=np.zeros((2, 3), np.longdouble)), "means holds "),
+        (replace(mixture(), weights=np.float64(1)), "weights has shape"),
+        (replace(fit_result(2), status=None), "this FitResult cannot be saved: it lacks status"),
         (fit_result(2, 2), "mixture.weights has shape"),
-        (fit_result(2)._replace(n_iter=np.zeros(3, int)), "n_iter has shape"),
+        (replace(fit_result(2), n_iter=np.zeros(3, int)), "n_iter has shape"),
         (jaxgmm.Sweep({}, fit_result(1)), "its table does not say what was chosen"),
         (jaxgmm.Sweep({"chosen": np.ones(2, bool), "x": np.ones(3)}, fit_result(1)), "table.x has shape"),
         (jaxgmm.Sweep({"chosen": np.ones(1, bool), "x": np.array([object()])}, fit_result(1)), "table.x holds object"),
@@ -398,7 +402,7 @@ def test_refusals_quote_little_of_what_was_to_be_saved(tmp_path):
 
 def test_names_of_arrays_are_quoted_in_part(tmp_path):
     metadata = {"format": "jaxgmm", "format_version": "1", "kind": "Mixture", "options": "{}", "columns": "[]"}
-    (tmp_path / "file").write_bytes(serialized(mixture()._asdict() | {LONG: np.ones(1)}, metadata=metadata))
+    (tmp_path / "file").write_bytes(serialized(vars(mixture()) | {LONG: np.ones(1)}, metadata=metadata))
     with pytest.raises(ValueError, match=r"damaged .it has 999+…") as refusal:
         storage.load(tmp_path / "file")
     assert len(str(refusal.value)) < 500
@@ -492,7 +496,8 @@ def test_files_of_the_first_version_are_loaded(name, kind):
 def test_a_file_of_the_first_version_says_what_was_passed_over(status, spurious, gain, expected):
     old = fit_result(3)
     own = np.asarray(old.log_likelihood, np.float64)
-    old = old._replace(
+    old = replace(
+        old,
         start_log_likelihood=np.stack([own, own + gain], axis=1),
         start_status=np.tile(np.array([0, status], np.int32), (3, 1)),
         start_spurious=np.tile(np.array([0, spurious], np.int32), (3, 1)),
@@ -508,12 +513,12 @@ def test_files_of_the_first_version_are_saved_as_of_this(tmp_path):
 
 
 def test_a_file_of_this_version_lacks_nothing(tmp_path):
-    result = fit_result(2)._replace(ridge=None)
+    result = replace(fit_result(2), ridge=None)
     with pytest.raises(ValueError, match="this FitResult cannot be saved: it lacks ridge"):
         storage.save(tmp_path / "lacking.safetensors", result)
 
 
 def test_notes_of_a_sweep_come_back(tmp_path):
-    noted = sweep()._replace(notes=("K = 2 is the largest.", "\u03bc"))
+    noted = replace(sweep(), notes=("K = 2 is the largest.", "\u03bc"))
     storage.save(tmp_path / "noted.safetensors", noted)
     assert storage.load(tmp_path / "noted.safetensors").notes == noted.notes

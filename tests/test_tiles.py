@@ -45,7 +45,7 @@ def test_groups_of_the_pixel_table_are_the_tiles():
 
 def test_pixels_are_painted_with_the_nearest_mean_and_tiles_without_a_fit_are_nan():
     mixture = mixtures(2)
-    for leaf in mixture:
+    for leaf in mixture.arrays:
         leaf[1] = np.nan
     greys = np.repeat(np.array([[25, 85, 225]]), 2, axis=0)[..., None].repeat(3, axis=-1)
     painting = tiles.paint(greys, mixture)

@@ -1,6 +1,7 @@
 """What users pass to `fit` and `sweep`, checked before any work."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.arrays import holds_integers, numeric, refuse_traced
 from jaxgmm.engine.batch import Batch, per_sample
 from jaxgmm.mixture import Mixture, full_covariances
+from jaxgmm.record import names_of
 from jaxgmm.settings import is_integer
 
 
@@ -86,14 +88,13 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
 def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_type: str) -> Mixture:
     """Explicit parameters, one mixture for each data set."""
     n_features = data.samples.shape[1]
-    leaves = (numeric(leaf, f"init.{name}") for name, leaf in zip(Mixture._fields, init, strict=True))
-    init = Mixture(*leaves).map(lambda leaf: leaf.astype(np.float64, copy=False))
+    init = numeric_mixture(init, np.float64, name="init")
     spread = (n_features,) if FAMILIES[covariance_type].diagonal else (n_features, n_features)
     trailing = ((n_components,), (n_components, n_features), (n_components, *spread))
     is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
     if not FAMILIES[covariance_type].diagonal and not is_full and init.is_diagonal:
-        init = init._replace(covariances=full_covariances(init))
-    for name, leaf, shape in zip(Mixture._fields, init, trailing, strict=True):
+        init = replace(init, covariances=full_covariances(init))
+    for name, leaf, shape in zip(names_of(init), init.arrays, trailing, strict=True):
         if leaf.shape not in (shape, (data.n_data_sets, *shape)):
             raise ValueError(
                 f"init.{name} must have shape {shape}, or {(data.n_data_sets, *shape)} for a start of each data set, "
@@ -105,19 +106,18 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
         flipped = np.swapaxes(init.covariances, -1, -2)
         if np.any(np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)):
             raise ValueError("init.covariances must be symmetric.")
-    return Mixture(
-        *(np.broadcast_to(leaf, (data.n_data_sets, *shape)) for leaf, shape in zip(init, trailing, strict=True))
-    )
+    return init.map(lambda leaf, shape: np.broadcast_to(leaf, (data.n_data_sets, *shape)), Mixture(*trailing))
 
 
-def numeric_mixture(mixture: Mixture) -> Mixture:
-    """A mixture of NumPy arrays of float32 or float64."""
-    return Mixture(*(numeric(leaf, f"mixture.{name}") for name, leaf in zip(Mixture._fields, mixture, strict=True)))
+def numeric_mixture(mixture: Mixture, dtype: Any = None, name: str = "mixture") -> Mixture:
+    """A mixture of NumPy arrays of a type; if none is given, of float32 or float64, as each array is."""
+    found = mixture.map(lambda leaf, field: numeric(leaf, f"{name}.{field}"), Mixture(*names_of(mixture)))
+    return found if dtype is None else found.map(lambda leaf: leaf.astype(dtype, copy=False))
 
 
 def check_mixture(mixture: Mixture, x: tuple[int, ...] | None, remedy: str = "") -> None:
     """Raises ValueError unless the arrays of a mixture belong together, and to samples of a shape `(…, N, D)`."""
-    weights, means, covariances = (leaf.shape for leaf in mixture)
+    weights, means, covariances = (leaf.shape for leaf in mixture.arrays)
     n_features = means[-1] if means else 0
     if not weights or weights[-1] == 0 or n_features == 0 or means[:-1] != weights:
         belongs = False

@@ -1,5 +1,6 @@
 """The fits of a chunk: the best run of each, brought back to data units."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -230,4 +231,4 @@ def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
         nearest = values[np.nanargmin(np.abs(values - means[g, k, d]))]
         if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
             means[g, k, d] = nearest
-    return mixture._replace(means=means)
+    return replace(mixture, means=means)

@@ -14,6 +14,7 @@ it becomes the matrix, or the vector, that has the same effect in the coordinate
 features a variance too, so the scale is then that of data and ridge together.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -304,7 +305,7 @@ def to_standard(mixture: Mixture, units: Standardization) -> Mixture:
 def to_data_units(mixture: Mixture, units: Standardization) -> Mixture:
     """A mixture of the coordinates z in data units."""
     mixture = _transformed(mixture, units.scale, mixture.means)
-    return mixture._replace(means=mixture.means + units.shift[None, :])
+    return replace(mixture, means=mixture.means + units.shift[None, :])
 
 
 def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Array, "d n"]:

@@ -262,7 +262,7 @@ def mixtures_of(rows: Float[Array, "m q *k"], shape: Shape) -> Mixture:
 
 def _numbers(mixture: Mixture, shape: Shape) -> list[Array]:
     """Those of all components, each `(Q, K)`."""
-    weights, means, covariances = mixture
+    weights, means, covariances = mixture.arrays
     entries = [covariances[..., i] if shape.diagonal else covariances[..., i, j] for i, j in shape.entries]
     return [weights, *(means[..., i] for i in range(shape.n_features)), *entries]
 

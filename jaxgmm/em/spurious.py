@@ -15,6 +15,7 @@ onto them until its width is the ridge, and its likelihood is whatever the ridge
 component that is narrower than the ridge is a cluster whose width is not known, and is counted apart.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -167,7 +168,7 @@ def bounded_log_likelihood(
     unit = jnp.ones(len(z)) if mixture.is_diagonal else jnp.eye(len(z))
     widened = mixture.covariances + unit[None]
     flags = spurious.reshape(-1, *[1] * unit.ndim)
-    parameters, _ = centred_parameters(mixture._replace(covariances=jnp.where(flags, widened, mixture.covariances)))
+    parameters, _ = centred_parameters(replace(mixture, covariances=jnp.where(flags, widened, mixture.covariances)))
     return jnp.sum(weights * centred_responsibilities(z, parameters, diagonal=mixture.is_diagonal)[1])
 
 

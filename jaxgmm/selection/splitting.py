@@ -25,7 +25,7 @@ def split_widest(mixture: Mixture, n_present: int) -> Mixture:
     Returns:
         the same with one component more; NaN stays NaN.
     """
-    weights, means, covariances = (np.array(leaf) for leaf in mixture)
+    weights, means, covariances = (np.array(leaf) for leaf in mixture.arrays)
     b, k = np.arange(len(weights)), n_present
     present = weights[:, :k, None]
     own = covariances if mixture.is_diagonal else np.diagonal(covariances, axis1=-2, axis2=-1)

@@ -7,6 +7,7 @@ Models whose runs can share programs are runs of one queue; see `jaxgmm.driver.p
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,19 +22,15 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fitting import (
-    FitResult,
-    empty_result,
-    inputs_of,
-    on_chunks,
-    ridge_in,
-)
+from jaxgmm.fit_result import FitResult, empty_result, store_chosen
+from jaxgmm.fitting import inputs_of, on_chunks, ridge_in
 from jaxgmm.mixture import Mixture, unknown, with_room
 from jaxgmm.resampling import likelihood_ratio_p_values
-from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score, store_chosen
+from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score
 from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
 from jaxgmm.selection.held_out import densities_of, held_out
 from jaxgmm.selection.splitting import split_widest
+from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
 from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
@@ -46,34 +43,6 @@ LEVEL = 0.05
 
 # Where weights sum to less than this share of the number of samples that have one, they are not counts of samples.
 _FEW_FOR_WEIGHTS = 0.1
-
-
-class Sweep(NamedTuple):
-    """All fits of B data sets, and the choice among them.
-
-    Attributes:
-        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
-            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
-            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
-            `spurious` and `ridge_dominated` (how many components are; see `FitResult`), `n_agreeing` (starts that led
-            to the log-likelihood of the best, to 1e-3 nats per sample), `start_passed_over` (whether a start with
-            spurious components, or a degenerate one, had a higher log-likelihood than the one chosen), `passed_over`
-            (whether this model has a lower criterion than the chosen one, but by spurious components or a degenerate
-            end), `chosen`, `at_largest_k` (whether it is chosen, and K is the largest that was tried of several).
-        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
-            unit variances. Matrices of covariances, unless all families are axis-aligned.
-        notes: what to know about the choice, a sentence each: that K was at its limit, that ridges were not compared,
-            that weights are not counts.
-    """
-
-    table: dict[str, np.ndarray]
-    best: FitResult
-    notes: tuple[str, ...] = ()
-
-    @property
-    def chosen(self) -> dict[str, np.ndarray]:
-        """The rows of the table that were chosen: one for each data set that has an answer."""
-        return {name: column[self.table["chosen"]] for name, column in self.table.items()}
 
 
 def sweep(
@@ -262,7 +231,7 @@ def _swept(asked: _Asked, request: Request, left_out: np.ndarray | None, report:
         _put(own, chunk.data_sets, results)
         efforts += own_efforts
     executed, useful = efforts
-    best = results.best._replace(efficiency=useful / max(1, executed))
+    best = replace(results.best, efficiency=useful / max(1, executed))
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
@@ -442,13 +411,13 @@ def _split_starts(model_set: ModelSet, chunk: Chunk, asked: _Asked, before: list
         ]
         if smaller:
             k, mixture, position = max(smaller, key=lambda item: item[0])
-            for leaf, known in zip(starts, mixture, strict=True):
+            for leaf, known in zip(starts.arrays, mixture.arrays, strict=True):
                 leaf[: len(known), m, :k] = known[:, position, :k]
             grown = starts.of(np.s_[:, m])
             for n_present in range(k, models[number][0]):
                 grown = split_widest(grown, n_present)
             grown.weights[:, models[number][0] :] = 0
-            for leaf, own in zip(starts, with_room(grown, layout.n_components), strict=True):
+            for leaf, own in zip(starts.arrays, with_room(grown, layout.n_components).arrays, strict=True):
                 leaf[:, m] = own
     return starts.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]))
 

@@ -1,14 +1,16 @@
 """Results as arrays by name, such as `mixture.means` or `table.bic`, and results put together from these."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jaxgmm.fitting import FitResult
+from jaxgmm.fit_result import FitResult
 from jaxgmm.mixture import Mixture
+from jaxgmm.record import Record, names_of
 from jaxgmm.resampling import Bootstrap
-from jaxgmm.selection.sweeping import Sweep
+from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.soundness import passed_over
 from jaxgmm.tables.schema import Column
 
@@ -48,10 +50,10 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
     """
 
     def mixture(prefix: str) -> Mixture:
-        return Mixture(*(arrays[f"{prefix}{name}"] for name in Mixture._fields))
+        return Mixture(*(arrays[f"{prefix}{name}"] for name in names_of(Mixture)))
 
     def fit_result(prefix: str) -> FitResult:
-        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in FitResult._fields}
+        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in names_of(FitResult)}
         fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
         fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
         return _completed(FitResult(**fields))
@@ -71,7 +73,8 @@ def _completed(result: FitResult) -> FitResult:
     if result.ridge_dominated is not None:
         return result
     gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]
-    return result._replace(
+    return replace(
+        result,
         ridge_dominated=np.full_like(result.status, -1)[()],
         # Of how many samples is not known, and one asks for the least gain.
         start_passed_over=passed_over(result.start_status, result.start_spurious, gains, 1.0),
@@ -81,10 +84,11 @@ def _completed(result: FitResult) -> FitResult:
 
 def _arrays(value: Any, prefix: str = "") -> dict[str, np.ndarray]:
     arrays = {}
-    for name, part in value.items() if isinstance(value, Mapping) else value._asdict().items():
+    parts = value if isinstance(value, Mapping) else {name: getattr(value, name) for name in names_of(value)}
+    for name, part in parts.items():
         if name == "notes" and isinstance(value, Sweep):
             continue
-        if isinstance(part, Mapping) or hasattr(part, "_asdict"):
+        if isinstance(part, Mapping | Record):
             arrays |= _arrays(part, f"{prefix}{name}.")
         elif part is not None:
             array = np.asarray(part, order="C")

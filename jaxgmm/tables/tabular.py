@@ -71,7 +71,7 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
         before g. Null where a fit has no answer.
     """
     n_groups, n_components = result.mixture.weights.shape
-    _, means, covariances = result.mixture
+    means, covariances = result.mixture.means, result.mixture.covariances
     if not result.mixture.is_diagonal:
         rows, columns = np.tril_indices(len(features))
         covariances = covariances[:, :, rows, columns]

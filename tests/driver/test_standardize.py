@@ -41,7 +41,7 @@ def test_mixture_comes_back(family: str) -> None:
     units = standardize(jnp.asarray(x.T), jnp.ones(80), FAMILIES[family].coordinates, jnp.asarray(1e-6)).units
     mixture = start_for(x, family)
     back = to_data_units(to_standard(mixture, units), units)
-    for leaf, expected in zip(back, mixture, strict=True):
+    for leaf, expected in zip(back.arrays, mixture.arrays, strict=True):
         np.testing.assert_allclose(leaf, expected, rtol=1e-9)
 
 
@@ -191,5 +191,5 @@ def test_ridge_and_scale_are_matrices_where_components_are_not_axis_aligned(clos
     np.testing.assert_allclose(scale @ found.ridge @ scale.T, expected, rtol=1e-9, atol=1e-9 * expected.max())
     mixture = start_for(x, "full")
     back = to_data_units(to_standard(mixture, found.units), found.units)
-    for leaf, own in zip(back, mixture, strict=True):
+    for leaf, own in zip(back.arrays, mixture.arrays, strict=True):
         np.testing.assert_allclose(leaf, own, rtol=1e-9)

@@ -43,7 +43,7 @@ def test_one_iteration_is_that_of_raw_moments(family: str, tile: int) -> None:
     np.testing.assert_allclose(log_likelihood, expected, rtol=1e-12)
     next_raw = m_step(raw, FAMILIES[family], ridge)
     next_centred = m_step(found, FAMILIES[family], ridge, origins=start.means)
-    for own, leaf in zip(next_centred, next_raw, strict=True):
+    for own, leaf in zip(next_centred.arrays, next_raw.arrays, strict=True):
         np.testing.assert_allclose(own, leaf, rtol=1e-10, atol=1e-12)
 
 

@@ -147,7 +147,7 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.n_iter, expected.n_iter)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
-    for own, other in zip(found.mixture, expected.mixture, strict=True):
+    for own, other in zip(found.mixture.arrays, expected.mixture.arrays, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
     assert int(Status.CONVERGED) in found.status
 

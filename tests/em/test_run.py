@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -106,18 +107,18 @@ def test_collapse_returns_the_last_sound_parameters() -> None:
     x, _, start = problem()
     x = np.concatenate([x, np.full((5, 2), 30.0)])
     data = Data(features_of(jnp.asarray(x.T), diagonal=False), jnp.ones(105))
-    start = start._replace(means=start.means.at[1].set(jnp.asarray([28.0, 30.0])))
+    start = replace(start, means=start.means.at[1].set(jnp.asarray([28.0, 30.0])))
     settings = settings_for("full", 2)._replace(ridge=jnp.zeros((2, 2)))
     state = run(data, start, FAMILIES["full"], settings)
     assert state.status == Status.DEGENERATE
-    assert all(np.all(np.isfinite(leaf)) for leaf in state.mixture)
+    assert all(np.all(np.isfinite(leaf)) for leaf in state.mixture.arrays)
     expected = reference.e_step(x, tuple(map(np.asarray, state.mixture)), np.ones(105))[1]
     assert state.log_likelihood == pytest.approx(expected, rel=1e-9)
 
 
 def test_unsound_start_is_degenerate_at_once() -> None:
     _, data, start = problem()
-    flat = start._replace(covariances=start.covariances.at[0].set(jnp.ones((2, 2))))
+    flat = replace(start, covariances=start.covariances.at[0].set(jnp.ones((2, 2))))
     state = run(data, flat, FAMILIES["full"], settings_for("full", 2))
     assert (int(state.status), int(state.n_iter)) == (Status.DEGENERATE, 0)
 
@@ -233,7 +234,7 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     families = jnp.asarray([0, len(names) - 1, 0, 0], jnp.int32)
 
     def begin(start: Mixture, history: jax.Array, settings: Settings, **how: Any) -> RunState:
-        rows = Mixture(*(jnp.stack([jnp.full_like(leaf, jnp.nan)] * 2) for leaf in start))
+        rows = start.map(lambda leaf: jnp.stack([jnp.full_like(leaf, jnp.nan)] * 2))
         return plain.init(start, settings, None, history, rows, **how)
 
     def advance(state: RunState, sums: tuple, family: jax.Array, settings: Settings, **how: Any) -> RunState:

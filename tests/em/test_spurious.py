@@ -1,6 +1,7 @@
 """Spurious components are small and narrow beside the others, of equal values, or have too few samples."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_a_component_has_the_effective_number_of_its_own_samples(diagonal: bool,
         effective_sizes(found, as_data(z, weights, tile, diagonal=diagonal)), [1000, 5], rtol=1e-12
     )
     # Of one weight, they are shares of the samples.
-    halves = found._replace(means=jnp.zeros((2, 2)), weights=jnp.asarray([0.75, 0.25]))
+    halves = replace(found, means=jnp.zeros((2, 2)), weights=jnp.asarray([0.75, 0.25]))
     same = as_data(z[:, 5:1005], 0.5 * jnp.ones(1000), 0, diagonal=diagonal)
     np.testing.assert_allclose(effective_sizes(halves, same), [750, 250], rtol=1e-12)
 

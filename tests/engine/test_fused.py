@@ -87,7 +87,7 @@ def same(found: jaxgmm.FitResult, expected: jaxgmm.FitResult) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
     np.testing.assert_allclose(found.start_log_likelihood, expected.start_log_likelihood, rtol=1e-9)
-    for own, other in zip(found.mixture, expected.mixture, strict=True):
+    for own, other in zip(found.mixture.arrays, expected.mixture.arrays, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-9)
 
 

@@ -39,5 +39,5 @@ def test_mean_and_covariance_are_kept(diagonal: bool) -> None:
 
 
 def test_nan_stays_nan() -> None:
-    before = Mixture(*(np.full_like(leaf, np.nan) for leaf in mixture(diagonal=False)))
+    before = mixture(diagonal=False).map(lambda leaf: np.full_like(leaf, np.nan))
     assert np.all(np.isnan(split_widest(before, 2).weights[:, :3]))

@@ -91,13 +91,13 @@ def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
     covariances = draw.uniform(1, 2, (3, 4, 3)) if diagonal else factors @ factors.swapaxes(-1, -2)
     mixture = jaxgmm.Mixture(draw.dirichlet(np.ones(4), 3), draw.normal(size=(3, 4, 3)), covariances)
     mixture.weights[1, 2:] = 0
-    for leaf in mixture:
+    for leaf in mixture.arrays:
         leaf[2] = np.nan
     result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 10, history=None, efficiency=1.0)
     table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features)
     assert table.num_rows == 4 + 2 + 4
     read = tabular.mixture_of(table, 3, features)
-    for leaf, expected in zip(read, mixture, strict=True):
+    for leaf, expected in zip(read.arrays, mixture.arrays, strict=True):
         np.testing.assert_array_equal(leaf[0], expected[0])
         np.testing.assert_array_equal(leaf[1, :2], expected[1, :2])
         assert np.isnan(leaf[2]).all()

@@ -1,0 +1,173 @@
+"""What `fit` returns, and the one place where what chunks come to is put together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from jaxgmm.driver.choose import ChunkFits
+from jaxgmm.driver.program import Combination, Request
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
+from jaxgmm.record import Block, Record, counted, names_of, record, span, statuses
+from jaxgmm.status import Status
+
+
+@record
+class FitResult(Record):
+    """Fits of B data sets, with R starts each. NumPy arrays; for one `(N, D)` data set the B axis is absent.
+
+    Attributes:
+        mixture: weights `(B, K)`, means `(B, K, D)`, covariances `(B, K, D, D)`, or variances `(B, K, D)` for `"diag"`
+            and `"spherical"`. NaN where no sound parameters were found.
+        log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
+        n_iter: `(B,)`, iterations of the chosen run.
+        status: `(B,)`, codes of `jaxgmm.Status`.
+        spurious: `(B,)`, how many components of the chosen run are spurious. The size of a component of
+            responsibilities r is (Σ w r)² / Σ w² r: its number of samples, where all weights are equal. The family
+            needs m samples for what a component has to itself: D + 1 for `"full"`, at most 3 for `"diag"` and
+            `"spherical"`, 1 for `"tied"`. A component is spurious
+
+            - if it is in some direction narrower than a hundredth of the standard deviation within the components
+              together, and its size is below 5 m;
+            - if most of its weight lies on equal values of a feature, and most of a variance is the ridge's. A ridge
+              wider than a hundredth of the data is taken as intended, and does not count;
+            - or if its size is below m.
+        ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
+            direction to the ridge: their widths are in part the ridge's.
+        start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
+            sample, but to spurious components or a degenerate end, and was not chosen.
+        ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
+            begun.
+        start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
+            float32, as the search left them.
+        start_status: `(B, R)`, how each start's run ended.
+        start_spurious: `(B, R)`, how many components of each start's run are spurious.
+        history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
+            end; None unless asked for.
+        efficiency: of all run-iterations executed, the share that some run still needed.
+        snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
+            in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
+            `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
+            (its end is in `mixture`), or where there is no answer. None unless asked for.
+    """
+
+    mixture: Mixture
+    log_likelihood: np.ndarray
+    n_iter: np.ndarray
+    status: np.ndarray
+    spurious: np.ndarray
+    ridge_dominated: np.ndarray
+    start_passed_over: np.ndarray
+    ridge: np.ndarray
+    start_log_likelihood: np.ndarray
+    start_status: np.ndarray
+    start_spurious: np.ndarray
+    history: np.ndarray | None
+    efficiency: float
+    snapshots: Mixture | None = None
+
+    @property
+    def converged(self) -> np.ndarray:
+        """`(B,)`, whether each fit ended `CONVERGED`."""
+        return np.asarray(self.status) == Status.CONVERGED
+
+    @property
+    def status_names(self) -> np.ndarray:
+        """`(B,)`, names of the statuses, such as `"CONVERGED"`."""
+        names = np.array([status.name for status in Status])
+        return names[np.asarray(self.status)]
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return np.shape(self.status)
+
+    def _described(self) -> tuple[str, list[Block]]:
+        n_starts = self.start_status.shape[-1]
+        of = f"K = {self.mixture.n_components}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
+        if self._batch:
+            rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)], *remarks(self)]
+            return f"FitResult: {counted(len(self), 'data set')}, {of}", [
+                statuses(self.status, "data set"),
+                Block(rows),
+            ]
+        status = Status(int(self.status))
+        ended = [] if status == Status.CONVERGED else [[status.sentence]]
+        rows = [
+            ["status", f"{status.name} after {counted(int(self.n_iter), 'iteration')}"],
+            ["log-likelihood", f"{self.log_likelihood:,.6g}"],
+            *remarks(self),
+        ]
+        return f"FitResult: {of}", [Block(rows), *([Block(ended)] if ended else []), components_of(self.mixture)]
+
+
+def remarks(result: FitResult) -> list[list[str]]:
+    """What to look at in some fits, as rows of a description: how many, and in which field."""
+    fields = {
+        "spurious": "spurious components",
+        "ridge_dominated": "components as wide as the ridge",
+        "start_passed_over": "likelier start passed over",
+    }
+    found = {name: np.asarray(getattr(result, name)) for name in fields}
+    if not np.ndim(result.status):
+        return [[fields[name], str(values), f".{name}"] for name, values in found.items() if values > 0]
+    counts = {name: np.count_nonzero(values > 0) for name, values in found.items()}
+    return [[fields[name], counted(n, "data set"), f".{name}"] for name, n in counts.items() if n]
+
+
+def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
+    """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
+    b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
+    is_diagonal = all(FAMILIES[family].diagonal for _, family, _ in models)
+
+    def no_mixtures(*axes: int) -> Mixture:
+        return unknown(axes, k, d, is_diagonal=is_diagonal)
+
+    return FitResult(
+        mixture=no_mixtures(b),
+        log_likelihood=np.full(b, np.nan),
+        n_iter=np.zeros(b, np.int32),
+        status=np.zeros(b, np.int32),
+        spurious=np.zeros(b, np.int32),
+        ridge_dominated=np.zeros(b, np.int32),
+        start_passed_over=np.zeros(b, bool),
+        ridge=np.full((b, d), np.nan),
+        start_log_likelihood=np.full((b, r), np.nan),
+        start_status=np.zeros((b, r), np.int32),
+        start_spurious=np.zeros((b, r), np.int32),
+        history=np.full((b, request.n_history), np.nan) if request.n_history else None,
+        efficiency=math.nan,
+        snapshots=no_mixtures(b, request.n_snapshots) if request.n_snapshots else None,
+    )
+
+
+def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
+    """Copies a chunk's rows to their places."""
+
+    def put(rows: np.ndarray, new: np.ndarray) -> None:
+        rows[data_sets] = new[: len(data_sets)]
+
+    # A program may have had room for more components, and absent ones are all alike.
+    n_components = result.mixture.weights.shape[1]
+    if fits.mixture.n_components != n_components or np.any(fits.mixture.weights == 0):
+        fits = fits._replace(mixture=with_room(fits.mixture, n_components))
+        if fits.snapshots is not None:
+            fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
+    for name in set(names_of(FitResult)) & set(ChunkFits._fields):
+        jax.tree.map(put, getattr(result, name), getattr(fits, name))
+
+
+def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
+    """Copies the chosen of some models to their data sets; `chosen` is `(C, M)`."""
+    c, m = np.nonzero(chosen)
+    if len(c) == 0:
+        return
+    for name in set(names_of(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
+        getattr(best, name)[c] = getattr(fits, name)[c, m]
+    mixture = fits.mixture.of((c, m))
+    if best.mixture.covariances.ndim > mixture.covariances.ndim:
+        mixture = replace(mixture, covariances=full_covariances(mixture))
+    for leaf, new in zip(best.mixture.arrays, with_room(mixture, best.mixture.n_components).arrays, strict=True):
+        leaf[c] = new

@@ -1,0 +1,98 @@
+"""What `sweep` returns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxgmm.fit_result import FitResult, remarks
+from jaxgmm.record import Block, Record, counted, record, shown, span, statuses
+from jaxgmm.selection.criteria import CRITERIA
+from jaxgmm.settings import LRT
+
+
+@record
+class Sweep(Record):
+    """All fits of B data sets, and the choice among them.
+
+    Attributes:
+        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
+            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
+            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
+            `spurious` and `ridge_dominated` (how many components are; see `FitResult`), `n_agreeing` (starts that led
+            to the log-likelihood of the best, to 1e-3 nats per sample), `start_passed_over` (whether a start with
+            spurious components, or a degenerate one, had a higher log-likelihood than the one chosen), `passed_over`
+            (whether this model has a lower criterion than the chosen one, but by spurious components or a degenerate
+            end), `chosen`, `at_largest_k` (whether it is chosen, and K is the largest that was tried of several).
+        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
+            unit variances. Matrices of covariances, unless all families are axis-aligned.
+        notes: what to know about the choice, a sentence each: that K was at its limit, that ridges were not compared,
+            that weights are not counts.
+    """
+
+    table: dict[str, np.ndarray]
+    best: FitResult
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, np.ndarray]:
+        """The rows of the table that were chosen: one for each data set that has an answer."""
+        return self._rows(self.table["chosen"])
+
+    def of(self, index: Any) -> "Sweep":
+        """The sweep of some data sets: of one for a number, of several for a slice, a mask or an array of numbers.
+
+        They are numbered anew, from 0.
+
+        Raises:
+            ValueError: this is the sweep of one data set already.
+        """
+        best = self.best.of(index)
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        rows = [np.flatnonzero(self.table["data_set"] == b) for b in chosen]
+        table = self._rows(np.concatenate([np.array([], int), *rows]))
+        table["data_set"] = np.repeat(np.arange(len(chosen)), [len(own) for own in rows])
+        return Sweep(table, best, self.notes)
+
+    def _rows(self, which: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: column[which] for name, column in self.table.items()}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.best._batch
+
+    def _described(self) -> tuple[str, list[Block]]:
+        n_models = f"{counted(len(self.table['data_set']), 'model')}, D = {self.best.mixture.n_features}"
+        notes = [Block([[note] for note in self.notes])] if self.notes else []
+        if not self._batch:
+            return f"Sweep: {n_models}", [_described_models(self.table), *notes]
+        rows = [["log-likelihood", span(self.best.log_likelihood)], *remarks(self.best)]
+        title = f"Sweep: {counted(len(self), 'data set')}, {n_models}"
+        return title, [chosen_models(self.chosen), statuses(self.best.status, "data set"), Block(rows), *notes]
+
+
+def chosen_models(chosen: Mapping[str, np.ndarray]) -> Block:
+    """How many data sets each model was chosen for."""
+    texts = [
+        f"K = {int(k)}, {family}" for k, family in zip(chosen["n_components"], chosen["covariance_type"], strict=True)
+    ]
+    found, first, counts = np.unique(texts, return_index=True, return_counts=True)
+    order = np.lexsort((found, chosen["n_components"][first])) if len(found) else []
+    return shown([[str(found[i]), f"chosen for {counted(counts[i], 'data set')}"] for i in order])
+
+
+def _described_models(table: Mapping[str, np.ndarray]) -> Block:
+    """The models of one data set, those that the criterion prefers first."""
+    criteria = [name for name in table if name in (*CRITERIA, LRT)]
+    preferred = np.lexsort((table[criteria[0]], ~table["chosen"]))
+    names = ("K", "family", *criteria, "status", "spurious", "")
+    columns = [
+        map(str, table["n_components"]),
+        map(str, table["covariance_type"]),
+        *([f"{value:,.7g}" for value in table[name]] for name in criteria),
+        map(str, table["status"]),
+        map(str, table["spurious"]),
+        np.where(table["chosen"], "chosen", "").tolist(),
+    ]
+    rows = list(zip(*columns, strict=True))
+    return shown([rows[i] for i in preferred], names)

@@ -1,0 +1,236 @@
+"""Results are records: of so many data sets, taken apart by data set, and printed in a few lines."""
+
+import copy
+import dataclasses
+import pickle
+from html.parser import HTMLParser
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Status
+from jaxgmm.record import names_of
+
+RNG = np.random.default_rng(0)
+B, K, D = 12, 2, 3
+
+
+def mixture(*batch: int, n_components: int = K) -> jaxgmm.Mixture:
+    shape = (*batch, n_components, D)
+    return jaxgmm.Mixture(np.full(shape[:-1], 1 / n_components), RNG.normal(size=shape), np.ones(shape))
+
+
+def fits(*batch: int, n_components: int = K) -> jaxgmm.FitResult:
+    """As many of each status as there can be."""
+    counts = np.zeros(batch, np.int32)[()]
+    return jaxgmm.FitResult(
+        mixture=mixture(*batch, n_components=n_components),
+        log_likelihood=RNG.normal(size=batch)[()],
+        n_iter=counts + 7,
+        status=(np.arange(np.prod(batch, dtype=int)).reshape(batch) % len(Status)).astype(np.int32)[()],
+        spurious=counts + 1,
+        ridge_dominated=counts,
+        start_passed_over=np.ones(batch, bool)[()],
+        ridge=np.ones((*batch, D)),
+        start_log_likelihood=np.zeros((*batch, 2)),
+        start_status=np.zeros((*batch, 2), np.int32),
+        start_spurious=np.zeros((*batch, 2), np.int32),
+        history=None,
+        efficiency=1.0,
+    )
+
+
+def sweep(n_data_sets: int, n_models: int) -> jaxgmm.Sweep:
+    n = n_data_sets * n_models
+    chosen = np.zeros((n_data_sets, n_models), bool)
+    chosen[np.arange(n_data_sets), np.arange(n_data_sets) % n_models] = True
+    table = {
+        "data_set": np.repeat(np.arange(n_data_sets), n_models),
+        "n_components": np.tile(np.arange(1, n_models + 1), n_data_sets),
+        "covariance_type": np.full(n, "full"),
+        "bic": RNG.normal(size=n),
+        "status": np.full(n, "CONVERGED"),
+        "spurious": np.zeros(n, int),
+        "chosen": chosen.ravel(),
+    }
+    notes = ("Weights are not counts of samples.", "The largest K was chosen for 3 data sets.")
+    return jaxgmm.Sweep(table, fits(n_data_sets), notes)
+
+
+def diagnosis(*batch: int) -> jaxgmm.Diagnosis:
+    of_samples = [RNG.uniform(size=(*batch, 5, *trailing)) for trailing in ((D,), (D,), (), ())]
+    of_features = [RNG.uniform(size=(*batch, 2 * D + 1)) for _ in range(2)]
+    of_components = [RNG.uniform(size=(*batch, K)) for _ in range(3)]
+    separation = RNG.uniform(size=(*batch, K, K))
+    return jaxgmm.Diagnosis(
+        np.full((*batch, K), 0.5), *of_samples, None, *of_features, *of_components, separation, np.zeros(batch)[()]
+    )
+
+
+BATCHES = {
+    "mixture": mixture(B),
+    "fits": fits(B),
+    "sweep": sweep(B, 3),
+    "wide sweep": sweep(B, 12),
+    "bootstrap": jaxgmm.Bootstrap(mixture(B, 4), np.zeros((B, 4)), np.zeros((B, 4), np.int32)),
+    "diagnosis": diagnosis(B),
+}
+SINGLES = {
+    "one mixture": mixture(),
+    "one wide mixture": mixture(n_components=40),
+    "one fit": fits(),
+    "one sweep": sweep(2, 12).of(1),
+    "one bootstrap": jaxgmm.Bootstrap(mixture(4), np.zeros(4), np.zeros(4, np.int32)),
+    "one diagnosis": diagnosis(),
+}
+ALL = BATCHES | SINGLES
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_length_is_the_number_of_data_sets(name: str) -> None:
+    assert len(BATCHES[name]) == B
+    assert len(BATCHES[name].of(slice(0, 0))) == 0
+    assert bool(BATCHES[name].of(slice(0, 0)))
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_one_data_set_has_no_length(name: str) -> None:
+    with pytest.raises(TypeError, match="is of one data set: it has no batch axis"):
+        len(SINGLES[name])
+    assert bool(SINGLES[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_records_are_no_tuples(name: str) -> None:
+    with pytest.raises(TypeError, match="not subscriptable"):
+        ALL[name][0]
+    with pytest.raises(TypeError, match="not iterable"):
+        list(ALL[name])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ALL[name].status = 0
+
+
+@pytest.mark.parametrize("name", ["mixture", "fits", "bootstrap", "diagnosis"])
+@pytest.mark.parametrize("index", [3, slice(2, 5), np.array([5, 1]), np.arange(B) % 2 == 0], ids=repr)
+def test_part_of_a_batch_holds_those_rows(name: str, index: object) -> None:
+    part = BATCHES[name].of(index)
+    assert type(part) is type(BATCHES[name])
+    for leaf, whole in zip(jax.tree.leaves(part), jax.tree.leaves(BATCHES[name]), strict=True):
+        np.testing.assert_array_equal(leaf, whole[index] if np.ndim(whole) else whole)
+
+
+@pytest.mark.parametrize("index", [3, slice(2, 5), np.array([5, 1])], ids=repr)
+def test_part_of_a_sweep_has_its_rows_numbered_anew(index: object) -> None:
+    whole = BATCHES["sweep"]
+    part, wanted = whole.of(index), np.atleast_1d(np.arange(B)[index])
+    assert part.table["data_set"].tolist() == np.repeat(np.arange(len(wanted)), 3).tolist()
+    expected = np.concatenate([whole.table["bic"][whole.table["data_set"] == b] for b in wanted])
+    np.testing.assert_array_equal(part.table["bic"], expected)
+    np.testing.assert_array_equal(part.best.status, whole.best.status[index])
+
+
+@pytest.mark.parametrize("name", ["one fit", "one bootstrap", "one diagnosis", "one sweep"])
+def test_one_data_set_has_no_others(name: str) -> None:
+    with pytest.raises(ValueError, match="is of one data set: it has no batch axis, and no others"):
+        SINGLES[name].of(0)
+
+
+def test_parts_of_ragged_data_sets_are_lists() -> None:
+    ragged = dataclasses.replace(diagnosis(3), pit=[np.zeros((n, D)) for n in (2, 3, 4)])
+    assert ragged.of(1).pit.shape == (3, D)
+    assert [len(rows) for rows in ragged.of(np.array([True, False, True])).pit] == [2, 4]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_records_print_in_a_few_lines(name: str) -> None:
+    lines = repr(ALL[name]).splitlines()
+    assert lines[0].startswith(f"{type(ALL[name]).__name__}: ")
+    assert 2 <= len(lines) <= 15
+    assert not any("array(" in line or line != line.rstrip() for line in lines)
+
+
+def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
+    assert repr(BATCHES["fits"]).splitlines()[:8] == [
+        "FitResult: 12 data sets, K = 2, D = 3, 2 starts",
+        "  CONVERGED        3 data sets",
+        "  MAX_ITER         3 data sets",
+        "  DEGENERATE       2 data sets",
+        "  NONFINITE        2 data sets",
+        "  TOO_FEW_SAMPLES  2 data sets",
+        "  iterations                  7",
+        f"  log-likelihood              {low_to_high(BATCHES['fits'].log_likelihood)}",
+    ]
+    assert ".spurious" in repr(BATCHES["fits"])
+    assert ".ridge_dominated" not in repr(BATCHES["fits"])
+    failed = dataclasses.replace(fits(), status=np.int32(Status.NONFINITE))
+    assert Status.NONFINITE.sentence in repr(failed)
+
+
+def low_to_high(values: np.ndarray) -> str:
+    return f"{values.min():,.6g} to {values.max():,.6g}"
+
+
+def test_statuses_have_names() -> None:
+    result = BATCHES["fits"]
+    assert result.converged.tolist() == [status == Status.CONVERGED for status in result.status]
+    assert result.status_names.tolist() == [Status(code).name for code in result.status]
+    assert fits().status_names == "CONVERGED"
+
+
+class Cells(HTMLParser):
+    """Texts of a page, and its open elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_notebooks_show_the_same_as_a_table(name: str) -> None:
+    page = Cells()
+    page.feed(ALL[name]._repr_html_())
+    assert page.open == []
+    assert page.texts[0] == repr(ALL[name]).splitlines()[0]
+
+
+def test_texts_are_no_markup() -> None:
+    swept = dataclasses.replace(sweep(2, 2), notes=("<script>",))
+    assert "<script>" in repr(swept)
+    assert "<script>" not in swept._repr_html_()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_records_are_pytrees_and_can_be_copied(name: str) -> None:
+    value = ALL[name]
+    for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), jax.tree.map(lambda leaf: leaf, value)):
+        assert type(again) is type(value)
+        assert jax.tree.structure(again) == jax.tree.structure(value)
+        jax.tree.map(np.testing.assert_array_equal, again, value)
+        assert repr(again) == repr(value)
+
+
+def test_what_jax_puts_in_place_of_arrays_can_be_printed() -> None:
+    shown = []
+    jax.jit(lambda value: shown.append(repr(value)))(mixture())
+    jax.eval_shape(lambda value: shown.append(repr(value)), mixture())
+    shown.append(repr(jaxgmm.Mixture(None, 0, 0)))
+    assert all(text.startswith("Mixture(weights=") for text in shown)
+    assert repr(mixture().map(jnp.asarray)).startswith("Mixture: K = 2")
+
+
+def test_fields_have_the_order_of_the_class() -> None:
+    assert names_of(jaxgmm.Mixture) == names_of(mixture()) == ("weights", "means", "covariances")
+    assert [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(mixture())] == [*names_of(jaxgmm.Mixture)]
