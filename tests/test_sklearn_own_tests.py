@@ -24,7 +24,7 @@ SKIPPED = {
 }
 
 # Every test has shapes of its own for every family, each of which is compiled. These are of few.
-QUICK = {f"test_{name}" for name in ("gaussian_mixture_attributes", "check_weights", "check_means", "check_precisions")}
+QUICK = {f"test_{name}" for name in ("gaussian_mixture_attributes", "check_weights", "check_means")}
 
 # scikit-learn's own settings apply to its tests, not this suite's: a fit that does not converge warns.
 pytestmark = pytest.mark.filterwarnings("default")
