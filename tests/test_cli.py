@@ -19,8 +19,9 @@ from jaxgmm import cli, storage
 from jaxgmm.cli import demo, doctor, fit, summary
 from jaxgmm.tables import files, parts
 
-# Unequal, and padded to one length, so that few programs are compiled.
-SIZES = {"a": 40, "b": 36, "c": 60}
+# Unequal, and padded to one length, whether fitted together or each alone, so that few programs are compiled. For the
+# same reason, tests of other tables have as many features, and up to four groups.
+SIZES = {"a": 40, "b": 36, "c": 46}
 
 
 def two_clusters(size, seed):
@@ -106,7 +107,7 @@ def test_answers_are_those_of_fit(here, capsys):
     np.testing.assert_array_equal(column("covariance_red_red"), expected.mixture.covariances[..., 0, 0])
     np.testing.assert_array_equal(column("covariance_green_red"), expected.mixture.covariances[..., 1, 0])
     said = capsys.readouterr()
-    assert "3 groups, 136 samples" in said.out
+    assert "3 groups, 122 samples" in said.out
     assert "CONVERGED     3  The mean" in said.out
     assert "groups/s" in said.out
     assert "3 of 3 groups" in said.err
@@ -263,7 +264,8 @@ def test_a_file_that_is_changed_before_its_job_is_described_is_refused(here, cap
 def test_columns_may_be_repeated_or_hold_commas(here):
     pq.write_table(TABLE.rename_columns(["well", "red,far", "green", "copies", "name"]), "commas.parquet")
     options = ["--by", "well", "--by", "name", "--features", "red,far", "--features", "green, copies"]
-    assert cli.main(["fit", "commas.parquet", *options, "--components", "1", "--starts", "1", "--out", "out"]) == 0
+    # More than there are samples of any group: that is told without a program.
+    assert cli.main(["fit", "commas.parquet", *options, "--components", "99", "--out", "out"]) == 1
     names = ["well", "name", "component", "weight", "mean_red,far", "mean_green", "mean_copies"]
     assert output("components").column_names[:7] == names
 
@@ -278,19 +280,19 @@ def test_bad_groups_leave_the_others_alone(here):
             "name": ["text"] * 7,
         }
     )
-    pq.write_table(pa.concat_tables([bad, TABLE]), "bad.parquet")
+    good = TABLE.filter(pa.array([key == "b" for key in TABLE["well"].to_pylist()]))
+    pq.write_table(pa.concat_tables([bad, good]), "bad.parquet")
     assert run(out="alone") == 0
     assert run(file="bad.parquet") == 0
     fits = output("fits")
-    assert fits["well"].to_pylist() == ["a", "b", "b0", "c", "d", None]
-    statuses = ["CONVERGED", "CONVERGED", "TOO_FEW_SAMPLES", "CONVERGED", "DEGENERATE", "NONFINITE"]
-    assert fits["status"].to_pylist() == statuses
-    assert fits["log_likelihood"].is_null().to_pylist()[2::3] == [True, True]
-    for name, rows in (("fits", [0, 1, 3]), ("components", [0, 1, 2, 3, 6, 7])):
-        assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet"))
+    assert fits["well"].to_pylist() == ["b", "b0", "d", None]
+    assert fits["status"].to_pylist() == ["CONVERGED", "TOO_FEW_SAMPLES", "DEGENERATE", "NONFINITE"]
+    assert fits["log_likelihood"].is_null().to_pylist() == [False, True, True, True]
+    for name, rows, own in (("fits", [0], [1]), ("components", [0, 1], [2, 3])):
+        assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet").take(own))
 
 
-@pytest.mark.parametrize("what", [{}, {"command": "sweep", "components": "1-2"}], ids=["fit", "sweep"])
+@pytest.mark.parametrize("what", [{}, {"command": "sweep", "components": "1-3"}], ids=["fit", "sweep"])
 def test_a_job_of_which_no_group_ends_well_exits_with_1_and_writes_its_tables(here, capsys, what):
     pq.write_table(TABLE.set_column(1, "red", pa.array(np.full(TABLE.num_rows, np.nan))), "nan.parquet")
     for flags in ([], ["--resume"], ["--resume", "--json"]):
@@ -399,7 +401,7 @@ jaxgmm.fit = endless
 options = ["--by", "well", "--features", "red", "--components", "2", "--out", "out"]
 sys.exit(cli.main(["fit", "cells.parquet", *options]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 130
     assert done.stderr.endswith("jaxgmm: interrupted; nothing was written.\n")
     assert [path.name for path in here.iterdir()] == ["cells.parquet"]
@@ -441,7 +443,7 @@ def output_names(command):
 
 
 def test_the_help_names_every_column_that_is_written(here):
-    assert run(components="1-2", out="out") == 0
+    assert run(components="1-3", out="out") == 0
     assert {*output("fits").column_names, *output("models").column_names} == {
         *output_names("fit"),
         *output_names("sweep"),
@@ -461,9 +463,10 @@ def test_missing_packages_are_one_line_with_the_remedy(package):
 
 
 def test_models_are_chosen_among_components_and_families(here, capsys):
-    assert run(components="1-3", covariance="full,diag", criterion="icl", precision=None) == 0
+    assert run(components="1-3", covariance="full,diag", criterion="icl") == 0
     groups = [in_table_order(key, SAMPLES[key]) for key in SIZES]
-    sweep = jaxgmm.sweep(groups, range(1, 4), covariance_type=("full", "diag"), criterion="icl", n_init=2)
+    options = {"criterion": "icl", "n_init": 2, "precision": "float64"}
+    sweep = jaxgmm.sweep(groups, range(1, 4), covariance_type=("full", "diag"), **options)
     fits, models, components = (output(name) for name in ("fits", "models", "components"))
     assert fits["n_components"].to_pylist() == sweep.chosen["n_components"].tolist() == [2, 2, 2]
     assert fits["covariance_type"].to_pylist() == sweep.chosen["covariance_type"].tolist()
@@ -590,7 +593,7 @@ def test_json_is_one_object_and_nothing_else(here, capsys):
     assert summary.pop("seconds") > 0
     assert summary == {
         "groups": 3,
-        "samples": 136,
+        "samples": 122,
         "status": {"CONVERGED": 3},
         "spurious": 0,
         "ridge_dominated": 0,
@@ -613,13 +616,13 @@ def predicted(**options):
     return cli.main(["predict", file, *(word for name, value in arguments.items() for word in (f"--{name}", value))])
 
 
-@pytest.mark.parametrize("covariance", ["full", "diag"])
-def test_predictions_are_those_of_each_row_s_own_group(here, covariance):
-    assert run(covariance=covariance) == 0
+@pytest.mark.parametrize(("covariance", "precision"), [("full", "float64"), ("diag", "float32")])
+def test_predictions_are_those_of_each_row_s_own_group(here, covariance, precision):
+    assert run(covariance=covariance, precision=precision) == 0
     assert predicted() == 0
     found = pq.read_table("predicted.parquet")
     assert found["well"].equals(TABLE["well"])
-    fits = expected_fits(covariance_type=covariance)
+    fits = expected_fits(covariance_type=covariance, precision=precision)
     for b, key in enumerate(SIZES):
         own = fits.mixture.of(b)
         x = in_table_order(key, SAMPLES[key])
@@ -694,10 +697,10 @@ def test_misuse_of_predict_is_one_line_with_a_remedy(here, capsys, options, word
 def test_info_says_what_a_table_holds(here, capsys):
     assert cli.main(["info", "cells.parquet", "--by", "well", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["rows"] == 136
+    assert facts["rows"] == 122
     assert facts["columns"]["red"] == "double"
     assert (facts["groups"], facts["in_the_order_of_keys"]) == (3, False)
-    assert facts["sizes"] == {"smallest": 36, "median": 40.0, "largest": 60}
+    assert facts["sizes"] == {"smallest": 36, "median": 40.0, "largest": 46}
     assert cli.main(["info", "cells.parquet"]) == 0
     assert "well string, red double" in " ".join(capsys.readouterr().out.split())
 
@@ -742,7 +745,7 @@ def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypa
 
 
 def test_the_doctor_notices_wrong_answers(here, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_SECONDS", 0)
+    monkeypatch.setattr(doctor, "_rate", lambda *_: doctor.Check("rate", "none", True))
     monkeypatch.setattr(doctor, "_LOG_LIKELIHOOD", -46.8)
     assert cli.main(["doctor"]) == 1
     assert "WRONG" in capsys.readouterr().out
@@ -754,7 +757,7 @@ KINDS |= {"criterion": ["--group", "well=b"]}
 
 
 def test_every_kind_of_picture_is_drawn(here, capsys):
-    assert run(components="1-2", precision=None) == 0
+    assert run(components="1-3") == 0
     for kind, words in KINDS.items():
         assert cli.main(["plot", kind, "out", *words, "--out", f"{kind}.png"]) == 0
         assert (here / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
@@ -821,12 +824,12 @@ def test_the_help_is_shown_without_a_command(capsys):
 
 def test_names_in_brackets_are_printed_as_they_are(here, capsys):
     table = TABLE.rename_columns(["well", "[/red]", "[bold]green", "copies", "name"])
-    pq.write_table(table.append_column("at", pa.array([None] * 136, pa.timestamp("us", "UTC"))), "marked.parquet")
+    pq.write_table(table.append_column("at", pa.array([None] * 122, pa.timestamp("us", "UTC"))), "marked.parquet")
     assert cli.main(["info", "marked.parquet"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "[/red] double, [bold]green double" in said
     assert "timestamp[us, tz=UTC]" in said
-    assert run(file="marked.parquet", features="[/red]") == 0
+    assert run(file="marked.parquet", features="[/red],[bold]green") == 0
     assert cli.main(["info", "out"]) == 0
     assert "[/red]" in capsys.readouterr().out
 
@@ -1006,7 +1009,7 @@ def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch)
 
     monkeypatch.setattr(jaxgmm, "sweep", warning)
     with pytest.warns(UserWarning, match="something else"):
-        assert run(components="1-2") == 0
+        assert run(components="1-3") == 0
 
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"

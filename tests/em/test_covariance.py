@@ -1,25 +1,31 @@
 """Families against the twin's M-step from centred samples, and against each other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 
-from jaxgmm.em.covariance import FAMILIES, one_of
+from jaxgmm.em.covariance import FAMILIES, Family, one_of
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.initialization import Task, from_responsibilities
 from jaxgmm.em.statistics import features
+from jaxgmm.mixture import Mixture
 
 
-def m_step(x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray, family: str, ridge: float) -> object:
-    row = FAMILIES[family]
+@functools.partial(jax.jit, static_argnames=("family",))
+def m_step(x: jax.Array, responsibilities: jax.Array, weights: jax.Array, family: str, ridge: jax.Array) -> Mixture:
+    return by_row(x, responsibilities, weights, FAMILIES[family], ridge)
+
+
+def by_row(x: jax.Array, responsibilities: jax.Array, weights: jax.Array, row: Family, ridge: jax.Array) -> Mixture:
     n_features = x.shape[1]
     ridge = jnp.full(n_features, ridge) if row.diagonal else ridge * jnp.eye(n_features)
-    data = Data(features(jnp.asarray(x.T), diagonal=row.diagonal), jnp.asarray(weights))
-    present = jnp.ones(responsibilities.shape[1], bool)
-    task = Task(jnp.asarray(x.T), jnp.asarray(x.T), data, present, row, ridge)
-    return from_responsibilities(jnp.asarray(responsibilities.T), task)
+    data = Data(features(x.T, diagonal=row.diagonal), weights)
+    task = Task(x.T, x.T, data, jnp.ones(responsibilities.shape[1], bool), row, ridge)
+    return from_responsibilities(responsibilities.T, task)
 
 
 def as_matrices(covariances: np.ndarray, n_features: int) -> np.ndarray:
@@ -48,8 +54,8 @@ def test_m_step_is_the_maximum_likelihood_estimate(family: str, n_features: int)
 )
 def test_families_agree_where_they_must(families: tuple[str, str], n_components: int, n_features: int) -> None:
     rng = np.random.default_rng(1)
-    x, responsibilities = rng.normal(size=(30, n_features)), rng.dirichlet(np.ones(n_components), 30)
-    one, other = (m_step(x, responsibilities, np.ones(30), family, 0.0) for family in families)
+    x, responsibilities = rng.normal(size=(50, n_features)), rng.dirichlet(np.ones(n_components), 50)
+    one, other = (m_step(x, responsibilities, np.ones(50), family, 0.0) for family in families)
     np.testing.assert_allclose(
         as_matrices(one.covariances, n_features), as_matrices(other.covariances, n_features), rtol=1e-12
     )
@@ -57,18 +63,16 @@ def test_families_agree_where_they_must(families: tuple[str, str], n_components:
 
 def test_a_family_is_chosen_by_its_number() -> None:
     rng = np.random.default_rng(0)
-    x, responsibilities = rng.normal(size=(50, 3)), rng.dirichlet(np.ones(2), 50)
-    data = Data(features(jnp.asarray(x.T), diagonal=False), jnp.ones(50))
+    x, responsibilities = rng.normal(size=(50, 3)), rng.dirichlet(np.ones(3), 50)
 
     @jax.jit
-    def at(index: jax.Array) -> object:
+    def at(index: jax.Array) -> jax.Array:
         family = one_of(("full", "tied"), index)
-        task = Task(jnp.asarray(x.T), jnp.asarray(x.T), data, jnp.ones(2, bool), family, 0.1 * jnp.eye(3))
-        return from_responsibilities(jnp.asarray(responsibilities.T), task).covariances
+        return by_row(jnp.asarray(x), jnp.asarray(responsibilities), jnp.ones(50), family, jnp.asarray(0.1)).covariances
 
     for index, name in enumerate(("full", "tied")):
         expected = m_step(x, responsibilities, np.ones(50), name, 0.1).covariances
-        np.testing.assert_allclose(at(jnp.asarray(index)), expected, rtol=1e-12)
+        np.testing.assert_allclose(at(index), expected, rtol=1e-12)
 
 
 def test_covariances_have_as_many_parameters_as_can_be_chosen() -> None:

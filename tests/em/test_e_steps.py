@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +12,17 @@ from jaxgmm.mixture import Mixture
 N_SETS, N_SLOTS, N_FEATURES, N_SAMPLES = 2, 3, 5, 64
 
 
+@functools.cache
 def sums_of(name: str, tile: int, *, diagonal: bool) -> tuple[SufficientStatistics, jax.Array]:
     """Of three runs, of which the last is on the first data set again; in a program of its own."""
     rng = np.random.default_rng(0)
     e_step, form = E_STEPS[name], Form(N_FEATURES, diagonal, tile)
-    z = jnp.asarray(rng.normal(size=(N_SETS, N_FEATURES, N_SAMPLES)))
-    weights = jnp.asarray(rng.uniform(0.5, 1, size=(N_SETS, N_SAMPLES)))
-    means, rows = jnp.asarray(rng.normal(size=(2, N_FEATURES, N_SLOTS))), jnp.asarray([0, 1, 0], jnp.int32)
-    unit = jnp.ones(N_FEATURES) if diagonal else jnp.eye(N_FEATURES)
-    spread = jnp.broadcast_to(unit[None, ..., None], (2, *unit.shape, N_SLOTS))
-    mixtures = Mixture(jnp.full((2, N_SLOTS), 0.5), means, spread)
+    z = rng.normal(size=(N_SETS, N_FEATURES, N_SAMPLES))
+    weights = rng.uniform(0.5, 1, size=(N_SETS, N_SAMPLES))
+    means, rows = rng.normal(size=(2, N_FEATURES, N_SLOTS)), jnp.asarray([0, 1, 0], jnp.int32)
+    unit = np.ones(N_FEATURES) if diagonal else np.eye(N_FEATURES)
+    spread = np.broadcast_to(unit[None, ..., None], (2, *unit.shape, N_SLOTS))
+    mixtures = Mixture(np.full((2, N_SLOTS), 0.5), means, spread)
 
     @jax.jit
     def sums(z: jax.Array, weights: jax.Array, mixtures: Mixture) -> tuple[SufficientStatistics, jax.Array]:

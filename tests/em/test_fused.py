@@ -11,7 +11,7 @@ import pytest
 
 from jaxgmm.em import fused, run
 from jaxgmm.em.centred import centred_e_step
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.methods import plain
@@ -79,71 +79,116 @@ def settings_of(n_features: int, n_components: int, *, diagonal: bool, **changes
     return Settings(**given)
 
 
+def of_one_form(family: str) -> tuple[str, ...]:
+    return tuple(name for name in FAMILIES if FAMILIES[name].diagonal == FAMILIES[family].diagonal)
+
+
+@functools.cache
+def in_plain_jax(shape: fused.Shape, n_blocks: int, *, centred: bool) -> Callable[..., Any]:
+    """`jaxgmm.em.fused.life` of all runs: from rows and blocks of samples to rows."""
+    lanes = wide() if shape.is_wide else narrow()
+    machine = fused.Machine(lanes, fused.ELEMENTARY["float64"], shape, centred)
+    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
+
+    def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
+        def read(i: Any) -> Any:
+            return [jnp.broadcast_to(row[:, None], (WIDTH, shape.n_components)) for row in blocks[:, i]]
+
+        return jnp.stack(one(list(fixed), list(moving), read)[0])
+
+    def of_all(fixed: Any, moving: Any, blocks: Any) -> Any:
+        def read(i: Any) -> Any:
+            return list(jnp.moveaxis(blocks[:, :, i], 1, 0))
+
+        return jnp.stack(one(list(fixed), list(moving), read)[0])
+
+    return at_once(jax.vmap(of_run, (1, 1, 0), 1) if shape.is_wide else of_all)
+
+
 def fused_runs(
     z: np.ndarray,
     weights: np.ndarray,
     start: Mixture,
-    families: tuple[str, ...],
-    family: int,
+    family: str,
     settings: Settings,
     *,
     is_wide: bool,
-    dtype: str = "float64",
     centred: bool = False,
 ) -> RunState:
-    """All runs by `jaxgmm.em.fused`, in plain JAX."""
+    """All runs by `jaxgmm.em.fused`, in plain JAX, by the program that all families of a form share."""
     n_runs, n_features, n_samples = z.shape
     n_components = start.weights.shape[1]
+    families = of_one_form(family)
     shape = fused.Shape(n_components, n_features, families, is_wide)
     n_blocks = -(-n_samples // WIDTH)
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
-    blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH).astype(dtype)
+    blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH)
     state = RunState(start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, RUNNING), None, None)
-    cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
-    present = jnp.broadcast_to(settings.present, (n_runs, n_components))
-    ridge = jnp.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
+    cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, "float64"))
+    present = np.broadcast_to(settings.present, (n_runs, n_components))
+    ridge = np.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
     asked = settings._replace(present=present, ridge=ridge)
-    moving = fused.moving_rows(cast(state), shape)
-    fixed = fused.fixed_rows(cast(asked), jnp.full(n_runs, family), jnp.asarray(weights.sum(axis=1), dtype), shape)
-    machine = fused.Machine(wide() if is_wide else narrow(), fused.ELEMENTARY[dtype], shape, centred)
-    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
-    if is_wide:
-
-        def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
-            def read(i: Any) -> Any:
-                return [jnp.broadcast_to(row[:, None], (WIDTH, n_components)) for row in blocks[:, i]]
-
-            return jnp.stack(one(list(fixed), list(moving), read)[0])
-
-        rows = at_once(jax.vmap(of_run, (1, 1, 0), 1))(fixed, moving, blocks)
-    else:
-        read = lambda i: list(jnp.moveaxis(jnp.asarray(blocks)[:, :, i], 1, 0))  # noqa: E731
-        rows = jnp.stack(at_once(lambda fixed, moving: one(list(fixed), list(moving), read)[0])(fixed, moving))
-    of_run = rows[-3:, :, 0] if is_wide else rows[-3:]
-    mixture = fused.mixtures_of(rows, shape)
+    number = np.full(n_runs, families.index(family))
+    fixed, moving = rows_of(cast(asked), number, weights.sum(axis=1), cast(state), shape=shape)
+    rows = in_plain_jax(shape, n_blocks, centred=centred)(fixed, moving, blocks)
+    mixture = mixtures_of(rows, shape=shape)
+    of_run = np.asarray(rows[-3:, :, 0] if is_wide else rows[-3:])
     return RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
 
 
-def plain_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: Settings) -> RunState:
+@functools.partial(at_once, static_argnames=("shape",))
+def rows_of(asked: Settings, family: Any, total: Any, state: RunState, *, shape: fused.Shape) -> tuple[Any, Any]:
+    return fused.fixed_rows(asked, family, total, shape), fused.moving_rows(state, shape)
+
+
+mixtures_of = at_once(fused.mixtures_of, static_argnames=("shape",))
+
+
+def plain_runs(z: Any, weights: Any, start: Mixture, family: str, settings: Settings) -> RunState:
     """The same by `jaxgmm.em.run`, in float64."""
+    families = of_one_form(family)
+    return by_number(z, weights, start, np.int32(families.index(family)), settings, families=families)
+
+
+@functools.partial(at_once, static_argnames=("families",))
+def by_number(
+    z: Any, weights: Any, start: Mixture, number: Any, settings: Settings, *, families: tuple[str, ...]
+) -> RunState:
+    family = one_of(families, number)
+
+    def one(z: Any, weights: Any, start: Mixture) -> RunState:
+        return run.run(Data(features(z, diagonal=family.diagonal), weights), start, family, settings)
+
+    return jax.vmap(one)(z, weights, start)
+
+
+@functools.partial(at_once, static_argnames=("name",))
+def centred_runs(z: Any, weights: Any, start: Mixture, name: str, settings: Settings) -> RunState:
+    """The same where components are as narrow as they can be, as slots make them."""
+    family = FAMILIES[name]
 
     def one(z: Any, weights: Any, start: Mixture) -> RunState:
         data = Data(features(z, diagonal=family.diagonal), weights)
-        return run.run(data, start, family, jax.tree.map(jnp.asarray, settings))
 
-    return at_once(jax.vmap(one))(z, weights, start)
+        def step(state: RunState) -> RunState:
+            sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
+            return plain.advance(state, *sums, jnp.sum(weights), family, settings, e_step=E_STEPS["centred"])
+
+        begun = plain.init(start, settings, e_step=E_STEPS["centred"])
+        return jax.lax.while_loop(lambda state: ~plain.is_finished(state), step, begun)
+
+    return jax.vmap(one)(z, weights, start)
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     diagonal = FAMILIES[family].diagonal
-    z, weights, start = problem(2, 4, diagonal=diagonal)
-    settings = settings_of(2, 4, diagonal=diagonal)
-    expected = plain_runs(z, weights, start, FAMILIES[family], settings)
-    names = tuple(name for name in FAMILIES if FAMILIES[name].diagonal == diagonal)
-    found = fused_runs(z, weights, start, names, names.index(family), settings, is_wide=is_wide)
+    z, weights, start = problem(2, 3, diagonal=diagonal)
+    settings = settings_of(2, 3, diagonal=diagonal)
+    expected = plain_runs(z, weights, start, family, settings)
+    found = fused_runs(z, weights, start, family, settings, is_wide=is_wide)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.n_iter, expected.n_iter)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
@@ -152,54 +197,37 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     assert int(Status.CONVERGED) in found.status
 
 
-def centred_runs(z: np.ndarray, weights: np.ndarray, start: Mixture, family: Any, settings: Settings) -> RunState:
-    """The same where components are as narrow as they can be, as slots make them."""
-
-    def one(z: Any, weights: Any, start: Mixture) -> RunState:
-        data, given = Data(features(z, diagonal=family.diagonal), weights), jax.tree.map(jnp.asarray, settings)
-
-        def step(state: RunState) -> RunState:
-            sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
-            return plain.advance(state, *sums, jnp.sum(weights), family, given, e_step=E_STEPS["centred"])
-
-        begun = plain.init(start, given, e_step=E_STEPS["centred"])
-        return jax.lax.while_loop(lambda state: ~plain.is_finished(state), step, begun)
-
-    return at_once(jax.vmap(one))(z, weights, start)
-
-
-@pytest.mark.parametrize("is_wide", [False, True])
-@pytest.mark.parametrize("family", ["full", "diag"])
+@pytest.mark.parametrize(("family", "is_wide"), [("full", False), ("diag", True)])
 def test_narrow_components_are_those_of_centred_steps(family: str, *, is_wide: bool) -> None:
     """A component is a millionth as wide as the data, and far from their middle."""
     diagonal = FAMILIES[family].diagonal
-    z, weights, start = problem(2, 4, diagonal=diagonal)
+    z, weights, start = problem(2, 3, diagonal=diagonal)
     z[:, :, :20] = 2.0 + 1e-6 * z[:, :, :20]
     start.means[:, 0] = 2.0
-    settings = settings_of(2, 4, diagonal=diagonal, variance_floor=64 * np.finfo(float).eps, tol=1e-7, max_iter=200)
+    settings = settings_of(2, 3, diagonal=diagonal, variance_floor=64 * np.finfo(float).eps, tol=1e-7, max_iter=200)
     settings = settings._replace(ridge=1e-6 * settings.ridge)
-    expected = centred_runs(z, weights, start, FAMILIES[family], settings)
-    found = fused_runs(z, weights, start, (family,), 0, settings, is_wide=is_wide, centred=True)
+    expected = centred_runs(z, weights, start, family, settings)
+    found = fused_runs(z, weights, start, family, settings, is_wide=is_wide, centred=True)
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_allclose(found.n_iter, expected.n_iter, atol=1)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-7)
     variances = found.mixture.covariances if diagonal else np.diagonal(found.mixture.covariances, axis1=-2, axis2=-1)
     assert np.min(variances) < 1e-10
     # What raw moments cannot represent ends there.
-    lost = fused_runs(z, weights, start, (family,), 0, settings._replace(variance_floor=1e-9), is_wide=is_wide)
+    lost = fused_runs(z, weights, start, family, settings._replace(variance_floor=1e-9), is_wide=is_wide)
     assert np.all(lost.status == Status.DEGENERATE)
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
 def test_absent_components_and_far_values_end_as_in_em_run(*, is_wide: bool) -> None:
-    """Of four components two are there, and two samples are as far as fill values are."""
-    z, weights, start = problem(4, 4, diagonal=True)
+    """Of three components two are there, and two samples are as far as fill values are."""
+    z, weights, start = problem(2, 3, diagonal=True)
     z[:, :, :2] *= 3e11
-    present = np.array([True, False, True, False])
+    present = np.array([True, False, True])
     start.weights[:] = np.where(present, 0.5, 0.0)
-    settings = settings_of(4, 4, diagonal=True, present=present, max_iter=20)
-    expected = plain_runs(z, weights, start, FAMILIES["diag"], settings)
-    found = fused_runs(z, weights, start, ("diag", "spherical"), 0, settings, is_wide=is_wide)
+    settings = settings_of(2, 3, diagonal=True, present=present, max_iter=20)
+    expected = plain_runs(z, weights, start, "diag", settings)
+    found = fused_runs(z, weights, start, "diag", settings, is_wide=is_wide)
     np.testing.assert_array_equal(found.status, expected.status)
     assert np.sum(found.status != Status.DEGENERATE) >= 6
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-10)

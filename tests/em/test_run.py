@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,22 +14,25 @@ import reference
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES, one_of
-from jaxgmm.em.e_steps import E_STEPS
+from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.expectation import e_step as sums_of
 from jaxgmm.em.methods import plain
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import features
+from jaxgmm.numerics.kernels import compiler_options
 
 # Called as they are, they would compile again each time.
-run = jax.jit(em.run, static_argnames=("family",))
-step = jax.jit(em.step, static_argnames=("family",))
+compiled = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
+run = compiled(em.run, static_argnames=("family",))
+step = compiled(em.step, static_argnames=("family",))
+init = compiled(plain.init)
 features_of = jax.jit(features, static_argnames=("diagonal",))
 
 
 def settings_for(family: str, n_features: int, **changes: float) -> Settings:
-    ridge = jnp.full(n_features, 1e-6) if FAMILIES[family].diagonal else 1e-6 * jnp.eye(n_features)
-    settings = Settings(ridge, jnp.asarray(1e-12), jnp.asarray(2000, jnp.int32), jnp.asarray(1e-13))
+    ridge = np.full(n_features, 1e-6) if FAMILIES[family].diagonal else 1e-6 * np.eye(n_features)
+    settings = Settings(jnp.asarray(ridge), jnp.asarray(1e-12), jnp.asarray(2000, jnp.int32), jnp.asarray(1e-13))
     return settings._replace(
         **{name: jnp.asarray(value, getattr(settings, name).dtype) for name, value in changes.items()}
     )
@@ -40,9 +43,9 @@ def problem(family: str = "full", seed: int = 0) -> tuple[np.ndarray, Data, Mixt
     x = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(40, 2)) + np.array([3.0, 1.0])])
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     diagonal = FAMILIES[family].diagonal
-    spread = jnp.ones((2, 2)) if diagonal else jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
-    start = Mixture(jnp.full(2, 0.5), jnp.asarray(x[[0, -1]]), spread)
-    return x, Data(features_of(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(100)), start
+    spread = np.ones((2, 2)) if diagonal else np.stack([np.eye(2)] * 2)
+    start = Mixture(*map(jnp.asarray, (np.full(2, 0.5), x[[0, -1]], spread)))
+    return x, Data(features_of(x.T, diagonal=diagonal), jnp.asarray(np.ones(100))), start
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,8 +64,8 @@ def test_run_is_the_twins(family: str) -> None:
 def test_likelihood_never_falls(family: str) -> None:
     _, data, start = problem(family)
     settings = settings_for(family, 2, tol=0.0)
-    settings = settings._replace(ridge=jnp.zeros_like(settings.ridge))
-    state = plain.init(start, settings)
+    settings = settings._replace(ridge=jnp.asarray(0 * np.asarray(settings.ridge)))
+    state = init(start, settings)
     values = []
     for _ in range(60):
         state = step(data, state, family=FAMILIES[family], settings=settings)
@@ -141,36 +144,42 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     _, data, start = problem(family)
     settings = settings_for(family, 2, tol=1e-15, max_iter=20_000)
 
-    def summary(features: jax.Array, weights: jax.Array, ridge: jax.Array) -> jax.Array:
+    def summary(features: jax.Array, weights: jax.Array, ridge: jax.Array, run: Callable = em.run) -> jax.Array:
         state = run(Data(features, weights), start, FAMILIES[family], settings._replace(ridge=ridge))
         return state.mixture.means[0, 0] + 0.1 * state.mixture.weights[0] + 0.01 * state.log_likelihood
 
-    arguments = (data.features, data.weights, settings.ridge + 0.01 * jnp.sign(settings.ridge))
+    arguments = jax.tree.map(np.asarray, (data.features, data.weights, settings.ridge))
+    arguments = (*arguments[:2], arguments[2] + 0.01 * np.sign(arguments[2]))
     rng = np.random.default_rng(0)
-    direction = tuple(jnp.asarray(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0)) for leaf in arguments)
-    gradient = jax.jit(jax.grad(summary, argnums=(0, 1, 2)))(*arguments)
-    reverse = sum(jnp.sum(g * d) for g, d in zip(gradient, direction, strict=True))
-    forward = jax.jit(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
+    direction = tuple(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0) for leaf in arguments)
+    gradient = compiled(jax.grad(summary, argnums=(0, 1, 2)))(*arguments)
+    reverse = sum(float(np.sum(np.asarray(g) * d)) for g, d in zip(gradient, direction, strict=True))
     h = 1e-5
-    summary = jax.jit(summary)
-    moved = [summary(*(a + sign * h * d for a, d in zip(arguments, direction, strict=True))) for sign in (1, -1)]
-    assert float(reverse) == pytest.approx(float(moved[0] - moved[1]) / (2 * h), rel=1e-4)
-    assert float(forward) == pytest.approx(float(reverse), rel=1e-6)
+    moved = [summary(*(a + sign * h * d for a, d in zip(arguments, direction, strict=True)), run) for sign in (1, -1)]
+    assert reverse == pytest.approx(float(moved[0] - moved[1]) / (2 * h), rel=1e-4)
+    # Of the two, one is the transpose of the other, whatever the family.
+    if family in ("full", "spherical"):
+        forward = compiled(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
+        assert float(forward) == pytest.approx(reverse, rel=1e-6)
 
 
 @pytest.mark.parametrize("n_features", [3, 5, 9])
 def test_gradients_of_many_features(n_features: int) -> None:
     rng = np.random.default_rng(n_features)
-    x = jnp.asarray(rng.normal(size=(n_features, 150)) + 3 * rng.integers(0, 2, 150))
-    start = Mixture(jnp.full(2, 0.5), jnp.stack([0 * x[:, 0], 3 + 0 * x[:, 0]]), jnp.stack([jnp.eye(n_features)] * 2))
-    settings = settings_for("full", n_features, tol=1e-14)
+    x = rng.normal(size=(n_features, 150)) + 3 * rng.integers(0, 2, 150)
+    means, covariances = np.outer([0.0, 3.0], np.ones(n_features)), np.stack([np.eye(n_features)] * 2)
+    start = Mixture(*map(jnp.asarray, (np.full(2, 0.5), means, covariances)))
+    is_shifted = np.zeros(x.shape)
+    is_shifted[0, :10] = 1
+    # A tolerance as small as rounding might end some runs early.
+    settings = settings_for("full", n_features, tol=0.0)
 
-    def at(shift: jax.Array) -> jax.Array:
-        moved = features_of(x.at[0, :10].add(shift), diagonal=False)
-        return run(Data(moved, jnp.ones(150)), start, FAMILIES["full"], settings).mixture.means[0, 0]
+    def at(shift: jax.Array, run: Callable = em.run) -> jax.Array:
+        moved = features_of(x + shift * is_shifted, diagonal=False)
+        return run(Data(moved, jnp.asarray(np.ones(150))), start, FAMILIES["full"], settings).mixture.means[0, 0]
 
-    at, gradient, h = jax.jit(at), jax.jit(jax.grad(at))(jnp.asarray(0.0)), 1e-4
-    expected = float(at(jnp.asarray(h)) - at(jnp.asarray(-h))) / (2 * h)
+    gradient, h = compiled(jax.grad(at))(jnp.asarray(0.0)), 1e-4
+    expected = float(at(jnp.asarray(h), run) - at(jnp.asarray(-h), run)) / (2 * h)
     assert float(gradient) == pytest.approx(expected, rel=1e-5)
 
 
@@ -179,12 +188,12 @@ def test_gradient_of_a_ridge_alone() -> None:
     _, data, start = problem()
     settings = settings_for("full", 2, tol=1e-15, max_iter=20_000)
 
-    def at(ridge: jax.Array) -> jax.Array:
+    def at(ridge: jax.Array, run: Callable = em.run) -> jax.Array:
         return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
 
-    slope = jax.jit(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
-    at, h = jax.jit(at), 1e-5
-    expected = [(at(jnp.asarray(ridge + h)) - at(jnp.asarray(ridge - h))) / (2 * h) for ridge in (0.01, 0.1)]
+    slope = compiled(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
+    h = 1e-5
+    expected = [(at(jnp.asarray(ridge + h), run) - at(jnp.asarray(ridge - h), run)) / (2 * h) for ridge in (0.01, 0.1)]
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
 
 
@@ -193,29 +202,25 @@ def test_ridges_map_over_one_compiled_run() -> None:
     settings = settings_for("full", 2)
     ridges = jnp.asarray([1e-6, 1e-2, 1.0])
 
-    def at(ridge: jax.Array) -> jax.Array:
+    def at(ridge: jax.Array, run: Callable = em.run) -> jax.Array:
         return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).log_likelihood
 
-    mapped, at = jax.jit(jax.vmap(at))(ridges), jax.jit(at)
-    np.testing.assert_allclose(mapped, [float(at(ridge)) for ridge in ridges], rtol=1e-12)
+    mapped = compiled(jax.vmap(at))(ridges)
+    np.testing.assert_allclose(mapped, [float(at(ridge, run)) for ridge in ridges], rtol=1e-12)
     assert mapped[0] > mapped[1] > mapped[2]
 
 
 @pytest.mark.parametrize(
-    ("names", "n_features", "e_step"),
+    ("names", "n_features", "e_steps"),
     [
-        (("full",), 1, "products"),
-        (("full",), 5, "products in one kernel"),
-        (("tied", "full"), 3, "products"),
-        (("tied", "full"), 5, "products in one kernel"),
-        (("full",), 5, "products"),
-        (("diag",), 1, "products"),
-        (("diag",), 3, "products"),
-        (("spherical", "diag"), 3, "products"),
-        (("spherical", "diag"), 5, "products"),
+        (("full",), 1, ["products"]),
+        (("tied", "full"), 3, ["products"]),
+        (("tied", "full"), 5, ["products", "products in one kernel"]),
+        (("diag",), 1, ["products"]),
+        (("spherical", "diag"), 3, ["products"]),
     ],
 )
-def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, e_step: str) -> None:
+def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, e_steps: list[str]) -> None:
     rng = np.random.default_rng(n_features)
     n_runs, n_components, diagonal = 4, 3, FAMILIES[names[0]].diagonal
     data = Data(features_of(jnp.asarray(rng.normal(size=(n_features, 80))), diagonal=diagonal), jnp.ones(80))
@@ -223,14 +228,13 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     settings = settings._replace(
         present=jnp.asarray([True, True, False]), snapshots=jnp.asarray([0, 2], jnp.int32), tol=jnp.asarray(0.0)
     )
-    means = jnp.asarray(rng.normal(size=(n_runs, n_components, n_features)))
-    unit = jnp.ones(n_features) if diagonal else jnp.eye(n_features)
-    starts = Mixture(
-        jnp.broadcast_to(jnp.asarray([0.5, 0.5, 0.0]), (n_runs, n_components)),
-        # The last start is not sound.
-        means.at[:, 2].set(0.0),
-        jnp.broadcast_to(unit, (n_runs, n_components, *unit.shape)).at[-1, 0].multiply(-1),
-    )
+    means = rng.normal(size=(n_runs, n_components, n_features))
+    means[:, 2] = 0.0
+    unit = np.ones(n_features) if diagonal else np.eye(n_features)
+    covariances = np.broadcast_to(unit, (n_runs, n_components, *unit.shape)).copy()
+    # The last start is not sound.
+    covariances[-1, 0] *= -1
+    starts = Mixture(np.broadcast_to([0.5, 0.5, 0.0], (n_runs, n_components)), means, covariances)
     families = jnp.asarray([0, len(names) - 1, 0, 0], jnp.int32)
 
     def begin(start: Mixture, history: jax.Array, settings: Settings, **how: Any) -> RunState:
@@ -244,12 +248,12 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     def read(state: RunState) -> tuple:
         return sums_of(data, plain.read(state), n_features, diagonal=diagonal)
 
-    history = jnp.full((n_runs, 6), jnp.nan)
-    last = functools.partial(jax.tree.map, lambda leaf: jnp.moveaxis(leaf, 0, -1))
+    history = np.full((n_runs, 6), np.nan)
+    last = functools.partial(jax.tree.map, lambda leaf: np.moveaxis(leaf, 0, -1))
 
-    begun = jax.jit(begin, static_argnames=("e_step",))
+    begun = compiled(begin, static_argnames=("e_step",))
 
-    @jax.jit
+    @compiled
     def one_step(state: RunState, family: jax.Array) -> RunState:
         return advance(state, read(state), family, settings)
 
@@ -259,23 +263,24 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
             state = one_step(state, family)
         return state
 
-    @jax.jit
-    def step_together(state: RunState, everywhere: Settings) -> RunState:
+    @functools.partial(compiled, static_argnames=("e_step",))
+    def step_together(state: RunState, everywhere: Settings, e_step: EStep) -> RunState:
         sums = jax.vmap(read, -1, -1)(state)
-        return advance(state, sums, families, everywhere, e_step=E_STEPS[e_step])
+        return advance(state, sums, families, everywhere, e_step=e_step)
 
-    def together() -> RunState:
-        everywhere = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_runs, -1), settings)
-        state = begun(last(starts), last(history), everywhere, e_step=E_STEPS[e_step])
+    def together(e_step: EStep) -> RunState:
+        everywhere = jax.tree.map(lambda leaf: np.stack([leaf] * n_runs, -1), settings)
+        state = begun(last(starts), last(history), everywhere, e_step=e_step)
         for _ in range(5):
-            state = step_together(state, everywhere)
+            state = step_together(state, everywhere, e_step)
         return state
 
     runs = [jax.tree.map(operator.itemgetter(run), (starts, history, families)) for run in range(n_runs)]
     one_by_one = [alone(*run) for run in runs]
     assert [int(state.status) for state in one_by_one] == [Status.MAX_ITER] * 3 + [Status.DEGENERATE]
-    jax.tree.map(
-        lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11),
-        together(),
-        jax.tree.map(lambda *leaves: jnp.stack(leaves, -1), *one_by_one),
-    )
+    for e_step in e_steps:
+        jax.tree.map(
+            lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11),
+            together(E_STEPS[e_step]),
+            jax.tree.map(lambda *leaves: np.stack(leaves, -1), *one_by_one),
+        )

@@ -11,10 +11,15 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status, fitting
-from jaxgmm.driver import passes, plan, runs
+from jaxgmm.driver import passes, runs
+from jaxgmm.driver.choose import ChunkFits, without_fits
+from jaxgmm.driver.chunk import Inputs
+from jaxgmm.driver.prepare import PREPARED
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
 from jaxgmm.numerics.kernels import EFFORTS
+
+TAKE_ON = runs.TAKE_ON["at once"]
 
 
 def plain_kernel(life: fused.Life, lanes: fused.Lanes) -> Callable[..., Any]:
@@ -64,9 +69,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def counted(*args: Any, program: passes.PassProgram) -> Any:
         if isinstance(program.way, fused.Lanes):
             made.append(program.dtype)
-        return take_on(*args, program=program)
+        return TAKE_ON(*args, program=program)
 
-    take_on = runs.TAKE_ON["at once"]
     monkeypatch.setattr(fused, "_kernel", plain_kernel)
     monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=True))
     for effort in EFFORTS:
@@ -91,23 +95,31 @@ def same(found: jaxgmm.FitResult, expected: jaxgmm.FitResult) -> None:
         np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-9)
 
 
+class Case(NamedTuple):
+    """Fits of three components in one precision, which tests share for their programs."""
+
+    x: np.ndarray
+    options: dict[str, Any]
+
+
+# A run shares a warp, or has a block.
+NARROW = Case(clusters(6, 100, 2, 3), {"covariance_type": "spherical", "n_init": 4, "precision": "float64"})
+WIDE = Case(clusters(6, 100, 4, 3), {"covariance_type": "tied", "n_init": 4, "precision": "float64", "n_finalists": 2})
+
+
 @pytest.mark.parametrize(
-    ("family", "n_features", "options"),
-    [
-        ("full", 2, {}),
-        ("spherical", 2, {"tol": 0.0, "max_iter": 7}),
-        ("tied", 6, {"n_finalists": 2}),
-    ],
+    ("case", "further"),
+    [(NARROW, {}), (NARROW, {"tol": 0.0, "max_iter": 7}), (WIDE, {})],
+    ids=["narrow", "narrow to max_iter", "wide"],
 )
 def test_fits_are_those_of_slots(
-    family: str, n_features: int, options: dict[str, Any], kernels: list[str], monkeypatch: pytest.MonkeyPatch
+    case: Case, further: dict[str, Any], kernels: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = clusters(6, 100, n_features, 3)
-    given = {"covariance_type": family, "n_init": 4, "precision": "float64"} | options
-    found = jaxgmm.fit(x, 3, **given)
+    given = case.options | further
+    found = jaxgmm.fit(case.x, 3, **given)
     assert set(kernels) == {"float64"}
     monkeypatch.setattr(fitting, "machine", machine)
-    same(found, jaxgmm.fit(x, 3, **given))
+    same(found, jaxgmm.fit(case.x, 3, **given))
 
 
 def test_sweeps_are_those_of_slots(kernels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,31 +172,31 @@ def test_what_fills_up_a_block_waits_for_nobody() -> None:
 
 def test_starts_made_together_are_those_made_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     x = clusters(3, 100, 2, 3)
-    expected = jaxgmm.fit(x, 3, n_init=7, max_iter=1)
-    planned = plan.chunks
+    made: list[list[np.ndarray]] = []
 
-    def together(*args: Any, **options: Any) -> Any:
-        def changed(model_set: plan.ModelSet) -> plan.ModelSet:
-            return model_set._replace(
-                program=model_set.program._replace(layout=model_set.program.layout._replace(together=2))
-            )
+    def both_ways(inputs: Inputs) -> ChunkFits:
+        for together in (1, 2):
+            layout = inputs.program.layout._replace(together=together)
+            given = (inputs.x, inputs.lengths, inputs.sample_weight, inputs.start, inputs.options)
+            _, starts, _ = PREPARED["at once"](*given, layout=layout, init=inputs.program.init)
+            made.append([np.asarray(leaf) for leaf in starts])
+        n_fits = len(inputs.x)
+        return without_fits(np.full(n_fits, Status.NONFINITE, np.int32), inputs.program, 2)
 
-        chunks = planned(*args, **options)
-        return [chunk._replace(model_sets=tuple(map(changed, chunk.model_sets))) for chunk in chunks]
+    monkeypatch.setattr(fitting, "fit_chunk", both_ways)
+    jaxgmm.fit(x, 3, n_init=7)
+    one_by_one, together = made
+    assert len(one_by_one[0]) >= 3 * 7
+    for own, other in zip(together, one_by_one, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-10, atol=1e-13)
 
-    monkeypatch.setattr(fitting, "chunks", together)
-    found = jaxgmm.fit(x, 3, n_init=7, max_iter=1)
-    np.testing.assert_allclose(found.start_log_likelihood, expected.start_log_likelihood, rtol=1e-10)
 
-
-@pytest.mark.parametrize(("n_features", "n_components"), [(2, 3), (6, 3)])
-def test_a_bad_neighbour_changes_no_bit(n_features: int, n_components: int, kernels: list[str]) -> None:
-    x = clusters(6, 100, n_features, n_components)
-    spoilt = x.copy()
+@pytest.mark.parametrize("case", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_a_bad_neighbour_changes_no_bit(case: Case, kernels: list[str]) -> None:
+    spoilt = case.x.copy()
     spoilt[2, 5] = np.nan
     spoilt[4] = 1.0
-    options: dict[str, Any] = {"n_init": 2, "precision": "float64", "max_iter": 60}
-    own, found = jaxgmm.fit(x, n_components, **options), jaxgmm.fit(spoilt, n_components, **options)
+    own, found = jaxgmm.fit(case.x, 3, **case.options), jaxgmm.fit(spoilt, 3, **case.options)
     assert kernels
     assert found.status[2] == Status.NONFINITE
     for row in (0, 1, 3, 5):
@@ -193,28 +205,30 @@ def test_a_bad_neighbour_changes_no_bit(n_features: int, n_components: int, kern
 
 
 def test_weights_and_lengths_are_read_when_kernels_run(kernels: list[str]) -> None:
-    x = clusters(5, 100, 2, 3)
+    x = NARROW.x
     sets = [x[0], x[1][:64], x[2][:40], x[3], x[4]]
     weights = [np.ones(len(own)) for own in sets]
     weights[3][::3] = 0
-    options: dict[str, Any] = {"n_init": 2, "precision": "float64"}
-    found = jaxgmm.fit(sets, 3, sample_weight=weights, **options)
+    found = jaxgmm.fit(sets, 3, sample_weight=weights, **NARROW.options)
     assert kernels
-    without = [*sets[:3], sets[3][weights[3] > 0], sets[4]]
-    np.testing.assert_allclose(found.log_likelihood, jaxgmm.fit(without, 3, **options).log_likelihood, rtol=1e-9)
+    counted = [own > 0 for own in weights]
+    without, ones = ([own[rows] for own, rows in zip(of, counted, strict=True)] for of in (sets, weights))
+    expected = jaxgmm.fit(without, 3, sample_weight=ones, **NARROW.options)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
 
 
 def test_steps_are_made_in_rounds(kernels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go on where they were: how many steps a kernel makes changes nothing."""
-    x = clusters(40, 60, 1, 2)
-    options: dict[str, Any] = {"n_init": 2, "precision": "float64", "tol": 1e-9}
+    options = NARROW.options | {"tol": 1e-9}
+    # So few runs go to their ends in one round.
+    expected = jaxgmm.fit(NARROW.x, 3, **options)
     monkeypatch.setattr(fused, "FILLING", 128)
     monkeypatch.setattr(passes, "ROUND", 3)
-    found = jaxgmm.fit(x, 2, **options)
-    assert kernels
-    jax.clear_caches()
-    monkeypatch.setattr(passes, "ROUND", 10_000)
-    expected = jaxgmm.fit(x, 2, **options)
+    # Of the programs, this alone knows how long a round is.
+    TAKE_ON.clear_cache()
+    found = jaxgmm.fit(NARROW.x, 3, **options)
+    TAKE_ON.clear_cache()
+    assert set(kernels) == {"float64"}
     assert np.max(found.n_iter) > 12
     np.testing.assert_array_equal(found.n_iter, expected.n_iter)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-13)
