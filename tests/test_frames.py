@@ -267,7 +267,9 @@ def test_names_that_are_no_texts_are_refused_with_the_remedy():
         fitted(frame, by=0, features=1)
     with pytest.raises(ValueError, match=r"features must be .*Rename columns whose names are not strings"):
         fitted(frame.rename(columns={0: "key"}), features=[1])
-    with pytest.raises(ValueError, match="no column '0'; the name of one is no text but looks like that: rename it"):
+    with pytest.raises(
+        ValueError, match="no column '0'; one has a name that is not a string but looks the same: rename it"
+    ):
         fitted(frame, by="0", features="1")
     assert column(fitted(frame.rename(columns=str), by="0", features="1").fits, "n_samples") == [1] * 6
 
