@@ -531,7 +531,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 
     capsys.readouterr()
     assert cli.main([*arguments, "--out", "out"]) == 2
-    assert "holds an unfinished job; go on with --resume" in capsys.readouterr().err
+    assert "holds an unfinished job; continue with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
     assert "was begun with tol 1e-05, not 0.1" in capsys.readouterr().err
 
@@ -561,7 +561,7 @@ def test_an_interrupt_keeps_the_parts_that_are_done(here, capsys, small_parts, m
     with monkeypatch.context() as patch:
         patch.setattr(jaxgmm, "fit", interrupted)
         assert run() == 130
-    assert "interrupted; 2 parts are kept in out/.unfinished; the same command with --resume goes on." in (
+    assert "interrupted; 2 parts are kept in out/.unfinished; the same command with --resume continues the job." in (
         capsys.readouterr().err
     )
     assert run(flags=["--resume"]) == 0

@@ -257,4 +257,4 @@ def _kept(begun: job.Job) -> str:
         return _ALL_WRITTEN
     if begun.n_done == 0:
         return "nothing was written."
-    return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
+    return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume continues the job."

@@ -54,7 +54,9 @@ def _of_fits(directory: Path) -> dict[str, Any]:
     path = directory / "fits.parquet"
     unfinished = directory / job.UNFINISHED
     if not path.exists() and unfinished.is_dir():
-        return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
+        return {
+            "unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume continues the job"
+        }
     use.check_filled(path)
     description = use.described(path)
     with files.opened(path) as file:

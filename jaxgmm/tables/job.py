@@ -101,7 +101,9 @@ class Job(NamedTuple):
         with self.mutex:
             for part in range(n_parts):
                 if not self.is_done(part):
-                    raise OSError(f"{self._part(part)} was damaged or removed; go on with --resume to make it again.")
+                    raise OSError(
+                        f"{self._part(part)} was damaged or removed; continue with --resume to make it again."
+                    )
             for name in self.names:
                 paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
                 schema = pq.read_schema(paths[0])
@@ -197,7 +199,7 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
         return False
     if not resume:
         raise FileExistsError(
-            f"{job.directory} holds an unfinished job; go on with --resume, or remove it to begin anew."
+            f"{job.directory} holds an unfinished job; continue with --resume, or remove it to begin anew."
         )
     before = _read_json(file)
     if before is None:
@@ -212,7 +214,7 @@ def _check_same(directory: Path, before: Mapping[str, Any], wanted: Mapping[str,
     if versions[0] != versions[1] and None not in versions:
         raise ValueError(
             f"{directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
-            "go on with the version that began it, or remove it to begin anew."
+            "continue with the version that began it, or remove it to begin anew."
         )
     for name in {**before, **wanted}:
         if before.get(name) != wanted.get(name):

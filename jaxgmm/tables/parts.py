@@ -231,7 +231,9 @@ def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int
                 table = pa.ipc.open_stream(source).read_all()
         except (pa.ArrowException, OSError) as error:
             reason = shortened(str(error))
-            raise OSError(f"{path} cannot be read ({reason}); go on with --resume to sort the rows again.") from error
+            raise OSError(
+                f"{path} cannot be read ({reason}); continue with --resume to sort the rows again."
+            ) from error
         yield table
         path.unlink(missing_ok=True)
 
