@@ -1,13 +1,13 @@
 """Gaussian mixtures in bulk: thousands to millions of fits in one call, on a CPU or a GPU.
 
-Importing the package imports neither JAX nor what `jaxgmm.plot` and the like are built upon: a name of the package is
-imported from its module when it is first asked for (PEP 562).
+Importing the package imports neither JAX nor the dependencies of `jaxgmm.plot` and the like: a name of the package is
+imported from its module on first use (PEP 562).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# From here on forks are noticed.
+# From here on forks are detected.
 from jaxgmm import forking
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ __all__ = [
     "sweep",
 ]
 
-# No module has the name of something in it: importing the one would replace the other.
+# No module has the name of something it contains: importing the module would replace that.
 _NAMES_OF = {
     "density": ("log_prob", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
@@ -62,8 +62,8 @@ _NAMES_OF = {
     "selection.sweeping": ("sweep",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
-# Modules that users know, some of which need packages that an extra brings, and what is imported for each: `em` is a
-# folder, all of which comes with what uses it.
+# Public modules, some of which need the packages of an extra, and the module to import for each: `em` is a folder, and
+# importing a module that uses it imports all of it.
 _MODULES = {"em": "driver.chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
 
 
@@ -71,14 +71,14 @@ def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"jaxgmm.{_MODULE_OF[name]}"), name)
         forking.withdraw_jax()
-        # From now on found without this function, unless someone has put something else there meanwhile.
+        # From now on the name is found without this function, unless another thread has set it meanwhile.
         return globals().setdefault(name, value)
     if name in _MODULES:
         try:
             importlib.import_module(f"jaxgmm.{_MODULES[name]}")
             return importlib.import_module(f"jaxgmm.{name}")
         except ImportError as missing:
-            # As `hasattr` expects it; `import` and `from jaxgmm import` raise the ImportError itself.
+            # `hasattr` expects this error; `import` and `from jaxgmm import` raise the ImportError itself.
             raise AttributeError(str(missing)) from missing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
-"""The density of mixtures at users' samples, and the components that these belong to.
+"""log_prob(), responsibilities() and predict(): the density of mixtures at samples, and the components of samples.
 
-What is known is computed on the host, piece by piece (`jaxgmm.pieces`). Inside a user's own JAX program, and of samples
-that are on an accelerator, all is one pure function of arrays, which goes through samples tile by tile.
+Concrete arrays are evaluated on the host, piece by piece (`jaxgmm.pieces`). Inside a user's own JAX program, and for
+samples on an accelerator, the evaluation is one pure function of arrays that goes through samples tile by tile.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ else:
     Floats, Ints = Float[Array | np.ndarray, "..."] | list, Int[Array | np.ndarray, "..."] | list
 
 _FLOAT64 = np.dtype(np.float64)
-# Tiles of a program are multiples of so many samples.
+# Tile lengths of a program are multiples of this many samples.
 _VECTOR = 16
 
 
@@ -38,15 +38,15 @@ def log_prob(mixture: Any, x: Any) -> Floats:
 
     Args:
         mixture: one mixture, or a batch with leading axes; or the result of a fit.
-        x: samples `(…, N, D)` in data units, or whatever else `fit` takes. Leading axes are those of the mixture, or
-            absent: every mixture then sees the same samples. A sequence of `(N_i, D)` has one data set for each
+        x: samples `(…, N, D)` in data units, or anything else that `fit` takes. Leading axes are those of the mixture,
+            or absent: every mixture then gets the same samples. A sequence of `(N_i, D)` has one data set for each
             mixture of a batch, or any number of them for one mixture.
 
     Returns:
-        `(…, N)`, nats; of data sets of unequal length, a list of `(N_i,)`. -inf where the density is less than float64
-        can say, as at infinity, and NaN where the sample or the mixture holds NaN. Float64 NumPy; for JAX arrays, a JAX
-        array of their precision, also inside your own `jit`, `vmap` and `grad`. A sample's answer is the same, bit for
-        bit, however many others there are, except inside these.
+        `(…, N)`, nats; for data sets of unequal length, a list of `(N_i,)`. -inf where the logarithm is below
+        float64's range, as at infinity, and NaN where the sample or the mixture holds NaN. Float64 NumPy; for JAX
+        arrays, a JAX array of their precision, also inside your own `jit`, `vmap` and `grad`. Except inside these, a
+        sample's answer is the same, bit for bit, whatever the number of other samples.
 
     Raises:
         ValueError: wrong shapes, or entries that are not real numbers.
@@ -68,8 +68,8 @@ def responsibilities(mixture: Any, x: Any) -> Floats:
         x: samples `(…, N, D)`; see `log_prob`.
 
     Returns:
-        `(…, N, K)`, or a list; rows sum to 1. NaN where no component has a density there: where `log_prob` is NaN or
-        -inf, as it is far from all components, at infinity, or if all weights are 0.
+        `(…, N, K)`, or a list; rows sum to 1. NaN where no component has a density: where `log_prob` is NaN or -inf, as
+        far from all components, at infinity, or if all weights are 0.
 
     Raises:
         ValueError: as for `log_prob`.
@@ -94,10 +94,10 @@ def predict(mixture: Any, x: Any) -> Ints:
 
 
 def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
-    """A quantity at whatever samples a user has."""
+    """A quantity at samples in any form that users pass."""
     mixture = as_mixture(mixture)
-    # Nothing else may cost time where a model is served.
-    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture.arrays, x)):
+    # The shortest path, for serving a model.
+    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture, x)):
         found = of_one_piece(quantity, mixture, x)
         if found is not None:
             return np.array(np.asarray(found)[: len(x)])
@@ -109,7 +109,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
     kept = precision(arrays)
     if any(map(is_traced, arrays)) or any(map(_is_on_accelerator, arrays)):
         return _on_device(quantity, mixture, x, kept or jnp.result_type(float))
-    # Narrower types hold answers, but are not computed in.
+    # Narrower types can hold answers, but are not used for arithmetic.
     computed = np.dtype(np.float32) if kept is not None and kept.itemsize < 4 else kept or _FLOAT64
     mixture = numeric_mixture(mixture, computed)
     answer = _on_host(quantity, mixture, x, computed)
@@ -119,7 +119,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
 
 
 def _are_one_type(mixture: Mixture, x: Any) -> bool:
-    """Whether all arrays are JAX's, known, and float32 or all float64."""
+    """Whether all are concrete JAX arrays, off the accelerator, and all float32 or all float64."""
     if not isinstance(x, jax.Array) or is_traced(x) or x.dtype not in (np.float32, _FLOAT64):
         return False
     leaves_are = (
@@ -129,12 +129,8 @@ def _are_one_type(mixture: Mixture, x: Any) -> bool:
 
 
 def precision(arrays: Any) -> np.dtype | None:
-    """The type of an answer, which is that of the JAX arrays among the arguments; None where there are none."""
-    types = {
-        leaf.dtype
-        for leaf in jax.tree.leaves(arrays)
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
+    """The type of an answer: that of the JAX arrays among the arguments; None if there are none."""
+    types = {leaf.dtype for leaf in arrays if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)}
     return max(types, key=lambda kind: (kind.itemsize, kind.name)) if types else None
 
 
@@ -143,17 +139,17 @@ def _is_on_accelerator(array: Array) -> bool:
 
 
 def as_jax(array: np.ndarray | Array) -> Array:
-    """A JAX array of an answer."""
+    """An answer as a JAX array."""
     if isinstance(array, jax.Array) and array.dtype != np.int64:
         return array
-    # Not `jnp.asarray`, which compiles a program for every shape. An answer in float64 stays so; integers are as wide
-    # as the user's own.
+    # Not `jnp.asarray`, which compiles a program for every shape. An answer in float64 stays float64; integers get the
+    # user's default width.
     with jax.enable_x64(True) if array.dtype == _FLOAT64 else contextlib.nullcontext():
         return jax.device_put(np.asarray(array))
 
 
 def _on_host(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> Any:
-    """A quantity at samples that are known, laid out as they are."""
+    """A quantity at concrete samples, in their layout."""
     if is_sequence(x, n_axes=2):
         data = batch(x)
         shape = (data.n_data_sets, int(data.lengths[0]), data.samples.shape[1])
@@ -182,7 +178,7 @@ def _on_host(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> A
 
 
 def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> Array:
-    """A quantity as part of a user's own program, or at samples that stay on the device where they are."""
+    """A quantity as part of a user's own program, or at samples that stay on their device."""
     computed = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     if not isinstance(x, jax.Array):
         x = numeric(x, "x") if not any(map(is_traced, jax.tree.leaves(x))) else _stacked(x)
@@ -190,7 +186,7 @@ def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) ->
     check_mixture(mixture, x.shape)
     x, n_samples = jnp.asarray(x, computed), x.shape[-2]
     if n_samples and not is_traced(x):
-        # Programs of other numbers of samples then only copy.
+        # With padding, other numbers of samples share this program, and compile only copies.
         alone = Batch(np.empty((0, 1)), np.zeros(1, int), np.array([n_samples]), is_single=True)
         room = int(padded_lengths(alone, 0)[0]) - n_samples
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)], mode="edge")
@@ -200,7 +196,7 @@ def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) ->
 
 
 def _stacked(x: Any) -> Array:
-    """Arrays of equal shape that are traced, as one."""
+    """Traced arrays of equal shape, as one."""
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError):
@@ -220,13 +216,13 @@ def _in_program(mixture: Mixture, x: Float[Array, "*b n d"], *, quantity: Quanti
 
 
 def _by_tiles(quantity: Quantity, mixture: Mixture, x: Array) -> Array:
-    """A quantity at the samples of one mixture, of which only tiles are held, in derivatives as well."""
+    """A quantity at the samples of one mixture. Only tiles are held in memory, in derivatives as well."""
     own, n_samples = factors(mixture), len(x)
     n_tiles = -(-n_samples // longest(mixture))
     if n_tiles <= 1:
         return quantity.of(log_joint_from(own, x))
     size = -(-n_samples // (n_tiles * _VECTOR)) * _VECTOR
-    # What fills up the last tile is a sample again: of no other is it known to have a derivative.
+    # Pad the last tile with a sample: other values might have no derivative.
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (n_tiles * size - n_samples, x.shape[1]))])
     of_tile = jax.checkpoint(lambda rows: quantity.of(log_joint_from(own, rows)))
     tiles = lax.map(of_tile, x.reshape(n_tiles, size, -1))

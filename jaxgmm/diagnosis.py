@@ -11,11 +11,11 @@ Gaussians is a mixture again: its components are Gaussian, and weighed by how we
 
     u_d = Σ_k p(k | x_1, …, x_{d-1}) Φ(z_kd),    p(k | x_1, …, x_{d-1}) ∝ w_k Π_{j<d} exp(-z_kj² / 2) / L_kjj.
 
-No one of these is enough. What u shows depends on the order of the features: clusters that lie apart in the last one
-may be hidden where those before predict it. So every feature also goes through its marginal distribution function,
-Σ_k w_k Φ((x_d - μ_kd) / σ_kd). And one column knows nothing of the others: a mixture without covariances, fitted to
-correlated features, may have uniform columns of either kind. The radius Σ_d Φ⁻¹(u_d)², whose distribution is χ² with D
-degrees of freedom if the mixture is right, shows it.
+These residuals alone are not enough. What u shows depends on the order of the features: clusters that are separate in
+the last feature may be hidden if the features before predict it. So every feature also goes through its marginal
+distribution function, Σ_k w_k Φ((x_d - μ_kd) / σ_kd). And a column does not see the others: a mixture without
+covariances, fitted to correlated features, may have uniform columns of either kind. The radius Σ_d Φ⁻¹(u_d)² shows it;
+its distribution is χ² with D degrees of freedom if the mixture is right.
 """
 
 from dataclasses import replace
@@ -35,9 +35,7 @@ from jaxgmm.record import Block, Record, counted, record, span
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22
-# A p-value below this is counted where a diagnosis is printed.
-_UNLIKELY = 1e-3
-# Padding so many samples takes less time than compiling once more.
+# Padding by this many samples takes less time than another compilation.
 _TOLERATED = 2**18
 
 
@@ -45,32 +43,31 @@ _TOLERATED = 2**18
 class Diagnosis(Record):
     """Checks of B fits. NumPy arrays; for one `(N, D)` data set the B axis is absent.
 
-    What belongs to samples is laid out as they are, `(B, N, …)`; of data sets of unequal length it is a list of
-    `(N_i, …)`. NaN where a mixture holds NaN; a component of weight 0 is absent, and NaN as well.
+    Arrays over samples have the layout of the samples, `(B, N, …)`; for data sets of unequal length they are lists of
+    `(N_i, …)`. NaN where a mixture holds NaN; a component of weight 0 is absent, and also NaN.
 
     Attributes:
         weights: `(B, K)`, of the mixtures.
         pit: `(B, N, D)`, from 0 to 1: each feature's distribution function given the features before it. Uniform if the
             mixture is right.
-        marginal: `(B, N, D)`, from 0 to 1: each feature's distribution function whatever the others are. Uniform if the
-            mixture is right.
-        radius: `(B, N)`, from 0 to 1: the distribution function of the distance from the centre, once `pit` is brought
-            to normal scores. Uniform if the mixture is right; near 1 for outliers.
-        uncertainty: `(B, N)`, 1 less the largest responsibility: 0 for samples that clearly belong to a component.
+        marginal: `(B, N, D)`, from 0 to 1: each feature's marginal distribution function. Uniform if the mixture is
+            right.
+        radius: `(B, N)`, from 0 to 1: the distribution function of the distance from the centre, after `pit` is
+            transformed to normal scores. Uniform if the mixture is right; near 1 for outliers.
+        uncertainty: `(B, N)`, 1 minus the largest responsibility: 0 for samples that clearly belong to a component.
         sample_weight: `(B, N)`, as given, or None for 1.
         misfits: `(B, 2 D + 1)`, Kolmogorov-Smirnov distances from uniform: of `pit` by feature, then of `marginal` by
-            feature, then of `radius`. The first feature's are the same twice.
-        p_values: `(B, 2 D + 1)`, of these distances. Optimistic where the mixture was fitted to the same samples, as it
-            then is closer to them than to others; and not adjusted for there being several.
+            feature, then of `radius`. For the first feature, `pit` and `marginal` are the same.
+        p_values: `(B, 2 D + 1)`, of these distances. Optimistic if the mixture was fitted to the same samples, since it
+            is then closer to them than to others; not adjusted for multiple testing.
         counts: `(B, K)`, sums of (weighted) responsibilities.
-        effective_counts: `(B, K)`, Kish's effective number of samples, (Σ a)² / Σ a² of these responsibilities: how
-            many samples bear on a component, whichever share of each.
-        component_uncertainty: `(B, K)`, `uncertainty` as the samples of a component have it on average, each with its
-            (weighted) responsibility.
+        effective_counts: `(B, K)`, Kish's effective number of samples, (Σ a)² / Σ a² of these responsibilities a.
+        component_uncertainty: `(B, K)`, mean `uncertainty` of the samples of a component, weighted by their (weighted)
+            responsibilities.
         separation: `(B, K, K)`, Bhattacharyya distances between components, in nats. exp(-separation) is their
-            overlap ∫ √(p q), from 0 to 1; weights do not enter.
-        entropy: `(B,)`, mean entropy of the responsibilities of a sample, in nats: 0 where all are certain, log K where
-            nothing is.
+            overlap ∫ √(p q), from 0 to 1, regardless of the component weights.
+        entropy: `(B,)`, mean entropy of the responsibilities of a sample, in nats: 0 if all assignments are certain,
+            log K if all components are equally probable.
     """
 
     weights: np.ndarray
@@ -89,20 +86,20 @@ class Diagnosis(Record):
 
     @property
     def misfit(self) -> np.ndarray | np.floating:
-        """The largest of a data set's `misfits`, `(B,)`."""
+        """The largest of each data set's `misfits`, `(B,)`."""
         return np.max(self.misfits, axis=-1)
 
     @property
     def table(self) -> dict[str, np.ndarray]:
-        """Columns of equal length, one row for every component that is there, in their order.
+        """Columns of equal length, one row for every component with positive weight, in order.
 
-        `data_set`, `component`, `weight`, `count`, `effective_count`, `uncertainty` (the component's), `nearest` (the
-        component that overlaps it most, -1 if it is alone), `overlap` (with that one), and of the whole mixture
+        `data_set`, `component`, `weight`, `count`, `effective_count`, `uncertainty` (of the component), `nearest` (the
+        component that overlaps it most, -1 if it is alone), `overlap` (with that one), and for the whole mixture
         `entropy` and `misfit`. Mixtures of NaN have no rows.
         """
         weights, separation = np.atleast_2d(self.weights), self.separation.reshape(-1, *self.separation.shape[-2:])
         data_set, component = np.nonzero(weights > 0)
-        # -1 with itself, and with those that are absent.
+        # -1 with itself, and with absent components.
         overlap = np.where(np.isnan(separation) | np.eye(weights.shape[1], dtype=bool), -1.0, np.exp(-separation))
         largest = np.max(overlap, axis=-1)
         of_components = {
@@ -118,42 +115,32 @@ class Diagnosis(Record):
         columns |= {name: np.atleast_1d(values)[data_set] for name, values in of_mixtures.items()}
         return {"data_set": data_set, "component": component, **columns}
 
-    @property
-    def _batch(self) -> tuple[int, ...]:
-        return self.weights.shape[:-1]
-
-    def _described(self) -> tuple[str, list[Block]]:
-        of = f"{counted(len(self), 'data set')}, " if self._batch else ""
-        table, least = self.table, np.min(self.p_values, axis=-1)
-        rows = [
-            ["largest misfit", span(self.misfit, ".3g"), ".misfits"],
-            ["p-value below 0.001", counted(np.count_nonzero(least < _UNLIKELY), "data set"), ".p_values"],
-            ["effective samples of a component", span(table["effective_count"], ".3g"), ".effective_counts"],
-            ["uncertainty of a component", span(table["uncertainty"], ".3g"), ".component_uncertainty"],
-            ["overlap with the nearest", span(table["overlap"], ".3g"), ".table"],
-        ]
-        k, n_features = self.weights.shape[-1], (self.misfits.shape[-1] - 1) // 2
-        return f"Diagnosis: {of}K = {k}, D = {n_features}", [Block(rows)]
+    def of(self, data_set: int) -> "Diagnosis":
+        """The diagnosis of one data set out of many, without batch axis."""
+        if self.weights.ndim == 1:
+            raise ValueError("this is the diagnosis of one data set: it has no batch axis to select from.")
+        of_one: list[Any] = [None if values is None else values[data_set] for values in self]
+        return Diagnosis(*of_one)
 
 
 def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:
     """Checks mixtures against data: residuals, effective counts, separation, uncertainty of assignments.
 
-    Thousands of fits take one call. A data set's answer depends on that data set alone, and bad data do not raise. Of a
-    single data set, N K D numbers are held several times over: of millions of samples, check some.
+    One call checks thousands of fits. A data set's answer depends on that data set alone, and bad data do not raise.
+    Memory holds several arrays of N K D numbers for a single data set: if it has millions of samples, check a subset.
 
     Args:
-        mixture: of each data set, with batch axis `(B, K, …)`, or one for all; or the result of a fit.
-        x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`. Samples that the
-            mixture was not fitted to give honest p-values.
-        sample_weight: not negative, shaped as `x` without its last axis. Samples of weight 0 have residuals, but no
-            part in what sums samples up.
+        mixture: the mixture of each data set, with batch axis `(B, K, …)`, or one for all; or the result of a fit.
+        x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`. Only samples to which
+            the mixture was not fitted give honest p-values.
+        sample_weight: not negative, with the shape of `x` without its last axis. Samples of weight 0 have residuals,
+            but do not contribute to sums over samples.
 
     Returns:
-        residuals and uncertainties of all samples, and what they say of components and mixtures.
+        residuals and uncertainties of all samples, and their summaries by component and mixture.
 
     Raises:
-        ValueError: wrong shapes. Nothing has been computed then.
+        ValueError: wrong shapes. It is raised before anything is computed.
 
     Example:
         >>> import numpy as np, jaxgmm
@@ -212,7 +199,7 @@ def _checked(mixture: Any, data: Batch) -> Mixture:
 
 
 def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
-    """Numbers of data sets that are done together, and the length they are padded to."""
+    """Data sets that are processed together, and the length they are padded to."""
     lengths, n_features = padded_lengths(data, _TOLERATED), data.samples.shape[1]
     chunks = []
     for n_samples in np.unique(lengths):
@@ -224,7 +211,7 @@ def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
 
 
 def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samples: int, found: Diagnosis) -> None:
-    """Fills in what there is to say of some data sets."""
+    """Fills in the diagnosis of some data sets."""
     # A power of two, so that other numbers of data sets find a compiled program.
     rows = np.resize(data_sets, power_of_two_above(len(data_sets)))
     with jax.enable_x64(True):
@@ -232,7 +219,7 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
         x = jnp.asarray(padded(data.samples, data, rows, n_samples), jnp.float64)
         answers = (*_at_samples(chunk, x), _separation(chunk))
         pit, marginal, shares, separation = (np.asarray(answer)[: len(data_sets)] for answer in answers)
-    # Rounding may lead beyond the ends. Done here, as compiled minima of some shapes do not keep NaN.
+    # Rounding may exceed the bounds. Clipped here, because compiled minima of some shapes do not keep NaN.
     pit, marginal, separation = np.minimum(pit, 1.0), np.minimum(marginal, 1.0), np.maximum(separation, 0.0)
     inside = np.arange(n_samples) < data.lengths[data_sets][:, None]
     weight = inside.astype(np.float64)
@@ -244,7 +231,7 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
     found.pit[of_samples], found.marginal[of_samples] = pit[inside], marginal[inside]
     found.radius[of_samples], found.uncertainty[of_samples] = radius[inside], uncertainty[inside]
 
-    # By powers of two, which rounds nothing: what squares of weights leave of float64's range is not for users to see.
+    # Scale by powers of two, which rounds nothing, so that squares of weights stay within float64's range.
     _, exponents = np.frexp(np.max(weight, axis=1, initial=0.0))
     weight = np.ldexp(weight, -exponents[:, None])
     counted = weight > 0
@@ -272,7 +259,7 @@ def _diagnose_chunk(mixture: Mixture, data: Batch, data_sets: np.ndarray, n_samp
 def _at_samples(
     mixture: Mixture, x: Float[Array, "n d"]
 ) -> tuple[Float[Array, "n d"], Float[Array, "n d"], Float[Array, "n k"]]:
-    """Of one data set, the transform of Rosenblatt, marginal distribution functions, and responsibilities."""
+    """Rosenblatt's transform, marginal distribution functions and responsibilities of one data set."""
     mixture = with_harmless_absent(mixture)
     centred = x[None, :, :] - mixture.means[:, None, :]
     if mixture.is_diagonal:
@@ -284,7 +271,7 @@ def _at_samples(
         scales = jnp.diagonal(factor, axis1=-2, axis2=-1)
         z = jnp.einsum("kij,knj->kni", inverse_lower(factor), centred, precision="highest")
     log_weights = jnp.log(mixture.weights)[:, None, None]
-    # Up to and with each feature; constants are the same for all components.
+    # Up to and including each feature; constants are the same for all components.
     log_joint = log_weights - jnp.cumsum(0.5 * z * z + jnp.log(scales)[:, None, :], axis=-1)
     before = jnp.concatenate([jnp.broadcast_to(log_weights, (*z.shape[:2], 1)), log_joint[:, :, :-1]], axis=-1)
     pit = jnp.sum(jax.nn.softmax(before, axis=0) * jax.scipy.special.ndtr(z), axis=0)
@@ -341,7 +328,7 @@ def _p_values(distances: np.ndarray, n_effective: np.ndarray) -> np.ndarray:
 
 
 def _laid_out(found: Diagnosis, data: Batch) -> Diagnosis:
-    """What belongs to samples as the data sets are, and no batch axis for one of them."""
+    """Arrays over samples in the layout of the data sets, without a batch axis for a single one."""
 
     def by_data_set(rows: np.ndarray) -> Any:
         if data.is_ragged:

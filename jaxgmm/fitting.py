@@ -1,4 +1,4 @@
-"""fit(): thousands of data sets, one number of components, one covariance family."""
+"""fit(): mixtures of thousands of data sets, with one number of components and one covariance family."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,8 +22,74 @@ from jaxgmm.status import Status
 
 Value = TypeVar("Value")
 
-# A history is carried through every iteration, and so is not made longer than runs are, bar a few.
+# A history is carried through every iteration, so it is no longer than all but a few runs.
 _SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024
+
+
+class FitResult(NamedTuple):
+    """Fits of B data sets, with R starts each. NumPy arrays; for one `(N, D)` data set the B axis is absent.
+
+    Attributes:
+        mixture: weights `(B, K)`, means `(B, K, D)`, covariances `(B, K, D, D)`, or variances `(B, K, D)` for `"diag"`
+            and `"spherical"`. NaN where no sound parameters were found.
+        log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
+        n_iter: `(B,)`, iterations of the chosen run.
+        status: `(B,)`, codes of `jaxgmm.Status`.
+        spurious: `(B,)`, number of spurious components of the chosen run. The size of a component with
+            responsibilities r is (Σ w r)² / Σ w² r, which is its number of samples where all weights are equal. Let m
+            be the number of samples that determine the parameters a component does not share: D + 1 for `"full"`, at
+            most 3 for `"diag"` and `"spherical"`, 1 for `"tied"`. A component is spurious
+
+            - if in some direction it is narrower than a hundredth of the pooled standard deviation within components,
+              and its size is below 5 m;
+            - if most of its weight lies on equal values of a feature, and most of a variance comes from the ridge. A
+              ridge wider than a hundredth of the data is assumed to be intended, and does not count;
+            - or if its size is below m.
+        ridge_dominated: `(B,)`, number of components of the chosen run that owe more than a tenth of their variance in
+            some direction to the ridge, so that part of their width comes from it.
+        start_passed_over: `(B,)`, whether a start reached a higher log-likelihood, by more than 1e-3 nats per sample,
+            but was not chosen because it had spurious components or a degenerate end.
+        ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
+            begun.
+        start_log_likelihood: `(B, R)`, total nats that each start reached. In mixed precision, those of starts not
+            chosen are the float32 values that the search left.
+        start_status: `(B, R)`, how each start's run ended.
+        start_spurious: `(B, R)`, number of spurious components of each start's run.
+        history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
+            end; None unless requested.
+        efficiency: the share of all executed run-iterations that some run still needed.
+        snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
+            in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
+            `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
+            (its end is in `mixture`), or where there is no answer. None unless requested.
+    """
+
+    mixture: Mixture
+    log_likelihood: np.ndarray
+    n_iter: np.ndarray
+    status: np.ndarray
+    spurious: np.ndarray
+    ridge_dominated: np.ndarray
+    start_passed_over: np.ndarray
+    ridge: np.ndarray
+    start_log_likelihood: np.ndarray
+    start_status: np.ndarray
+    start_spurious: np.ndarray
+    history: np.ndarray | None
+    efficiency: float
+    snapshots: Mixture | None = None
+
+    def of(self, index: Any) -> "FitResult":
+        """The fits of some data sets: of one for an integer, of several for a slice, a mask or an array of integers.
+
+        `efficiency` is that of all data sets.
+
+        Raises:
+            ValueError: this is the fit of one data set already.
+        """
+        if np.ndim(self.status) == 0:
+            raise ValueError("this is the fit of one data set: it has no batch axis to select from.")
+        return jax.tree.map(lambda leaf: leaf[index] if isinstance(leaf, np.ndarray) else leaf, self)
 
 
 def fit(
@@ -46,9 +112,9 @@ def fit(
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
 
-    What is in a data set changes no other's answer; how many there are may, by as much as `tol` leaves open. Bad data
-    never raise: `status` says what is wrong with which data set, and `jaxgmm.Status(code).sentence` what to do about
-    it.
+    The contents of a data set change no other's answer; the number of data sets may, within what `tol` leaves open. Bad
+    data never raise: `status` says what is wrong with which data set, and `jaxgmm.Status(code).sentence` what to do
+    about it.
 
     Args:
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`. NumPy or JAX arrays.
@@ -59,31 +125,32 @@ def fit(
             explicit starts, one run for each data set: a `Mixture` with or without batch axis, responsibilities
             `(…, N, K)`, or integer labels `(…, N)` numbered from 0. EM begins with an M-step from the last two.
         n_init: R, the number of starts. An explicit start counts as one.
-        n_finalists: take only the best so many starts of each data set to their ends, judged after 9 iterations; the
-            others end there, as `MAX_ITER` unless they have ended before. A start whose likelihood is unlike those of
-            better ones goes before one that probably leads to the same optimum. None takes all, and so does `max_iter`
-            of 9 or less. (Biernacki, Celeux and Govaert, 2003, "Choosing starting values for the EM algorithm".)
+        n_finalists: run only this many starts of each data set to their ends, the best after 9 iterations; the others
+            stop there, as `MAX_ITER` unless they have ended before. A start whose likelihood differs from those of
+            better starts is preferred to one that probably leads to the same optimum. None runs all to their ends, and
+            so does `max_iter` of 9 or less. (Biernacki, Celeux and Govaert, 2003, "Choosing starting values for the EM
+            algorithm".)
         tol: stop when the mean log-likelihood per sample gains less than this in one iteration (or, with a ridge, loses
             less); 0 never stops early.
-        max_iter: iterations at most; one iteration is an E-step, then an M-step.
+        max_iter: maximum number of iterations; one iteration is an E-step, then an M-step.
         reg_covar: ridge added to every component variance, as a fraction of that feature's variance in the data set
-            (of their mean for `"spherical"`). Values more than 4 standard deviations from the others do not count for
-            it, so that sentinels such as -9999, in up to 6% of the samples, do not widen all components. `"float32"`
-            uses at least 1e-6, which it needs; `FitResult.ridge` says what was added.
-        avoid_spurious: compare starts with spurious components by the likelihood that they have where these components
-            are as wide as the data, less what BIC charges for each (half the logarithm of the number of samples for
+            (of their mean for `"spherical"`). Values more than 4 standard deviations from the others are left out of
+            that variance, so that sentinels such as -9999, in up to 6% of the samples, do not widen all components.
+            `"float32"` uses at least 1e-6, which it needs; `FitResult.ridge` says what was added.
+        avoid_spurious: compare starts with spurious components by the likelihood they would have if these components
+            were as wide as the data, less what BIC charges for each (half the logarithm of the number of samples for
             each free parameter), so that none is chosen for having shrunk onto a few samples. False chooses by
             likelihood alone, degenerate ends aside.
-        sample_weight: not negative, shaped as `x` without its last axis. Weight 0 removes a sample, weight 2 counts it
-            twice.
+        sample_weight: not negative, with the shape of `x` without its last axis. Weight 0 removes a sample, weight 2
+            counts it twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.
-        precision: `"mixed"` goes nearly to the end in float32 and finishes the best start of every data set in
-            float64, which makes all iterations where there is little to do: few data, a `max_iter` of 20 or less, or
-            one start of which a history is asked for or whose `tol` is 0. `"float32"` and `"float64"` do all iterations
-            in one precision. Preparation and results are float64 always.
+        precision: `"mixed"` runs all starts nearly to their ends in float32 and finishes the best start of every data
+            set in float64. All iterations are in float64 if there is little work: few data, a `max_iter` of 20 or less,
+            or one start with a history or with `tol` 0. `"float32"` and `"float64"` make all iterations in one
+            precision. Preparation and results are always float64.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
-        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
+        progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
         the best run of every data set, and how all runs ended.
@@ -124,7 +191,7 @@ def fit(
 
 
 def ridge_in(precision: str, reg_covar: Any) -> float:
-    """The ridge of the answer: float32 alone needs at least one that it can tell from rounding."""
+    """The ridge of the answer. In float32 alone it must be at least large enough to exceed rounding."""
     return max(float(reg_covar), RIDGE_OF_FLOAT32) if precision == "float32" else float(reg_covar)
 
 
@@ -137,10 +204,10 @@ def fit_starts(
     reg_covar: float,
     sample_weight: np.ndarray | None = None,
 ) -> FitResult:
-    """EM as scikit-learn has it, from every one of R starts on one data set; what `jaxgmm.sklearn` runs.
+    """EM as in scikit-learn, from each of R starts on one data set; `jaxgmm.sklearn` calls this.
 
-    Unlike in `fit`, the ridge is absolute, and a run takes the M-step of its last E-step before it ends. Nothing is
-    chosen among the starts.
+    Unlike in `fit`, the ridge is absolute, and a run makes the M-step of its last E-step before it ends. There is no
+    choice among the starts.
 
     Args:
         x: `(N, D)`, float64.
@@ -223,7 +290,7 @@ def on_chunks(
     *,
     by_components: bool = False,
 ) -> Iterator[tuple[Chunk, Value]]:
-    """Cuts data sets into chunks and does something on each, on all devices; yields what that makes of each chunk."""
+    """Cuts data sets into chunks and calls `work` on each, on all devices; yields each chunk and the value returned."""
     hardware = machine()
     planned = chunks(data, models, request, hardware, by_components=by_components)
 
@@ -250,7 +317,7 @@ def inputs_of(
     active: np.ndarray | None = None,
     last_start: Mixture | None = None,
 ) -> Inputs:
-    """What a set of models is fitted to a chunk from, filled up by empty data sets.
+    """The inputs from which a set of models is fitted to a chunk, padded with empty data sets.
 
     Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
     """
@@ -259,7 +326,7 @@ def inputs_of(
     def rows_of(table: Any) -> Any:
         return padded(table, data, chunk.data_sets, model_set.n_samples, chunk.size)
 
-    # What fills up is empty, and so not fitted.
+    # The padding is empty, so it is not fitted.
     is_wanted = np.arange(chunk.size) < len(chunk.data_sets)
     if active is not None:
         is_wanted[: len(active)] &= active
@@ -273,3 +340,45 @@ def inputs_of(
     chunk_weights = None if data.weights_of is None else data.weights_of(rows, model_set.n_samples)
     x = placed(data.samples, data, chunk.data_sets, model_set.n_samples, chunk.size)
     return Inputs(x, lengths, chunk_weights, chunk_start, model_set.options, model_set.program)
+
+
+def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
+    """Arrays with room for any of the models, to be filled chunk by chunk; NaN until then."""
+    b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
+    is_diagonal = all(FAMILIES[family].diagonal for _, family, _ in models)
+
+    def no_mixtures(*axes: int) -> Mixture:
+        return unknown(axes, k, d, is_diagonal=is_diagonal)
+
+    return FitResult(
+        mixture=no_mixtures(b),
+        log_likelihood=np.full(b, np.nan),
+        n_iter=np.zeros(b, np.int32),
+        status=np.zeros(b, np.int32),
+        spurious=np.zeros(b, np.int32),
+        ridge_dominated=np.zeros(b, np.int32),
+        start_passed_over=np.zeros(b, bool),
+        ridge=np.full((b, d), np.nan),
+        start_log_likelihood=np.full((b, r), np.nan),
+        start_status=np.zeros((b, r), np.int32),
+        start_spurious=np.zeros((b, r), np.int32),
+        history=np.full((b, request.n_history), np.nan) if request.n_history else None,
+        efficiency=math.nan,
+        snapshots=no_mixtures(b, request.n_snapshots) if request.n_snapshots else None,
+    )
+
+
+def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
+    """Copies a chunk's rows to their places."""
+
+    def store(rows: np.ndarray, new: np.ndarray) -> None:
+        rows[data_sets] = new[: len(data_sets)]
+
+    # A program may have had room for more components, and absent ones are all alike.
+    n_components = result.mixture.weights.shape[1]
+    if fits.mixture.n_components != n_components or np.any(fits.mixture.weights == 0):
+        fits = fits._replace(mixture=with_room(fits.mixture, n_components))
+        if fits.snapshots is not None:
+            fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
+    for name in set(FitResult._fields) & set(ChunkFits._fields):
+        jax.tree.map(store, getattr(result, name), getattr(fits, name))

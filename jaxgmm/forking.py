@@ -1,9 +1,9 @@
-"""Whether this process may compute: JAX's threads do not survive a fork.
+"""Detection of forks after which JAX cannot compute: its threads do not survive a fork.
 
-A process that has computed and then forks leaves its child JAX's data, but none of the threads that work on them: the
-child would wait for ever. Forks are noticed as soon as the package is imported. In such a child the package's modules
-have, in place of `jax`, something that refuses, so that all that users call raises, and nothing that computes has to
-ask. Inner functions that need no more than `jax.numpy` are not guarded.
+A child forked from a process that has computed inherits JAX's data, but none of the threads that work on them: it would
+wait for ever. Forks are detected from the import of the package on. In such a child, the package's modules hold an
+object that raises in place of `jax`, so that every public function raises without a check of its own. Inner functions
+that need only `jax.numpy` are not guarded.
 """
 
 import os
@@ -13,25 +13,25 @@ from typing import Any
 
 
 class ForkedError(RuntimeError):
-    """This process was forked from one in which JAX had begun to work: it cannot compute."""
+    """This process was forked from one in which JAX had started its threads: it cannot compute."""
 
 
 _forked_from: int | None = None
 
 
 def check() -> None:
-    """Raises ForkedError where a computation would wait for ever."""
+    """Raises ForkedError if a computation would wait for ever."""
     if _forked_from is not None:
         raise ForkedError(
-            f"this process was forked from process {_forked_from} after JAX had begun to work there, and JAX's threads "
-            "do not survive a fork; start processes by 'spawn' or 'forkserver', as by "
+            f"this process was forked from process {_forked_from} after JAX had started there, and JAX's threads "
+            "do not survive a fork; start processes with 'spawn' or 'forkserver', for example with "
             "ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn')) or "
             "multiprocessing.set_start_method('forkserver'), or fork before anything is computed."
         )
 
 
 def withdraw_jax() -> None:
-    """In a child that cannot compute, takes JAX from those modules of the package that are imported."""
+    """In a child that cannot compute, replaces JAX in the imported modules of the package."""
     if _forked_from is None:
         return
     for name, module in list(sys.modules.items()):
@@ -55,9 +55,9 @@ def _after_fork() -> None:
 
 
 def _has_begun() -> bool:
-    """Whether JAX has begun to make its backend, with its threads.
+    """Whether JAX has begun to create its backend, with its threads.
 
-    JAX's own `backends_are_initialized` takes a lock, which after a fork some thread that is no more may hold.
+    JAX's own `backends_are_initialized` takes a lock, which after a fork may be held by a thread that no longer exists.
     """
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bool(getattr(bridge, "_at_fork_handler_installed", False) or getattr(bridge, "_backends", False))

@@ -1,6 +1,6 @@
-"""Data frames of many groups: a mixture for every group.
+"""fit_groups(): a mixture for every group of a data frame.
 
-pandas, Polars and PyArrow tables come in through Narwhals, and tables of the same kind go out.
+pandas, Polars and PyArrow tables are read through Narwhals, and the results are tables of the same kind.
 """
 
 import inspect
@@ -31,14 +31,13 @@ except ImportError as missing:
 _OF_SCIKIT_LEARN = {"random_state": "key", "init_params": "init", "means_init": "init"}
 
 
-@record
-class GroupFits(Record):
-    """Fits of B groups: tables of the kind of frame that the samples came in, and arrays.
+class GroupFits(NamedTuple):
+    """Fits of B groups: tables of the same kind as the input frame, and arrays.
 
     Attributes:
-        fits: a row for each group, sorted by key: the key columns, `n_samples`, what was chosen if there was a choice
+        fits: a row for each group, sorted by key: the key columns, `n_samples`, the choice if there was one
             (`n_components`, `covariance_type`, `at_largest_k`, whether no larger K was tried, and the criterion),
-            `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (how many components are; see
+            `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see
             `jaxgmm.FitResult`), `start_passed_over`, `status`, and `explanation`, a sentence that says what the status
             means.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
@@ -46,7 +45,7 @@ class GroupFits(Record):
             the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G.
         models: a row for each model fitted to each group, as in `jaxgmm.Sweep.table`; None where there was no choice.
         result: the fits of the groups, or the chosen ones, in the order of `fits`.
-        notes: sentences that say what to know about the choice, as in `jaxgmm.Sweep`.
+        notes: notes on the choice, one sentence each, as in `jaxgmm.Sweep`.
     """
 
     fits: Any
@@ -87,26 +86,26 @@ def fit_groups(
 ) -> GroupFits:
     """Fits a mixture to every group of a data frame.
 
-    Groups are in the order of their keys, column after column, nulls last; categories are in the order of their texts.
+    Groups are sorted by key, column after column, nulls last; categories are sorted as texts.
 
     Args:
         df: a pandas or Polars DataFrame, a PyArrow Table, or another eager frame that Narwhals knows; one sample in
-            each row. An index is ignored, and so are columns that are not named below, whatever they are called. Sparse
-            columns are filled.
-        by: the columns that make a group's key: texts, numbers, dates, truth values or categories.
-        features: the D columns of numbers to be fitted. Where one is null, the group's status is `NONFINITE`.
-        n_components: K, for `jaxgmm.fit`. Several K, families or ridges, or a criterion, are a choice among models, for
-            `jaxgmm.sweep`.
+            each row. An index is ignored, and so are columns that are not named below, whatever their names. Sparse
+            columns are densified.
+        by: the columns that make a group's key: texts, numbers, dates, booleans or categories.
+        features: the D numeric columns to fit. Where one is null, the group's status is `NONFINITE`.
+        n_components: K, for `jaxgmm.fit`. Several K, families or ridges, or a criterion, request a choice among models
+            by `jaxgmm.sweep`.
         weights: a column of sample weights, not negative.
-        dropna: leave out rows where a key is null, as pandas does. False makes null a key like others. NaN counts as
-            null where it does for the frame: in pandas, and not in Polars and PyArrow.
+        dropna: leave out rows where a key is null, as pandas does. False makes null a key like any other. NaN counts as
+            null where it does for the frame: in pandas, but not in Polars and PyArrow.
         **options: of `jaxgmm.fit` or `jaxgmm.sweep`.
 
     Returns:
         tables with a row for each group, each component and each model, and the arrays behind them.
 
     Raises:
-        ValueError: no frame or a lazy one, columns that are missing or of the wrong type, no rows, or wrong options.
+        ValueError: not a frame or a lazy one, columns that are missing or of the wrong type, no rows, or wrong options.
 
     Example:
         >>> import pandas as pd
@@ -126,7 +125,7 @@ def fit_groups(
     unknown = [name for name in options if name not in inspect.signature(call).parameters]
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is no option of jaxgmm.{call.__name__}, which fits these groups; "
+            f"{unknown[0]!r} is not an option of jaxgmm.{call.__name__}, which fits these groups; "
             f"{_remedy(unknown[0], inspect.signature(call).parameters)}"
         )
     for criterion in criteria or [None]:
@@ -136,7 +135,7 @@ def fit_groups(
     if dropna and len(frame):
         frame = frame.drop_nulls(subset=by)
         if len(frame) == 0:
-            raise ValueError("every row has a null in its key; pass dropna=False to make null a key like others.")
+            raise ValueError("every row has a null in its key; pass dropna=False to make null a key like any other.")
     groups = group(_arrow(frame), by, features, weights)
     numbers = pa.table({"group": np.arange(len(groups.n_samples))})
     chosen, models, notes = None, None, ()
@@ -145,26 +144,26 @@ def fit_groups(
         result, models, notes = swept.best, models_table(numbers, swept.table), swept.notes
         chosen = chosen_columns(swept.table, len(groups.n_samples), criteria[0])
     else:
-        # One number, as otherwise there would be a choice.
+        # This is one number: otherwise there would be a choice.
         result = fit(groups.x, n_components, sample_weight=groups.sample_weight, **options)  # pyright: ignore[reportArgumentType]
     fits = fits_table(numbers, groups.n_samples, result, chosen)
     components = components_table(numbers, result, features)
-    # Keys are rows of the frame itself, so that they keep whatever type they have there.
+    # Keys are rows of the frame itself, so that they keep the type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     models = None if models is None else _native(keys, models)
     return GroupFits(_native(keys, fits), _native(keys, components), models, result, notes)
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:
-    """What to write in place of an option that there is not."""
+    """What to write instead of an option that does not exist."""
     return remedy(_OF_SCIKIT_LEARN.get(name, name), known, "leave it out.")
 
 
 def _frame(df: Any, by: list[str], features: list[str], weights: str | None) -> nw.DataFrame[Any]:
-    """The columns of a frame that are named, as Narwhals wraps it."""
-    # Weights may be a key or a feature too.
+    """The named columns of a frame, wrapped by Narwhals."""
+    # Weights may also be a key or a feature.
     needed = [*by, *features] if weights is None or weights in (*by, *features) else [*by, *features, weights]
-    # Narwhals takes no frame with two columns of one name, though nobody may have asked for either.
+    # Narwhals refuses a frame with two columns of one name, even if neither is needed.
     if nw.dependencies.is_pyarrow_table(df):
         check_named(df.column_names, by, features, weights)
         df = plain(df.select(needed))
@@ -182,12 +181,12 @@ def _frame(df: Any, by: list[str], features: list[str], weights: str | None) -> 
 
 
 def _place(names: list[Any], name: str) -> int:
-    """Where a column is; names of other types may not be comparable."""
+    """The position of a column; names of other types may not be comparable."""
     return next(i for i, other in enumerate(names) if isinstance(other, str) and other == name)
 
 
 def _dense(df: Any) -> Any:
-    """A pandas frame with its sparse columns, which Arrow does not take, filled."""
+    """A pandas frame whose sparse columns, which Arrow does not take, are made dense."""
     sparse = [name for name, dtype in df.dtypes.items() if str(dtype).startswith("Sparse[")]
     return df.assign(**{name: df[name].sparse.to_dense() for name in sparse}) if sparse else df
 
@@ -198,7 +197,7 @@ def _arrow(frame: nw.DataFrame[Any]) -> pa.Table:
     except (pa.ArrowException, TypeError, OverflowError) as error:
         reason = shortened(str(error).partition("\n")[0].rstrip("."))
         raise ValueError(
-            f"a column holds values of several types, or of one that Arrow has not ({reason}); convert it to one."
+            f"a column holds values of several types, or of one that Arrow lacks ({reason}); convert it to one type."
         ) from error
 
 
@@ -208,25 +207,25 @@ def _names(role: str, given: Any) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"{role} must be the name of a column, or a sequence of names; got {quoted(given)}. "
-            "Columns with names that are no texts have to be renamed."
+            "Rename columns whose names are not strings."
         )
     return names
 
 
 def _criteria(n_components: Any, options: dict[str, Any]) -> list[str]:
-    """What models are compared by, of which the first chooses; nothing where there is one model."""
+    """The criteria by which models are compared, of which the first chooses; empty if there is only one model."""
     families, ridges = options.get("covariance_type", "full"), options.get("reg_covar", 0.0)
     is_one = is_integer(n_components) and isinstance(families, str) and not isinstance(ridges, Iterable)
     return [] if is_one and "criterion" not in options else _several(options.get("criterion", "bic")) or ["bic"]
 
 
 def _several(values: Any) -> list[str]:
-    """Names as a list; whether they are known is for `jaxgmm.sweep` to say."""
+    """Names as a list; `jaxgmm.sweep` checks them."""
     return list(map(str, values)) if isinstance(values, Iterable) and not isinstance(values, str) else [str(values)]
 
 
 def _native(keys: nw.DataFrame[Any], table: pa.Table) -> Any:
-    """The columns of a table, its first replaced by the keys whose rows it names; of the kind of frame of the keys."""
+    """A table as the kind of frame of the keys, with its first column, row numbers of keys, replaced by the keys."""
     rows, columns = table.column(0).to_numpy(), table.remove_column(0)
     values = nw.from_arrow(columns, backend=keys.implementation)
     return nw.concat([nw.maybe_reset_index(keys[rows, :]), values], how="horizontal").to_native()

@@ -4,9 +4,9 @@ The density of a mixture of K Gaussians in D dimensions is
 
     p(x) = Σ_k w_k N(x | μ_k, Σ_k),    log N(x | μ, Σ) = -½ [D log 2π + log|Σ| + (x - μ)ᵀ Σ⁻¹ (x - μ)].
 
-Here every sample is centred on every mean, which is accurate for any mixture. EM itself has a faster form of the same
-density, for standardised data (`jaxgmm.em.expectation`). What users call, for many mixtures and samples, is in
-`jaxgmm.density`.
+Here every sample is centred on every mean, which is accurate for any mixture. EM itself uses a faster form of the same
+density, for standardised data (`jaxgmm.em.expectation`). The functions that users call, for many mixtures and samples,
+are in `jaxgmm.density`.
 """
 
 import math
@@ -33,7 +33,7 @@ else:
 _SHOWN_FEATURES = 4
 # Rows of a whitening matrix that are multiplied together.
 _ROWS = 8
-# Numbers of the covariance factors that are looked up for samples at a time.
+# Numbers of the covariance factors that are gathered for samples at a time.
 _LOOKED_UP = 2**20
 
 
@@ -57,25 +57,12 @@ class Mixture(Record):
         return self.weights, self.means, self.covariances
 
     def of(self, index: Any) -> "Mixture":
-        """Some mixtures of a batch: one for a number, several for a slice, a mask or an array of numbers."""
-        return self.map(lambda array: array[index])
+        """Some mixtures of a batch: one for an integer, several for a slice, a mask or an array of integers."""
+        return self.map(lambda leaf: leaf[index])
 
-    def map(self, function: Callable[..., Any], *others: "Mixture") -> "Mixture":
-        """What a function makes of each array, and of those of other mixtures in its place."""
-        return Mixture(*map(function, self.arrays, *(other.arrays for other in others)))
-
-    @property
-    def _batch(self) -> tuple[int, ...]:
-        return self.weights.shape[:-1]
-
-    def _described(self) -> tuple[str, list[Block]]:
-        kind = "variances" if self.is_diagonal else "covariance matrices"
-        of = f"K = {self.n_components}, D = {self.n_features}, {kind}"
-        if not self._batch:
-            return f"Mixture: {of}", [components_of(self)]
-        present = np.sum(np.asarray(self.weights) != 0, axis=-1)
-        rows = [["components present", span(present)], ["weights", span(self.weights)], ["means", span(self.means)]]
-        return f"Mixture: {' × '.join(f'{n:,}' for n in self._batch)} mixtures, {of}", [Block(rows)]
+    def map(self, function: Callable[[Any], Any]) -> "Mixture":
+        """The mixture with a function applied to each array."""
+        return Mixture(*map(function, self))
 
     @property
     def n_components(self) -> int:
@@ -89,7 +76,7 @@ class Mixture(Record):
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether ``covariances`` holds variances `(…, K, D)` in place of matrices."""
+        """Whether ``covariances`` holds variances `(…, K, D)` instead of matrices."""
         return len(self.covariances.shape) == len(self.means.shape)
 
 
@@ -128,8 +115,8 @@ def unknown(batch: Sequence[int], n_components: int, n_features: int, *, is_diag
 def with_room(mixture: Mixture, n_components: int) -> Mixture:
     """A mixture `(…, K, …)` of NumPy arrays with room for another number of components.
 
-    Components of weight 0 are absent: they have mean 0 and unit variances, wherever they stand. Where there is less
-    room, the last components are left out.
+    Components of weight 0 are absent: they get mean 0 and unit variances, whatever their place. If there is less room,
+    the last components are left out.
     """
     kept = min(mixture.n_components, n_components)
     spread = mixture.covariances.shape[mixture.weights.ndim :]
@@ -148,7 +135,7 @@ def with_room(mixture: Mixture, n_components: int) -> Mixture:
 
 
 def as_mixture(given: Any) -> Mixture:
-    """A mixture itself, or that of a result which has one as its attribute `mixture`, as `jaxgmm.FitResult` does.
+    """A mixture itself, or the one in the attribute `mixture` of a result such as `jaxgmm.FitResult`.
 
     Raises:
         ValueError: anything else.
@@ -163,7 +150,7 @@ def as_mixture(given: Any) -> Mixture:
 
 
 class Factors(NamedTuple):
-    """A mixture as its density reads it.
+    """The form of a mixture from which its density is computed.
 
     Attributes:
         constants: log w_k - ½ (D log 2π + log|Σ_k|); -inf where a component is absent.
@@ -177,7 +164,7 @@ class Factors(NamedTuple):
 
 
 def factors(mixture: Mixture) -> Factors:
-    """What the density of one mixture needs to know of it. Of absent components nothing is read but their weight."""
+    """The factors from which the density of one mixture is computed. Of absent components only the weight is read."""
     mixture = with_harmless_absent(mixture)
     if mixture.is_diagonal:
         standard_deviations = jnp.sqrt(mixture.covariances)
@@ -197,8 +184,8 @@ def log_joint(mixture: Mixture, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
 def log_joint_from(factors: Factors, x: Float[Array, "n d"]) -> Float[Array, "k n"]:
     """The same from a mixture's factors.
 
-    Samples are the last axis and every sum is over another one, so that a sample's answer does not depend, bit for
-    bit, on how many there are.
+    Samples are the last axis and every sum is over another axis, so that a sample's answer does not depend, to the bit,
+    on the number of samples.
     """
     x, (constants, means, whitening) = x.T, factors
     n_features = means.shape[1]
@@ -224,14 +211,14 @@ def log_joint_from(factors: Factors, x: Float[Array, "n d"]) -> Float[Array, "k 
                 return distances + whitened * whitened, None
 
             distances = lax.scan(add_row, distances, jnp.swapaxes(whitening[:, first:last], 0, 1))[0]
-    # Too far for its square to be represented, a sample may be whitened to inf - inf: it is infinitely far.
+    # A sample too far for its square to be represented may be whitened to inf - inf: it is infinitely far.
     is_known = ~jnp.any(jnp.isnan(x), axis=0)[None, :] & ~jnp.any(jnp.isnan(means), axis=1)[:, None]
     distances = jnp.where(is_known & jnp.isnan(distances), jnp.inf, distances)
     return constants[:, None] - 0.5 * distances
 
 
 def with_harmless_absent(mixture: Mixture) -> Mixture:
-    """One mixture whose absent components, whatever they were, are standard normal."""
+    """One mixture whose absent components, whatever they held, are standard normal."""
     is_absent = mixture.weights == 0
     unit = jnp.ones((1, 1)) if mixture.is_diagonal else jnp.eye(mixture.n_features)[None]
     return Mixture(
@@ -248,7 +235,7 @@ def with_harmless_absent(mixture: Mixture) -> Mixture:
 def draw(keys: Array, mixture: Mixture, n_samples: int) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
     """Samples of one mixture, and their components, from two random keys.
 
-    NaN and -1 where the density of the mixture is not known, as it holds NaN, or its weights are all 0.
+    NaN and -1 where the mixture has no density because it holds NaN or its weights are all 0.
     """
     mixture = with_harmless_absent(mixture)
     component = jax.random.categorical(keys[0], jnp.log(mixture.weights), shape=(n_samples,))

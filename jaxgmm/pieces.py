@@ -1,8 +1,8 @@
-"""What is said of samples that are known, piece by piece.
+"""Evaluation of concrete samples, piece by piece.
 
-Samples are cut into pieces whose lengths are powers of two, and pieces are taken a few at a time, so that few programs
-are compiled whatever the number of samples and mixtures, and nothing of size N K D is held. Neither the length of a
-piece nor what fills it up changes what is said of a sample: see `jaxgmm.mixture.log_joint_from`.
+Samples are cut into pieces whose lengths are powers of two, and a few pieces are processed at a time, so that few
+programs are compiled whatever the number of samples and mixtures, and no array of size N K D is held. Neither the
+length of a piece nor its padding changes the answer for a sample: see `jaxgmm.mixture.log_joint_from`.
 """
 
 import functools
@@ -19,23 +19,23 @@ from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
 from jaxgmm.numerics.kernels import compiler_options
 from jaxgmm.posterior import Quantity
 
-# Bytes of the widest vectors of a processor. Samples of shorter pieces would be summed in another order.
+# Bytes of a processor's widest vectors. Shorter pieces would sum in another order.
 _VECTOR = 64
-# Numbers that each of a few arrays may hold: what fits a core's cache, or fills a GPU.
+# Numbers that each of a few arrays may hold: enough to fit a core's cache, or to fill a GPU.
 _HELD, _HELD_BY_GPU = 2**16, 2**24
-# So much arithmetic takes less time than another call of a program.
+# This much arithmetic takes less time than another call of a program.
 _TOLERATED = 2**17
 # Chunks that are computed while the next are prepared.
 _IN_FLIGHT = 2
-# Of smaller mixtures, factors are kept from one call to the next.
+# The factors of mixtures up to this size are kept from one call to the next.
 _KEPT_BYTES, _KEPT, _KEPT_PROGRAMS = 2**20, 16, 256
 
 
 def of_one_piece(quantity: Quantity, mixture: Mixture, x: Any, *, on_device: Any = None) -> Array | None:
-    """A quantity where one small mixture is asked about few samples, and what fills up; None for all else.
+    """A quantity of one small mixture at few samples, padding included; None in any other case.
 
     Args:
-        quantity: what is asked.
+        quantity: the quantity to compute.
         mixture: NumPy arrays of the type of `x`.
         x: `(N, D)`, float32 or float64.
         on_device: the same as a JAX array, if it is one.
@@ -78,9 +78,9 @@ def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.nd
 
 
 def of_each(quantity: Quantity, mixture: Mixture, data: Batch, dtype: np.dtype) -> np.ndarray:
-    """A quantity at all samples of B data sets, one after the other, each under its own mixture of `(B, K, …)`.
+    """A quantity at all samples of B data sets, concatenated, each under its own mixture of `(B, K, …)`.
 
-    It is computed in float32 or float64, as `dtype` says.
+    `dtype`, float32 or float64, is the precision of the computation.
     """
     places = np.cumsum(data.lengths) - data.lengths
     answers = _room(quantity, mixture, int(np.sum(data.lengths)), dtype)
@@ -115,7 +115,7 @@ def _room(quantity: Quantity, mixture: Mixture, n_samples: int, dtype: np.dtype)
 
 
 def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
-    """Samples, and zeros up to a size."""
+    """Samples padded with zeros to a size."""
     if len(x) == size:
         return x
     rows = np.zeros((size, x.shape[1]), x.dtype)
@@ -124,7 +124,7 @@ def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def _pieces(mixture: Mixture, data: Batch, dtype: np.dtype) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
-    """Pieces of data sets by the size that they are padded to: of which data set, from where in it, and how long."""
+    """Pieces of data sets by padded size: the data set, offset and length of each piece, and the padded size."""
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     order = np.argsort(data.lengths, kind="stable")
     distinct, first = np.unique(data.lengths[order], return_index=True)
@@ -140,13 +140,13 @@ def _pieces(mixture: Mixture, data: Batch, dtype: np.dtype) -> list[tuple[np.nda
 
 
 def _chunks(mixture: Mixture, n_pieces: int, size: int) -> list[tuple[int, int]]:
-    """Where each chunk of pieces begins, and how many it has room for."""
+    """The first piece of each chunk, and the number of pieces it has room for."""
     most = power_of_two_below(2 * _held() // (size * sum(mixture.means.shape[1:])))
     return cut(n_pieces, 1, most, _cost(mixture) * size)
 
 
 def cut(n: int, shortest: int, longest: int, cost: int) -> list[tuple[int, int]]:
-    """Where pieces of `n` begin, and their sizes: powers of two that leave little room, or room that costs little."""
+    """Offsets and sizes of pieces of `n`: powers of two that need little padding, or padding that costs little."""
     pieces, offset = [], 0
     while offset < n:
         rest = n - offset
@@ -159,7 +159,7 @@ def cut(n: int, shortest: int, longest: int, cost: int) -> list[tuple[int, int]]
 
 
 def _cost(mixture: Mixture) -> int:
-    """Operations that a sample takes, about."""
+    """Approximate number of operations for a sample."""
     n_components, n_features = mixture.means.shape[-2:]
     return n_components * (n_features * (1 if mixture.is_diagonal else 1 + n_features // 2) + 8)
 
@@ -174,7 +174,7 @@ def _shortest(dtype: np.dtype) -> int:
 
 
 def longest(mixture: Mixture) -> int:
-    """The number of samples that are taken at a time: a power of two."""
+    """The number of samples processed at a time: a power of two."""
     held, (n_components, n_features) = _held(), mixture.means.shape[-2:]
     most = min(held // (n_components + n_features), 4 * held // (n_components * n_features), held // 8)
     return max(_VECTOR // 4, power_of_two_below(most))
@@ -189,7 +189,7 @@ def power_of_two_below(n: int) -> int:
 def _program(
     quantity: Quantity, dtype: np.dtype, weights: tuple, means: tuple, covariances: tuple, x: tuple
 ) -> tuple[int, Any]:
-    """What these shapes are padded to and computed by; None where they take more than one piece, or do not fit."""
+    """The padded size and the program for these shapes; None if they need more than one piece, or do not match."""
     if len(weights) != 1 or len(x) != 2 or x[0] == 0:
         return 0, None
     shapes = Mixture(*(jax.ShapeDtypeStruct(shape, dtype) for shape in (weights, means, covariances)))
@@ -206,7 +206,7 @@ def _of_piece(quantity: Quantity, dtype: np.dtype, mixture: Mixture, size: int) 
 
 
 def at_once(function: Any, *arguments: Any, **static: Any) -> Any:
-    """What a jitted function makes of arrays that are known, also where a user's own program is being traced."""
+    """Calls a jitted function on concrete arrays, even while a user's own program is being traced."""
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arguments)
     return _compiled(function, shapes, **static)(*arguments)
 
@@ -246,5 +246,5 @@ def _at_one(own: Factors, x: Float[Array, "n d"], *, quantity: Quantity) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=compiler_options("well"))
 def _at_each(own: Factors, x: Float[Array, "*c n d"], *, quantity: Quantity) -> Any:
-    """A quantity for each of several mixtures at its samples, or at those that all of them share."""
+    """A quantity for each of several mixtures at its own samples, or at samples that all share."""
     return jax.vmap(lambda own, x: quantity.of(log_joint_from(own, x)), in_axes=(0, 0 if x.ndim == 3 else None))(own, x)

@@ -1,7 +1,8 @@
-"""What is said of samples, from the logarithms of w_k N(x | μ_k, Σ_k) of one mixture's components.
+"""Log-density, responsibilities and component of samples, from log w_k N(x | μ_k, Σ_k) of one mixture's components.
 
-A sample belongs to no component where none has a density above 0, or where one of these is NaN: far from all of them,
-at infinity, where the sample or the mixture holds NaN, and where all weights are 0. One rule says so.
+A sample belongs to no component if none has a density above 0, or if one of these densities is NaN: far from all
+components, at infinity, if the sample or the mixture holds NaN, or if all weights are 0. All quantities follow this
+rule.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,12 @@ from jaxgmm.numerics.reductions import max_over, sum_over
 
 
 class Quantity(NamedTuple):
-    """Something that is said of each sample.
+    """A quantity computed for each sample.
 
     Attributes:
-        of: from logarithms `(K, N)` to `(N,)`, or `(N, K)`.
-        is_of_components: whether there is one for each component.
-        is_integer: whether it is a number of a component.
+        of: function from logarithms `(K, N)` to `(N,)`, or `(N, K)`.
+        is_of_components: whether it has a value for each component.
+        is_integer: whether it is the number of a component.
     """
 
     of: Callable[[Any], Any]
@@ -29,12 +30,12 @@ class Quantity(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """Densities w_k N(x | μ_k, Σ_k) beside the largest of a sample.
+    """Densities w_k N(x | μ_k, Σ_k) relative to the largest one of each sample.
 
     Attributes:
-        highest: the logarithm of what they are divided by.
+        highest: the logarithm of the largest density, by which they are divided.
         densities: the quotients, from 0 to 1.
-        total: their sums.
+        total: the sums of the quotients.
         is_known: whether a sample belongs to any component.
     """
 
@@ -52,7 +53,7 @@ def joint(log_joint: Float[Array, "k n"]) -> Joint:
     highest = jnp.where(is_finite, highest, 0)
     densities = jnp.exp(log_joint - highest[None])
     total = sum_over(densities, axis=0)
-    # The maximum passes over NaN, the sum does not.
+    # The maximum ignores NaN, the sum does not.
     return Joint(highest, densities, total, is_finite & ~jnp.isnan(total))
 
 

@@ -1,6 +1,6 @@
-"""The bootstrap: how far the parameters of a fit would vary, and whether a component more is worth having.
+"""The bootstrap: the uncertainty of a fit's parameters, and a test of K components against K + 1.
 
-A replicate is one more run of the engine: the same samples under other weights, or samples drawn from the fit.
+A replicate is another run of the engine: the same samples with other weights, or samples drawn from the fit.
 """
 
 import functools
@@ -25,7 +25,7 @@ from jaxgmm.status import Status
 Kind = Literal["weighted", "parametric", "nonparametric"]
 KINDS = ("weighted", "parametric", "nonparametric")
 
-# Numbers drawn at a time for a test: a bound on what its replicates take.
+# Numbers drawn at a time for a test, which bounds the memory of its replicates.
 _MOST_DRAWN = 2**23
 
 
@@ -35,7 +35,7 @@ class Bootstrap(Record):
 
     Attributes:
         mixture: `(B, R, K, …)`, components in the order of the fitted ones; NaN where a replicate has no answer.
-        log_likelihood: `(B, R)`, total nats of each replicate's own data; NaN likewise.
+        log_likelihood: `(B, R)`, total nats of each replicate's own data; NaN where it has no answer.
         status: `(B, R)`, codes of `jaxgmm.Status`.
     """
 
@@ -60,8 +60,8 @@ class Bootstrap(Record):
             q: percentages, one or several.
 
         Returns:
-            a mixture of the fit's shapes, or a tuple of one for each percentage. It holds numbers of single parameters:
-            its weights need not sum to 1, nor its covariances be positive definite.
+            a mixture with the fit's shapes, or a tuple of one for each percentage. It holds percentiles of single
+            parameters: its weights need not sum to 1, nor need its covariances be positive definite.
         """
         if isinstance(q, Sequence | np.ndarray):
             return tuple(map(self.percentiles, q))
@@ -83,16 +83,16 @@ def bootstrap(
     precision: Precision = "mixed",
     progress: bool | Callable[[int, int], None] = False,
 ) -> Bootstrap:
-    """Fits replicates of data sets, each from the parameters of the fit itself.
+    """Fits replicates of data sets, each started from the parameters of the fit itself.
 
-    The weighted-likelihood bootstrap leaves no sample out, and so keeps small components alive that a nonparametric one
-    loses (O'Hagan, Murphy, Scrucca and Gormley, 2019, "Investigation of parameter uncertainty in clustering using a
-    Gaussian mixture model via jackknife, bootstrap and weighted likelihood bootstrap").
+    The weighted-likelihood bootstrap leaves no sample out, and so keeps small components that the nonparametric
+    bootstrap loses (O'Hagan, Murphy, Scrucca and Gormley, 2019, "Investigation of parameter uncertainty in clustering
+    using a Gaussian mixture model via jackknife, bootstrap and weighted likelihood bootstrap").
 
     Args:
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
-        mixture: the fit of each, or its result, with or without batch axis as `x` has it. Components of weight 0 are
-            left out; all data sets must have equally many others.
+        mixture: the fit of each, or its result, with a batch axis if `x` has one. Components of weight 0 are left out;
+            all data sets must have the same number of others.
         n_replicates: R.
         kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
             `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
@@ -103,13 +103,13 @@ def bootstrap(
         reg_covar: as for `fit`.
         key: as for `fit`. Every data set draws from the same key.
         precision: as for `fit`.
-        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
+        progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
         the replicates.
 
     Raises:
-        ValueError: wrong shapes or options. Nothing has been computed then.
+        ValueError: wrong shapes or options. It is raised before anything is computed.
 
     Example:
         >>> import numpy as np, jaxgmm
@@ -166,10 +166,10 @@ def likelihood_ratio_p_values(
         statistic: `(B,)`, twice the gain in log-likelihood of K + 1 components.
         model: K, family and ridge.
         n_replicates: R.
-        request: how replicates are fitted: from starts of their own, with K components and with one more.
+        request: how replicates are fitted: from starts of their own, with K components and with K + 1.
 
     Returns:
-        `(B,)`, the share of replicates, the data themselves counted as one, that gain at least as much: (1 + b) / (1 +
+        `(B,)`, the share of replicates, counting the data themselves as one, that gain at least as much: (1 + b) / (1 +
         R) as in mclust's `mclustBootstrapLRT`. Replicates without an answer are left out.
     """
     n_components, family, ridge = model
@@ -191,11 +191,11 @@ def likelihood_ratio_p_values(
 
 
 def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> Batch:
-    """Samples drawn from B mixtures: R data sets from each, of the lengths of the data. All of them are in memory."""
+    """Samples drawn from B mixtures: R data sets from each, of the lengths of the data, all held in memory."""
     longest = int(np.max(data.lengths))
     with jax.enable_x64(True):
         keys = jax.random.split(key, (n_replicates, 2))
-        # The mixtures draw from the same keys, so that none depends on its place.
+        # All mixtures draw from the same keys, so that no draw depends on a mixture's place.
         drawn = np.asarray(_drawn(keys, mixture.map(jnp.asarray), n_samples=longest))
     n_features = mixture.n_features
     lengths = np.repeat(data.lengths, n_replicates)
@@ -211,7 +211,7 @@ def _drawn(keys: Array, mixtures: Mixture, *, n_samples: int) -> Array:
 
 
 def _reweighted(kind: str, data: Batch, n_replicates: int, key: Array) -> Batch:
-    """R replicates of each data set: the same samples, whose weights are multiplied by random factors."""
+    """R replicates of each data set: the same samples, with weights multiplied by random factors."""
     repeated = data.repeated(n_replicates)
 
     def weights_of(replicates: np.ndarray, n_samples: int) -> np.ndarray:
@@ -225,11 +225,11 @@ def _reweighted(kind: str, data: Batch, n_replicates: int, key: Array) -> Batch:
 
 @functools.partial(jax.jit, static_argnames=("n_samples", "kind"))
 def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind: str) -> Array:
-    """What replicates `(C,)` multiply the weights of their samples by, `(C, n_samples)`."""
+    """Factors `(C, n_samples)` by which replicates `(C,)` multiply the weights of their samples."""
 
     def of_one(number: Array, length: Array) -> Array:
         own = jax.random.fold_in(key, number)
-        # One key for each sample: the draws of a sample then do not depend on how many follow it.
+        # One key for each sample, so that its draws do not depend on how many samples follow it.
         keys = jax.vmap(lambda n: jax.random.fold_in(own, n))(jnp.arange(n_samples))
         if kind == "weighted":
             return jax.vmap(lambda k: jax.random.exponential(k, dtype=jnp.float64))(keys)
@@ -242,7 +242,7 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
 
 
 def _present(mixture: Any, data: Batch) -> Mixture:
-    """The components that are there, `(B, K, …)`."""
+    """The components with positive weight, `(B, K, …)`."""
     mixture = as_mixture(mixture)
     leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture.arrays]
     if data.is_single and leaves[0].ndim == 1:
@@ -259,7 +259,7 @@ def _present(mixture: Any, data: Batch) -> Mixture:
     counts = np.unique(np.sum(weights > 0, axis=1))
     if len(counts) > 1:
         raise ValueError(
-            f"mixture has {counts.tolist()} components in different data sets; take those of one K at a time."
+            f"mixture has {counts.tolist()} components in different data sets; pass those of one K at a time."
         )
     order = np.argsort(weights == 0, axis=1, kind="stable")[:, : counts[0]]
     rows = np.arange(len(weights))[:, None]
@@ -274,13 +274,13 @@ def _family(mixture: Mixture) -> str:
 
 
 def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
-    """Components in the order of those they lie closest to, in units of the fitted standard deviations."""
+    """Components in the order of the fitted ones they are closest to, in units of the fitted standard deviations."""
     variances = fitted.covariances
     variances = variances if fitted.is_diagonal else np.diagonal(variances, axis1=-2, axis2=-1)
     gaps = mixture.means[:, None, :, :] - fitted.means[:, :, None, :]
     distances = np.sum(gaps**2 / variances[:, :, None, :], axis=-1)
     order = np.argmin(distances, axis=-1)
-    # Nearly always these are all different, and then they are the best assignment.
+    # These are nearly always all different, and then they are the best assignment.
     unclear = np.any(np.sort(order, axis=1) != np.arange(mixture.n_components), axis=1)
     if np.any(unclear):
         # At the top of the file it would add a quarter of a second to every import of jaxgmm.
@@ -296,6 +296,6 @@ def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
 def jax_key(key: Any) -> Array:
     """A JAX random key from what users pass as one."""
     key = checked_key(key)
-    # Without 64 bits, a seed would lose half of its own.
+    # Without 64-bit types, a seed would lose half of its bits.
     with jax.enable_x64(True):
         return jax.random.key(int(key)) if isinstance(key, np.integer) else key

@@ -29,7 +29,7 @@ _DRAWN = 2**22
 
 
 def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
-    """Draws samples from a mixture, and says which component each came from.
+    """Draws samples from a mixture, and returns the component of each.
 
     Args:
         key: as for `fit`: an integer seed or a JAX random key. Mixtures of a batch draw independently of each other.
@@ -41,12 +41,12 @@ def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
         NaN, or whose weights are all 0.
 
     Raises:
-        ValueError: no key, no mixture, or a number that is none.
+        ValueError: an invalid key, mixture or number of samples.
     """
     check_integer("n_samples", n_samples, 0)
     key, mixture = random_key(key), as_mixture(mixture)
     if isinstance(key, np.integer):
-        # Without 64 bits, a seed would lose half of its own.
+        # Without 64-bit types, a seed would lose half of its bits.
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             key = jax.random.key(int(key))
     kept = precision(mixture)
@@ -64,7 +64,7 @@ def sample(key: Any, mixture: Any, n_samples: int) -> tuple[Floats, Ints]:
 
 
 def _samples(key: Array, mixture: Mixture, n_samples: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of mixtures `(…, K, …)`, and their components. Those that fill up a program are drawn last."""
+    """Samples of mixtures `(…, K, …)`, and their components. Padding is drawn last."""
     leading, (n_components, n_features) = mixture.weights.shape[:-1], mixture.means.shape[-2:]
     flat = mixture.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(leading) :]))
     n_mixtures = len(flat.weights)

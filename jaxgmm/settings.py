@@ -1,6 +1,6 @@
-"""What users may ask of `fit` and `sweep`: names and numbers, known and checked without JAX.
+"""Options of `fit` and `sweep`: the allowed names and numbers, checked without JAX.
 
-The command's help and its answers to misuse come from here, and so are there before JAX is imported.
+The command's help and its messages about misuse come from here, so that they need no import of JAX.
 """
 
 import math
@@ -15,12 +15,12 @@ Criterion = Literal["bic", "aic", "aicc", "icl", "cv", "lrt"]
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-# The bootstrap likelihood-ratio test is no criterion of one model; it compares two.
+# The bootstrap likelihood-ratio test is not a criterion of one model; it compares two.
 LRT = "lrt"
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, and no bool."""
+    """Whether a value is an integer and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -32,7 +32,7 @@ def check_integer(name: str, value: Any, least: int) -> None:
 
 def check_flag(name: str, value: Any) -> None:
     """Raises ValueError unless an option is True or False."""
-    # NumPy's own truth value is no bool.
+    # NumPy's own bool is not a Python bool.
     if not isinstance(value, bool) and type(value).__name__ != "bool":
         raise ValueError(f"{name} must be True or False; got {value!r}.")
 
@@ -47,7 +47,7 @@ def check_options(
     reg_covar: Any,
     precision: Any,
 ) -> None:
-    """Raises ValueError where an option is not what it must be."""
+    """Raises ValueError if an option is not valid."""
     at_least_one = {"n_components": n_components, "n_init": n_init}
     if n_finalists is not None:
         at_least_one["n_finalists"] = n_finalists
@@ -72,7 +72,7 @@ def check_test(
     patience: Any,
     split: bool,
 ) -> None:
-    """Raises ValueError where replicates of a likelihood-ratio test could not be fitted as the data are."""
+    """Raises ValueError if replicates of a likelihood-ratio test could not be fitted in the same way as the data."""
     if any(after - before != 1 for before, after in pairwise(k for k, _, _ in models)):
         raise ValueError(f"criterion 'lrt' needs successive n_components, one family and one ridge; got {models}.")
     if sample_weight is not None or split:

@@ -1,7 +1,7 @@
 """The scikit-learn estimator: scikit-learn's parameters, starts and stopping rule, fitted by jaxgmm's engine.
 
 Parameters, validation, prediction and criteria are inherited from `sklearn.mixture.GaussianMixture`; only the fitting
-is replaced. All `n_init` starts are drawn as scikit-learn draws them, and fitted in one call.
+is replaced. All `n_init` starts are drawn as in scikit-learn, and fitted in one call.
 """
 
 import inspect
@@ -38,7 +38,7 @@ _ILL_DEFINED = (
     "the input data."
 )
 
-# From 1.8 on, scikit-learn's checks want to know whose arrays they are given.
+# From 1.8 on, scikit-learn's checks take the array namespace as an argument.
 _checks = inspect.signature(sklearn.mixture.GaussianMixture._check_parameters)
 _NAMESPACE = {"xp": np} if "xp" in _checks.parameters else {}
 
@@ -46,21 +46,21 @@ _NAMESPACE = {"xp": np} if "xp" in _checks.parameters else {}
 class GaussianMixture(sklearn.mixture.GaussianMixture):
     """`sklearn.mixture.GaussianMixture`, fitted by jaxgmm; its parameters, attributes and defaults are scikit-learn's.
 
-    From the same `random_state` it takes the same starts, makes the same iterations and stops by the same rule, so that
-    results agree to rounding. `fit`, `fit_predict` and `score` take a `sample_weight` besides. The fit itself is made
-    in float64; attributes have the type of X, as scikit-learn's.
+    From the same `random_state` it makes the same starts and the same iterations and stops by the same rule, so that
+    results agree to rounding. `fit`, `fit_predict` and `score` also take a `sample_weight`. The fit itself is computed
+    in float64; attributes have the type of X, as in scikit-learn.
 
     What differs:
-        - All starts run at once. So one that fails does not end the fit while another is sound, and what `verbose`
-          prints comes when all have ended.
-        - Components without samples, or narrower than about a millionth of the data's spread, are more than the
-          engine's arithmetic can follow. Where that happens to every start, scikit-learn's own loop makes the fit,
-          or says why there is none; with sample weights, that is a ValueError.
-        - `bic` and `aic` are scikit-learn's, and know no weights.
+        - All starts run at once. So a failed start does not end the fit if another is sound, and `verbose` prints its
+          output when all starts have ended.
+        - The engine's arithmetic cannot represent components without samples, or narrower than about a millionth of
+          the data's spread. If that happens in every start, scikit-learn's own loop makes the fit, or raises its error;
+          with sample weights, that is a ValueError.
+        - `bic` and `aic` are scikit-learn's, and ignore weights.
         - The array API is not supported.
 
-    `lower_bound_`, the mean log-likelihood of a sample in nats, is that of the parameters before the last M-step, as
-    scikit-learn's is; `score` has that of the returned ones.
+    `lower_bound_`, the mean log-likelihood of a sample in nats, belongs to the parameters before the last M-step, as in
+    scikit-learn; `score` uses the returned parameters.
 
     Example:
         >>> import numpy as np
@@ -85,7 +85,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             the estimator.
 
         Raises:
-            ValueError: wrong parameters or data, fewer samples than components, or no start that led to a mixture.
+            ValueError: wrong parameters or data, fewer samples than components, or no start that gave a mixture.
         """
         given: Any = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         x, weights = _weighted(given, sample_weight)
@@ -103,7 +103,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             return self
         total = len(x) if weights is None else np.sum(weights)
         fits = self._run(x, weights, starts, self.max_iter)
-        # The gain of the first iteration is over where the last fit ended, of which the engine knows nothing.
+        # The first iteration's gain is relative to the end of the last fit, which the engine does not know.
         at_once = resumes and abs(np.asarray(fits.history)[0, 0] / total - self.lower_bound_) < self.tol
         if at_once and self.max_iter > 1:
             fits = self._run(x, weights, starts, 1)
@@ -111,7 +111,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         if not np.any(is_sound):
             if weights is not None or len(x) < len(given):
                 raise ValueError(_ILL_DEFINED)
-            # From the same draws as before.
+            # Repeat the same draws.
             random_state.set_state(before)
             super().fit_predict(X)
             return self
@@ -126,7 +126,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Fits the mixture, and says which component each sample most probably comes from.
+        """Fits the mixture and returns the most probable component of each sample.
 
         Args:
             X: samples `(N, D)`.
@@ -160,7 +160,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         return tags
 
     def _last(self, x: np.ndarray) -> list[Mixture]:
-        """The one start of a fit that goes on from the last."""
+        """The one start of a fit that continues the last one."""
         n_axes = {"full": 3, "tied": 2, "diag": 2, "spherical": 1}[self.covariance_type]
         if np.asarray(self.covariances_).ndim != n_axes:
             raise ValueError("covariance_type has changed since the last fit, to start from; set warm_start=False.")
@@ -175,7 +175,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         return [last]
 
     def _drawn(self, x: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState) -> Mixture:
-        """A start as scikit-learn draws it, with those parameters that the user gave."""
+        """A start drawn as in scikit-learn, with the parameters that the user gave."""
         start = Mixture(None, None, None)
         if self.weights_init is None or self.means_init is None or self.precisions_init is None:
             responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
@@ -211,7 +211,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         self.lower_bounds_, self.lower_bound_ = bounds or [], bounds[-1] if bounds else -np.inf
 
     def _report(self, fits: FitResult, total: float) -> None:
-        """Prints what scikit-learn prints on the way."""
+        """Prints what scikit-learn prints during the fit."""
         if not self.verbose:
             return
         for r, (trace, n_iter) in enumerate(zip(np.asarray(fits.history) / total, fits.n_iter, strict=True)):
@@ -222,16 +222,16 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
 
 
 def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> GaussianMixture:
-    """A mixture as a fitted estimator, as after `max_iter=0`. Components of weight 0 are left out.
+    """Converts a mixture to a fitted estimator, as after `max_iter=0`. Components of weight 0 are left out.
 
     Args:
         mixture: one mixture, or the fit of one data set, without a batch axis.
-        covariance_type: the family; None infers one from the layout: `"tied"` where all matrices are equal,
-            `"spherical"` where all variances are, and otherwise `"full"` or `"diag"`.
+        covariance_type: the family; None infers one from the layout: `"tied"` if all matrices are equal, `"spherical"`
+            if all variances are, and otherwise `"full"` or `"diag"`.
 
     Returns:
         an estimator that predicts, scores and samples, and is a `sklearn.mixture.GaussianMixture`. With
-        `warm_start=True` set, its `fit` goes on from here.
+        `warm_start=True` set, its `fit` continues from here.
 
     Raises:
         ValueError: a batch of mixtures, parameters that are not finite, or covariances that are not of the family.
@@ -269,7 +269,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
 
 
 def from_sklearn(estimator: sklearn.mixture.GaussianMixture) -> Mixture:
-    """The parameters of a fitted estimator as a `jaxgmm.Mixture`.
+    """Converts a fitted estimator to a `jaxgmm.Mixture`.
 
     Args:
         estimator: a fitted `sklearn.mixture.GaussianMixture`, jaxgmm's or scikit-learn's.
@@ -300,7 +300,7 @@ def _inferred(mixture: Mixture) -> str:
 
 
 def _for_each(covariances: np.ndarray, covariance_type: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Covariances `(K, D, D)`, or variances `(K, D)`, of what scikit-learn keeps one of; `shape` is `(K, D)`."""
+    """Expands covariances that scikit-learn stores once to `(K, D, D)`, or variances `(K, D)`; `shape` is `(K, D)`."""
     if covariance_type == "tied":
         return np.broadcast_to(covariances, (shape[0], *covariances.shape)).copy()
     if covariance_type == "spherical":
@@ -331,7 +331,7 @@ def _responsibilities(
     init_params: str,
     random_state: np.random.RandomState,
 ) -> np.ndarray:
-    """Where scikit-learn begins: `(N, K)`, multiplied by the samples' weights; drawn as it draws them."""
+    """Initial responsibilities `(N, K)` drawn as in scikit-learn, multiplied by the samples' weights."""
     n_samples = len(x)
     if init_params == "random":
         rows = random_state.uniform(size=(n_samples, n_components)).astype(x.dtype)
@@ -347,7 +347,7 @@ def _responsibilities(
         seeds = random_state.choice(n_samples, size=n_components, replace=False, p=share)
     else:
         _, seeds = kmeans_plusplus(x, n_components, sample_weight=weights, random_state=random_state)
-    # A seed begins as a component of one sample: of several that are alike, only one is it.
+    # A seed begins as a component of one sample, even if other samples are equal to it.
     rows[seeds, np.arange(n_components)] = 1
     return rows
 
@@ -355,10 +355,10 @@ def _responsibilities(
 def _moments(
     x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray | None, covariance_type: str, ridge: float
 ) -> Mixture:
-    """Weights, means and covariances of some responsibilities, as scikit-learn has them.
+    """Weights, means and covariances from responsibilities, as in scikit-learn.
 
-    Weights need not sum to 1. The tied covariance is the scatter of all samples about the means, also where the
-    responsibilities are those of seeds alone.
+    Weights need not sum to 1. The tied covariance is the scatter of all samples about the means, even if only seeds
+    have responsibilities.
     """
     x, responsibilities = x.astype(np.float64, copy=False), responsibilities.astype(np.float64, copy=False)
     counts = np.sum(responsibilities, axis=0) + 10 * np.finfo(np.float64).eps
@@ -374,7 +374,7 @@ def _moments(
             centred = x[row > 0] - mean
             spread.append((row[row > 0] * centred.T) @ centred / count + ridge * np.eye(x.shape[1]))
         return Mixture(counts / total, means, np.array(spread))
-    # Centred samples would lose fewer digits, but around a single sample it is these that scikit-learn starts with.
+    # Centring would lose fewer digits, but around a single sample scikit-learn starts from these values.
     variances = responsibilities.T @ x**2 / counts[:, None] - means**2 + ridge
     if covariance_type == "spherical":
         variances = _for_each(np.mean(variances, axis=1), "spherical", means.shape)

@@ -1,12 +1,12 @@
-"""Which of several runs, or models, is chosen: one rule for starts, models, searches and pictures.
+"""The choice among runs or models: one rule for starts, models, searches and pictures.
 
-A run is sound where it is not degenerate and has no spurious components. What runs are compared by is a likelihood that
-spurious components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`), which for sound runs is their own; and a
-degenerate one is chosen only where all are.
+A run is sound if it is not degenerate and has no spurious components. Runs are compared by a likelihood that spurious
+components do not raise (`jaxgmm.em.spurious.bounded_log_likelihood`); for sound runs it is their own. A degenerate run
+is chosen only if all are degenerate.
 
-Models pay for all of their components by a criterion. The starts of one model have as many each, but those that are
-spurious say nothing: a start pays for each of its own (`price`), and so is chosen over a sound one only where it
-describes the data much better, as where it alone has kept a heap of sentinels apart.
+A criterion penalises models for all of their components. The starts of one model all have the same number of
+components, so a start is penalised only for its spurious ones (`price`). It is then chosen over a sound start only if
+it describes the data much better, for example because it alone has separated a group of sentinels.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxgmm.status import Status
 
-# Starts whose mean log-likelihoods per sample differ by less have led to the same optimum: at the default `tol`, slow
-# runs stop so far from it.
+# Starts whose mean log-likelihoods per sample differ by less than this have reached the same optimum: at the default
+# `tol`, slow runs stop this far from it.
 SAME_OPTIMUM = 1e-3
 
 
@@ -28,7 +28,7 @@ def is_sound(status: Any, spurious: Any) -> Any:
 
 
 def passed_over(status: Any, spurious: Any, gains: Any, n_samples: Any) -> Any:
-    """Whether an unsound start `(…, R)` was likelier than what was chosen `(…)`.
+    """Whether an unsound start `(…, R)` was likelier than the chosen one `(…)`.
 
     `gains` are the differences of their log-likelihoods, and `n_samples` the sum of the weights.
     """
@@ -43,14 +43,14 @@ def eligible(known: Any, status: Any) -> Any:
 
 
 def price(n_parameters: Any, n_samples: Any) -> Any:
-    """What a component costs by BIC, in nats: half the logarithm of the number of samples for each free parameter."""
+    """The BIC penalty of a component, in nats: half the logarithm of the number of samples for each free parameter."""
     return 0.5 * n_parameters * jnp.log(jnp.maximum(n_samples, 1.0))
 
 
 def first_best(score: Any, is_eligible: Any, slack: Any) -> Any:
-    """The first of the eligible candidates in the last axis whose score is the highest, or less by no more than slack.
+    """The first eligible candidate in the last axis whose score is within slack of the highest; 0 if none is eligible.
 
-    Rounding must not choose between candidates that are the same. 0 where none is eligible.
+    The slack keeps rounding from choosing between equal candidates.
     """
     xp = jnp if isinstance(score, jax.Array) else np
     score = xp.where(is_eligible, score, -np.inf)

@@ -6,7 +6,8 @@ from enum import IntEnum
 class Status(IntEnum):
     """Outcome of a run or a fit. ``Status(code).sentence`` explains it and proposes the remedy.
 
-    When several outcomes apply, the data speak first: ``NONFINITE``, then ``TOO_FEW_SAMPLES``, then how EM ended.
+    When several outcomes apply, problems of the data take precedence: ``NONFINITE``, then ``TOO_FEW_SAMPLES``, then how
+    EM ended.
     """
 
     CONVERGED = 0

@@ -1,8 +1,8 @@
-"""Results in files: mixtures, fits, sweeps and bootstraps as safetensors.
+"""save(), load() and info(): mixtures, fits, sweeps and bootstraps as safetensors files.
 
-A file holds numbers and a header of text, so that reading one never executes anything. Its header is checked against
-what its kind of result must have before any array is read. Every error names the file and the remedy in one line, and
-is a `ValueError` or an `OSError`.
+A file holds numbers and a header of text, so that reading it never executes anything. The header is checked against the
+fields of its kind of result before any array is read. Every error names the file and the remedy in one line, and is a
+`ValueError` or an `OSError`.
 """
 
 import json
@@ -30,17 +30,17 @@ except ImportError:
 
 
 def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None = None, overwrite: bool = False) -> None:
-    """Writes a result to a file, whole or not at all.
+    """Writes a result to a file, completely or not at all.
 
     Args:
         path: the file; its directory must exist. Nothing depends on its name, which usually ends in `.safetensors`.
         value: a `Mixture`, `FitResult`, `Sweep` or `Bootstrap`; JAX arrays are saved as NumPy arrays.
-        options: what the result was made with, such as `{"n_components": 3, "key": 0}`, to be found again by `info`:
-            finite numbers, texts, truth values, None, and sequences of these, which come back as lists.
-        overwrite: whether to replace a file that exists.
+        options: the options that made the result, such as `{"n_components": 3, "key": 0}`, which `info` returns: finite
+            numbers, texts, booleans, None, and sequences of these, which come back as lists.
+        overwrite: whether to replace an existing file.
 
     Raises:
-        ValueError: no result, arrays that do not fit together, or options that are not as described.
+        ValueError: not a result, inconsistent arrays, or options that are not as described.
         OSError: the file exists, or the disk refuses.
 
     Example:
@@ -100,7 +100,7 @@ def load(path: str | Path) -> Result:
 
 
 def info(path: str | Path) -> Info:
-    """What a file holds, read from its header alone.
+    """The contents of a file, read from its header alone.
 
     Args:
         path: a file that `save` wrote.
@@ -116,7 +116,7 @@ def info(path: str | Path) -> Info:
 
 
 def _checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options as JSON knows them."""
+    """Options in the types that JSON has."""
     options = {} if options is None else options
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ValueError(f"options must be a dict with texts as keys; got {quoted(options)}.")
@@ -131,13 +131,13 @@ def _as_json(value: Any, name: str) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_as_json(item, name) for item in value]
     raise ValueError(
-        "options may hold finite numbers, texts, truth values, None and sequences of these; "
+        "options may hold finite numbers, texts, booleans, None and sequences of these; "
         f"{quoted(name)} holds {quoted(value)}."
     )
 
 
 def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Writes a file aside, and renames it when it is complete."""
+    """Writes a temporary file, and renames it when it is complete."""
 
     def check_absent() -> None:
         if os.path.lexists(path) and not overwrite:

@@ -534,7 +534,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 
     capsys.readouterr()
     assert cli.main([*arguments, "--out", "out"]) == 2
-    assert "holds an unfinished job; go on with --resume" in capsys.readouterr().err
+    assert "holds an unfinished job; continue with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
     assert "was begun with tol 1e-05, not 0.1" in capsys.readouterr().err
 
@@ -544,7 +544,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
     )
     assert cli.main([*arguments, "--out", "out", "--resume"]) == 0
     assert sum(fitted) == 2
-    assert "1 had been done before" in capsys.readouterr().out
+    assert "1 had been fitted before" in capsys.readouterr().out
     assert contents(here / "out") == contents(here / "whole")
 
     assert cli.main([*arguments, "--out", "out", "--resume", "--json"]) == 0
@@ -564,7 +564,7 @@ def test_an_interrupt_keeps_the_parts_that_are_done(here, capsys, small_parts, m
     with monkeypatch.context() as patch:
         patch.setattr(jaxgmm, "fit", interrupted)
         assert run() == 130
-    assert "interrupted; 2 parts are kept in out/.unfinished; the same command with --resume goes on." in (
+    assert "interrupted; 2 parts are kept in out/.unfinished; the same command with --resume continues the job." in (
         capsys.readouterr().err
     )
     assert run(flags=["--resume"]) == 0
@@ -639,7 +639,7 @@ def test_rows_without_an_answer_are_null(here, capsys):
     pq.write_table(strange, "strange.parquet")
     assert predicted(file="strange.parquet") == 0
     said = capsys.readouterr()
-    assert "4 rows, 3 of them without an answer, 2 of these of groups that were not fitted" in said.out
+    assert "4 rows, 3 of them without an answer, 2 of these in groups that were not fitted" in said.out
     assert "warning" not in said.err
     found = pq.read_table("predicted.parquet")
     for name in ("component", "uncertainty", "log_density"):
@@ -672,7 +672,7 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
     [
         (
             {"fits": "nowhere"},
-            "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled",
+            "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has written",
         ),
         ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
         ({"out": "p.csv"}, "--out must name a file that ends in .parquet; got p.csv"),
@@ -708,7 +708,7 @@ def test_info_says_what_a_table_holds(here, capsys):
 def test_info_of_a_folder_without_fits_says_what_to_name(here, capsys):
     assert cli.main(["info", "."]) == 2
     assert (
-        "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has filled" in capsys.readouterr().err
+        "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has written" in capsys.readouterr().err
     )
 
 

@@ -206,13 +206,13 @@ def test_names_may_be_an_index():
 
 def test_options_of_another_call_are_refused_before_any_work():
     df = pd.DataFrame({"cell": ["a"] * 6, "red": np.arange(6.0)})
-    with pytest.raises(ValueError, match=r"'patience' is no option of jaxgmm\.fit, which fits these"):
+    with pytest.raises(ValueError, match=r"'patience' is not an option of jaxgmm\.fit, which fits these"):
         fit_groups(df, "cell", "red", 1, patience=1)
-    with pytest.raises(ValueError, match=r"'random_state' is no option.*did you mean 'key'\?"):
+    with pytest.raises(ValueError, match=r"'random_state' is not an option.*did you mean 'key'\?"):
         fit_groups(df, "cell", "red", 1, random_state=1)
-    with pytest.raises(ValueError, match=r"'max_iters' is no option.*did you mean 'max_iter'\?"):
+    with pytest.raises(ValueError, match=r"'max_iters' is not an option.*did you mean 'max_iter'\?"):
         fit_groups(df, "cell", "red", 1, max_iters=1)
-    with pytest.raises(ValueError, match=r"'history' is no option of jaxgmm\.sweep"):
+    with pytest.raises(ValueError, match=r"'history' is not an option of jaxgmm\.sweep"):
         fit_groups(df, "cell", "red", (1, 2), history=True)
 
 
@@ -265,12 +265,14 @@ def test_columns_called_otherwise_than_by_texts_are_ignored(name):
 def test_names_that_are_no_texts_are_refused_with_the_remedy():
     frame = pd.DataFrame({0: [1.0] * 2 + [2.0] * 4, 1: np.arange(6.0)})
     with pytest.raises(
-        ValueError, match=r"by must be the name of a column.*got 0\. Columns with names that are no texts"
+        ValueError, match=r"by must be the name of a column.*got 0\. Rename columns whose names are not strings"
     ):
         fitted(frame, by=0, features=1)
-    with pytest.raises(ValueError, match=r"features must be .*no texts have to be renamed"):
+    with pytest.raises(ValueError, match=r"features must be .*Rename columns whose names are not strings"):
         fitted(frame.rename(columns={0: "key"}), features=[1])
-    with pytest.raises(ValueError, match="no column '0'; the name of one is no text but looks like that: rename it"):
+    with pytest.raises(
+        ValueError, match="no column '0'; one has a name that is not a string but looks the same: rename it"
+    ):
         fitted(frame, by="0", features="1")
     assert column(fitted(frame.rename(columns=str), by="0", features="1").fits, "n_samples") == [2, 4]
 
@@ -289,7 +291,7 @@ def test_names_that_are_no_texts_are_refused_with_the_remedy():
 )
 def test_values_that_arrow_has_no_type_for_are_refused_in_words(columns):
     with pytest.raises(
-        ValueError, match="a column holds values of several types, or of one that Arrow has not"
+        ValueError, match="a column holds values of several types, or of one that Arrow lacks"
     ) as caught:
         fitted(pd.DataFrame(FOUR | columns))
     assert "\n" not in str(caught.value)

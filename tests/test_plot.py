@@ -540,7 +540,7 @@ X, FIT = stages_of_fit()
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
-        (lambda: plot.mixture(batched(plane_mixture())), r"one mixture is drawn.*\(1, 3\).*plot.overview"),
+        (lambda: plot.mixture(batched(plane_mixture())), r"must be one mixture.*\(1, 3\).*plot.overview"),
         (lambda: plot.mixture(plane_mixture(), np.zeros((5, 3))), r"x must be \(N, 2\).*\(5, 3\)"),
         (lambda: plot.mixture(plane_mixture(), np.ma.masked_equal(np.zeros((5, 2)), 0)), "x has masked entries"),
         (lambda: plot.mixture(plane_mixture(), np.zeros((5, 2), complex)), "x must hold real numbers"),

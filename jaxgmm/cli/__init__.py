@@ -1,12 +1,12 @@
 """The command `jaxgmm`: mixtures for every group of a table, from file to file.
 
-Exit codes: 0 when all is done; 1 when no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` finds something wrong; 2
-for what the user can put right, from a misspelt column to a full disk, said in one line on stderr; 130 after an
-interrupt, which keeps the parts that are done.
+Exit codes: 0 for success; 1 if no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` finds something wrong; 2 for
+errors that the user can fix, from a misspelt column to a full disk, reported in one line on stderr; 130 after an
+interrupt, which keeps finished parts.
 
-    commands   what commands and options there are; with its help, and nothing but typer imported
-    fit, …     what a command does, imported when it is given; JAX and pyplot are imported through `jaxgmm` when first
-               needed, so that misuse is answered before
+    commands   declares the commands and options, with their help; imports only typer
+    fit, …     do the work of a command, and are imported when it is given; JAX and pyplot are imported through `jaxgmm`
+               when first needed, so that misuse is reported before that
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from jaxgmm.cli import interrupts
 
 MISUSE = 2
 
-# Of the extra `cli`. Found, not imported, before anything else is done.
+# Packages of the extra `cli`. They are looked up, not imported, before anything else is done.
 _PACKAGES = ("typer", "rich.console", "pyarrow", "safetensors", "matplotlib")
 
 
@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """The command's exit code, what the user can put right being said."""
+    """The command's exit code. Errors that the user can fix are reported."""
     try:
         _check_packages()
         from jaxgmm.cli import commands, console  # noqa: PLC0415 (may be interrupted from here on, and may be missing)
     except ImportError as missing:
-        # Nothing else is known to work by which it could be said.
+        # Nothing else is known to work that could print it.
         print(f"jaxgmm: the command needs more packages ({missing}); pip install 'jaxgmm[cli]'", file=sys.stderr)  # noqa: T201
         raise SystemExit(MISUSE) from None
     try:
@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
         # Without a command, the help has been printed, and there is nothing to add.
         return _refuse(_usage(error)) if str(error) else MISUSE
     except (BrokenPipeError, SystemExit):
-        # Whoever read this has seen enough, which rich says by an exit. Nothing more is printed, not even at the end.
+        # The reader has closed the pipe, which rich reports by an exit. Nothing more is printed, not even at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except console.abort:
@@ -82,7 +82,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _without_pandas(name: str, *_: object) -> None:
-    """Finds no pandas: Arrow would import it, which takes long, only to see whether an array is one of its series."""
+    """Hides pandas: Arrow would import it, which takes long, only to test whether an array is a pandas series."""
     if name == "pandas":
         raise ModuleNotFoundError("the command does without pandas", name=name)
 
@@ -94,14 +94,14 @@ def _check_packages() -> None:
 
 
 def _can_be_put_right(error: Exception) -> bool:
-    # Arrow is not imported to find out.
+    # This must not import Arrow.
     arrow = sys.modules.get("pyarrow")
     return isinstance(error, ValueError | OSError) or (arrow is not None and isinstance(error, arrow.ArrowException))
 
 
 def _usage(error: Exception) -> str:
     message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
-    # So says typer where pydantic is installed.
+    # typer adds this where pydantic is installed.
     message = message.replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     if message.startswith("Got unexpected extra argument") and context and context.command.name in ("fit", "sweep"):
@@ -111,6 +111,6 @@ def _usage(error: Exception) -> str:
 
 
 def _refuse(message: str) -> int:
-    """Says in one line what is wrong and what to do, and returns the exit code."""
+    """Prints in one line what is wrong and what to do, and returns the exit code."""
     print(f"jaxgmm: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return MISUSE

@@ -1,4 +1,4 @@
-"""What commands and options there are. What does a command's work is imported when it is given, and not before."""
+"""The commands and their options. The code that does a command's work is imported only when the command is given."""
 
 import time
 from pathlib import Path
@@ -28,8 +28,8 @@ def _root(
 ) -> None:
     """Gaussian mixtures in bulk: thousands to millions of fits in one call.
 
-    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` found something wrong; 2 misuse, said
-    in one line; 130 interrupted.
+    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` found something wrong; 2 misuse,
+    reported in one line; 130 interrupted.
     """
 
 
@@ -62,14 +62,14 @@ def _fit(
 ) -> None:
     """Fit a mixture to every group of a table.
 
-    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
+    Separate several columns by commas, or repeat the option. Rows whose key is missing form a group of their own.
 
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
-    n_iter, spurious (how many components rest on a few samples, or on equal values), ridge_dominated (how many owe more
-    than a tenth of a variance to the ridge), start_passed_over (whether a start was likelier, but had spurious
-    components or a degenerate end), status, and explanation, a sentence that says what the status means.
+    n_iter, spurious (how many components rest on a few samples or on equal values), ridge_dominated (how many owe more
+    than a tenth of a variance to the ridge), start_passed_over (whether a likelier start was passed over because it had
+    spurious components or a degenerate end), status, and explanation, a sentence that says what the status means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
@@ -77,14 +77,14 @@ def _fit(
 
     A fit without an answer has nulls, and its status says why. `jaxgmm sweep` chooses the number of components.
 
-    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, which the tables say of each; 2 misuse; 130 interrupted.
+    Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, and the tables say why; 2 misuse; 130 interrupted.
 
-    Parquet files may be larger than memory: they are read in parts of whole groups. If the rows are not in the order of
-    their keys, they are first sorted into files in DIR, which takes as much room there. Each part that is done is kept:
-    after an interrupt, or anything worse, the same command with `--resume` goes on.
+    Parquet files may be larger than memory: they are read in parts of whole groups. If the rows are not sorted by key,
+    they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
+    interrupt, a crash or a power cut, the same command with `--resume` continues the job.
 
-    Compiled programs are kept for the next time, in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or
-    where JAX_COMPILATION_CACHE_DIR says.
+    Compiled programs are kept for later runs in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or in
+    JAX_COMPILATION_CACHE_DIR if that is set.
     """
     from jaxgmm.cli import fit
 
@@ -112,10 +112,10 @@ def _sweep(
     starts: of.Starts = 10,
     finalists: of.Finalists = None,
     patience: Annotated[
-        int | None, typer.Option(help="End after so many K that were no better.", min=1, metavar="N")
+        int | None, typer.Option(help="Stop after this many K without improvement.", min=1, metavar="N")
     ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Add a start that splits a component of the K before.")
+        bool, typer.Option("--split", help="Add a start that splits a component of the fit with the previous K.")
     ] = False,
     folds: Annotated[int, typer.Option(help="Folds of the criterion cv.", min=2, metavar="N")] = 5,
     seed: of.Seed = 0,
@@ -124,8 +124,8 @@ def _sweep(
     reg_covar: Annotated[
         str,
         typer.Option(
-            help="Ridges on variances, as fractions of the variance of the bulk of the group. Of several, information "
-            "criteria take the smallest that has a sound fit; the criterion cv compares them.",
+            help="Ridges on variances, as fractions of the variance of the bulk of the group. Of several ridges, "
+            "information criteria take the smallest that has a sound fit; the criterion cv compares them.",
             metavar="RATIOS",
         ),
     ] = "1e-12",
@@ -138,21 +138,20 @@ def _sweep(
 ) -> None:
     """Fit several mixtures to every group of a table, and choose among them.
 
-    Give several columns separated by commas, or repeat the option. Rows whose key is missing are a group of their own.
+    Separate several columns by commas, or repeat the option. Rows whose key is missing form a group of their own.
 
     Example: `jaxgmm sweep cells.parquet --by plate,well --features red,green --components 1-6 --covariance full,diag
     --criterion bic --out fits`
 
-    `DIR/fits.parquet` and `DIR/components.parquet` are those of `jaxgmm fit`; fits.parquet also has what was chosen for
-    every group: n_components, covariance_type, at_largest_k (whether K is the largest tried of several) and the
-    criterion. If axis-aligned families and others are tried
-    together, all components have covariances.
+    `DIR/fits.parquet` and `DIR/components.parquet` are as for `jaxgmm fit`; fits.parquet also has the choice for every
+    group: n_components, covariance_type, at_largest_k (whether K is the largest of several that were tried) and the
+    criterion. If axis-aligned families are tried together with others, all components have covariances.
 
     `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
     covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
-    and ridge_dominated (how many components are), n_agreeing (starts that led to the same optimum), start_passed_over
-    and passed_over (whether a start, or this model, is better by its number, but only by spurious components or a
-    degenerate end), chosen, and at_largest_k.
+    and ridge_dominated (numbers of such components), n_agreeing (starts that reached the same optimum),
+    start_passed_over and passed_over (whether a start, or this model, has a better likelihood or criterion, but only
+    because of spurious components or a degenerate end), chosen, and at_largest_k.
 
     Large files, `--resume`, compiled programs and exit codes are those of `jaxgmm fit`.
     """
@@ -178,7 +177,7 @@ def _predict(
     *,
     file: of.Table,
     fits: Annotated[
-        Path, typer.Option(help="Directory that jaxgmm fit or sweep has filled.", metavar="DIR", show_default=False)
+        Path, typer.Option(help="Directory that jaxgmm fit or sweep has written.", metavar="DIR", show_default=False)
     ],
     out: _ParquetOut,
     separator: of.Separator = ",",
@@ -188,10 +187,10 @@ def _predict(
 
     Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
 
-    The table needs the columns that the mixtures were fitted by and to; its rows may be others. FILE has a row for each
-    of its rows, in its order: the key columns, component (from 0), uncertainty (1 less the probability of that
-    component), and log_density (nats). They are null where a feature is missing or not finite, and for groups without a
-    fit. The table is read block by block and may be larger than memory.
+    The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. FILE has
+    one row for each of its rows, in the same order: the key columns, component (from 0), uncertainty (1 minus the
+    probability of that component), and log_density (nats). They are null where a feature is missing or not finite, and
+    for groups without a fit. The table is read block by block and may be larger than memory.
     """
     from jaxgmm.cli import use
 
@@ -234,7 +233,7 @@ def _plot(
     ] = None,
     group: Annotated[
         list[str] | None,
-        typer.Option(help="One group, such as A7, or plate=1,well=A7; the first by default.", metavar="KEY"),
+        typer.Option(help="The group, such as A7, or plate=1,well=A7; the first by default.", metavar="KEY"),
     ] = None,
     by: Annotated[
         Literal["status", "size", "misfit"], typer.Option(help="What the groups of an overview are chosen by.")
@@ -249,7 +248,7 @@ def _plot(
 
     Example: `jaxgmm plot criterion fits --group plate=1,well=A7 --out bic.png`
 
-    The table is read whole. Keys that hold commas are given one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
+    The table is read whole. Give keys that contain commas one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
     plot criterion` needs the directory of a sweep.
     """
     from jaxgmm.cli import pictures
@@ -287,11 +286,11 @@ def _demo(
         "jaxgmm-demo"
     ),
 ) -> None:
-    """Choose a mixture for each of 384 wells of made-up cells, and draw what came out.
+    """Choose a mixture for each of 384 wells of made-up cells, and draw the results.
 
     Example: `jaxgmm demo --out demo`
 
-    Every command is shown as you would type it. Three wells are spoilt, to show what becomes of them.
+    Every command is shown as you would type it. Three wells have bad data, to show how these are reported.
     """
     from jaxgmm.cli import demo
 
@@ -304,8 +303,8 @@ def _doctor(*, as_json: of.Json = False) -> None:
 
     Example: `jaxgmm doctor`
 
-    The test takes five seconds. The first time, programs are compiled, which may take a minute more, and is given up
-    after two. Exit code 1 if something is wrong, or not done in that time.
+    The test takes five seconds. The first time it also compiles, which may take another minute; it gives up after two.
+    The exit code is 1 if something is wrong or unfinished after that time.
     """
     began = time.perf_counter()
     from jaxgmm.cli import doctor, interrupts

@@ -1,4 +1,4 @@
-"""What the command says."""
+"""Output of the command: lines, tables and JSON."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.", c
 
 
 def plain() -> Console:
-    """Standard output, where texts of the user's are printed as they are."""
+    """Standard output, where the user's texts are printed verbatim."""
     return Console(markup=False, highlight=False)
 
 
@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs for the next time. To be called before something is compiled: it imports JAX."""
+    """Keeps compiled programs for later runs. Call it before anything is compiled: it imports JAX."""
     from jaxgmm.engine import programs  # noqa: PLC0415 (imports JAX)
 
     programs.keep_for_next_time()

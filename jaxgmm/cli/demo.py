@@ -1,4 +1,4 @@
-"""`jaxgmm demo`: a job of the usual kind, from a table to pictures, on cells made for it."""
+"""`jaxgmm demo`: a typical job, from a table to pictures, on made-up cells."""
 
 import shlex
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _MOST_KINDS = 4
 
 
 def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
-    """Makes a table, and has it fitted and drawn by `command`, which runs the command with some words."""
+    """Makes a table, and fits and draws it with `command`, which runs the command with the given words."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty directory; name another.")
     out.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
         writer.write_table(table)
     n_wells = len(n_kinds)
     console.plain().print(
-        f"wrote {cells}: {table.num_rows:,} cells in {n_wells} wells, three of them spoilt", highlight=False
+        f"wrote {cells}: {table.num_rows:,} cells in {n_wells} wells, three of them with bad data", highlight=False
     )
 
     def run(*words: str) -> None:
@@ -64,7 +64,7 @@ def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
 
 
 def wells() -> tuple[pa.Table, np.ndarray]:
-    """Cells of two colours, 100 to 400 in a well, and how many kinds of cells each well was made of."""
+    """Cells of two colours, 100 to 400 in each well, and the number of kinds of cells in each well."""
     draw = np.random.default_rng(0)
     names = [(plate, f"{row}{column:02}") for plate in range(1, _PLATES + 1) for row in _ROWS for column in _columns()]
     n_kinds = draw.integers(1, _MOST_KINDS + 1, len(names))
@@ -85,7 +85,7 @@ def _columns() -> range:
 
 
 def _well(draw: np.random.Generator, n_kinds: int, n_cells: int) -> np.ndarray:
-    """Cells of some kinds, each a Gaussian cloud about a place of its own."""
+    """Cells of some kinds; each kind is a Gaussian cloud with its own centre."""
     angles = draw.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(n_kinds) / max(n_kinds, 1)
     places = 20 + draw.uniform(4, 6) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     shapes = draw.normal(size=(n_kinds, 2, 2)) * 0.5 + np.eye(2)

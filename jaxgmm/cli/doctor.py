@@ -1,4 +1,4 @@
-"""`jaxgmm doctor`: what this machine has, and whether fits are right and how fast they are."""
+"""`jaxgmm doctor`: what this machine has, whether fits on it are right, and how fast they are."""
 
 import importlib.metadata
 import os
@@ -28,7 +28,7 @@ _X = np.array(
 )
 _LOG_LIKELIHOOD, _TOLERANCE = -46.89499, 1e-4
 
-# What the test takes in all, and what it may take where programs have to be compiled.
+# Duration of the whole test, and its limit where programs have to be compiled.
 _SECONDS = 5.0
 _MOST_SECONDS = 120.0
 _PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
@@ -36,7 +36,7 @@ _OPTIONAL = ("pyarrow", "narwhals", "pandas", "polars", "scikit-learn", "matplot
 
 
 class Check(NamedTuple):
-    """One thing that was tried: what, what came out, and whether that is right."""
+    """One check: its name, what was found, and whether that is right."""
 
     name: str
     found: str
@@ -44,7 +44,7 @@ class Check(NamedTuple):
 
 
 def doctor(began: float, *, as_json: bool) -> bool:
-    """Tests this machine, and prints what was found; returns whether all is right.
+    """Tests this machine and prints what was found; returns whether all checks passed.
 
     Args:
         began: when the command began, in seconds of `time.perf_counter`.
@@ -94,7 +94,7 @@ def _memory(device: Any) -> float | None:
 
 
 def _checks_in_time(began: float, facts: dict[str, Any]) -> list[Check]:
-    """All checks that are done in time, and a failed one if some are not."""
+    """The checks that finish in time, and a failed check if some do not."""
     checks: list[Check] = []
     ended: Future[None] = Future()
 
@@ -114,12 +114,12 @@ def _checks_in_time(began: float, facts: dict[str, Any]) -> list[Check]:
     except TimeoutError:
         if ended.done():
             raise
-        checks.append(Check("time", f"not done after {_MOST_SECONDS:.0f} s; other programs may keep it busy", False))
+        checks.append(Check("time", f"not done after {_MOST_SECONDS:.0f} s; other programs may be using it", False))
     return checks
 
 
 def _checks() -> Iterator[Check]:
-    """Fits whose answers are known, beside one that must fail alone."""
+    """Fits with known answers, beside a bad data set that must not affect them."""
     stack = np.stack([_X, np.full_like(_X, np.nan), _X])
     for precision in ("float32", "float64"):
         result = jaxgmm.fit(stack, 2, n_init=2, reg_covar=0, tol=1e-7, precision=precision)
@@ -131,7 +131,7 @@ def _checks() -> Iterator[Check]:
 
 
 def _rate(began: float, facts: dict[str, Any]) -> Check:
-    """Fits data sets of 300 × 2, K = 3, until the time is over, but twice at least: the first may be compiled."""
+    """Fits data sets of 300 × 2, K = 3, until time is up, but at least twice: the first fit may compile."""
     n_data_sets = 1000 if facts["platform"] == "cpu" else 100_000
     draw = np.random.default_rng(0)
     x = (8 * draw.integers(0, 3, (n_data_sets, 300, 1)) + draw.normal(size=(n_data_sets, 300, 2))).astype(np.float32)

@@ -24,30 +24,30 @@ from jaxgmm.tables.groups import check_named, group
 
 Item = TypeVar("Item")
 
-# A part is some seconds of work: what may be lost when a process is killed. Runs times samples, and bounds on samples.
+# A part is a few seconds of work, which is what a killed process may lose: runs times samples, and bounds on samples.
 _RUNS_TIMES_ROWS = 2**23
 _ROWS = (2**16, 2**20)
-# Numbers of a part, and so its memory.
+# Numbers in a part; this bounds its memory.
 _NUMBERS = 2**24
 
-# As notes of a sweep have it.
+# The wording in notes of a sweep.
 _COUNT = re.compile(r"\d+ of \d+ data sets")
 
 _ALL_WRITTEN = "all tables were written."
 
 
 class Request(NamedTuple):
-    """What one call of the command asks for.
+    """The job that one call of the command requests.
 
     Attributes:
         file: the table.
         separator: of its fields, if it is a CSV file.
         by: its key columns.
-        features: its columns to be fitted.
+        features: its columns to fit.
         weights: its column of sample weights, or None.
         call: `jaxgmm.fit` or `jaxgmm.sweep`, by name.
-        models: `n_components`, `covariance_type` and `reg_covar`, each one value or a list, and for a sweep what
-            belongs to its choice.
+        models: `n_components`, `covariance_type` and `reg_covar`, each one value or a list, and for a sweep the
+            options of its choice.
         options: further options of both.
     """
 
@@ -62,28 +62,28 @@ class Request(NamedTuple):
 
     @property
     def criterion(self) -> str | None:
-        """What models are chosen by, or None where there is one."""
+        """The criterion by which models are chosen, or None if there is only one."""
         return self.models.get("criterion")
 
     @property
     def combinations(self) -> list[tuple[int, str, float]]:
-        """The models that every group is fitted with."""
+        """The models fitted to every group."""
         several = (self.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
         return list(product(*(values if isinstance(values, list) else [values] for values in several)))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the tables to be written; the last is placed last."""
+        """Names of the tables to write; the last is put in place last."""
         return ("components", "fits") if self.criterion is None else ("models", "components", "fits")
 
     @property
     def columns(self) -> list[str]:
-        """The columns to be read."""
+        """The columns to read."""
         return list(dict.fromkeys([*self.by, *self.features, *([self.weights] if self.weights else [])]))
 
     @property
     def description(self) -> dict[str, Any]:
-        """The same as it is written into outputs; a changed file is another file."""
+        """The request as recorded in the outputs. A modified file counts as a different file."""
         size, changed = self.file.stat().st_size, datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
         described = {
             "jaxgmm": jaxgmm.__version__,
@@ -106,22 +106,22 @@ def requested(
     models: dict[str, Any],
     options: dict[str, Any],
 ) -> Request:
-    """What is asked for, of a table that has such columns or not."""
+    """The request, whether or not the table has these columns."""
     names = files.column_names(file, separator)
-    # It may be said in two ways, which are one job.
+    # A tab may be written in two ways, which describe the same job.
     separator = "tab" if separator in ("\t", "\\t") else separator
     return Request(file, separator, of.columns(by, names), of.columns(features, names), weights, call, models, options)
 
 
 def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
-    """Does the job, or what is left of it, and says how it went; returns whether any group ended as it should."""
+    """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER."""
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check_options(request)
     # A CSV file is read whole here.
     rows = interrupts.interruptible(lambda: _opened(request))
     check_named(request.columns, request.by, request.features, request.weights)
     description = request.description
-    # Else it could be that of another file.
+    # Otherwise the description could be that of another file.
     rows.check_unchanged()
     if resume and job.is_finished(out, request.outputs, description):
         interrupts.keeps(lambda: _ALL_WRITTEN)
@@ -147,7 +147,7 @@ def _opened(request: Request) -> parts.Rows:
 
 
 def _check_options(request: Request) -> None:
-    """Raises ValueError for what `fit` and `sweep` would refuse, before any row is read."""
+    """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
     given = request.options
     for k, family, ridge in request.combinations:
         check_options(
@@ -165,7 +165,7 @@ def _check_options(request: Request) -> None:
 
 
 def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: bool) -> summary.Done:
-    """Fits the parts that are not done, and joins all."""
+    """Fits the unfinished parts, and joins all parts."""
     planned = parts.plan(rows, request.by, request.features, request.weights, _rows_per_part(request))
     wanted = [part for part in range(planned.n_parts) if not begun.is_done(part)]
     if planned.n_parts > 1 and not planned.is_in_order and wanted:
@@ -200,7 +200,7 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
 def _fitted(
     request: Request, table: pa.Table, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, pa.Table], list[str]]:
-    """The output tables of one part, and what the user should know of it."""
+    """The output tables of one part, and notes for the user."""
     groups = group(table, request.by, request.features, request.weights)
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
@@ -218,7 +218,10 @@ def _fitted(
 
 
 def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:
-    """A sweep, and its notes: those that count data sets without the numbers, which are of one part, if it warned."""
+    """A sweep and its notes. Notes that count data sets are kept only as warnings, without their numbers.
+
+    These numbers are those of one part.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sweep = jaxgmm.sweep(x, **options)
@@ -231,7 +234,7 @@ def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep"
 
 
 def _rows_per_part(request: Request) -> int:
-    """So many rows that a part is some seconds of work, and takes a bounded share of memory."""
+    """Number of rows for which a part is a few seconds of work and takes a bounded share of memory."""
     n_runs = request.options["n_init"] * len(request.combinations)
     least, most = _ROWS
     by_work = min(most, max(least, _RUNS_TIMES_ROWS // n_runs))
@@ -239,7 +242,7 @@ def _rows_per_part(request: Request) -> int:
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each asked for while the one before is worked on."""
+    """The same items, each fetched while the previous one is processed."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -248,10 +251,10 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _kept(begun: job.Job) -> str:
-    """What is kept when a job ends early."""
+    """A sentence that says what is kept when a job ends early."""
     begun.stop()
     if job.is_finished(begun.out, begun.names, begun.description):
         return _ALL_WRITTEN
     if begun.n_done == 0:
         return "nothing was written."
-    return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume goes on."
+    return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume continues the job."

@@ -50,11 +50,13 @@ def _of_table(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
 
 
 def _of_fits(directory: Path) -> dict[str, Any]:
-    """What was asked for in a directory, and how the fits ended."""
+    """The options of the job in a directory, and how its fits ended."""
     path = directory / "fits.parquet"
     unfinished = directory / job.UNFINISHED
     if not path.exists() and unfinished.is_dir():
-        return {"unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume goes on"}
+        return {
+            "unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume continues the job"
+        }
     use.check_filled(path)
     description = use.described(path)
     with files.opened(path) as file:

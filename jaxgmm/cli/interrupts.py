@@ -1,9 +1,9 @@
-"""How the command is interrupted: at once, from its first moment on, and with what it has written in order.
+"""Interrupts of the command take effect at once, from its start on, and leave no half-written file.
 
-As long as nothing is half written, the signal's handler ends the process there and then: an exception would have to
-find its way out of imports and libraries, where it can be lost. While files are being written (`unwinding`), it is a
-KeyboardInterrupt after all, that unwinds what was begun; there the main thread only waits and writes, and what takes
-long, or is imported, is done in another (`interruptible`, `each`).
+As long as no file is half written, the signal handler ends the process immediately: an exception would have to
+propagate out of imports and libraries, where it can get lost. While files are being written (`unwinding`), the handler
+raises KeyboardInterrupt, which unwinds the writing; there the main thread only waits and writes, and long work and
+imports run in another thread (`interruptible`, `each`).
 """
 
 import os
@@ -26,7 +26,7 @@ _is_listening = False
 
 
 class Interrupted(Exception):  # noqa: N818
-    """The user's interrupt, with a sentence on what is kept, and whether work is still going on in a thread."""
+    """The user's interrupt, with a sentence on what is kept, and whether work is still running in a thread."""
 
     def __init__(self, sentence: str, *, is_running: bool) -> None:
         super().__init__(sentence)
@@ -34,7 +34,7 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def listen() -> None:
-    """From here on the process is ended by an interrupt, unless whoever started it wants interrupts ignored."""
+    """From here on an interrupt ends the process, unless the parent process has interrupts ignored."""
     global _is_listening  # noqa: PLW0603 (a process has one handler)
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -43,7 +43,7 @@ def listen() -> None:
 
 
 def keeps(kept: Callable[[], str]) -> None:
-    """Has an interrupt answered by another sentence on what is kept. It is called then, and may wait for a moment."""
+    """Sets the function that says what is kept. It is called at an interrupt, and may block briefly."""
     global _kept  # noqa: PLW0603
     _kept = kept
 
@@ -54,13 +54,13 @@ def kept() -> str:
 
 
 def say(sentence: str) -> None:
-    """Says on stderr, in one line, that the command was interrupted."""
+    """Prints one line on stderr that the command was interrupted."""
     sys.stderr.write(_line(sentence))
     sys.stderr.flush()
 
 
 def end() -> NoReturn:
-    """Ends the process. Threads at work in compiled code cannot be stopped, and an orderly exit would wait for them."""
+    """Ends the process. Threads in compiled code cannot be stopped, and an orderly exit would wait for them."""
     os._exit(INTERRUPTED)
 
 
@@ -83,7 +83,7 @@ def unwinding() -> Iterator[None]:
 
 
 def interruptible(work: Callable[[], Answer]) -> Answer:
-    """What `work` returns. It is done in another thread: this one hears an interrupt at once.
+    """What `work` returns. It runs in another thread, so that this one handles an interrupt at once.
 
     Raises:
         Interrupted: the user has interrupted the program.
@@ -111,7 +111,7 @@ def each(items: Iterator[Item]) -> Iterator[Item]:
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, _end_again)
-    # Not by `sys.stderr`, in the middle of which this may have come.
+    # Not through `sys.stderr`, as the signal may have arrived in the middle of a write to it.
     os.write(2, _line(kept()).encode())
     end()
 
@@ -122,7 +122,7 @@ def _unwind(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _line(sentence: str) -> str:
-    # A terminal shows ^C, or a bar, where the line would begin, and its cursor may be hidden.
+    # A terminal shows ^C or a bar where the line would begin, and its cursor may be hidden.
     begin = "\x1b[?25h\n" if sys.stderr.isatty() else ""
     return f"{begin}jaxgmm: interrupted; {sentence}\n"
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how texts are read."""
+"""Options that several commands share, and how their texts are parsed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,41 +8,39 @@ import typer
 
 from jaxgmm import settings
 
-# More values than anyone tries, in one range.
+# Upper bound on the values in one range, larger than anyone needs.
 _MOST_NUMBERS = 1000
 
 
 Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.", show_default=False)]
 By = Annotated[
     list[str],
-    typer.Option(help="Columns that say which group a row belongs to.", metavar="COLUMNS", show_default=False),
+    typer.Option(help="Columns that identify the group of a row.", metavar="COLUMNS", show_default=False),
 ]
-Features = Annotated[
-    list[str], typer.Option(help="Columns of numbers to be fitted.", metavar="COLUMNS", show_default=False)
-]
+Features = Annotated[list[str], typer.Option(help="Numeric columns to fit.", metavar="COLUMNS", show_default=False)]
 AllowSpurious = Annotated[
     bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
 ]
 Separator = Annotated[
-    str, typer.Option(help="What separates the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
+    str, typer.Option(help="Separator of the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
 ]
-Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has filled.", show_default=False)]
+Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has written.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]
 Starts = Annotated[int, typer.Option(help="Starts for every model; the best run is kept.", min=1, metavar="R")]
 Finalists = Annotated[
-    int | None, typer.Option(help="Take only so many of the starts to their ends.", min=1, metavar="R")
+    int | None, typer.Option(help="Run only this many of the starts to their ends.", min=1, metavar="R")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of what is drawn.", min=0, max=2**32 - 1, metavar="SEED")]
+Seed = Annotated[int, typer.Option(help="Seed of the random draws.", min=0, max=2**32 - 1, metavar="SEED")]
 Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nats per sample.", min=0, metavar="NATS")]
-MaxIter = Annotated[int, typer.Option(help="Iterations of a run at most.", min=0, max=2**31 - 1, metavar="N")]
+MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of this command was ended.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables, and no progress.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables, and no progress.")]
 
 
 def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The columns that an option names, split at commas unless a column is called just that."""
+    """The columns that an option names, split at commas unless the whole text is the name of a column."""
     found: list[str] = []
     for value in given:
         pieces = [value] if value in names else [piece.strip() for piece in value.split(",")]
@@ -96,7 +94,7 @@ def of_runs(
     *,
     allow_spurious: bool,
 ) -> dict[str, Any]:
-    """What `jaxgmm.fit` and `jaxgmm.sweep` are told about runs."""
+    """The options of runs for `jaxgmm.fit` and `jaxgmm.sweep`."""
     told = {
         "n_init": starts,
         "n_finalists": finalists,

@@ -57,7 +57,7 @@ def plot(
 
 
 def _as_file(drawn: Any, kind: str) -> bytes:
-    """The figure of some axes as the content of a file, and closed."""
+    """The figure of some axes as the content of a file. Closes the figure."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 (takes long)
 
     figure, content = np.ravel(np.asarray(drawn))[0].figure, io.BytesIO()
@@ -85,7 +85,7 @@ def _samples(fitted: use.Fitted, data: Path, separator: str) -> tuple[list[np.nd
     order = np.argsort(group, kind="stable")
     is_same = np.array_equal(group[order], np.arange(known.num_rows))
     if not is_same or not np.array_equal(found.n_samples[order], fitted.table["n_samples"].to_numpy()):
-        raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was.")
+        raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was fitted.")
     x, own = found.x, found.sample_weight
     return [x[i] for i in order], None if own is None else [own[i] for i in order]
 
@@ -99,7 +99,7 @@ def _of_samples(
     by: str,
     n: int,
 ) -> Any:
-    """The kinds of picture that show samples."""
+    """Draws a kind of picture that shows samples."""
     keys = fitted.keys
     if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
@@ -107,7 +107,7 @@ def _of_samples(
         return jaxgmm.plot.overview(x, _result(fitted), **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
-        raise ValueError(f"{_name(keys, b)} has no answer, but the status {status}; name another group.")
+        raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}; name another group.")
     own = fitted.mixture().of(b)
     weight = None if weights is None else weights[b]
     if kind == "diagnosis":
@@ -140,7 +140,7 @@ def _models_path(directory: Path) -> Path:
 
 
 def _numbered(keys: pa.Table, group: list[str]) -> int:
-    """The number of the group that texts such as plate=1,well=A7, or plate=1 and well=A7, name."""
+    """The number of the group named by texts such as plate=1,well=A7, or plate=1 and well=A7."""
     if not group:
         return 0
     names = keys.column_names
@@ -159,7 +159,7 @@ def _numbered(keys: pa.Table, group: list[str]) -> int:
 
 
 def _are_called(column: pa.ChunkedArray, text: str) -> list[bool]:
-    """Which values a text means: as they are printed, or the number that it is; null for null."""
+    """Which values a text denotes: as printed, or as a number; null for null."""
     is_number = pa.types.is_floating(column.type)
     return [
         text == ("null" if value is None else str(value)) or (is_number and value is not None and text == f"{value:g}")
@@ -168,7 +168,7 @@ def _are_called(column: pa.ChunkedArray, text: str) -> list[bool]:
 
 
 def _result(fitted: use.Fitted) -> "jaxgmm.FitResult":
-    """The fits as `jaxgmm.fit` would return them, without those of the starts."""
+    """The fits as `jaxgmm.fit` would return them, without the starts."""
     codes = {status.name: int(status) for status in Status}
     table, none = fitted.table, np.empty((fitted.table.num_rows, 0))
     return jaxgmm.FitResult(

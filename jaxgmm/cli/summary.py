@@ -1,4 +1,4 @@
-"""What `jaxgmm fit` and `jaxgmm sweep` say at their end."""
+"""The summary that `jaxgmm fit` and `jaxgmm sweep` print at the end."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,24 +11,24 @@ from jaxgmm.cli import console
 from jaxgmm.status import Status
 from jaxgmm.tables import files
 
-# How fits end that are as they were asked for.
+# Statuses of fits that ended as requested.
 _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
 # Columns of `fits.parquet` that are counted, and what a count above 0 means.
 _FLAWS = {
     "spurious": "with spurious components",
-    "ridge_dominated": "with components whose width is in part the ridge's",
+    "ridge_dominated": "with components whose width comes in part from the ridge",
     "start_passed_over": "where a likelier start was passed over, for spurious components or a degenerate end",
 }
-_OF_SWEEPS = {"at_largest_k": "whose K is the largest that was tried: a larger one may be better"}
+_OF_SWEEPS = {"at_largest_k": "whose K is the largest that was tried: a larger K may be better"}
 
 
 class Done(NamedTuple):
-    """What was done just now.
+    """The work of this call.
 
     Attributes:
-        n_fitted: how many groups were fitted; 0 if all had been before.
+        n_fitted: number of groups fitted; 0 if all had been fitted before.
         seconds: how long that took.
-        notes: what the user should know, a sentence each.
+        notes: notes for the user, a sentence each.
     """
 
     n_fitted: int
@@ -37,12 +37,12 @@ class Done(NamedTuple):
 
 
 def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_sweep: bool, as_json: bool) -> bool:
-    """Says how the fits ended, and how long they took; returns whether any ended as it should.
+    """Prints how the fits ended and how long they took; returns whether any ended CONVERGED or MAX_ITER.
 
     Args:
         written: the tables that were written, `fits.parquet` first.
-        keys: what the key columns were read as.
-        done: what was done just now.
+        keys: the types that the key columns were read as.
+        done: the work of this call.
         is_sweep: whether models were chosen.
         as_json: whether to print one JSON object.
     """
@@ -77,7 +77,7 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
 
 
 def _n_above_0(column: pa.ChunkedArray) -> int:
-    """How many groups have a number above 0, or a truth; null is neither."""
+    """How many groups have a number above 0, or True; null is neither."""
     return int(np.count_nonzero(column.cast(pa.int32()).fill_null(0).to_numpy() > 0))
 
 
@@ -85,16 +85,16 @@ def _print_done(n_groups: int, done: Done, written: list[Path]) -> None:
     """Prints how many groups were fitted, in what time, and where the tables are."""
     printed = console.plain()
     if done.n_fitted == 0:
-        printed.print("all was done before")
+        printed.print("all groups had been fitted before")
     else:
-        rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been done before"
+        rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been fitted before"
         rate = done.n_fitted / done.seconds if done.seconds else 0
         printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {rate:,.0f} groups/s{rest}")
     printed.print(("wrote " if done.n_fitted else "see ") + " and ".join(map(str, written)), soft_wrap=True)
 
 
 def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
-    """Prints how often which model was chosen: K down, families across."""
+    """Prints how often each model was chosen: K in rows, families in columns."""
     families = list(dict.fromkeys(covariance_type.tolist()))
     table = console.plain_table("components", *families)
     for column in table.columns:

@@ -1,4 +1,4 @@
-"""`jaxgmm predict` and `jaxgmm sample`: what fits say of samples, and samples drawn from fits."""
+"""`jaxgmm predict` and `jaxgmm sample`: components of samples, and samples drawn from fits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from jaxgmm.tables import files, job, parts, tabular
 from jaxgmm.tables.groups import numbers
 from jaxgmm.tables.keys import group_of
 
-# Samples that are evaluated at a time, and numbers that are drawn at a time.
+# Rows read at a time, samples evaluated at a time, and numbers drawn at a time.
 _BLOCK = 2**20
 _EVALUATED = 2**18
 _DRAWN = 2**22
-# Columns of fits that version 0.1 did not write, and what they hold then: tables have no starts.
+# Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
 _SINCE_0_2 = {"ridge_dominated": pa.scalar(-1, pa.int32()), "start_passed_over": pa.scalar(False)}
 
 
@@ -29,7 +29,7 @@ class Fitted(NamedTuple):
         keys: one row for each of B groups, sorted.
         features: names of the D features.
         weights: name of the column of sample weights, or None.
-        table: all of `fits.parquet`, with the columns of this version.
+        table: all of `fits.parquet`, with all columns of this version.
         components: all of `components.parquet`.
     """
 
@@ -51,7 +51,7 @@ class Fitted(NamedTuple):
 
 
 def read_fits(directory: Path) -> Fitted:
-    """Reads what `jaxgmm fit` or `sweep` has written.
+    """Reads a directory that `jaxgmm fit` or `sweep` has written.
 
     Raises:
         OSError: it is not there.
@@ -71,26 +71,26 @@ def read_fits(directory: Path) -> Fitted:
         if name not in table.column_names:
             table = table.append_column(name, pa.repeat(unknown, table.num_rows))
     keys = table.select(description["by"])
-    # Rows of other tables may have null where those that were fitted could not.
+    # Rows of other tables may have nulls where the fitted rows could not.
     keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
     return Fitted(keys, description["features"], description["weights"], table, rows)
 
 
 def check_filled(path: Path) -> None:
-    """Raises OSError unless a table of fits is there."""
+    """Raises OSError unless the table of fits exists."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has filled.")
+        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has written.")
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What was asked for when a table of fits was made.
+    """The request that a table of fits was made by.
 
     Raises:
         ValueError: it was made by something else.
     """
     description = job.description_of(path)
     if not isinstance(description, dict) or not {"call", "by", "features", "weights"} <= set(description):
-        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has filled.")
+        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has written.")
     return description
 
 
@@ -107,7 +107,7 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool)
         return rows, next(rows.blocks(by, size=1)).schema
 
     rows, of_keys = interrupts.interruptible(opened)
-    # Keys are written as they were read: those of no group may be none of the type that was fitted.
+    # Keys are written as they were read: keys of no fitted group may not convert to the type that was fitted.
     schema = pa.schema([pa.field(field.name, field.type) for field in of_keys])
     for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
         schema = schema.append(pa.field(name, kind))
@@ -128,7 +128,7 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool)
         console.print_json(counts | {"file": str(out)})
         return
     said = f"{n_rows:,} rows, {n_without:,} of them without an answer"
-    said += f", {n_unknown:,} of these of groups that were not fitted" if n_unknown else ""
+    said += f", {n_unknown:,} of these in groups that were not fitted" if n_unknown else ""
     console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
 
 
@@ -154,14 +154,14 @@ def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """While a file is written, which was not there before, an interrupt leaves it whole or not at all."""
+    """While a new file is being written, an interrupt leaves it complete or absent."""
     interrupts.keeps(lambda: f"{out} was written." if out.exists() else "nothing was written.")
     with interrupts.unwinding():
         yield
 
 
 def check_absent(out: Path, kinds: Sequence[str]) -> None:
-    """Raises ValueError or OSError unless a file of one of some kinds may be written there."""
+    """Raises ValueError or OSError unless a file of one of these kinds can be written there."""
     if out.suffix not in kinds:
         raise ValueError(f"--out must name a file that ends in {', '.join(kinds)}; got {out}.")
     if not out.parent.is_dir():
@@ -177,7 +177,7 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
 
 
 def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
-    """What is said of the rows of a table, block after block, and how many of them belong to no group."""
+    """Predictions for the rows of a table, block by block, and how many of them belong to no fitted group."""
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
     for block in rows.blocks([*by, *features], size=_BLOCK):
@@ -196,7 +196,7 @@ def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[
 
 
 def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Samples of the groups that have an answer, some groups at a time."""
+    """Samples of the groups that have an answer, a few groups at a time."""
     import jax  # noqa: PLC0415 (takes long)
 
     console.keep_programs()
@@ -227,9 +227,9 @@ def _evaluated(
 
 
 def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Groups `(G,)`, the rows of each `(G, N)`, filled up by repeating, and which of them are its own.
+    """Groups `(G,)`, the rows of each `(G, N)`, padded by repetition, and which of these rows are its own.
 
-    N is a power of two, and so is G, so that few programs are compiled.
+    N and G are powers of two, so that few programs are compiled.
     """
     order = np.argsort(group, kind="stable")
     order = order[np.searchsorted(group[order], 0) :]

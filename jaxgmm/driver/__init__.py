@@ -1,1 +1,1 @@
-"""From what a user asks to what is compiled, and back."""
+"""From a user's request to compiled programs, and back."""

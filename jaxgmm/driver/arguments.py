@@ -1,4 +1,4 @@
-"""What users pass to `fit` and `sweep`, checked before any work."""
+"""Checks of the arguments of `fit` and `sweep`, before any work."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from jaxgmm.settings import is_integer
 
 
 def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None]:
-    """The length of the history, 0 for none, and after which iterations `(S,)` to record the parameters, or None."""
+    """The length of the history, 0 for none, and the iterations `(S,)` after which to record parameters, or None."""
     if isinstance(history, bool | np.bool_):
         return (int(max_iter) + 1 if history else 0), None
     if isinstance(history, np.ndarray):
@@ -34,7 +34,7 @@ def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None
 
 
 def finalists(n_finalists: int | None, n_init: int) -> int:
-    """How many of R starts are taken to their ends: all unless fewer are asked for."""
+    """How many of R starts run to their ends: all, unless fewer are requested."""
     return n_init if n_finalists is None else min(int(n_finalists), n_init)
 
 
@@ -57,7 +57,7 @@ def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:
 
 
 def checked_start(init: Any, data: Batch, n_components: int, covariance_type: str) -> tuple[str, Any]:
-    """What kind of start `init` is, and explicit starts laid out as the batch is."""
+    """The kind of start that `init` is, and explicit starts in the layout of the batch."""
     if isinstance(init, str):
         if init not in INITIALIZERS:
             raise ValueError(
@@ -65,7 +65,7 @@ def checked_start(init: Any, data: Batch, n_components: int, covariance_type: st
                 f"got {init!r}."
             )
         return init, None
-    # That of another fit, which stands above this module.
+    # `init` may be the result of a fit, a type that this module may not import.
     init = getattr(init, "mixture", init)
     if isinstance(init, Mixture):
         return "mixture", checked_mixture(init, data, n_components, covariance_type)
@@ -144,13 +144,13 @@ def check_mixture(mixture: Mixture, x: tuple[int, ...] | None, remedy: str = "")
 def checked_key(key: Any) -> jax.Array | np.int64:
     """A random key, or a seed that becomes one on the device."""
     refuse_traced(key, "key")
-    # In a user's own program even what is known becomes part of it.
+    # In a user's own program even concrete arrays become part of the program.
     refuse_traced(jax.device_put(np.int32(0)), "the function that calls this")
     return random_key(key)
 
 
 def random_key(key: Any) -> jax.Array | np.int64:
-    """The same, where JAX may trace the key."""
+    """A random key, or a seed that becomes one on the device. JAX may be tracing the key."""
     if is_integer(key) and -(2**63) <= int(key) < 2**63:
         return np.int64(key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():

@@ -1,4 +1,4 @@
-"""The fits of a chunk: the best run of each, brought back to data units."""
+"""The fits of a chunk: the best run of each, converted to data units."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,16 +21,16 @@ from jaxgmm.numerics.kernels import compiled
 from jaxgmm.soundness import eligible, first_best, passed_over
 from jaxgmm.status import Status
 
-# Roundings that a mean may be off by when it has been brought back to data units, and standard deviations, in these, to
-# which that is no matter.
+# Roundings by which a mean may be off after the conversion to data units, and the standard deviation, in roundings,
+# from which on that does not matter.
 _ROUNDINGS_OF_MEANS, _NOTICEABLE = 8, 2**16
 
 
 class ChunkFits(NamedTuple):
     """Fits of a chunk, in data units; row `c M + m` is model `m` on data set `c`, field by field as `jaxgmm.FitResult`.
 
-    `bounded_log_likelihood` is what models are compared by (`jaxgmm.soundness`). `executed` and `useful` count
-    run-iterations: those that were made, and those some run needed.
+    Models are compared by `bounded_log_likelihood` (`jaxgmm.soundness`). `executed` and `useful` count run-iterations:
+    those that were made, and those that some run needed.
     """
 
     mixture: Mixture
@@ -55,18 +55,18 @@ class Best(NamedTuple):
     """The best run of each fit, in data units.
 
     Attributes:
-        start: which start it came from.
+        start: the number of its start.
         mixture: its parameters, NaN where it has no answer.
         n_iter: its iterations.
         status: how the fit ended.
         log_likelihoods: of all starts.
-        bounded: those of them that models are compared by.
-        statuses: likewise.
-        findings: likewise.
+        bounded: the bounded log-likelihoods of all starts, by which models are compared.
+        statuses: of all starts.
+        findings: of all starts.
         weight: Σ w.
         ridge: `(G, D)`, added to each variance.
         history: of the run, or None.
-        snapshots: likewise.
+        snapshots: of the run, or None.
     """
 
     start: Any
@@ -99,8 +99,8 @@ def _best_of(
     states, findings, scores, judged = by_start
     offset = (sets.units.log_scale * sets.total_weight)[:, None]
     log_likelihoods = sets.weight_scale[:, None] * (states.log_likelihood - offset)
-    # In standardised units, where none of it cancels. Of starts that differ in the order of components alone, rounding
-    # must not choose.
+    # In standardised units, where nothing cancels. Rounding must not choose among starts that differ only in the order
+    # of components.
     may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
     best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
@@ -108,7 +108,7 @@ def _best_of(
 
     fitted = status == em.RUNNING
     mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)
-    # Squared data units may leave what float64 can represent, though the data do not.
+    # Squared data units may leave the range of float64 even if the data do not.
     variances = mixture.covariances if mixture.is_diagonal else jnp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
     representable = jnp.all(jnp.isfinite(variances) & (variances > 0), axis=(-2, -1))
     has_answer = fitted & jnp.isfinite(chosen.log_likelihood) & representable
@@ -140,9 +140,9 @@ BEST_OF = compiled(_best_of)
 
 
 def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
-    """The fits, of samples `(C, N, D)`.
+    """The fits of a chunk with samples `(C, N, D)`.
 
-    What is known of starts is looked up, not computed again: that might round differently.
+    Values of the best start are looked up, not recomputed: that might round differently.
     """
 
     def of_best(rows: np.ndarray) -> np.ndarray:
@@ -171,9 +171,9 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
 
 
 def scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
-    """The same where weights are so many powers of two larger."""
+    """The fits for weights that are larger by these powers of two."""
     exponents = np.repeat(exponents, len(fits.log_likelihood) // len(exponents))
-    # A sum of such weights may be none that float64 has.
+    # A sum of such weights may be outside the range of float64.
     with np.errstate(over="ignore", under="ignore"):
         return fits._replace(
             log_likelihood=np.ldexp(fits.log_likelihood, exponents),
@@ -184,7 +184,7 @@ def scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
 
 
 def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
-    """The answer where no fit can be made, for statuses `(G,)`."""
+    """The answer if no fit can be made, for statuses `(G,)`."""
     n_fits, layout = len(statuses), program.layout
     n_init, n_history, n_snapshots = layout.n_init, program.n_history, program.n_snapshots
 
@@ -215,10 +215,10 @@ def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
 
 
 def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
-    """The same, with means of equal values exactly these.
+    """The mixture with means of equal values set exactly to these.
 
-    On its way back to data units a mean is rounded. Far from all other values, that may be many standard deviations of
-    a component that has nothing but the ridge.
+    The conversion to data units rounds a mean. Far from all other values, that rounding may be many standard deviations
+    of a component whose width is only the ridge.
     """
     variances = mixture.covariances if mixture.is_diagonal else np.diagonal(mixture.covariances, axis1=-2, axis2=-1)
     rounding = _ROUNDINGS_OF_MEANS * np.finfo(np.float64).eps * np.abs(mixture.means)

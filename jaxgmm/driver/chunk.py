@@ -21,17 +21,17 @@ from jaxgmm.mixture import Mixture
 
 
 class Inputs(NamedTuple):
-    """All that a chunk is fitted from. Of NumPy arrays, it can be pickled, and fitted in another process.
+    """All inputs of the fits of a chunk. With NumPy arrays, they can be pickled and fitted in another process.
 
     Attributes:
         x: samples `(C, N, D)` in data units, padded.
         lengths: number of samples of each data set `(C,)`.
         sample_weight: weights `(C, N)`, or None for 1.
-        start: explicit starts of one model, as `program.init` says: mixtures, responsibilities `(C, N, K)` or labels
-            `(C, N)`. Where it names an initialiser, mixtures `(C M, K, …)` that replace the last start of each fit, but
-            for those that are NaN.
-        options: what may change from call to call.
-        program: what programs are compiled for.
+        start: explicit starts of one model, of the kind in `program.init`: mixtures, responsibilities `(C, N, K)` or
+            labels `(C, N)`. If that names an initialiser, mixtures `(C M, K, …)` that replace the last start of each
+            fit, except those that are NaN.
+        options: values that may change from call to call.
+        program: the static part, for which programs are compiled.
     """
 
     x: np.ndarray | Array
@@ -48,7 +48,7 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
     statuses = statuses_of_too_few(x, lengths, sample_weight, options.models)
     if statuses is not None:
         return without_fits(statuses, program, x.shape[-1])
-    # How many snapshots are taken is nothing to compile this for.
+    # The number of snapshots must not compile this again.
     told = options._replace(snapshots=None)
     sample_weight, exponents = within_range(sample_weight)
     prepared, best_of = PREPARED[program.effort], BEST_OF[program.effort]

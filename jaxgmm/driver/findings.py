@@ -1,7 +1,7 @@
-"""What is found out about runs after a pass: components that are not to be trusted, and what runs are compared by.
+"""Findings about runs after a pass: components that cannot be trusted, and the scores by which runs are compared.
 
-A first look is part of the pass's program: it sees only parameters. Where it finds components that are small, or may be
-of equal values, a closer look reads the samples again, in a program that few calls need.
+A first look is part of the pass's program and reads only parameters. If it finds components that are small, or that may
+be of equal values, a closer look reads the samples again, in a program that few calls need.
 """
 
 from typing import Any, NamedTuple
@@ -34,13 +34,13 @@ from jaxgmm.soundness import price
 
 
 class Judgement(NamedTuple):
-    """What is known of runs `(Q,)`.
+    """Findings and scores of runs `(Q,)`.
 
     Attributes:
-        findings: how many of a run's components are not to be trusted.
-        scores: what the runs of a fit are compared by, in nats: log-likelihoods, or what `jaxgmm.soundness` makes of
-            them.
-        mean_scores: the same per sample of weight 1; -inf where there is nothing.
+        findings: how many of a run's components cannot be trusted.
+        scores: the scores by which the runs of a fit are compared, in nats: log-likelihoods, or those adjusted as in
+            `jaxgmm.soundness`.
+        mean_scores: the same per sample of weight 1; -inf where there is none.
     """
 
     findings: Findings
@@ -49,13 +49,13 @@ class Judgement(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What is to be judged.
+    """A pass to be judged.
 
     Attributes:
         states: runs `(Q,)` after a pass.
-        wanted: those that the pass took on. Others have the ridge of the pass that they ended in, and are as they were.
-        before: what was found of runs before.
-        extra_ridge: what was added to every variance beside the ridge.
+        wanted: the runs that the pass advanced. Others are unchanged, with the ridge of the pass in which they ended.
+        before: earlier findings about the runs.
+        extra_ridge: what was added to every variance in addition to the ridge.
     """
 
     states: em.RunState
@@ -65,14 +65,14 @@ class Pass(NamedTuple):
 
 
 class FirstLook(NamedTuple):
-    """What the parameters of runs `(Q,)` say.
+    """Findings from the parameters of runs `(Q,)` alone.
 
     Attributes:
         small: `(Q, K)`, which components are narrow and small, or of too few samples.
         suspect: `(Q, K)`, which may be of equal values.
         any_small: whether any is small.
         any_suspect: whether any may be of equal values.
-        judgement: what is known if none is either.
+        judgement: the judgement if no component is either.
     """
 
     small: Bool[Array, "q k"]
@@ -83,13 +83,13 @@ class FirstLook(NamedTuple):
 
 
 def none_yet(n_runs: int) -> Judgement:
-    """Before the first pass. Made on the host: that spares a dispatch for each array."""
+    """The judgement before the first pass. Made on the host, which saves a dispatch for each array."""
     counts, nothing = np.zeros(n_runs, np.int32), np.full(n_runs, np.nan)
     return Judgement(Findings(counts, counts, nothing), nothing, np.full(n_runs, -np.inf))
 
 
 def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
-    """What is seen without the samples, which are read only where their weights differ."""
+    """The first look, without the samples, which are read only if their weights differ."""
     mixtures, sets = made.states.mixture, given.sets
     n_features = mixtures.n_features
     row, model = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
@@ -102,7 +102,7 @@ def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
     ridge = sets.ridge[row] + made.extra_ridge * unit[None]
     suspect = wanted & jax.vmap(may_be_tied)(mixtures, ridge) & ~small
-    # What a search adds is not the answer's. So there the question is what that alone has made of a run.
+    # The ridge that a search adds is not part of the answer. So after a search, test the effect of that ridge alone.
     asked_of = jnp.where(jnp.asarray(made.extra_ridge) > 0, made.extra_ridge * unit[None], sets.ridge[row])
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, asked_of)
     counts = jnp.zeros(len(row), jnp.int32), jnp.sum(dominated, axis=1, dtype=jnp.int32)
@@ -111,7 +111,7 @@ def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
 
 
 def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, has_suspects: bool) -> Judgement:
-    """What is known of runs after a pass, some of whose components are small, or may be of equal values."""
+    """The judgement of runs after a pass, some of whose components are small, or may be of equal values."""
     mixtures, sets, spurious = made.states.mixture, given.sets, first.small
     row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
 
@@ -131,7 +131,7 @@ def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, 
         mixture, own = of(run)
         return bounded_log_likelihood(mixture, spurious[run], own.z, own.weights)
 
-    # Of runs without spurious components, their own.
+    # Runs without spurious components keep their own log-likelihood.
     log_likelihoods = made.states.log_likelihood
     lowered = for_some(bounded, jnp.any(spurious, axis=1), log_likelihoods, layout.group)
     counts = jnp.sum(spurious, axis=1, dtype=jnp.int32), first.judgement.findings.ridge_dominated
@@ -142,7 +142,7 @@ CLOSER_LOOK = compiled(_closer_look, static_argnames=("layout", "has_suspects"))
 
 
 def _sizes(made: Pass, shares: Array, sets: DataSets, row: Array, layout: Layout) -> Float[Array, "q k"]:
-    """Effective numbers of samples of components; where all weights are the same, their shares of the samples."""
+    """Effective numbers of samples of components; if all weights are equal, their shares of the samples."""
 
     def own(run: Array) -> Float[Array, " k"]:
         mixture = jax.tree.map(lambda leaf: leaf[run], made.states.mixture)
@@ -155,14 +155,14 @@ def _sizes(made: Pass, shares: Array, sets: DataSets, row: Array, layout: Layout
 
 
 def _concluded(made: Pass, found: Findings, given: Given, layout: Layout) -> Judgement:
-    """Findings and scores; those of runs that the pass did not take on stay."""
+    """Findings and scores; those of runs that the pass did not advance are unchanged."""
     wanted, n_features, sets = jnp.asarray(made.wanted), made.states.mixture.n_features, given.sets
     log_likelihoods = made.states.log_likelihood
     found = found._replace(bounded=jnp.where(given.avoids_spurious, found.bounded, log_likelihoods))
     findings = jax.tree.map(lambda new, old: jnp.where(wanted, new, old), found, made.before)
     row, model = of_runs(len(wanted), len(sets.n_effective), given.models, layout)
     families = [FAMILIES[name].n_parameters for name in layout.families]
-    # Weight, mean, and what of the covariance is its own.
+    # Weight, mean, and the covariance parameters that a component does not share.
     own = jnp.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families], jnp.float64)
     total = sets.total_weight[row]
     prices = price(own[model.family], total) * findings.spurious.astype(total.dtype)

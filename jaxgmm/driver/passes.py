@@ -1,9 +1,9 @@
-"""One compiled pass over the runs of a chunk: it takes those that are wanted to their ends, in one precision.
+"""One compiled pass over the runs of a chunk: it advances the wanted runs to their ends, in one precision.
 
-There are two ways, with the same arguments and results: in slots that step together (`jaxgmm.engine.slots`), on any
-machine, and in kernels that hold a few runs each (`jaxgmm.engine.fused`), on a GPU that has them. A run goes on from
-where it was before the pass, or from its start if it has made no step; others keep the state they have. Float64 in and
-out.
+There are two ways, with the same arguments and results: slots that step together (`jaxgmm.engine.slots`), on any
+machine, and kernels that hold a few runs each (`jaxgmm.engine.fused`), on a GPU that supports them. A run continues
+from its state before the pass, or from its start if it has made no step; other runs keep their state. Inputs and
+outputs are float64.
 """
 
 from collections.abc import Callable
@@ -36,11 +36,11 @@ class DataSets(NamedTuple):
     """A chunk of data sets in all their forms; row `c P + p` is form `p` of data set `c`.
 
     Attributes:
-        z: standardised samples `(C P, D, N)`; None where only what describes the data sets is needed.
-        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None likewise.
+        z: standardised samples `(C P, D, N)`; None where samples are not needed.
+        weights: `(C P, N)`, 0 for padding; the largest of a data set is 1. None where samples are not needed.
         total_weight: `(C P,)`, their sum.
         n_effective: `(C P,)`, the effective number of samples, (Σ w)² / Σ w².
-        weight_scale: `(C P,)`, what they were divided by.
+        weight_scale: `(C P,)`, the factor by which weights were divided.
         ridge: `(C P, D, D)` or `(C P, D)`.
         ridge_in_data_units: `(C P, D)`.
         units: the way back to data units, `(C P, …)`.
@@ -57,13 +57,13 @@ class DataSets(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the runs of a chunk start from; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+    """The inputs of the runs of a chunk; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
 
     Attributes:
         sets: the data sets.
         starts: `(Q, K, …)`, where runs begin, float64.
-        models: what they fit.
-        avoids_spurious: whether spurious components lower what runs are compared by.
+        models: the models that they fit.
+        avoids_spurious: whether spurious components lower the scores by which runs are compared.
     """
 
     sets: DataSets
@@ -73,13 +73,13 @@ class Given(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How far a pass takes runs.
+    """How far a pass advances runs.
 
     Attributes:
-        tol: smallest gain of the mean log-likelihood to go on for.
-        max_iter: iterations at most, those made before the pass included.
+        tol: smallest gain of the mean log-likelihood for which a run continues.
+        max_iter: maximum number of iterations, including those made before the pass.
         variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
-        extra_ridge: what is added to every variance beside the ridge, in standardised units.
+        extra_ridge: what is added to every variance in addition to the ridge, in standardised units.
         snapshots: `(P,)`, iterations after which the parameters are kept; None for none.
     """
 
@@ -91,13 +91,13 @@ class Limits(NamedTuple):
 
 
 class PassProgram(NamedTuple):
-    """What a pass is compiled for.
+    """The static part of a pass, for which it is compiled.
 
     Attributes:
-        layout: what it has in common with other programs of the chunk.
-        method: how runs go on, its name among `jaxgmm.em.methods.METHODS`.
-        way: how it takes runs to their ends.
-        dtype: in which precision.
+        layout: shared with other programs of the chunk.
+        method: how runs advance, a name among `jaxgmm.em.methods.METHODS`.
+        way: slots or kernels.
+        dtype: the precision.
     """
 
     layout: Layout
@@ -126,7 +126,7 @@ Passed = tuple[em.RunState, Int[Array, ""], Int[Array, ""]]
 
 
 class _Slot(NamedTuple):
-    """What a slot holds beside the data. Slots are the last axis."""
+    """The contents of a slot apart from the data. Slots are the last axis."""
 
     state: em.RunState
     settings: em.Settings
@@ -137,7 +137,7 @@ class _Slot(NamedTuple):
 def in_slots(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
-    """In slots that step together."""
+    """A pass in slots that step together."""
     (sets, starts, models, _), (layout, _, slots, dtype) = given, program
     assert isinstance(slots, Slots)
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
@@ -177,7 +177,7 @@ def in_slots(
     def unload(slot: _Slot) -> em.RunState:
         return slot.state._replace(natural=None, memory=None)
 
-    # Runs of many components take the most iterations, and the last of a queue should not be the longest.
+    # Runs with many components need the most iterations, and the longest runs should not come last in the queue.
     queue = jnp.argsort(jnp.where(wanted, -model.n_components, 1), stable=True).astype(jnp.int32)
     routine = Routine(load, begin, read, advance, is_finished, unload, idle_is_free=e_step.idle_is_free)
     ended, executed = run_queue(queue, jnp.sum(wanted), routine, records, slots.number, slots.stride)
@@ -187,12 +187,12 @@ def in_slots(
 def in_kernels(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
-    """In kernels, of which neither a history nor snapshots can be asked."""
+    """A pass in kernels, which record neither a history nor snapshots."""
     (sets, starts, models, _), (layout, method, way, dtype) = given, program
     assert isinstance(way, Lanes)
     n_runs, n_components, n_features = starts.means.shape
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
-    # A kernel has as many lanes for components as there are, or the next power of two.
+    # A kernel has one lane for each component, rounded up to a power of two.
     missing = way.width - n_components if way.is_wide else 0
     shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
     present = jnp.ones((n_runs, n_components), bool)
@@ -219,7 +219,7 @@ def in_kernels(
     def row_of(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]
 
-    # Runs that make the same number of steps are looked at once.
+    # If all runs make the same number of steps, one round suffices.
     n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
     rows = fused.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), fused.moving_rows(begun, shape)
@@ -244,35 +244,35 @@ def in_kernels(
 
 
 def _present(start: Mixture, model: Models, layout: Layout) -> Bool[Array, " k"]:
-    """Which components of a run there are: of those of its model, the ones that its start has."""
+    """Which components of a run are present: those of its model that its start has."""
     return (jnp.arange(layout.n_components, dtype=jnp.int32) < model.n_components) & (start.weights != 0)
 
 
 def _with_lanes(mixture: Mixture, missing: int) -> Mixture:
-    """Mixtures `(Q, K, …)` with so many absent components more."""
+    """Mixtures `(Q, K, …)` padded with `missing` absent components."""
     padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, missing), *[(0, 0)] * (leaf.ndim - 2))), mixture)
     return jax.vmap(with_harmless_absent)(padded) if missing else mixture
 
 
 def _ridges(sets: DataSets, limits: Limits, layout: Layout) -> Array:
-    """What is added to every covariance, of each data set."""
+    """The ridge added to every covariance, of each data set."""
     unit = jnp.ones(sets.z.shape[1]) if layout.diagonal else jnp.eye(sets.z.shape[1])
     return sets.ridge + limits.extra_ridge * unit[None]
 
 
 def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
-    """Tolerance, most iterations and variance floor."""
+    """Tolerance, maximum number of iterations and variance floor."""
     floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
     return jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
 
 
 def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:
-    """States after a pass, and how many iterations were useful."""
+    """States after a pass, and the number of useful iterations."""
     # Every run also makes an E-step after its last M-step, unless its start was not sound.
     n_iter = ended.n_iter - before.n_iter
     made = wanted & ((n_iter > 0) | ~jnp.isnan(ended.log_likelihood))
     useful = jnp.sum(jnp.where(made, n_iter + 1, 0), dtype=jnp.int64)
-    # Rows that were not run must not lose digits on their way through a narrower type.
+    # Rows that were not run must not lose digits by conversion to a narrower type.
     return where_leading(wanted, _cast(ended, "float64"), before), useful
 
 
@@ -285,17 +285,17 @@ _WAYS: dict[type, Callable[[Given, em.RunState, Bool[Array, " q"], Limits, PassP
 def take_to_ends(
     given: Given, before: em.RunState, wanted: Bool[Array, " q"], limits: Limits, program: PassProgram
 ) -> Passed:
-    """Takes the wanted runs to their ends, or to the limits.
+    """Advances the wanted runs to their ends, or to the limits.
 
     Args:
         given: data sets, starts and models.
-        before: `(Q,)`, where runs were before.
-        wanted: `(Q,)`, which of them go on.
+        before: `(Q,)`, the states of the runs before.
+        wanted: `(Q,)`, which of them to advance.
         limits: how far.
-        program: what this is compiled for.
+        program: the static part.
 
     Returns:
-        the states `(Q,)`, how many run-iterations were useful, and how many were executed.
+        the states `(Q,)`, and the numbers of useful and of executed run-iterations.
     """
     return _WAYS[type(program.way)](given, before, wanted, limits, program)
 

@@ -1,8 +1,8 @@
-"""What is compiled, and how data sets are cut into chunks: everything that is decided by shape.
+"""The choice of programs and chunks: everything that is decided by shape.
 
-A program costs seconds to compile, and padding costs time in every iteration. Stacks have programs of their own shape,
-since one stack is seldom alone. Data sets of many lengths share a few programs instead, as far as what they are padded
-by costs less than another program would. The constants come from `benchmarks/NOTES.md`.
+A program costs seconds to compile, and padding costs time in every iteration. Stacks get programs of their own shape,
+since one stack is seldom alone. Data sets of many lengths share a few programs instead, as long as the padding costs
+less than another program would. The constants come from `benchmarks/NOTES.md`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,62 +31,62 @@ from jaxgmm.engine.fused import FILLING, WARP, Lanes
 from jaxgmm.numerics.elimination import MOST_ENTRIES, UNROLLED_SIZE
 from jaxgmm.numerics.kernels import Effort, are_known
 
-# What a core needs for one sample, component and iteration, and how many iterations a run usually makes.
+# Seconds of a core for one sample, component and iteration, and the usual number of iterations of a run.
 SECONDS = 2e-9
 ITERATIONS = 50
 
-# What the programs for another shape cost.
+# Seconds to compile the programs for another shape.
 COMPILATION = 3.0
 
-# Below so much work a search in float32 is not worth a program of its own.
+# Seconds of work below which a search in float32 is not worth a program of its own.
 SHORT_SEARCH = 0.1
 
-# The same where runs have kernels, which make float32 so much faster than float64 that it pays sooner.
+# The same where runs have kernels, which speed up float32 so much that it pays sooner.
 SHORT_SEARCH_OF_KERNELS = 0.002
 
-# So little, at `ITERATIONS` for each run, that even a call made again and again hardly notices how it was compiled:
-# runs quickly, and what is done once for each at once.
+# Seconds of work, at `ITERATIONS` for each run, below which even repeated calls hardly depend on how well they were
+# compiled: then loops are compiled "quickly", and code that runs once for each fit "at once".
 LITTLE = 0.004
 
-# So little work on small data sets, in seconds of one core, is done sooner by one core than by several that meet in
+# Seconds of one core below which work on small data sets is finished sooner by one core than by several that share
 # XLA's one pool of threads.
 INDIVISIBLE = 0.01
 
-# So much work takes workers unequal time, in seconds, that more chunks pay, of so many runs for each slot where idle
-# ones cost as much as others.
+# Seconds of work from which on workers finish at such different times that more chunks pay, and the runs for each slot
+# of such a chunk where idle slots cost as much as busy ones.
 UNEVEN = 0.2
 RUNS_OF_A_SLOT = 32
 
-# Steps between two looks for ended runs: a look costs a fraction of a step, a late one wastes half the stride. A run of
-# one component that starts from clusters finds out with its second step that the first has changed nothing, and most
-# runs that a search has brought near their ends make few more.
+# Steps between two checks for finished runs: a check costs a fraction of a step, a late one wastes half the stride. A
+# run of one component that starts from clusters ends with its second step, as the first has changed nothing, and most
+# runs that a search has brought near their ends make few more steps.
 STRIDE, STRIDE_OF_SHORT_RUNS = 4, 2
 
-# More slots than there ever are.
+# More slots than there can ever be.
 _MOST_SLOTS = 2**30
 
-# Runs for each slot of a GPU where they differ in length: simulated, not measured, and between what is best for 2-D and
-# for 8-D.
+# Runs for each slot of a GPU if they differ in length: simulated, not measured; between the best values for 2-D and for
+# 8-D.
 RUNS_OF_A_GPU_SLOT = 4
 
-# Numbers of components that programs shared by several K have room for; larger ones double.
+# Numbers of components for which programs shared by several K have room; beyond these, the room doubles.
 ROOMS = (5, 10, 20)
 
-# An E-step of so few features, components and samples is faster by vectors than by matrix products. More samples, XLA
-# would hand to several threads at a time, which it cannot do within one kernel; more components take long to compile.
+# Up to this many features, components and samples, an E-step is faster by vectors than by matrix products. With more
+# samples XLA would use several threads, which it cannot do within one kernel; more components take long to compile.
 FEW_FEATURES = 10
 FEW_COMPONENTS = 8
 FEW_SAMPLES = 1024
 
-# Kernels of a GPU are for so many samples at most: more are enough for matrix products. Numbers of 32 bits that the
-# registers of a lane have room for: parameters of all components of a run where that shares a warp, and of one
-# component where it has a block, with so many components at most.
+# Maximum number of samples for GPU kernels: more are enough for matrix products. Then the 32-bit numbers that fit in
+# the registers of a lane: parameters of all components of a run if several runs share a warp (narrow), or of one
+# component if a run has a block (wide); and the maximum number of components in the wide layout.
 KERNEL_SAMPLES = 2**14
 NARROW_NUMBERS = 48
 WIDE_NUMBERS = 60
 WIDE_COMPONENTS = 32
 
-# Samples that a lane of such a kernel should have at least, and bytes that the samples of one launch may take.
+# Minimum number of samples for a lane of such a kernel, and maximum bytes of the samples of one launch.
 SAMPLES_OF_A_LANE = 24
 LAUNCH_BYTES = 2**27
 
@@ -96,8 +96,8 @@ class ModelSet(NamedTuple):
 
     Attributes:
         models: their numbers.
-        program: what is compiled.
-        options: what the programs are told, the models among it.
+        program: the static part, for which programs are compiled.
+        options: the traced part, including the models.
         n_samples: the padded length of data sets.
     """
 
@@ -112,8 +112,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         data_sets: their numbers.
-        size: as many as the programs are compiled for; what is missing is filled up.
-        model_sets: what is fitted to each.
+        size: the number of data sets that the programs are compiled for; missing ones are padded.
+        model_sets: the models fitted to each.
     """
 
     data_sets: np.ndarray
@@ -128,13 +128,13 @@ class Chunk(NamedTuple):
 
     @property
     def n_runs(self) -> int:
-        """Runs of all its data sets."""
+        """The number of runs of all its data sets."""
         return len(self.data_sets) * sum(
             len(model_set.models) * model_set.program.layout.n_init for model_set in self.model_sets
         )
 
     def halves(self) -> "list[Chunk]":
-        """The same work in two chunks of half the size; none where it cannot be cut."""
+        """The same work in two chunks of half the size; an empty list if it cannot be cut."""
         size = -(-self.size // 2) if self.size > 1 else 0
         parts = [self.data_sets[:size], self.data_sets[size:]] if size else []
         return [self._replace(data_sets=part, size=size) for part in parts if len(part)]
@@ -149,7 +149,7 @@ class _Shared(NamedTuple):
         n_components: K that arrays have room for.
         has_absent: whether models may have fewer.
         is_weighted: whether samples have weights of their own.
-        options: what programs are told.
+        options: the traced part of programs.
         search_dtype: type of a search in mixed precision.
     """
 
@@ -163,7 +163,7 @@ class _Shared(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What sizes are chosen by.
+    """The quantities by which sizes are chosen.
 
     Attributes:
         n_samples: of a data set, padded.
@@ -201,7 +201,7 @@ class _Shape(NamedTuple):
 
     @property
     def sample_bytes(self) -> int:
-        """What a run reads and writes for a sample: features, logits and responsibilities, in the main in float32."""
+        """Bytes that a run reads and writes for a sample: features, logits and responsibilities, mainly in float32."""
         return 4 * (self.n_rows + 2 * self.n_components)
 
 
@@ -212,12 +212,12 @@ def chunks(
 
     Args:
         data: the data sets.
-        models: what is fitted to each.
-        request: how.
+        models: the models fitted to each.
+        request: how they are fitted.
         machine: its memory and cores.
         by_components: whether models of different K are sets of their own, fewest components first.
     """
-    # For one sample and component. Whatever max_iter is: changing it should compile nothing.
+    # For one sample and component, regardless of max_iter: changing it should compile nothing.
     seconds = SECONDS * request.n_init * ITERATIONS / machine.n_cores
     n_components = sum(k for k, _, _ in models)
     tolerated = int(COMPILATION / (seconds * n_components))
@@ -233,10 +233,10 @@ def chunks(
     planned = []
     for length in np.unique(lengths):
         data_sets = np.flatnonzero(lengths == length)
-        # Starts on one data set are chunks of their own: on a CPU that costs little, and no program depends on how many
-        # they are.
+        # Starts on one data set are chunks of their own: on a CPU that costs little, and no program depends on their
+        # number.
         one_by_one = data.is_single and machine.is_cpu
-        # As many as may share the slots of a device, by powers of two as chunks are.
+        # The number that may share the slots of a device: a power of two, like the sizes of chunks.
         n_together = 1 if one_by_one else power_of_two_above(-(-len(data_sets) // machine.n_devices))
         model_sets, sizes = [], []
         for own in shared:
@@ -265,7 +265,7 @@ def _shared(
     *,
     by_components: bool,
 ) -> list[_Shared]:
-    """Models in groups that share programs, given what a component of all data sets costs."""
+    """Models in groups that share programs, given the seconds that a component costs for all data sets."""
     rooms = np.array([k for k, _, _ in models])
     for size, next_larger in pairwise(np.unique(rooms)):
         joining = rooms == size
@@ -273,7 +273,7 @@ def _shared(
             rooms = np.where(joining, next_larger, rooms)
     with_absent = set()
     if data.is_ragged and request.init in INITIALIZERS:
-        # Who calls once with ragged data calls again, with another K, even if this one happens to fill the room.
+        # Ragged data are likely to be fitted again, with another K, even if this K happens to fill the room.
         common = np.array([_room(int(room)) for room in rooms])
         rooms = np.where(seconds * (common - rooms) < COMPILATION, common, rooms)
         with_absent |= set(rooms[(rooms == common) & (seconds * rooms < COMPILATION)].tolist())
@@ -311,8 +311,8 @@ def _shape_of(shared: _Shared, n_samples: int, n_together: int, data: Batch, req
 
 
 def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, machine: Machine) -> tuple[ModelSet, int]:
-    """What is compiled for data sets of one length, and bytes for each."""
-    # Slots that are read in turn share the features of all data sets, which others make of their own.
+    """The programs for data sets of one length, and the bytes for each data set."""
+    # Slots that are read in turn share the features of all data sets; other slots make their own.
     tile, n_held = 0, shape.n_rows if machine.is_cpu else shape.n_features
     if shape.n_samples * shape.sample_bytes > machine.working_set:
         tile = power_of_two_below(max(1, machine.working_set // shape.sample_bytes))
@@ -320,7 +320,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
     n_samples, n_features, n_components = shape.n_samples, shape.n_features, shape.n_components
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.
     group = n_starting(8 * n_samples * (2 * n_features + 3 * n_components), machine)
-    # A core makes one after another; on a GPU, what is done for few costs as much as for many.
+    # A core makes one start after another; on a GPU, a few cost as much as many.
     together = 1 if machine.is_cpu else min(-(-shape.n_models * shape.n_init // TURN), group)
     layout = Layout(
         families=shared.families,
@@ -348,7 +348,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         finish=finish,
         centred=centred,
     )
-    # Beside the runs: samples in three forms, features, and what initialisation holds, in float64.
+    # In addition to the runs: samples in three forms, features, and the arrays of initialisation, in float64.
     n_forms, n_runs = len(layout.coordinates) * len(shared.options.reg_covar), shape.n_models * shape.n_init
     n_bytes = 8 * n_samples * (n_features + n_forms * (2 * n_features + 2) + n_held + 3 * n_components + 6)
     n_bytes += 8 * n_runs * (request.n_history + (3 + request.n_snapshots) * n_components * shape.n_rows)
@@ -356,15 +356,15 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
 
 
 def _filling(way: Way, n_runs: int) -> int:
-    """Data sets, of so many runs each, that fill a device."""
+    """The number of data sets, of `n_runs` runs each, that fills a device."""
     if isinstance(way, Lanes):
         return -(-way.group // n_runs)
-    # Empty slots are left out where runs are read in turn.
+    # Empty slots are skipped if runs are read in turn.
     return 1 if _is_in_turn(way) else -(-way.number // n_runs)
 
 
 def _evening_out(way: Way, n_runs: int) -> int:
-    """Data sets of a chunk in whose slots the last few runs are cheap; 0 where that is no matter."""
+    """The number of data sets of a chunk with which the last few runs in its slots are cheap; 0 if it is irrelevant."""
     if isinstance(way, Lanes):
         return 0
     return 1 if _is_in_turn(way) else -(-RUNS_OF_A_SLOT * way.number // n_runs)
@@ -375,7 +375,7 @@ def _is_in_turn(slots: Slots) -> bool:
 
 
 def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, machine: Machine) -> tuple[Way, Way, Way]:
-    """The ways of the search, of float64 in mixed precision and of centred runs: kernels where suited, else slots."""
+    """The ways of the search, of float64 in mixed precision and of centred runs: kernels if suitable, else slots."""
     slots = (
         *_slots(shape, layout.tile, request, search_dtype, machine),
         _centred_slots(shape, layout.tile, machine),
@@ -385,7 +385,7 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
     is_mixed = request.precision == "mixed"
     if not is_mixed:
         search_dtype = request.precision
-    # One run of each fit is finished, and few are centred. Where float64 searches, one program does both.
+    # One run of each fit is finished, and few runs are centred. If float64 searches, one program does both.
     finishing = shape.n_fits if is_mixed and search_dtype == "float32" else shape.n_runs
     wanted = ((search_dtype, shape.n_runs), ("float64", finishing), ("float64", shape.n_fits))
     search, finish, centred = (
@@ -395,17 +395,17 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
 
 
 def _may_have_kernels(request: Request, machine: Machine) -> bool:
-    """Whether the machine has kernels for what is asked of runs, whatever their shape."""
+    """Whether the machine has kernels for this request, regardless of shape."""
     return machine.has_kernels and not request.is_recorded and request.method in fused.METHODS
 
 
 def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:
-    """The same, with a search in float32 where runs have kernels for it."""
+    """The same models, with a search in float32 if runs have kernels for it."""
     return shared._replace(search_dtype="float32") if _lanes(shape, 1, shared.families, "float32") else shared
 
 
 def _lanes(shape: _Shape, n_runs: int, families: Sequence[str], dtype: str) -> Lanes | None:
-    """How runs of a shape are laid out in kernels; None where these are not for it."""
+    """The layout of runs of a shape in kernels; None if kernels do not support the shape."""
     n_samples, n_components, size = shape.n_samples, shape.n_components, np.dtype(dtype).itemsize
     if n_samples > KERNEL_SAMPLES or not fused.KNOWN_FAMILIES.keys() >= set(families):
         return None
@@ -429,7 +429,7 @@ def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machin
     if tile == 0:
         is_in_turn = E_STEPS[suited.e_step].idle_is_free
         number = SLOTS_IN_TURN if is_in_turn else n_slots(shape.n_samples * shape.sample_bytes, machine)
-        # No more slots than runs. On a GPU idle slots cost as much as busy ones, and when the queue is empty most are.
+        # No more slots than runs. On a GPU idle slots cost as much as busy ones, and with an empty queue most are idle.
         of_a_slot = 1 if machine.is_cpu or request.tol == 0 else RUNS_OF_A_GPU_SLOT
         number = min(number, power_of_two_above(-(-shape.n_runs // of_a_slot)))
     number = min(number, suited.most_slots(shape))
@@ -439,7 +439,7 @@ def _slots(shape: _Shape, tile: int, request: Request, search_dtype: str, machin
     finish = search._replace(stride=STRIDE_OF_SHORT_RUNS)
     if search_dtype == "float64":
         return finish, finish
-    # One run of each fit is finished. The idle slots of a CPU cost too little for a program more.
+    # One run of each fit is finished. The idle slots of a CPU cost too little for another program.
     fewer = number if machine.is_cpu else min(number, power_of_two_above(shape.n_fits))
     return search, finish._replace(number=fewer)
 
@@ -455,17 +455,17 @@ def _suits_one_kernel(shape: _Shape, tile: int) -> bool:
 
 
 def _most_in_one_kernel(shape: _Shape) -> int:
-    """Runs whose covariances one kernel can invert."""
+    """The number of runs whose covariances one kernel can invert."""
     return MOST_ENTRIES // (shape.n_components * shape.n_features**2)
 
 
 class _Suited(NamedTuple):
-    """What an E-step is for.
+    """The shapes that an E-step suits.
 
     Attributes:
         e_step: its name among `jaxgmm.em.e_steps.E_STEPS`.
-        suits: whether it is best for a shape, and a tile or 0, on a CPU.
-        most_slots: how many runs it can take together.
+        suits: whether it is the best for a shape, and a tile or 0, on a CPU.
+        most_slots: the maximum number of runs it can process together.
     """
 
     e_step: str
@@ -477,7 +477,7 @@ def _any_number(_shape: _Shape) -> int:
     return _MOST_SLOTS
 
 
-# Of the E-steps that are written for a CPU, the first that suits is taken.
+# Among the E-steps for a CPU, the first that suits is used.
 _OF_A_CPU = (
     _Suited("vectors", _suits_vectors, _any_number),
     _Suited("products in one kernel", _suits_one_kernel, lambda shape: power_of_two_below(_most_in_one_kernel(shape))),
@@ -492,7 +492,7 @@ def _suited(shape: _Shape, tile: int, machine: Machine) -> _Suited:
 
 
 def _centred_slots(shape: _Shape, tile: int, machine: Machine) -> Slots:
-    """Slots of runs that are centred on each component: in float64, and seldom many."""
+    """Slots of runs centred on each component: in float64, and seldom many."""
     if tile:
         return Slots(1, STRIDE_OF_SHORT_RUNS, "centred")
     run_bytes = 8 * shape.n_samples * (shape.n_rows + shape.n_components * (2 + 2 * shape.n_features))

@@ -1,4 +1,4 @@
-"""What the runs of a chunk start from: standardised data sets, and the starts of every fit. All of it is float64."""
+"""Preparation of the runs of a chunk: standardised data sets, and the starts of every fit, all in float64."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.numerics.kernels import compiled
 from jaxgmm.status import Status
 
-# Powers of two of the largest weight within which sums and squares of weights can be represented.
+# Range of exponents of the largest weight in which sums and squares of weights can be represented.
 _MODERATE = 256
 
 
 def within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Weights whose sums and squares can be represented, and by which powers of two those of each data set are less.
+    """Weights scaled so that sums and squares can be represented, and the exponents of two removed from each data set.
 
-    On a device even the smallest numbers that float64 has are zero.
+    Devices flush the smallest numbers of float64 to zero.
     """
     if sample_weight is None:
         return None, None
@@ -41,9 +41,9 @@ def within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, n
 def statuses_of_too_few(
     x: np.ndarray | Array, lengths: np.ndarray, sample_weight: np.ndarray | None, models: Models
 ) -> Int[np.ndarray, " g"] | None:
-    """Why no fit of a chunk can be made, where all data sets have fewer samples than any model components; else None.
+    """The statuses if every data set of a chunk has fewer samples than any model has components; else None.
 
-    These are the statuses that `PREPARED` would find; told by the host, they cost no compilation.
+    `PREPARED` would find the same statuses; found on the host, they cost no compilation.
     """
     fewest = np.min(models.n_components)
     if sample_weight is None and np.max(lengths) >= fewest:
@@ -87,7 +87,7 @@ def _prepared(
     models = jax.tree.map(jnp.asarray, options.models)
     n_positive = jnp.sum(sets.weights[:, 0] > 0, axis=-1, dtype=jnp.int32)
     too_few = n_positive[:, None] < models.n_components[None, :]
-    # Bad numbers are said before too few of them, and these before numbers that do not vary.
+    # Bad numbers take precedence over too few samples, and these over features that do not vary.
     status = status[:, models.form]
     status = jnp.where(too_few & (status != int(Status.NONFINITE)), int(Status.TOO_FEW_SAMPLES), status)
     key: Any = options.key
@@ -101,13 +101,13 @@ PREPARED = compiled(_prepared, static_argnames=("layout", "init"))
 
 
 class _Samples(NamedTuple):
-    """One data set as it was read.
+    """One data set as read.
 
     Attributes:
-        x: `(D, N)`, in data units, zeros for numbers that are none.
+        x: `(D, N)`, in data units, with zeros in place of NaN and infinity.
         weights: `(N,)`, of which the largest is 1; 0 for padding.
-        weight_scale: what they were divided by.
-        is_finite: whether all samples that count are numbers, and all weights.
+        weight_scale: the factor by which they were divided.
+        is_finite: whether all weights, and all samples with positive weight, are finite.
     """
 
     x: Float[Array, "d n"]
@@ -125,7 +125,7 @@ def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[A
     usable = jnp.isfinite(weights)
     finite = jnp.all(usable) & jnp.all(jnp.isfinite(x) | ~(usable & (weights > 0))[:, None])
     weights = jnp.where(usable, weights, 0.0)
-    # Only their ratios matter to EM, and these must fit a narrower type.
+    # Only ratios of weights matter to EM, and these must fit a narrower type.
     weight_scale = jnp.max(weights, initial=0.0)
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
     return _Samples(jnp.where(jnp.isfinite(x), x, 0.0).T, weights / weight_scale, weight_scale, finite)
@@ -134,7 +134,7 @@ def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[A
 def _standardized(
     samples: _Samples, bulk: Bulk, coordinates: Coordinates, reg_covar: Array, layout: Layout
 ) -> tuple[DataSets, Array]:
-    """Standardises one data set, or says why it cannot be fitted."""
+    """One data set, standardised, and a status that says whether it can be fitted."""
     x, weights, weight_scale, finite = samples
     found = standardize(x, weights, coordinates, reg_covar, is_absolute=layout.absolute_ridge, bulk=bulk)
     status = jnp.where(found.varies, em.RUNNING, int(Status.DEGENERATE))
@@ -150,7 +150,7 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
     n_forms = sets.n_effective.shape[1]
 
     def form(p: Any) -> DataSets:
-        # The only form needs no search.
+        # A single form needs no lookup.
         return jax.tree.map(lambda leaf: leaf[:, 0 if n_forms == 1 and jnp.ndim(p) == 0 else p], sets)
 
     def task(sets: DataSets, x: Array, m: Array | int) -> Task:
@@ -163,7 +163,7 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         return from_labels(rows, own) if init == "labels" else from_responsibilities(rows.astype(sets.z.dtype).T, own)
 
     def from_key(sets: DataSets, m: Array, r: Array) -> Mixture:
-        # Neither whitened nor merely scaled features show the clusters of all data sets, so starts take turns.
+        # Clusters may show in whitened features or in features that are only scaled, so starts alternate.
         x = jnp.where(r % 2 == 0, sets.z, scaled_features(sets.z, sets.units))
         return INITIALIZERS[init](jax.random.fold_in(key, r), r, task(sets, x, m))
 
@@ -175,8 +175,8 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
 
-    # Few starts of every data set after others: only then does memory not grow with their number. Of as many data sets
-    # at a time as a cache holds.
+    # Only a few starts of every data set are made at a time, so that memory does not grow with their number, and only
+    # for as many data sets at a time as fit a cache.
     def of_all(numbers: tuple[Array, Array]) -> Mixture:
         m, r = numbers
         group = min(max(1, layout.group // layout.together), len(sets.n_effective))
@@ -185,7 +185,7 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
     n_models = len(models.form)
     order = np.arange(n_models * layout.n_init)
     if layout.together > 1:
-        # They wait for those that take the longest, so those of one kind are neighbours.
+        # Starts made together wait for the slowest, so starts of one kind are neighbours.
         order = np.argsort(order % layout.n_init % TURN, kind="stable")
     m, r = np.divmod(order, layout.n_init)
     made = lax.map(

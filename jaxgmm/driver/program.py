@@ -1,8 +1,8 @@
-"""What is asked of fits, what compiled programs are made for, and what they are told when they run.
+"""The request of a call, the static part of compiled programs, and the values passed to them.
 
-A `Request` is what a user asks, whatever the data and the models. `jaxgmm.driver.plan` turns it into programs: a
-`Program` is known when it is compiled, that is, shapes, and what is worth a program of its own; `Options` are not, and
-changing them compiles nothing.
+A `Request` is what a user asks for, regardless of data and models. `jaxgmm.driver.plan` turns it into programs: a
+`Program` is static, that is, shapes and anything that is worth a program of its own; `Options` are traced, and changing
+them compiles nothing.
 """
 
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ from jaxgmm.em.covariance import FAMILIES, Coordinates
 from jaxgmm.engine.fused import Lanes
 from jaxgmm.numerics.kernels import Effort
 
-# Number of components, name of the family, and ridge: a model as users say it.
+# Number of components, name of the family, and ridge: a model in the user's terms.
 Combination = tuple[int, str, float]
 
 
 class Request(NamedTuple):
-    """What is asked of all fits of a call.
+    """The request for all fits of a call.
 
     Attributes:
         init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
         n_init: R; 1 for explicit starts.
-        n_finalists: starts of each fit that are taken to their ends.
+        n_finalists: number of starts of each fit that run to their ends.
         precision: `"mixed"`, `"float32"` or `"float64"`.
-        tol: smallest gain of the mean log-likelihood to go on for.
-        max_iter: iterations at most.
+        tol: smallest gain of the mean log-likelihood for which a run continues.
+        max_iter: maximum number of iterations.
         key: random key, or seed.
-        avoids_spurious: whether spurious components lower what runs are chosen by; see `jaxgmm.soundness`.
-        n_history: length of the recorded history; 0 when none is asked for.
+        avoids_spurious: whether spurious components lower the scores of runs; see `jaxgmm.soundness`.
+        n_history: length of the recorded history; 0 if none is requested.
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
-        method: how runs go on from what an E-step has found, its name among `jaxgmm.em.methods.METHODS`.
+        method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`.
     """
 
     init: str
@@ -59,21 +59,21 @@ class Request(NamedTuple):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether more is kept of runs than kernels hold."""
+        """Whether more is recorded of runs than kernels hold."""
         return bool(self.n_history or self.n_snapshots)
 
 
 class Layout(NamedTuple):
-    """What all programs of a chunk are compiled for.
+    """The static part that all programs of a chunk share.
 
     Attributes:
         families: names of the families; they agree in `diagonal`, so that their runs share programs.
         n_components: K that arrays have room for.
-        has_absent: whether models may have fewer components, if not in this call, then in another that shares programs.
+        has_absent: whether models may have fewer components, in this call or in another that shares programs.
         n_init: R; 1 for explicit starts.
         tile: samples that an E-step reads at a time, or 0 for all.
-        group: data sets that are looked at together where all at once would take too much memory, a power of two.
-        together: starts of a data set that are made at the same time.
+        group: data sets processed together where all at once would take too much memory, a power of two.
+        together: starts of a data set made at the same time.
         absolute_ridge: whether ridges are in squared data units.
         is_weighted: whether samples have weights of their own.
     """
@@ -103,8 +103,8 @@ class Slots(NamedTuple):
     """How many runs step together, and how.
 
     Attributes:
-        number: S of them.
-        stride: steps between two looks for ended runs.
+        number: S.
+        stride: steps between two checks for finished runs.
         e_step: its name among `jaxgmm.em.e_steps.E_STEPS`.
     """
 
@@ -113,26 +113,26 @@ class Slots(NamedTuple):
     e_step: str
 
 
-# How a pass takes runs to their ends.
+# How a pass advances runs.
 Way = Slots | Lanes
 
 
 class Program(NamedTuple):
-    """What programs are compiled for, and which of them are run.
+    """The static part of all programs of a chunk, and which of them run.
 
     Attributes:
-        layout: what they have in common.
+        layout: the part that they share.
         init: name of an initialiser, or `"mixture"`, `"responsibilities"` or `"labels"` for explicit starts.
-        n_finalists: starts of each fit that are taken to their ends; the others end after a few iterations.
+        n_finalists: number of starts of each fit that run to their ends; the others end after a few iterations.
         precision: `"mixed"`, `"float32"` or `"float64"`.
-        search_dtype: type of a search in mixed precision; where that is float64, it shares a program with what follows.
-        effort: how much effort the compiler makes for what is done once for each run; see `jaxgmm.numerics.kernels`.
-        n_history: length of the recorded history; 0 when none is asked for.
-        n_snapshots: iterations after which the parameters are recorded; 0 likewise.
-        method: how runs go on, its name among `jaxgmm.em.methods.METHODS`.
-        search: the way of the search; or of all there is to do, in other than mixed precision.
-        finish: that of what float64 does in mixed precision: mostly, to finish runs that the search has found.
-        centred: that of runs whose components are too narrow for raw moments in float64.
+        search_dtype: type of a search in mixed precision; if it is float64, the search and the finish share a program.
+        effort: the compiler's effort for code that runs once for each run; see `jaxgmm.numerics.kernels`.
+        n_history: length of the recorded history; 0 if none is requested.
+        n_snapshots: number of iterations after which the parameters are recorded; 0 if none is requested.
+        method: how runs advance, a name among `jaxgmm.em.methods.METHODS`.
+        search: the way of the search, or of the whole fit in a single precision.
+        finish: the way of float64 in mixed precision, which mostly finishes runs that the search has found.
+        centred: the way of runs whose components are too narrow for raw moments in float64.
     """
 
     layout: Layout
@@ -164,16 +164,16 @@ class Models(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What compiled programs are told.
+    """The traced part of compiled programs.
 
     Attributes:
-        tol: smallest gain of the mean log-likelihood to go on for.
-        max_iter: iterations at most.
+        tol: smallest gain of the mean log-likelihood for which a run continues.
+        max_iter: maximum number of iterations.
         reg_covar: the ridges, as fractions of each feature's variance unless they are absolute.
         key: random key, or seed.
-        models: what is fitted.
+        models: the models to fit.
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
-        avoids_spurious: whether spurious components lower what runs are chosen by; see `jaxgmm.soundness`.
+        avoids_spurious: whether spurious components lower the scores of runs; see `jaxgmm.soundness`.
     """
 
     tol: float
@@ -188,7 +188,7 @@ class Options(NamedTuple):
 def models_of(combinations: Sequence[Combination]) -> tuple[tuple[str, ...], Float[np.ndarray, " i"], Models]:
     """Families, ridges and models of some combinations of K, family and ridge.
 
-    A data set has a form for each coordinates in which families are fitted, and of that one for each ridge.
+    A data set has one form for each pair of coordinates in which families are fitted and ridge.
     """
     families = tuple(dict.fromkeys(family for _, family, _ in combinations))
     coordinates = list(dict.fromkeys(FAMILIES[family].coordinates for family in families))

@@ -1,7 +1,7 @@
-"""The runs of a chunk, and what is found out about them as they are taken on.
+"""The runs of a chunk, and the findings about them as they advance.
 
-`jaxgmm.driver.search` decides which runs go how far in which precision; `jaxgmm.driver.passes` takes them there, and
-`jaxgmm.driver.findings` looks at them in the same program.
+`jaxgmm.driver.search` decides which runs advance how far in which precision; `jaxgmm.driver.passes` advances them, and
+`jaxgmm.driver.findings` examines them in the same program.
 """
 
 from typing import Any, NamedTuple
@@ -26,9 +26,9 @@ class Known(NamedTuple):
 
     Attributes:
         status: how they ended, or `RUNNING`.
-        spurious: how many of their components are spurious.
-        ridge_dominated: how many owe much of a variance to the ridge; after a search, to what the search has added.
-        mean_scores: what they are compared by, per sample of weight 1; -inf where there is nothing.
+        spurious: number of their spurious components.
+        ridge_dominated: number that owe much of a variance to the ridge; after a search, to the ridge that it added.
+        mean_scores: the scores by which they are compared, per sample of weight 1; -inf where there is none.
     """
 
     status: Int[np.ndarray, " q"]
@@ -38,15 +38,15 @@ class Known(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The runs of a chunk, as far as they have come; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
+    """The current state of the runs of a chunk; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.
 
     Attributes:
         states: `(C M R,)`, float64.
-        judgement: `(C M R,)`, what is found out about them.
-        known: `(C M R,)`, what of that decides where they go.
+        judgement: `(C M R,)`, findings and scores.
+        known: `(C M R,)`, the part of that on which the search decides.
         finished: `(C M R,)`, whether a run was finished in the precision of the answer, and so may be chosen.
-        executed: run-iterations that were made.
-        useful: those that some run needed.
+        executed: number of run-iterations that were made.
+        useful: number of those that some run needed.
     """
 
     states: em.RunState
@@ -61,14 +61,14 @@ class Runs(NamedTuple):
         return self.known.mean_scores.reshape(-1, n_init)
 
 
-# What must be left of a variance in float64 for its error to be a ten-millionth of it, and where samples are centred on
-# each component, so that nothing cancels, for it to be known at all; in machine epsilons.
+# What must be left of a variance in float64, in machine epsilons, for its relative error to be a ten-millionth; and for
+# it to have any correct digit if samples are centred on each component, where nothing cancels.
 ACCURATE_IN_FLOAT64 = 2**22
 SOUND = 64
 
 
 def begun(starts: Mixture, program: Program) -> Runs:
-    """Runs `(Q,)` that have made no step yet. Made on the host: that spares a dispatch for each array."""
+    """Runs `(Q,)` that have made no step yet. Made on the host, which saves a dispatch for each array."""
     n_runs, n_history, n_snapshots = len(starts.weights), program.n_history, program.n_snapshots
 
     def full(value: float, dtype: type, *shape: int) -> Any:
@@ -91,12 +91,12 @@ def begun(starts: Mixture, program: Program) -> Runs:
 
 
 class Passes(NamedTuple):
-    """What all passes over the runs of a chunk have in common.
+    """The common part of all passes over the runs of a chunk.
 
     Attributes:
         given: data sets, starts and models.
         options: tolerance and limits.
-        program: what is compiled.
+        program: the static part.
     """
 
     given: Given
@@ -104,7 +104,7 @@ class Passes(NamedTuple):
     program: Program
 
     def in_float32(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way) -> Runs:
-        """Takes the wanted runs on from where they were `found`; others keep what they have."""
+        """Advances the wanted runs from their state in `found`; others are unchanged."""
         return self._take_on(found, wanted, limits, way, "float32")
 
     def in_float64(
@@ -115,10 +115,10 @@ class Passes(NamedTuple):
         limits: tuple[float, int],
         way: Way,
     ) -> Runs:
-        """The same, with components as narrow as float64 can tell: about their own means where they need that.
+        """The same in float64, with sums about each component's mean for runs too narrow for raw moments.
 
-        What has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is sound and
-        better. `limits` are tolerance and most iterations.
+        A run that has become too narrow on a few samples is spurious, and ends there if a rival of the same fit is
+        sound and better. `limits` are tolerance and maximum number of iterations.
         """
         n_init = self.program.layout.n_init
         before = found.by_fit(n_init)
@@ -127,7 +127,7 @@ class Passes(NamedTuple):
         if not np.any(lost):
             return found
         if self.options.avoids_spurious:
-            # A run that was centred before is lost at once, and is worth what it was worth then.
+            # A run that was centred before is lost at once, and keeps its earlier score.
             scores = np.maximum(found.by_fit(n_init), before)
             is_rival = rivals & is_sound(found.known.status, found.known.spurious)
             best = np.max(np.where(is_rival.reshape(scores.shape), scores, -np.inf), axis=1, keepdims=True)
@@ -140,7 +140,7 @@ class Passes(NamedTuple):
     def _take_on(self, found: Runs, wanted: Bool[np.ndarray, " q"], limits: Limits, way: Way, dtype: str) -> Runs:
         given, layout, effort = self.given, self.program.layout, self.program.effort
         before, limits = found.judgement.findings, limits._replace(snapshots=self.options.snapshots)
-        # Most of the time passes in its loops, so it is compiled better than what is done once.
+        # Most of the time is spent in its loops, so it is compiled with more effort than code that runs once.
         states, first, counts = TAKE_ON["quickly" if effort == "at once" else "well"](
             *(given, found.states, before, wanted, limits), program=PassProgram(layout, self.program.method, way, dtype)
         )
@@ -157,7 +157,7 @@ class Passes(NamedTuple):
 
 
 def _known(states: em.RunState, judgement: Judgement) -> tuple[Any, ...]:
-    """`Known`, on the device. The host looks at all at once: on a GPU each look costs as much as a dozen kernels."""
+    """`Known`, on the device. The host fetches it all at once: on a GPU each fetch costs as much as a dozen kernels."""
     findings = judgement.findings
     return states.status, findings.spurious, findings.ridge_dominated, judgement.mean_scores
 
@@ -169,7 +169,7 @@ def _made(states: em.RunState, before: Findings, wanted: Any, limits: Limits) ->
 def _take_on(
     given: Given, states: em.RunState, before: Findings, wanted: Any, limits: Limits, *, program: PassProgram
 ) -> tuple[em.RunState, FirstLook, tuple[Int[Array, ""], Int[Array, ""]]]:
-    """A pass and the first look, in one program; last, how many run-iterations were useful, and executed."""
+    """A pass and the first look, in one program; also returns the numbers of useful and executed run-iterations."""
     states, useful, executed = take_to_ends(given, states, wanted, limits, program)
     made = _made(states, before, wanted, limits)
     first = first_look(made, given, program.layout)

@@ -1,11 +1,11 @@
-"""How the best run of every fit is found: which runs go how far, in which precision.
+"""The search for the best run of every fit: which runs advance how far, in which precision.
 
-In mixed precision float32 searches and float64 finishes. Float32 runs find out which start of a data set is best, and
-float64 takes that run to its end. Runs that leave what float32 can represent are judged by float64 as well. A single
-start is brought near its end by float32 too, as that is twice as fast; but float64 makes all of its iterations where
-these are what the user asks for (a `tol` of 0, or a history), or where they are few or little work.
+In mixed precision float32 searches and float64 finishes. Runs in float32 find the best start of a data set, and float64
+takes that run to its end. Runs that float32 cannot represent are judged in float64 as well. A single start is also
+brought near its end in float32, which is twice as fast; but all of its iterations are in float64 if the user asks for
+a fixed number of them (a `tol` of 0) or a history, or if they are few or little work.
 
-Where only some starts are to be finalists, all make a few iterations first, and the best go on from there.
+If only some starts are to be finalists, all make a few iterations first, and the best continue from there.
 """
 
 import numpy as np
@@ -18,40 +18,40 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.soundness import first_best, is_sound
 from jaxgmm.status import Status
 
-# Float32 cannot tell smaller gains of the mean log-likelihood from rounding.
+# Float32 cannot distinguish smaller gains of the mean log-likelihood from rounding.
 SEARCH_TOL = 1e-6
 
-# What the order of components changes in a log-likelihood of float64, in nats per sample.
+# Effect of the order of components on a log-likelihood in float64, in nats per sample.
 ROUNDING = 1e-12
 
 # Iterations after which the finalists among the starts are chosen.
 SHORT = 9
 
-# Starts whose mean log-likelihoods then differ by less, in nats, are likely to be on their way to the same optimum.
+# Starts whose mean log-likelihoods then differ by less than this, in nats, probably lead to the same optimum.
 DISTINCT = 0.02
 
-# Iterations that a search leaves to float64 where max_iter ends it, to correct its rounding.
+# Iterations that a search leaves to float64, to correct its rounding, if max_iter ends it.
 RESERVED = 10
 
 # What must be left of a variance after cancellation in float32, in machine epsilons. Below SOUND its digits are noise.
-# A search that float64 will finish can ask for more: above ACCURATE the log-likelihood is right to 1e-4 nats a sample.
+# A search that float64 will finish can require more: above ACCURATE the log-likelihood is right to 1e-4 nats a sample.
 ACCURATE = 1024
 
-# What float32 wants of a ridge, as a fraction of the variance. A search has it beside the ridge of the answer.
+# The ridge that float32 needs, as a fraction of the variance. A search adds it to the ridge of the answer.
 RIDGE_OF_FLOAT32 = 1e-6
 
 
 def all_runs(
     sets: DataSets, starts: Mixture, sound: Bool[np.ndarray, " g"], options: Options, program: Program
 ) -> Runs:
-    """Takes every start of every fit that is to be made to its end, or to the place where it falls behind.
+    """Advances every start of every possible fit to its end, or until it falls behind.
 
     Args:
         sets: C standardised data sets.
         starts: `(C M R, K, …)`, in their coordinates, float64.
         sound: `(C M,)`, which models can be fitted to which data sets.
         options: tolerance, limits and models.
-        program: precision, and what programs are compiled for.
+        program: precision, and the static part of programs.
 
     Returns:
         the runs.
@@ -64,15 +64,15 @@ def all_runs(
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
     tol = max(options.tol, SEARCH_TOL) if searches else options.tol
     max_iter = options.max_iter - RESERVED if searches else options.max_iter
-    # What an iteration at this tolerance, or rounding, can change; starts that differ by less are equal.
+    # The change that an iteration at this tolerance, or rounding, can make; starts that differ by less are equal.
     margin = max(tol, SEARCH_TOL if in_float32 else ROUNDING)
 
     def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
         if not in_float32:
-            # Float64 has one program in mixed precision, whether it finishes runs or makes all of their iterations.
+            # In mixed precision float64 has one program, whether it finishes runs or makes all of their iterations.
             way = program.finish if program.precision == "mixed" else program.search
             return passes.in_float64(found, wanted, wanted, (tol, max_iter), way)
-        # Nothing finishes what float32 alone has begun, so there it may go as far as its digits are worth anything.
+        # Nothing finishes runs of float32 alone, so they may go as far as their digits mean anything.
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
         return passes.in_float32(found, wanted, limits, program.search)
 
@@ -99,7 +99,7 @@ def _among_best(
 ) -> Bool[np.ndarray, "g r"]:
     """Which runs are the finalists of their fit.
 
-    Degenerate ones come after others, distinct ones before repetitions of a better one, and of equal ones the first.
+    Degenerate runs come after others, distinct runs before repetitions of a better one, and among equal runs the first.
     """
     order = np.lexsort((-np.round(score / margin), degenerate), axis=1)
     in_order, is_last = (np.take_along_axis(row, order, axis=1) for row in (score, degenerate))
@@ -116,10 +116,11 @@ def _among_best(
 def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
-    What a search says of a sound run that the search's own ridge has widened is not to be compared with others, either.
+    A sound run that the search's own ridge has widened is also finished, since its score in the search cannot be
+    compared with others.
 
-    Should that be degenerate, or end with spurious components, and so below what the search had promised, the next best
-    follow until none promises more.
+    If the best run ends degenerate, or with spurious components, and so below its score in the search, the next best
+    runs follow until none has a higher score in the search.
     """
     options, n_init = passes.options, passes.program.layout.n_init
     status, spurious, ridge_dominated, _ = found.known

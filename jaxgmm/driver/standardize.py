@@ -1,13 +1,13 @@
-"""Standardises data sets, and brings mixtures back.
+"""Standardisation of data sets, and conversion of mixtures to data units and back.
 
-Sums of squares lose digits when a component is narrow and far from the origin, so each data set is first moved by a map
-under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the Cholesky factor of the
-data's covariance, which also removes correlation; otherwise it is a scale per feature, or one for all. Scale and ridge
-are vectors where components are axis-aligned, whatever the map.
+Sums of squares lose digits when a component is narrow and far from the origin, so each data set is first mapped to
+coordinates z by a map under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the
+Cholesky factor of the data's covariance, which also removes correlation; otherwise it is a scale per feature, or one
+for all. Scale and ridge are vectors where components are axis-aligned, whatever the map.
 
-Location and scale are those of the bulk of the data: values far from the others, as sentinels such as -9999 are, would
-otherwise set them alone. Left out are values more than `FAR` standard deviations from the mean, again and again until
-there are none, unless too few others would remain to have a variance.
+Location and scale are those of the bulk of the data: values far from the others, such as sentinels of -9999, would
+otherwise determine them alone. Values more than `FAR` standard deviations from the mean are removed repeatedly until
+there are none, unless the remaining values would have no variance.
 
 The ridge is a fraction of each feature's variance in the bulk of the data set, or absolute, in squared data units; here
 it becomes the matrix, or the vector, that has the same effect in the coordinates z. An absolute ridge gives constant
@@ -27,14 +27,14 @@ from jaxgmm.engine.some import for_some
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 
-# Standard deviations from the mean beyond which a value is none of the bulk. Equal sentinels are found where they are
-# fewer than 1 / (1 + FAR²), 6% of the samples; of Gaussian samples one in 16,000 is left out, which is no matter.
+# Standard deviations from the mean beyond which a value is not part of the bulk. Equal sentinels are found if they are
+# fewer than 1 / (1 + FAR²), 6% of the samples; one in 16,000 Gaussian samples is left out, which does not matter.
 FAR = 4.0
 
-# Each turn leaves out the farthest of several sorts of values, and no more sorts than these are met with.
+# Each turn removes the farthest of several kinds of values; data have no more kinds than this.
 _MOST_TURNS = 16
 
-# Which values are of the bulk, their mean and variance, which of them are near enough to stay, and how many turns.
+# Which values are in the bulk, their mean and variance, which of them are near enough to stay, and the number of turns.
 _Turn = tuple[Array, Array, Array, Array, Array]
 
 
@@ -63,7 +63,7 @@ class Standardization(NamedTuple):
         shift: weighted mean of the bulk of the data.
         scale: lower-triangular `(D, D)`, or `(D,)` for an axis-aligned family.
         inverse: its inverse, of the same shape.
-        log_scale: log|scale|: what a log-density in z exceeds one in x by.
+        log_scale: log|scale|: by how much a log-density in z exceeds one in x.
     """
 
     shift: Float[Array, " d"]
@@ -80,8 +80,8 @@ class Standardized(NamedTuple):
         ridge: what is added to every covariance, in these coordinates.
         units: the way back to data units.
         ridge_in_data_units: what is added to the variance of every feature, in squared data units.
-        varies: whether every direction that the family gives a variance of its own has one, from the data or an
-            absolute ridge; where one has not, the likelihood has no bound, and z is not to be used.
+        varies: whether every direction that has a variance of its own in the family also has one in the data, or from
+            an absolute ridge; otherwise the likelihood is unbounded, and z must not be used.
     """
 
     z: Float[Array, "d n"]
@@ -114,12 +114,12 @@ class _Centred(NamedTuple):
 
 
 def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int) -> Bulk:
-    """The bulks of C data sets. Those that have values far from the others are looked at again, so many at a time.
+    """The bulks of C data sets. Data sets with values far from the others are processed further, a few at a time.
 
     Args:
         x: samples, finite.
         weights: sample weights.
-        at_a_time: data sets looked at together.
+        at_a_time: number of data sets processed together.
     """
     first = jax.vmap(_everything)(x, weights)
 
@@ -144,10 +144,10 @@ def standardize(
     Args:
         x: samples, finite.
         weights: sample weights.
-        coordinates: what the families that are to be fitted want.
+        coordinates: the coordinates that the families need.
         reg_covar: ridge, as a fraction of each feature's variance.
         is_absolute: whether the ridge is in squared units of x instead.
-        bulk: what location and scale are those of, if it is known.
+        bulk: the values that determine location and scale, if known.
     """
     if bulk is None:
         bulk = _without_far_values(_everything(x, weights), x, weights)
@@ -197,7 +197,7 @@ def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], bulk: Bulk, le
 
 
 def _everything(x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
-    """All values of a data set, as the bulk to begin from."""
+    """All values of a data set, as the initial bulk."""
     present = (weights > 0)[None, :]
     size = jnp.max(jnp.where(present, jnp.abs(x), 0.0), axis=1)
     size = jnp.where(size > 0, size, 1.0)
@@ -207,13 +207,13 @@ def _everything(x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
 
 
 def _without_far_values(begun: Bulk, x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
-    """The bulk that is found by leaving out the farthest values, again and again."""
+    """The bulk found by repeatedly removing the farthest values."""
     y = _of_size(x, weights, begun.size)
 
     def turn(carry: _Turn) -> _Turn:
         bulk, mean, variance, near, count = carry
         new_mean, new_variance = _moments(y, jnp.where(near, weights[None, :], 0.0))
-        # Where the others are equal but for rounding, a feature keeps what gives it a variance.
+        # If the others are equal except for rounding, a feature keeps the values that give it a variance.
         rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(near, y, 0.0)), axis=1)
         better = new_variance > rounding**2
         mean, variance = jnp.where(better, new_mean, mean), jnp.where(better, new_variance, variance)
@@ -243,13 +243,13 @@ def _moments(y: Float[Array, "d n"], weights: Float[Array, "d n"]) -> tuple[Floa
     """Weighted mean and variance of each feature."""
     total = jnp.sum(weights, axis=1)
     mean = jnp.sum(weights * y, axis=1) / total
-    # The mean of values far from 0 is known to their rounding; that of what is left, to its own.
+    # The mean of values far from 0 has their rounding error; the mean of the residuals has a smaller one.
     mean += jnp.sum(weights * (y - mean[:, None]), axis=1) / total
     return mean, jnp.sum(weights * (y - mean[:, None]) ** 2, axis=1) / total
 
 
 def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardized:
-    """Whitens the bulk: the samples all of whose features are of it, if these are most and vary in every direction."""
+    """Whitens by the samples whose features are all in the bulk, if these are most and vary in all directions."""
     values, weights, shift, extent = centred.values, centred.weights, centred.shift, centred.extent
     ridges = (jnp.sqrt(reg_covar) / extent) ** 2 if is_absolute else reg_covar * centred.variances
     within = jnp.where(jnp.all(centred.bulk, axis=0), weights, 0.0)
@@ -285,11 +285,11 @@ def _whitening(
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"], Bool[Array, ""]]:
     """Mean and Cholesky factor of the covariance of weighted samples with the ridge, and whether there is a factor.
 
-    The ridge is part of what is whitened: with it, collinear features are no obstacle.
+    The whitened covariance includes the ridge, so collinear features are no obstacle.
     """
     total = jnp.sum(weights)
     mean = jnp.sum(values * weights[None, :], axis=1) / total
-    # What has no weight may be so far that its square is infinite.
+    # Samples of weight 0 may be so far that their squares are infinite.
     rest = jnp.where((weights > 0)[None, :], values - mean[:, None], 0.0)
     covariance = jnp.matmul(rest * weights[None, :], rest.T, precision=lax.Precision.HIGHEST) / total
     factor = cholesky(covariance + jnp.diag(ridges))
@@ -298,18 +298,18 @@ def _whitening(
 
 
 def to_standard(mixture: Mixture, units: Standardization) -> Mixture:
-    """A mixture of data units in the coordinates z."""
+    """Converts a mixture from data units to the coordinates z."""
     return _transformed(mixture, units.inverse, mixture.means - units.shift[None, :])
 
 
 def to_data_units(mixture: Mixture, units: Standardization) -> Mixture:
-    """A mixture of the coordinates z in data units."""
+    """Converts a mixture from the coordinates z to data units."""
     mixture = _transformed(mixture, units.scale, mixture.means)
     return replace(mixture, means=mixture.means + units.shift[None, :])
 
 
 def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Array, "d n"]:
-    """The same samples with every feature scaled to unit variance, and their correlation left in place."""
+    """The same samples with every feature scaled to unit variance, and correlations kept."""
     if units.scale.ndim == 1:
         return z
     correlation_factor = units.scale / jnp.linalg.norm(units.scale, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The mathematics of one run: pure JAX functions that know neither batches nor devices; `run.run` makes one."""
+"""The mathematics of one run: pure JAX functions that know neither batches nor devices; see `run.run`."""
 
 from jaxgmm.em import run
 

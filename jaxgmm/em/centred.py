@@ -1,14 +1,15 @@
 """E-step with samples centred on each component: for components that raw moments cannot represent.
 
-`jaxgmm.em.expectation` sums φ(x) about one origin for all components. A component that is narrow beside its distance
-from there loses its variance in the difference of two large numbers: one of equal values among others, or one a
-millionth as wide as the data. Here each component has an origin of its own, its current mean, about which
+`jaxgmm.em.expectation` sums φ(x) about one origin for all components. A component that is narrow compared with its
+distance from that origin loses its variance in the difference of two large numbers: for example one of equal values
+among others, or one a millionth as wide as the data. Here each component has its own origin, its current mean, about
+which
 
     log w_k N(x | μ_k, Σ_k) = c_k - ½ |W_k (x - μ_k)|²,    W_k = L_k⁻¹,  Σ_k = L_k L_kᵀ,
     c_k = log w_k - ½ (D log 2π + log|Σ_k|),
 
-and the statistics are those of x - μ_k. Nothing cancels, whatever the widths. Per component it is more work than two
-matrix products for all of them, so few runs are read this way.
+and the statistics are those of x - μ_k. Nothing cancels, whatever the widths. This is more work per component than two
+matrix products for all components, so only few runs use it.
 """
 
 import math
@@ -26,20 +27,20 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 from jaxgmm.numerics.reductions import max_over, sum_over
 
-# A standard deviation of fewer roundings of the mean than this is none.
+# A standard deviation of fewer roundings of the mean than this counts as zero.
 MEAN_ROUNDINGS = 8
 
 
 def centred_parameters(
     mixture: Mixture, ridge: Ridge | None = None
 ) -> tuple[Float[Array, "k f *s"], Float[Array, "k *s"]]:
-    """Parameters [c_k, μ_k, W_k] of a mixture, and what there is of each component's variance.
+    """Parameters [c_k, μ_k, W_k] of a mixture, and the share left of each component's variance.
 
-    They fill the room of the natural parameters: F = 1 + D + D (D + 1) / 2, or 1 + 2 D for axis-aligned components,
-    whose W_k is diagonal. The second are, for each component, the smallest ratio over features of the variance given
-    the features before it to the feature's variance; 0 where it is no more than the rounding of the mean and owes
-    nothing to a ridge, and NaN when a covariance is not positive definite. Axes that follow those of the mixture are
-    further mixtures.
+    They have the shape of the natural parameters: F = 1 + D + D (D + 1) / 2, or 1 + 2 D for axis-aligned components,
+    whose W_k is diagonal. The share is, for each component, the smallest ratio over features of the variance given the
+    features before it to the feature's variance; 0 if that is no more than the rounding of the mean and owes nothing to
+    a ridge, and NaN if a covariance is not positive definite. Trailing axes beyond those of the mixture are further
+    mixtures.
     """
     means, covariances = mixture.means, mixture.covariances
     n_features = means.shape[1]
@@ -92,7 +93,7 @@ def centred_responsibilities(
 
 
 def _log_joint(z: Float[Array, "d n"], parameters: Float[Array, " f"], *, diagonal: bool) -> Float[Array, " n"]:
-    """Of one component."""
+    """The logarithm of w_k N(x | μ_k, Σ_k) of one component."""
     constant, whitener = parameters[0], parameters[1 + len(z) :]
     centred = _centred(z, parameters)
     if diagonal:
@@ -115,5 +116,5 @@ def _collect(centred: Float[Array, "d n"], rows: Float[Array, " n"], *, diagonal
 
 
 def _centred(z: Float[Array, "d n"], parameters: Float[Array, " f"]) -> Float[Array, "d n"]:
-    """Samples less the mean of a component."""
+    """Samples minus the mean of a component."""
     return z - parameters[1 : 1 + len(z), None]

@@ -1,4 +1,4 @@
-"""Covariance families: what the covariances of components may share, as functions of sufficient statistics.
+"""Covariance families: constraints on the covariances of components, as functions of sufficient statistics.
 
 A family is one row of `FAMILIES`. It sees sums over samples, never samples. Its ridge is added to every covariance; in
 standardised coordinates it may be a matrix (`jaxgmm.driver.standardize`).
@@ -21,10 +21,10 @@ Ridge = Float[Array, "d ..."]
 
 
 class Coordinates(NamedTuple):
-    """What of a family decides in which coordinates it is fitted; families that agree in it share standardised data.
+    """The properties of a family that determine its coordinates; families that agree in them share standardised data.
 
     Attributes:
-        closed_under: the widest map of the data that takes the family into itself.
+        closed_under: the most general map of the data that takes the family into itself.
         diagonal: whether components are axis-aligned.
         isotropic: whether the ridge has to be the same in every direction.
     """
@@ -41,10 +41,10 @@ class Family(NamedTuple):
         covariances: maximum-likelihood covariances `(K, D, D)`, or variances `(K, D)` of an axis-aligned family, with
             the ridge added.
         diagonal: whether components are axis-aligned: their second moments and ridge are then vectors.
-        closed_under: the widest map of the data that takes the family into itself, whether axis-aligned or not.
-        n_parameters: how many free parameters the covariances of K components in D dimensions have.
-        least_samples: how many samples determine what a component has to itself, in D dimensions: fewer of them have no
-            covariance of their own, or say nothing about it.
+        closed_under: the most general map of the data that takes the family into itself, whether axis-aligned or not.
+        n_parameters: number of free parameters of the covariances of K components in D dimensions.
+        least_samples: number of samples, in D dimensions, that determine the parameters a component does not share:
+            fewer samples have no covariance of their own, or say nothing about it.
         isotropic: whether all features have one variance, and so one ridge.
     """
 
@@ -57,7 +57,7 @@ class Family(NamedTuple):
 
     @property
     def coordinates(self) -> Coordinates:
-        """In which the family is fitted."""
+        """The coordinates in which the family is fitted."""
         return Coordinates(self.closed_under, self.diagonal, self.isotropic)
 
 
@@ -99,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         diagonal=False,
         closed_under="affine",
         n_parameters=lambda k, d: k * d * (d + 1) // 2,
-        # Fewer lie in a plane.
+        # Fewer samples lie in a hyperplane.
         least_samples=lambda d: d + 1,
     ),
     "tied": Family(
@@ -107,7 +107,7 @@ FAMILIES: dict[str, Family] = {
         diagonal=False,
         closed_under="affine",
         n_parameters=lambda _, d: d * (d + 1) // 2,
-        # A component has nothing to itself but its mean.
+        # A component shares everything but its mean and weight.
         least_samples=lambda _: 1,
     ),
     "diag": Family(
@@ -115,7 +115,7 @@ FAMILIES: dict[str, Family] = {
         diagonal=True,
         closed_under="scale per feature",
         n_parameters=lambda k, d: k * d,
-        # Of two samples some are near each other by chance; three hardly ever are.
+        # Two samples may be near each other by chance; three hardly ever are.
         least_samples=lambda d: min(d + 1, 3),
     ),
     "spherical": Family(
@@ -130,10 +130,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def one_of(names: Sequence[str], index: Int[Array, "*s"]) -> Family:
-    """The family of a number that programs do not know when they are compiled.
+    """The family with a traced number.
 
-    Families differ in the M-step only, so runs of several can share the E-step, and a program, as long as they agree in
-    `diagonal`. All else of what is returned is the first family's.
+    Families differ only in the M-step, so runs of several families can share the E-step, and a program, as long as they
+    agree in `diagonal`. The other attributes of the result are those of the first family.
     """
     families = [FAMILIES[name] for name in names]
     if len(families) == 1:

@@ -1,9 +1,9 @@
-"""The E-steps that runs can have, as rows of one table; `jaxgmm.driver.plan` chooses by shape and machine.
+"""The table of E-steps; `jaxgmm.driver.plan` chooses one by shape and machine.
 
-They agree to rounding. What they differ in is what they read, and how many runs they read at once:
+They agree to rounding. They differ in what they read, and in how many runs they process at once:
 
     products                a product with the features of all samples, or of one tile after another
-    products in one kernel  the same, where larger covariances are inverted by one kernel of a CPU
+    products in one kernel  the same, with larger covariances inverted by one CPU kernel
     vectors                 loops along the samples of small data sets, one run after another
     centred                 sums about each component's mean, where raw moments cancel
 """
@@ -22,14 +22,14 @@ from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.em.vectors import e_steps
 from jaxgmm.mixture import Mixture
 
-# Numbers of the slots that hold a run, then zeros; and how many they are.
+# Numbers of the slots that hold a run, then zeros; and the number of such slots.
 Busy = tuple[Int[Array, " s"], Int[Array, ""]]
 
 Sums = tuple[SufficientStatistics, Float[Array, "*s"]]
 
 
 class Form(NamedTuple):
-    """What samples are read as.
+    """The form in which samples are read.
 
     Attributes:
         n_features: D.
@@ -46,17 +46,18 @@ Parameters = Callable[[Mixture, Ridge], tuple[Array, Array]]
 
 
 class EStep(NamedTuple):
-    """How E-steps are made of runs in slots, which are the last axis of parameters and sums.
+    """The E-step of runs in slots; slots are the last axis of parameters and sums.
 
     Attributes:
-        parameters: from mixtures and the ridge to what is read of them, `(K, F)`, and what is left of each component's
-            variance. Axes that follow those of a mixture are further mixtures.
-        share: from the standardised samples `(C, D, N)` and weights `(C, N)` of all data sets to what slots share.
-        load: from that, and the row of a data set, to what a slot holds.
-        read: from what slots share and hold, their parameters `(K, F, S)` and which are busy, to their statistics and
-            log-likelihoods.
+        parameters: from mixtures and the ridge to the parameters that it reads, `(K, F)`, and the share left of each
+            component's variance. Trailing axes beyond those of a mixture are further mixtures.
+        share: from the standardised samples `(C, D, N)` and weights `(C, N)` of all data sets to the data that slots
+            share.
+        load: from the shared data and the row of a data set to the data that a slot holds.
+        read: from shared and held data, the slots' parameters `(K, F, S)` and which slots are busy, to their statistics
+            and log-likelihoods.
         idle_is_free: whether slots without a run take no time.
-        about_means: whether statistics are about the means of the components, and not about the origin.
+        about_means: whether statistics are about the means of the components, not about the origin.
     """
 
     parameters: Parameters
@@ -68,7 +69,7 @@ class EStep(NamedTuple):
 
 
 def _together(of_one: Callable[..., Sums], parameters: Parameters, *, about_means: bool = False) -> EStep:
-    """An E-step that is written for one run, and mapped over slots, each of which holds its data."""
+    """An E-step written for one run and mapped over slots, each of which holds its data."""
 
     def share(z: Array, weights: Array, _form: Form) -> tuple[Array, Array]:
         return z, weights

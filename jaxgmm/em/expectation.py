@@ -26,7 +26,7 @@ from jaxgmm.numerics.reductions import max_over, sum_over
 # exp(ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
 ABSENT = -1e30
 
-# Of so many features sums are written out term by term; of more, that takes too long to compile.
+# Unroll the sums up to this many features; with more, that takes too long to compile.
 _FEW = 16
 
 _Rows = TypeVar("_Rows")
@@ -34,7 +34,7 @@ _Sums = TypeVar("_Sums")
 
 
 class Data(NamedTuple):
-    """A data set as the E-step reads it. Padding has weight 0.
+    """A data set in the form that the E-step reads. Padding has weight 0.
 
     Attributes:
         features: φ of every sample.
@@ -46,7 +46,7 @@ class Data(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """A large data set, whose features are made tile by tile whenever they are read. N is T times M.
+    """A large data set, whose features are computed tile by tile whenever they are read. N is T times M.
 
     Attributes:
         samples: standardised samples.
@@ -58,14 +58,14 @@ class Tiles(NamedTuple):
 
 
 def as_data(z: Float[Array, "d n"], weights: Float[Array, " n"], tile: int, *, diagonal: bool) -> Data | Tiles:
-    """A standardised data set as the E-step reads it: `tile` samples at a time, or all at once for 0."""
+    """A standardised data set in the form that the E-step reads: `tile` samples at a time, or all at once for 0."""
     if tile == 0:
         return Data(features(z, diagonal=diagonal), weights)
     return Tiles(jnp.swapaxes(z.reshape(len(z), -1, tile), 0, 1), weights.reshape(-1, tile))
 
 
 def over_tiles(data: Data | Tiles, rows: _Rows, sums: Callable[[Data, _Rows], _Sums], *, diagonal: bool) -> _Sums:
-    """Adds up what `sums` makes of each tile. `rows` are values `(…, N)` for each sample, cut as the data are."""
+    """Adds up `sums` of each tile. `rows` are values `(…, N)` for each sample, divided into tiles like the data."""
     if isinstance(data, Data):
         return sums(data, rows)
     n_tiles, _, size = data.samples.shape
@@ -124,13 +124,14 @@ def collect(
 def natural_parameters(
     mixture: Mixture, *, as_one_kernel: bool = False
 ) -> tuple[Float[Array, "k f *s"], Float[Array, "k *s"]]:
-    """Natural parameters θ `(K, F)` of a mixture, and what cancellation left of each component's variance.
+    """Natural parameters θ `(K, F)` of a mixture, and the share of each component's variance left by cancellation.
 
     The second is, for each component, the smallest ratio over features of the variance given the features before it
     (a squared pivot of the Cholesky factor) to the raw second moment it was computed from. It is NaN when a covariance
     is not positive definite; near the machine epsilon no digit of the variance can be trusted.
 
-    Axes that follow those of the mixture are further mixtures. For `as_one_kernel` see `jaxgmm.numerics.elimination`.
+    Trailing axes beyond those of the mixture are further mixtures. For `as_one_kernel` see
+    `jaxgmm.numerics.elimination`.
     """
     means, covariances = mixture.means, mixture.covariances
     n_features = means.shape[1]
@@ -142,8 +143,8 @@ def natural_parameters(
     else:
         precisions, pivots = inverse_and_pivots(covariances, as_one_kernel=as_one_kernel)
         if n_features <= _FEW:
-            # A product of such small matrices would be a library's call for each, and a sum along an axis a loop that
-            # is not vectorised.
+            # A product of such small matrices would be one library call for each, and a sum along an axis would be a
+            # loop that is not vectorised.
             variances = jnp.stack([covariances[:, i, i] for i in range(n_features)], axis=1)
             linear = sum(precisions[:, :, i] * means[:, i : i + 1] for i in range(n_features))
         else:

@@ -1,12 +1,12 @@
-"""EM of a run that lives in a few lanes of a GPU: the arithmetic of `jaxgmm.em.run`, written out number by number.
+"""EM of a run that occupies a few lanes of a GPU: the arithmetic of `jaxgmm.em.run`, written out number by number.
 
-A kernel of a GPU knows no small matrices. So the arrays here hold one number of a run, or of a sample, each: those of
-runs have an element for every run that steps along (or, wide, for every component of the only one), and those of
-samples one for every lane. `Lanes` says how the two relate, and whether the components of a run are a list of arrays or
-the last axis of one. All of it is plain JAX, and runs on any device; `jaxgmm.engine.fused` makes kernels of it.
+A GPU kernel has no small matrices. So each array here holds one number of a run, or of a sample: arrays of runs have an
+element for every run in the kernel (or, wide, for every component of the only run), and arrays of samples have one for
+every lane. `Lanes` says how the two relate, and whether the components of a run are a list of arrays or the last axis
+of one array. All of it is plain JAX, and runs on any device; `jaxgmm.engine.fused` makes kernels of it.
 
-Logarithms are to base 2, which is what the card has. Samples are centred on each component, as in `jaxgmm.em.centred`,
-so that next to nothing cancels:
+Logarithms are to base 2, which the card computes directly. Samples are centred on each component, as in
+`jaxgmm.em.centred`, so that almost nothing cancels:
 
     log2 w_k N(x | μ_k, Σ_k) = c_k - |V_k (x - μ_k)|²,    V_k = (½ log2 e)^½ L_k⁻¹,    Σ_k = L_k L_kᵀ.
 
@@ -38,29 +38,29 @@ from jaxgmm.status import Status
 OfRuns = Array
 OfSamples = Array
 
-# The last rows of what changes of runs.
+# The last of the moving rows of runs.
 LOG_LIKELIHOOD, N_ITER, STATUS = -3, -2, -1
 
-# Blocks of samples that are read in one turn of a loop, so that loads overlap with arithmetic.
+# Blocks of samples read in one turn of a loop, so that loads overlap with arithmetic.
 UNROLLED = 4
 
 _LN_2 = math.log(2.0)
 _LOG2_2PI = math.log2(2 * math.pi)
 
-# Roots of pivots that are multiplied before their logarithm is taken.
+# Number of roots of pivots that are multiplied before taking the logarithm.
 _FACTORS = 2
 
 _SCALE = math.sqrt(0.5 * math.log2(math.e))
 
 
 class Elementary(NamedTuple):
-    """Functions as a device has them.
+    """The elementary functions of a device.
 
     Attributes:
         exp2: for arguments up to 0.
         log2: for positive arguments.
-        rsqrt: likewise.
-        reciprocal: likewise.
+        rsqrt: for positive arguments.
+        reciprocal: for positive arguments.
     """
 
     exp2: Callable[[Array], Array]
@@ -69,7 +69,7 @@ class Elementary(NamedTuple):
     reciprocal: Callable[[Array], Array]
 
 
-# A kernel has no reciprocal, but a root in one instruction.
+# A kernel has no reciprocal instruction, but one for the reciprocal root.
 ELEMENTARY = {
     "float32": Elementary(jnp.exp2, jnp.log2, lax.rsqrt, lambda x: lax.rsqrt(x) * lax.rsqrt(x)),
     "float64": Elementary(exp2_in_float64, log2_in_float64, rsqrt_in_float64, lambda x: 1.0 / x),
@@ -97,13 +97,13 @@ class Lanes(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a kernel is compiled for.
+    """The static shape of a kernel.
 
     Attributes:
         n_components: K.
         n_features: D.
         families: names of the families; they agree in `diagonal`.
-        is_wide: whether components are the last axis of arrays, rather than a list of them.
+        is_wide: whether components are the last axis of arrays instead of a list of arrays.
     """
 
     n_components: int
@@ -123,7 +123,7 @@ class Shape(NamedTuple):
 
     @property
     def entries(self) -> list[tuple[int, int]]:
-        """Rows and columns of what is held of a covariance."""
+        """Rows and columns of the stored entries of a covariance."""
         d = range(self.n_features)
         return [(i, i) for i in d] if self.diagonal else [(i, j) for i in d for j in range(i + 1)]
 
@@ -142,7 +142,7 @@ class Component(NamedTuple):
 
 
 class Natural(NamedTuple):
-    """What the E-step reads of a component beside its mean: c and V."""
+    """The parameters of a component that the E-step reads in addition to its mean: c and V."""
 
     constant: OfRuns
     whitener: list[OfRuns]
@@ -159,15 +159,15 @@ class State(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What runs are asked to do, all of runs; see `jaxgmm.em.state.Settings`.
+    """The settings of runs, all as arrays of runs; see `jaxgmm.em.state.Settings`.
 
     Attributes:
-        present: 1 for a component that there is, else 0.
-        ridge: as a covariance.
+        present: 1 for a present component, else 0.
+        ridge: in the layout of a covariance.
         family: its number among the families.
         total_weight: Σ w.
-        tol: least change of the mean log-likelihood to go on for.
-        max_iter: iterations at most.
+        tol: smallest change of the mean log-likelihood for which a run continues.
+        max_iter: maximum number of iterations.
         variance_floor: smallest share of its raw second moment that a variance may keep.
     """
 
@@ -185,7 +185,7 @@ Read = Callable[[Any], Sequence[OfSamples]]
 
 
 class Machine(NamedTuple):
-    """What the arithmetic is compiled for.
+    """The static part of the arithmetic.
 
     Attributes:
         lanes: how numbers are laid out.
@@ -194,7 +194,7 @@ class Machine(NamedTuple):
         centred: whether components may be as narrow as `jaxgmm.em.centred` has them, rather than only as narrow as
             `jaxgmm.em.expectation.natural_parameters` can represent. By default a run ends in the same way here as
             there.
-        method: how runs go on, its name among `METHODS`.
+        method: how runs advance, a name among `METHODS`.
     """
 
     lanes: Lanes
@@ -227,14 +227,14 @@ def life(
 
 
 def moving_rows(state: RunState, shape: Shape) -> Float[Array, "m q *k"]:
-    """What changes of runs `(Q,)`: parameters, log-likelihood, iterations and status, a row of all runs for each."""
+    """The moving rows of runs `(Q,)`: parameters, log-likelihood, iterations and status, a row of all runs for each."""
     dtype = state.mixture.weights.dtype
     of_run = [state.log_likelihood, state.n_iter, state.status]
     return _rows(_numbers(state.mixture, shape), [row.astype(dtype) for row in of_run], shape)
 
 
 def fixed_rows(settings: Settings, family: Int[Array, " q"], total_weight: Float[Array, " q"], shape: Shape) -> Array:
-    """What runs `(Q,)` are asked to do: `Asked`, a row of all runs for each number."""
+    """The fixed rows of runs `(Q,)`: their settings `Asked`, a row of all runs for each number."""
     dtype = total_weight.dtype
     ridge = [settings.ridge[:, i] if shape.diagonal else settings.ridge[:, i, j] for i, j in shape.entries]
     rest = [family, total_weight, settings.tol, settings.max_iter, settings.variance_floor]
@@ -275,21 +275,21 @@ def _rows(numbers: list[Array], of_runs: list[Array], shape: Shape) -> Array:
 
 
 def steps(state: State, asked: Asked, read: Read, n_blocks: Any, n_steps: Any, machine: Machine) -> tuple[State, Array]:
-    """Takes runs to their ends, or so many steps on; see `jaxgmm.em.run.step`.
+    """Advances runs to their ends, or by `n_steps` steps; see `jaxgmm.em.run.step`.
 
     Args:
-        state: where they are; of `natural` nothing is read.
-        asked: what they are asked to do.
+        state: the state of the runs; `natural` is not read.
+        asked: their settings.
         read: loads a block of samples.
-        n_blocks: how many blocks there are.
-        n_steps: how many steps to make at most.
-        machine: what this is compiled for.
+        n_blocks: number of blocks.
+        n_steps: maximum number of steps.
+        machine: the static part.
 
     Returns:
         where they are then, and how many steps the longest of them made.
     """
     natural, unsound = _checked(state.components, asked, machine)
-    # A start that is not sound is the end of its run.
+    # A run whose start is not sound ends at once.
     is_lost = (unsound > 0) & (state.status == RUNNING)
     state = state._replace(
         natural=natural,
@@ -342,7 +342,7 @@ def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[l
             sums = add(turn * UNROLLED + i, sums)
         return sums
 
-    # Of a number that is finite, so that it is laid out as other numbers of runs are.
+    # From a finite number, so that it has the layout of other numbers of runs.
     zero = lanes.spread(0 * state.n_iter)
     sums = [zero] * (len(components) * shape.n_own + 1)
     n_turns = n_blocks // UNROLLED
@@ -362,7 +362,7 @@ def _log_joint(constant: OfSamples, whitener: list[OfSamples], centred: list[OfS
 
 
 def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: Asked, machine: Machine) -> State:
-    """The rest of a step of plain EM: decision and M-step. Runs that have ended stay as they are."""
+    """The rest of a step of plain EM: decision and M-step. Finished runs are unchanged."""
     proposal = _m_step(state.components, sums, asked, machine)
     natural, unsound = _checked(proposal, asked, machine)
     status = status_of(
@@ -385,7 +385,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
     )
 
 
-# Runs of other methods have no kernels; see `jaxgmm.em.methods.METHODS`.
+# Other methods have no kernels; see `jaxgmm.em.methods.METHODS`.
 METHODS = {"em": advance}
 
 
@@ -402,7 +402,7 @@ def _m_step(components: list[Component], sums: list[Component], asked: Asked, ma
         for own, inverse, step in zip(sums, inverses, moved, strict=True)
     ]
     covariances = _covariances(weights, spread, asked, lanes, shape)
-    # A mean that moves far takes the digits of a variance about the old one.
+    # If a mean moves far, a variance about the old mean loses digits.
     lost = _rounding(moved, lanes)
     covariances = [
         [c + lost if i == j else c for (i, j), c in zip(shape.entries, own, strict=True)] for own in covariances
@@ -421,7 +421,7 @@ def _m_step(components: list[Component], sums: list[Component], asked: Asked, ma
 def _covariances(
     weights: list[OfRuns], spread: list[list[OfRuns]], asked: Asked, lanes: Lanes, shape: Shape
 ) -> list[list[OfRuns]]:
-    """What a family makes of second central moments, with the ridge; see `jaxgmm.em.covariance`."""
+    """The covariances of a family from second central moments, with the ridge; see `jaxgmm.em.covariance`."""
     found = [KNOWN_FAMILIES[name](weights, spread, lanes) for name in shape.families]
     chosen = found[0]
     for number, other in enumerate(found[1:], start=1):
@@ -431,9 +431,9 @@ def _covariances(
 
 
 def _rounding(moved: list[list[OfRuns]], lanes: Lanes) -> OfRuns:
-    """What rounding may take from variances; see `jaxgmm.em.maximization`."""
+    """The amount that rounding may remove from variances; see `jaxgmm.em.maximization`."""
     squares = [functools.reduce(jnp.maximum, [step * step for step in own]) for own in moved]
-    # A component without support has moved nowhere.
+    # A component without support has not moved.
     squares = [jnp.where(square < jnp.inf, square, 0.0) for square in squares]
     return lanes.most_of_runs(squares) * (ROUNDINGS * len(moved[0]) * float(jnp.finfo(squares[0].dtype).eps))
 
@@ -456,7 +456,7 @@ KNOWN_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _rou
 
 
 def _checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
-    """What the E-step reads, and how many components have lost their support or their variance."""
+    """The parameters that the E-step reads, and the number of components without support or variance."""
     lanes, elementary, shape, centred, _ = machine
     ridges = [r for (i, j), r in zip(shape.entries, asked.ridge, strict=True) if i == j]
     naturals, unsound = [], []
@@ -473,7 +473,7 @@ def _checked(components: list[Component], asked: Asked, machine: Machine) -> tup
                 is_sound &= pivot > asked.variance_floor * (variance + m * m)
         unsound.append(jnp.where(is_sound, 0.0, present))
         log_weight = jnp.where(weight > 0, elementary.log2(jnp.where(weight > 0, weight, 1.0)), ABSENT)
-        # A product of more roots might leave what a number can represent.
+        # A product of more roots might leave the range of floating-point numbers.
         parts = [functools.reduce(operator.mul, roots[i : i + _FACTORS]) for i in range(0, len(roots), _FACTORS)]
         constant = log_weight + _sum([elementary.log2(part) for part in parts])
         naturals.append(Natural(constant - 0.5 * _LOG2_2PI * shape.n_features, whitener))

@@ -1,4 +1,4 @@
-"""Starts: where EM begins when the user does not say.
+"""Initialisers: the starts of EM, unless the user gives them.
 
 Every random draw inverts the cumulative distribution over sample weights, with uniforms whose number does not depend on
 N. So a sample of weight 0 is not drawn, and padding a data set changes nothing.
@@ -22,35 +22,36 @@ from jaxgmm.numerics.reductions import sum_over
 
 MAX_LLOYD = 100
 
-# Of every TURN starts of k-means++, counted from 0, FORGY has seeds that are drawn uniformly, and POLISHED makes a few
-# iterations of Lloyd's algorithm; the others are clusters around greedy seeds. These are best where components are
-# many, uniform seeds find optima of few overlapping ones that they hardly do, and for some Lloyd's algorithm is needed.
+# Of every TURN starts of k-means++, counted from 0, FORGY has uniformly drawn seeds, and POLISHED makes a few
+# iterations of Lloyd's algorithm; the others are clusters around greedy seeds. Greedy seeds are best for many
+# components. Uniform seeds find optima with a few overlapping components that greedy seeds rarely find, and some optima
+# need Lloyd's algorithm.
 TURN = 5
 FORGY = 2
 POLISHED = 4
 LLOYD_ITERATIONS = 10
 
-# Of so few samples for each feature, the distances to a seed are mostly noise, and clusters around seeds say little:
-# there Lloyd's algorithm polishes all starts whose seeds are greedy.
+# With fewer samples for each feature than this, the distances to a seed are mostly noise, and clusters around seeds
+# mean little: then Lloyd's algorithm polishes all starts with greedy seeds.
 SAMPLES_OF_A_FEATURE = 10
 
-# A cluster of one sample has no covariance, and EM seldom leaves the optimum that it makes. So the first covariances
-# are drawn towards the pooled one, with this share of a component's fair number of samples as weight.
+# A cluster of one sample has no covariance, and EM seldom leaves the optimum that it creates. So the first covariances
+# are shrunk towards the pooled one, with a weight of this share of the mean number of samples of a component.
 SHRINKAGE = 0.1
 
-# Most candidates that a greedy seed is chosen from. Their number grows with log K, but as many are drawn for every K:
-# the draws must not depend on how many components are absent.
+# Maximum number of candidates for a greedy seed. The number considered grows with log K, but the number drawn is the
+# same for every K, because draws must not depend on how many components are absent.
 MOST_CANDIDATES = 8
 
 
 class Task(NamedTuple):
-    """What a start is made for.
+    """The inputs from which a start is made.
 
     Attributes:
-        x: samples in the coordinates whose distances count.
+        x: samples in the coordinates used for distances.
         z: samples in the coordinates of the fit.
-        data: the latter as the E-step reads them.
-        present: which components there are; arrays may have room for more.
+        data: `z` in the form that the E-step reads.
+        present: which components are present; arrays may have room for more.
         family: the covariance family.
         ridge: added to every covariance.
     """
@@ -68,20 +69,20 @@ class Task(NamedTuple):
         return self.data.weights.ravel()
 
 
-# Clusters of Lloyd's algorithm that are dealt with together; more are taken in blocks of so many, one after another.
-# The comparisons of a block are written out, and its memberships are in memory: `benchmarks/NOTES.md`.
+# Clusters of Lloyd's algorithm processed together; more are processed in blocks of this size. The comparisons of a
+# block are unrolled, and its memberships are held in memory: `benchmarks/NOTES.md`.
 CLUSTERS_TOGETHER = 20
 
-# Means farther than this from the middle of the data, in standard deviations, cost sums of squares over two digits.
+# Means farther than this from the centre of the data, in standard deviations, cost sums of squares over two digits.
 FAR = 10.0
 
-# Samples that are summed up in one go; see `_cumulative_sum`.
+# Samples in a block of `_cumulative_sum`.
 _BLOCK = 16
 
-# Means, sums about them, and how often these were made.
+# Means, sums about them, and the number of passes.
 _Turn = tuple[Array, SufficientStatistics, Array]
 
-# A random key, the number of the start, and what it is for; and where EM begins.
+# From a random key, the number of the start, and its inputs to the mixture from which EM begins.
 Initializer = Callable[[Array, Array, Task], Mixture]
 
 
@@ -97,10 +98,10 @@ def from_labels(labels: Int[Array, " n"], task: Task) -> Mixture:
 
 
 def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
-    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), but for two of five starts.
+    """Clusters around greedy k-means++ seeds (Arthur and Vassilvitskii, 2007), with variations in two of five starts.
 
-    The seeds of one are samples drawn uniformly (Forgy, 1965); the clusters of the other are polished by Lloyd's
-    algorithm, and where there are fewer than ten samples for each feature, so are those of all other starts.
+    One of the two has uniformly drawn samples as seeds (Forgy, 1965); the clusters of the other are polished by Lloyd's
+    algorithm. With fewer than ten samples for each feature, all starts with greedy seeds are polished.
     """
     turn = start % TURN
     is_crowded = jnp.sum(task.weights > 0) < SAMPLES_OF_A_FEATURE * len(task.x)
@@ -109,7 +110,7 @@ def k_means_plus_plus(key: Array, start: Array, task: Task) -> Mixture:
 
 
 def k_means(key: Array, _start: Array, task: Task) -> Mixture:
-    """Clusters of Lloyd's algorithm, begun from greedy k-means++ seeds."""
+    """Clusters of Lloyd's algorithm, started from greedy k-means++ seeds."""
     return _clusters(key, task, jnp.zeros((), bool), MAX_LLOYD)
 
 
@@ -118,7 +119,7 @@ def random_responsibilities(key: Array, _start: Array, task: Task) -> Mixture:
     present, dtype = task.present, task.x.dtype
 
     def drawn(numbers: Array) -> Array:
-        # One key for each sample: the draws of a sample then do not depend on how many follow it.
+        # One key for each sample, so that its draws do not depend on how many samples follow it.
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
         uniform = jax.vmap(lambda k: jax.random.uniform(k, present.shape, dtype=dtype), out_axes=1)(keys)
         uniform = jnp.where(present[:, None], uniform, 0.0)
@@ -154,7 +155,7 @@ INITIALIZERS: dict[str, Initializer] = {
 
 
 def _clusters(key: Array, task: Task, uniformly: Bool[Array, ""], max_iter: Int[Array, ""] | int) -> Mixture:
-    """The M-step of clusters: seeds, then so many iterations of Lloyd's algorithm."""
+    """The M-step of clusters: seeds, then at most `max_iter` iterations of Lloyd's algorithm."""
     labels = _seeded_labels(key, task.x, task.weights, task.present, uniformly)
     return _from_clusters(_lloyd(labels, task.x, task.weights, task.present, max_iter), task)
 
@@ -168,8 +169,9 @@ def _seeded_labels(
 ) -> Int[Array, " n"]:
     """Index of the nearest seed.
 
-    A greedy seed is that of several candidates, drawn by squared distance, that leaves the least inertia. A uniform
-    seed is drawn by weight from the samples that differ from all seeds before it. Where none does, a cluster is empty.
+    A greedy seed is the one with the least remaining inertia among several candidates drawn by squared distance. A
+    uniform seed is drawn by weight from the samples that differ from all previous seeds. If none does, the cluster is
+    empty.
     """
     n_candidates = min(2 + int(math.log(len(present))), MOST_CANDIDATES)
     uniforms = jax.random.uniform(key, (len(present), MOST_CANDIDATES), dtype=x.dtype)[:, :n_candidates]
@@ -202,7 +204,7 @@ def _lloyd(
     present: Bool[Array, " k"],
     max_iter: Int[Array, ""] | int,
 ) -> Int[Array, " n"]:
-    """Lloyd's algorithm until no label changes. A cluster that loses its last sample keeps its place."""
+    """Lloyd's algorithm until no label changes. A cluster that loses its last sample keeps its centre."""
     moved = _moved if len(present) <= CLUSTERS_TOGETHER else _moved_by_blocks
 
     def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
@@ -226,9 +228,9 @@ def _moved(
     weights: Float[Array, " n"],
     present: Bool[Array, " k"],
 ) -> tuple[Float[Array, "d k"], Int[Array, " n"], Float[Array, " n"]]:
-    """Centres of the labelled samples; then for each sample the closest, and |c|² / 2 - c · x of it, negated.
+    """Centres of the labelled samples; then the closest centre c of each sample, and c · x - |c|² / 2 for it.
 
-    Samples whose labels are not of these clusters move none.
+    Samples with labels of other clusters do not move any centre.
     """
     membership = jax.nn.one_hot(labels, len(present), axis=0, dtype=x.dtype) * weights[None, :]
     sizes = jnp.sum(membership, axis=1)
@@ -246,7 +248,7 @@ def _moved_by_blocks(
     weights: Float[Array, " n"],
     present: Bool[Array, " k"],
 ) -> tuple[Float[Array, "d k"], Int[Array, " n"], Float[Array, " n"]]:
-    """The same, a block of clusters after another: neither program nor memory grows with their number."""
+    """The same, one block of clusters after another: neither program nor memory grows with their number."""
     n_features, n_clusters = centres.shape
     n_blocks = -(-n_clusters // CLUSTERS_TOGETHER)
     missing = n_blocks * CLUSTERS_TOGETHER - n_clusters
@@ -280,10 +282,10 @@ def _from_clusters(labels: Int[Array, " n"], task: Task) -> Mixture:
 
 
 def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientStatistics, Float[Array, "k d"]]:
-    """Sums of labelled samples less the mean of those of their label, and the means.
+    """Sums of labelled samples about the mean of their label, and these means.
 
-    Sums about the middle of the data become these by subtraction. Where a mean is so far from it that this would cancel
-    too much, as those of sentinels are, the samples are summed up once more, about the means that were found.
+    They follow from sums about the centre of the data by subtraction. If a mean is so far from it that this would
+    cancel too much, as with sentinels, the samples are summed once more, about the means found.
     """
     present, diagonal, n_components = task.present, task.family.diagonal, len(task.present)
 
@@ -320,7 +322,7 @@ def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientS
 def _sums(
     rows: Float[Array, "k n"] | Int[Array, " n"], task: Task, responsibilities: Callable[[Array], Array]
 ) -> SufficientStatistics:
-    """Sufficient statistics of what is made of `rows`, tile by tile: for large data no `(K, N)` is in memory."""
+    """Sufficient statistics of responsibilities made from `rows` tile by tile, so that `(K, N)` is never in memory."""
 
     def sums(data: Data, rows: Array) -> SufficientStatistics:
         weighted = responsibilities(rows) * data.weights[None, :]
@@ -342,7 +344,7 @@ def _squared_distances(x: Float[Array, "d n"], centres: Float[Array, "d k"]) -> 
 
 
 def _cumulative_sum(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """As `jnp.cumsum`, which takes a CPU three times as long: by blocks, each a product with a triangle of ones."""
+    """As `jnp.cumsum`, but three times as fast on a CPU: by blocks, each a product with a triangle of ones."""
     blocks = jnp.pad(x, (0, -len(x) % _BLOCK)).reshape(-1, _BLOCK)
     within = jnp.matmul(blocks, jnp.triu(jnp.ones((_BLOCK, _BLOCK), x.dtype)), precision=lax.Precision.HIGHEST)
     before = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.cumsum(within[:, -1])[:-1]])
@@ -350,7 +352,7 @@ def _cumulative_sum(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _inverse_cdf(mass: Float[Array, " n"], weights: Float[Array, " n"], u: Float[Array, " t"]) -> Int[Array, " t"]:
-    """Index of the sample at each quantile of a discrete distribution; of `weights` when nothing has mass."""
+    """Index of the sample at each quantile of a discrete distribution; of `weights` if no sample has mass."""
     mass = jnp.where(jnp.sum(mass) > 0, mass, weights)
     cumulative = _cumulative_sum(mass)
     below = cumulative[None, :] <= (u * cumulative[-1])[:, None]

@@ -25,7 +25,7 @@ def m_step(
     about any origin. A component without support has a mean of NaN. One that is not `present` has weight 0, mean 0 and
     unit variances, so that mixtures of fewer components fit in arrays of one size.
 
-    Axes that follow those of one run are further runs.
+    Trailing axes beyond those of one run are further runs.
     """
     means = statistics.first / statistics.counts[:, None]
     covariances = family.covariances(statistics, ridge)
@@ -42,9 +42,9 @@ def m_step(
 
 
 def _rounding(steps: Float[Array, "k d *s"], covariances: Covariances) -> Float[Array, "1 d ..."]:
-    """What rounding may take from variances about new means, given how far these are from the origins.
+    """The amount that rounding may remove from variances about new means, given their distance from the origins.
 
-    For all components alike, as a family may want. Where means come to rest, it vanishes.
+    The same for all components, as a family may require. It vanishes when the means converge.
     """
     n_features = steps.shape[1]
     steps = jnp.where(jnp.isfinite(steps), steps, 0.0)

@@ -26,7 +26,7 @@ _MAX_SERIES = 100_000
 
 
 def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings, method: Method = _EM) -> RunState:
-    """One iteration: the E-step, then what the method makes of it. A finished run stays as it is."""
+    """One iteration: the E-step, then the method's `advance`. A finished run is unchanged."""
     parameters, n_features = method.read(state), state.mixture.n_features
     statistics, log_likelihood = expectation.e_step(data, parameters, n_features, diagonal=family.diagonal)
     return method.advance(state, statistics, log_likelihood, jnp.sum(data.weights), family, settings)
@@ -43,7 +43,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
         start: mixture to begin from, in the same coordinates.
         family: a row of `jaxgmm.em.covariance.FAMILIES`.
         settings: ridge, tolerance and limits.
-        method: how the run goes on, a row of `jaxgmm.em.methods.METHODS`.
+        method: how the run advances, a row of `jaxgmm.em.methods.METHODS`.
 
     Returns:
         The final state.
@@ -63,7 +63,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
             lambda state: step(data, state, family, settings, method),
             method.init(start, settings),
         )
-        # custom_root differentiates what comes along too, and integers have no tangents.
+        # custom_root differentiates the auxiliary output too, and integers have no tangents.
         dtype = state.log_likelihood.dtype
         return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype))
 

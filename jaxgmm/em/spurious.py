@@ -1,18 +1,18 @@
-"""Spurious components: optima that a likelihood without bound has wherever a component can shrink onto a few samples.
+"""Spurious components: optima of the unbounded likelihood where a component shrinks onto a few samples or equal values.
 
-Such a component has next to no variance in some direction and few samples, or equal ones. It says nothing about the
+Such a component has almost no variance in some direction, and few samples, or equal ones. It says nothing about the
 data: a handful of samples lies near some plane by chance, a hundred do not. The more components and starts there are,
 the likelier it is to win by likelihood alone (Day, 1969, "Estimating the components of a mixture of normal
 distributions"). Widths are compared with those of the other components, as in the bounded ratios of Hathaway (1985), "A
 constrained formulation of maximum-likelihood estimation for normal mixture distributions", and not with the spread of
-the data: clusters far from each other are narrow beside that, and real.
+the data: well-separated clusters are narrow compared with that, and real.
 
-A run with such components is no worse for what it says of the others, but its likelihood is not to be believed. So it
-is compared by the likelihood that it has when they are as wide as the data.
+The other components of such a run may be fine, but its likelihood cannot be trusted. So the run is compared by the
+likelihood it would have if its spurious components were as wide as the data.
 
-Equal values, as rounding and limits of a detector make them, are no cluster however many they are: a component shrinks
-onto them until its width is the ridge, and its likelihood is whatever the ridge makes it. Where values are not equal, a
-component that is narrower than the ridge is a cluster whose width is not known, and is counted apart.
+Equal values, as produced by rounding and detector limits, are not a cluster, however many they are: a component shrinks
+onto them until its width is the ridge, and the ridge alone determines its likelihood. If values are not equal, a
+component narrower than the ridge is a cluster of unknown width, and is counted separately (`ridge_dominated`).
 """
 
 from dataclasses import replace
@@ -30,37 +30,37 @@ from jaxgmm.em.expectation import Data, Tiles, over_tiles
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 
-# A component is spurious where its standard deviation in some direction is below this fraction of that within the
-# components together, and it may have fewer samples than this multiple of what its family needs. Both were chosen by
-# simulation: `benchmarks/NOTES.md`.
+# A component is spurious if in some direction its standard deviation is below this fraction of the pooled one within
+# components, and its size is below this multiple of what its family needs. Both were chosen by simulation:
+# `benchmarks/NOTES.md`.
 NARROWEST = 0.01
 FEW = 5
 
-# Or where more than half of its variance in some direction is the ridge's, and more than half of its weight lies on
-# equal values. A value counts where the samples that have it weigh this share of the component.
+# Or if more than half of its variance in some direction comes from the ridge, and more than half of its weight lies on
+# equal values. A value counts if the samples that have it make up this share of the component's weight.
 MOSTLY_RIDGE = 2.0
 TIED = 0.5
 NOTABLE = 0.05
 
-# Without a ridge, or with one that rounding exceeds, the width of equal values is what rounding makes of it. It is less
-# than this, as a variance of the standardised data.
+# Without a ridge, or with one smaller than rounding, rounding determines the variance of equal values. It is less than
+# this, in units of the standardised data.
 ROUNDING = 1e-12
 
-# A component is dominated by the ridge where it owes more than a tenth of its variance in some direction to it.
+# A component is dominated by the ridge if it owes more than a tenth of its variance in some direction to it.
 DOMINATED = 10.0
 
 
-# Factors are wanted once for each run: what matters is that they are compiled fast.
+# Factors are computed once for each run, so fast compilation matters most.
 _UNROLLED_SIZE = 2
 
 
 class Findings(NamedTuple):
-    """How many components of runs are not to be trusted, and what is left of their log-likelihoods without that.
+    """Numbers of untrustworthy components of runs, and log-likelihoods that these do not raise.
 
     Attributes:
-        spurious: narrow and small, of equal values, or without samples.
-        ridge_dominated: owe more than a tenth of a variance to the ridge.
-        bounded: log-likelihoods where spurious components are as wide as the data; see `bounded_log_likelihood`.
+        spurious: components that are narrow and small, of equal values, or without samples.
+        ridge_dominated: components that owe more than a tenth of a variance to the ridge.
+        bounded: log-likelihoods with spurious components as wide as the data; see `bounded_log_likelihood`.
     """
 
     spurious: Int[Array | np.ndarray, "*q"]
@@ -71,7 +71,7 @@ class Findings(NamedTuple):
 def effective_sizes(mixture: Mixture, data: Data | Tiles) -> Float[Array, " k"]:
     """Effective number of samples of each component, (Σ w r)² / Σ w² r with responsibilities r (Kish, 1965).
 
-    Of samples that all have one weight, it is the component's share of them.
+    If all samples have the same weight, it is the component's share of them.
 
     Args:
         mixture: in standardised coordinates.
@@ -97,19 +97,19 @@ def is_small(mixture: Mixture, sizes: Float[Array, " k"], least: Float[Array, ""
     Args:
         mixture: in standardised coordinates.
         sizes: effective number of samples of each component.
-        least: how many samples the family needs for what a component has to itself.
+        least: number of samples that determine the parameters a component does not share.
     """
     spread = tuple([1] * (mixture.covariances.ndim - 1))
     present = mixture.weights > 0
     shares = jnp.where(present, mixture.weights, 0.0).reshape(-1, *spread)
     within = jnp.sum(jnp.where(present.reshape(-1, *spread), shares * mixture.covariances, 0.0), axis=0)
     is_narrow = _falls_below(mixture, NARROWEST**2 * within)
-    # Shares of whole samples, as those of a component that has just so many, are known to rounding.
+    # The size of a component of exactly `least` samples is known only to rounding.
     return present & ((is_narrow & (sizes < FEW * least)) | (sizes < (1 - 1e-6) * least))
 
 
 def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, " k"]:
-    """Which components have in some direction less variance than so many times the ridge.
+    """Which components have in some direction less variance than `times` the ridge.
 
     Args:
         mixture: in standardised coordinates.
@@ -122,7 +122,7 @@ def owes_to_ridge(mixture: Mixture, ridge: Ridge, times: float) -> Bool[Array, "
 def may_be_tied(mixture: Mixture, ridge: Ridge) -> Bool[Array, " k"]:
     """Which components are mostly ridge; without a ridge, which are as narrow as rounding.
 
-    A ridge wider than `NARROWEST` of the data is taken as intended, and counts for none.
+    A ridge wider than `NARROWEST` of the data is assumed to be intended, and does not count.
     """
     unit = jnp.ones(len(ridge)) if ridge.ndim == 1 else jnp.eye(len(ridge))
     return (mixture.weights > 0) & _falls_below(mixture, _made_of(ridge + ROUNDING * unit))
@@ -145,7 +145,7 @@ def is_tied(
 
     def share_of(values: Float[Array, " n"]) -> Float[Array, " k"]:
         of_value = _weight_of_equal(values, weights)
-        # A single sample has no equal, unless it stands for many.
+        # A single sample has no equals, unless its weight stands for many.
         alone = jnp.where(weights[None, :] >= TIED * counts[:, None], 0.0, weights[None, :])
         tied = (of_value[None, :] >= NOTABLE * counts[:, None]) & (of_value[None, :] > (1 + 1e-9) * alone)
         return jnp.sum(jnp.where(tied, parts, 0.0), axis=1) / counts
@@ -156,14 +156,15 @@ def is_tied(
 def bounded_log_likelihood(
     mixture: Mixture, spurious: Bool[Array, " k"], z: Float[Array, "d n"], weights: Float[Array, " n"]
 ) -> Float[Array, ""]:
-    """Total log-likelihood in nats, where spurious components are as wide as the bulk of the data, or wider.
+    """Total log-likelihood in nats, with spurious components as wide as the bulk of the data, or wider.
 
-    It may exceed that of the mixture itself, as where tied components get a covariance of their own; who compares takes
-    the lower of both.
+    It may exceed that of the mixture itself, for example if tied components get a covariance of their own; the caller
+    takes the lower of the two.
 
-    What a component gains by shrinking onto a few samples, or equal ones, is gone then; what it gains by standing where
-    there is no other stays. So runs and models with spurious components can be compared with sound ones. The width of
-    the other components would not do: where values are rounded, these have often shrunk onto a few values as well.
+    A component then gains nothing by shrinking onto a few samples, or equal ones, but keeps what it gains by covering
+    samples that no other component covers. So runs and models with spurious components can be compared with sound ones.
+    The width of the other components would not do: if values are rounded, these have often shrunk onto a few values as
+    well.
     """
     unit = jnp.ones(len(z)) if mixture.is_diagonal else jnp.eye(len(z))
     widened = mixture.covariances + unit[None]
@@ -173,7 +174,7 @@ def bounded_log_likelihood(
 
 
 def _weight_of_equal(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Weight of all samples that have the value of each, up to rounding."""
+    """For each sample, the weight of all samples with the same value, up to rounding."""
     n_samples = len(values)
     values = jnp.where(weights > 0, values, jnp.inf)
     order = jnp.argsort(values)
@@ -186,16 +187,16 @@ def _weight_of_equal(values: Float[Array, " n"], weights: Float[Array, " n"]) ->
 
 
 def _falls_below(mixture: Mixture, least: Ridge) -> Any:
-    """Which components `(K,)` have in some direction less variance than a covariance, or variances, of comparison."""
+    """Which components `(K,)` have in some direction less variance than a given covariance, or variances."""
     excess = mixture.covariances - least[None]
     if mixture.is_diagonal:
         return jnp.any(excess < 0, axis=-1)
-    # No direction is too narrow exactly where there is a Cholesky factor of what remains.
+    # No direction is too narrow exactly if the excess has a Cholesky factor.
     return jnp.any(jnp.isnan(cholesky(excess, unrolled_size=_UNROLLED_SIZE)), axis=(-2, -1))
 
 
 def _made_of(ridge: Ridge) -> Ridge:
-    """Variances that are mostly the ridge's; next to none where it is as wide as it may be."""
+    """Upper bounds of variances that are mostly ridge; almost zero where the ridge counts as intended."""
     mostly, most = MOSTLY_RIDGE * ridge, NARROWEST**2
     if ridge.ndim == 1:
         return jnp.where(mostly < most, mostly, 0.0)

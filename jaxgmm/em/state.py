@@ -1,4 +1,4 @@
-"""What a run is between two steps, and what it is asked to do."""
+"""The settings of a run, and its state between two steps."""
 
 from typing import Any, NamedTuple
 
@@ -11,15 +11,15 @@ RUNNING = -1
 
 
 class Settings(NamedTuple):
-    """What a run is asked to do. All of it is traced: changing it compiles nothing.
+    """The settings of a run. All of them are traced: changing them compiles nothing.
 
     Attributes:
         ridge: added to every covariance: `(D, D)`, or `(D,)` for an axis-aligned family; standardised units.
         tol: stop when the mean log-likelihood per sample changes by less in one iteration; 0 never stops early.
-        max_iter: iterations at most.
+        max_iter: maximum number of iterations.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters` and
             `centred_parameters`.
-        present: which components there are, `(K,)`; None for all. The others keep weight 0.
+        present: which components are present, `(K,)`; None for all. The others keep weight 0.
         snapshots: iterations `(P,)` after which the parameters are kept; None for none.
     """
 
@@ -36,18 +36,19 @@ class RunState(NamedTuple):
 
     Attributes:
         mixture: current parameters, always sound once the run has made a step.
-        natural: what the E-step reads of them, `(K, F)`: their natural parameters, or those of `jaxgmm.em.centred`;
-            kept because checking a covariance already inverts it. None in the record of a run that has left its slot.
-        log_likelihood: total nats; of `mixture` when the run has ended, of the parameters one iteration before while it
+        natural: the form of the parameters that the E-step reads, `(K, F)`: natural parameters, or those of
+            `jaxgmm.em.centred`; kept because checking a covariance already inverts it. None in the record of a run that
+            has left its slot.
+        log_likelihood: total nats; of `mixture` when the run has ended, of the previous iteration's parameters while it
             runs, -inf before the first step.
         n_iter: iterations made.
         status: `RUNNING`, or a `Status`.
         history: log-likelihood of the start and after each iteration, `(max_iter + 1,)`, NaN where there was none; or
-            None when it was not asked for.
+            None if it was not requested.
         snapshots: the parameters after the iterations that `Settings.snapshots` names, `(P, K, …)`, NaN where there
             were none; or None.
-        memory: what else the method keeps from one step to the next; None for plain EM, and in the record of a run that
-            has left its slot.
+        memory: anything else that the method keeps from one step to the next; None for plain EM, and in the record of a
+            run that has left its slot.
     """
 
     mixture: Mixture

@@ -38,7 +38,7 @@ def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
 
 
 def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
-    """Names the entries of Σ_n r_kn φ(x_n)."""
+    """Splits Σ_n r_kn φ(x_n) into counts, first and second moments."""
     count, first, products = jnp.split(sums, [1, 1 + n_features], axis=-1)
     second = products if diagonal else products[:, _vech_index(n_features)]
     return SufficientStatistics(count[:, 0], first, second)

@@ -1,7 +1,7 @@
 """The E-step of runs on small data sets, by vectors along the samples.
 
-The same sums as those of `jaxgmm.em.expectation`, written for one kernel of a CPU (`jaxgmm.numerics.kernels`): one run
-after another, every operation a loop along the samples of one data set, and what several operations read is kept.
+The same sums as those of `jaxgmm.em.expectation`, written for one CPU kernel (`jaxgmm.numerics.kernels`): one run after
+another, every operation a loop along the samples of one data set; results that several operations read are kept.
 """
 
 import functools
@@ -35,14 +35,14 @@ def e_steps(
         rows: the data set of each run.
         natural: the natural parameters of each run.
         wanted: numbers of the runs, of which the first `n_wanted` count; the others take no time.
-        n_wanted: how many they are.
+        n_wanted: how many runs are wanted.
         n_features: D.
         diagonal: whether components are axis-aligned.
 
     Returns:
         statistics `(K, …, S)` and log-likelihoods, 0 for runs that are not wanted.
     """
-    # As one array, of which something is read however much of it the compiler finds to be constant.
+    # As one array, so that the kernel reads some of it even if the compiler finds parts to be constant.
     order = jnp.concatenate([n_wanted[None], wanted, rows])
     sums, log_likelihood = _all_sums(*data, natural, order)
     statistics = jax.vmap(lambda sums: from_sums(sums, n_features, diagonal=diagonal), -1, -1)(sums)
@@ -56,7 +56,7 @@ def _all_sums(
     natural: Float[Array, "k f s"],
     order: Int[Array, " o"],
 ) -> tuple[Float[Array, "k f s"], Float[Array, " s"]]:
-    """`order` says how many runs are wanted, which, and the data set of every run."""
+    """`order` holds the number of wanted runs, their numbers, and the data set of every run."""
     n_runs = natural.shape[-1]
 
     def add(i: Array, all_sums: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
-"""Whatever users pass as numbers, as NumPy arrays, or a sentence that says why it is none.
+"""Conversion of numbers in any form that users pass to NumPy arrays, with errors that say why one is not possible.
 
-Frames, columns and tensors of other libraries are read through NumPy's own protocol, `__array__`. What they hold as
-objects, as those with missing values do, is converted object by object; a missing value is NaN.
+Frames, columns and tensors of other libraries are read through NumPy's own protocol, `__array__`. Arrays of objects,
+such as those with missing values, are converted object by object; a missing value is NaN.
 """
 
 import numbers
@@ -19,10 +19,10 @@ _NUMBERS = (numbers.Real, Decimal, np.bool_, type(None))
 
 
 def numeric(values: Any, name: str) -> np.ndarray:
-    """Real numbers as an array of float32 or float64; whatever is neither becomes float64.
+    """Real numbers as an array of float32 or float64; other types become float64.
 
     Raises:
-        ValueError: text, dates, complex numbers, masked entries, what is no array, or what JAX traces.
+        ValueError: text, dates, complex numbers, masked entries, not an array, or a traced array.
     """
     if isinstance(values, jax.Array) and not is_traced(values):
         values = np.asarray(values)
@@ -35,7 +35,7 @@ def numeric(values: Any, name: str) -> np.ndarray:
 
 
 def holds_integers(values: Any, name: str) -> bool:
-    """Whether all that there is are integers, of whatever type; numbers such as 1.0 are none."""
+    """Whether all values are integers of any type; 1.0 is not one."""
     array = _as_array(values, name)
     if array.dtype == object:
         return all(issubclass(kind, (numbers.Integral, np.bool_)) for kind in set(map(type, array.ravel().tolist())))
@@ -43,10 +43,10 @@ def holds_integers(values: Any, name: str) -> bool:
 
 
 def is_sequence(values: Any, n_axes: int) -> bool:
-    """Whether values are several arrays, one after the other, rather than one.
+    """Whether values are a sequence of arrays, not one array.
 
-    A list of numbers, or of lists of them, is one array, spelled out, unless it has more axes than the `n_axes` of
-    what belongs to one data set.
+    A list of numbers, or of lists of them, is one array, unless it has more than `n_axes` axes, the number that belongs
+    to one data set.
     """
     if isinstance(values, np.ndarray):
         return values.dtype == object and values.ndim == 1 and any(map(_is_array, values))
@@ -56,24 +56,24 @@ def is_sequence(values: Any, n_axes: int) -> bool:
 
 
 def is_traced(values: Any) -> bool:
-    """Whether JAX is tracing values, which then are not known."""
+    """Whether JAX is tracing values, so that they are not concrete."""
     return isinstance(values, Tracer)
 
 
 def refuse_traced(values: Any, name: str) -> None:
-    """Raises ValueError where JAX is tracing what the host has to know."""
+    """Raises ValueError if JAX is tracing values that the host has to know."""
     if is_traced(values):
         raise ValueError(_traced(name))
 
 
 def hint(values: Any, name: str) -> str:
-    """How to pass what has one axis too few."""
+    """A hint on how to pass values that have one axis too few."""
     column = f"{name}.to_frame()" if hasattr(values, "to_frame") else f"{name}[:, None]"
     return f" For one feature, pass {column}."
 
 
 def _is_array(item: Any) -> bool:
-    """Whether an item of a sequence is an array, frame or column, and no number."""
+    """Whether an item of a sequence is an array, frame or column, not a number."""
     return hasattr(item, "__array__") and not isinstance(item, np.generic) and getattr(item, "ndim", 1) != 0
 
 
@@ -93,7 +93,7 @@ def _traced(name: str) -> str:
 
 
 def _as_array(values: Any, name: str) -> np.ndarray:
-    """An array of whatever NumPy makes of it."""
+    """The values as NumPy converts them."""
     refuse_traced(values, name)
     try:
         return np.asarray(values)
@@ -104,7 +104,7 @@ def _as_array(values: Any, name: str) -> np.ndarray:
             f"{name} is not an array: {str(error).rstrip('.')}. Pass data sets of unequal length as a list of arrays."
         ) from None
     except (TypeError, RuntimeError, AttributeError) as error:
-        # What tensors that are on another device, or part of a graph, say of themselves.
+        # Tensors on another device, or in a graph, raise these errors.
         raise ValueError(f"{name} cannot be read as a NumPy array: {error}") from None
 
 
@@ -126,7 +126,7 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 
 def _from_objects(values: Any, array: np.ndarray, name: str) -> np.ndarray:
-    """The numbers that an array holds as objects; None and NA are NaN."""
+    """The numbers in an array of objects; None and NA become NaN."""
     objects = array.ravel().tolist()
     kinds = set(map(type, objects))
     missing = tuple(kind for kind in kinds if kind.__name__ == "NAType")
@@ -161,7 +161,7 @@ def _described(item: Any) -> str:
 
 
 def _remedy(item: Any) -> str:
-    """How to make an array of what is none."""
+    """A hint on how to make an array."""
     if hasattr(item, "toarray"):
         return " Pass its .toarray()."
     if hasattr(item, "collect"):

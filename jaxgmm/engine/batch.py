@@ -1,7 +1,7 @@
 """Data sets of many sizes, as a few padded shapes.
 
-Whatever the user passes becomes one table of samples, data set after data set, with the rows at which they begin.
-Chunks of it are padded to a common number of samples; the rows beyond a data set's own length have weight 0 later on.
+The user's data become one table of samples, data set after data set, with the rows at which they begin. Chunks of it
+are padded to a common number of samples; rows beyond a data set's own length get weight 0 later.
 """
 
 import functools
@@ -33,12 +33,12 @@ class Batch(NamedTuple):
     """Data sets, each some successive rows of one table.
 
     Attributes:
-        samples: `(M, D)`, all samples of all data sets; a JAX array where they already are on an accelerator.
+        samples: `(M, D)`, all samples of all data sets; a JAX array if they are already on an accelerator.
         first: `(B,)`, the row with which each data set begins.
         lengths: `(B,)`, the number of samples of each data set.
         is_single: whether the user passed one data set without a batch axis. It may be repeated, once for each start.
-        weights_of: the weights of samples, arbitrary for padding; None for 1. Those of replicates are made when they
-            are asked for, so they are a function and no table.
+        weights_of: the weights of samples, arbitrary for padding; None for 1. A function, not a table, because weights
+            of replicates are made on request.
     """
 
     samples: Table
@@ -135,7 +135,8 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
     """One row for every sample of a batch, from an array or a sequence laid out as `x` was.
 
     Args:
-        values: shaped as `x` without its last axis, then `trailing`; without the batch axis, for all data sets alike.
+        values: with the shape of `x` without its last axis, then `trailing`; without the batch axis if all data sets
+            share them.
         batch: the data sets.
         name: what to call the values in an error.
         trailing: axes that follow the sample axis.
@@ -176,9 +177,10 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
 def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
     """The number of samples `(B,)` that each data set is padded to.
 
-    Every new length compiles a program. None is less than 32. Stacks have a fine grid, which pads a sixteenth at most,
-    or to the next multiple of 16, where vectors of a processor end. Other data sets take powers of two, and those of
-    one power join the next larger as long as that pads them, all together, by no more than `tolerated` samples.
+    Every new length compiles a program. None is less than 32. Stacks have a fine grid, which pads by at most a
+    sixteenth, or to the next multiple of 16, the length of a processor's vectors. Other data sets are padded to powers
+    of two, and those of one power join the next larger one as long as that pads them, all together, by at most
+    `tolerated` samples.
     """
     lengths = np.maximum(batch.lengths, _SMALLEST_PADDED)
     octave = 2 ** np.floor(np.log2(lengths)).astype(int)
@@ -194,9 +196,9 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
 
 
 def padded(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int | None = None) -> Table:
-    """The rows of some data sets as `(C, n_samples, …)`, of `size` data sets if there are fewer.
+    """The rows of some data sets as `(C, n_samples, …)`, padded to `size` data sets.
 
-    What lies beyond a data set's length, and beyond the last data set, is arbitrary.
+    Rows beyond a data set's length, and beyond the last data set, are arbitrary.
     """
     first, lengths, last = batch.first[data_sets], batch.lengths[data_sets], len(rows) - 1
     size = size or len(data_sets)
@@ -216,7 +218,7 @@ def padded(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, siz
 
 
 def placed(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int) -> Table:
-    """The same on the default device, where it can get there as it is in the table: less is copied then."""
+    """The same on the default device if the rows can be sent as they are in the table, which copies less."""
     if isinstance(rows, np.ndarray) and len(rows) and not is_for_cpu():
         blocks = _blocks(rows, batch.first[data_sets], batch.lengths[data_sets])
         if blocks is not None:
@@ -235,7 +237,7 @@ def put(rows: np.ndarray, first: np.ndarray, lengths: np.ndarray, padded: np.nda
 
 
 def _blocks(rows: Table, first: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
-    """A view of data sets of one length that begin at equal distances: no row has to be looked up."""
+    """A view of data sets of one length that begin at equal distances, so that no row has to be gathered."""
     steps = np.diff(first)
     if not isinstance(rows, np.ndarray) or np.any(lengths != lengths[0]) or np.any(steps != steps[:1]):
         return None

@@ -1,8 +1,7 @@
-"""Chunks of data sets over devices and cores, within a memory budget.
+"""Distribution of chunks of data sets to devices and cores, within a memory budget.
 
-XLA works through small batched operations on one core, so on a CPU one Python thread per core each runs a chunk of its
-own; JAX releases the interpreter lock meanwhile. A GPU has two: of several chunks, one is copied while another is
-computed.
+XLA runs small batched operations on one core, so on a CPU each core has a Python thread that runs chunks of its own;
+JAX releases the interpreter lock meanwhile. A GPU has two threads: one chunk is copied while another is computed.
 
 All sizes that depend on the machine are chosen here.
 """
@@ -26,17 +25,17 @@ Device = Any  # a jax.Device, whose type its stubs do not export
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-# Programs, each with its device, that this process has compiled.
+# Programs that this process has compiled, each with its device.
 _COMPILED: set[tuple[Hashable, Device]] = set()
 
 
 class Machine(NamedTuple):
-    """What sizes are chosen from.
+    """The properties of the machine from which sizes are chosen.
 
     Attributes:
-        devices: the device of each worker; one appears as often as it has workers.
+        devices: the device of each worker; a device appears once for each of its workers.
         working_set: bytes that the slots of one worker may fill, so that they stay in its cache, or fill a GPU.
-        chunk_budget: bytes that a worker's chunk may take in all.
+        chunk_budget: total bytes that a worker's chunk may take.
         has_kernels: whether runs can have kernels of their own; see `jaxgmm.engine.fused`.
     """
 
@@ -57,7 +56,7 @@ class Machine(NamedTuple):
 
     @property
     def n_cores(self) -> int:
-        """Cores that the devices are worth, to judge how long work will take."""
+        """Equivalent number of cores of the devices, to estimate how long work will take."""
         return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * self.n_devices
 
 
@@ -67,17 +66,17 @@ _TOLERATED_IMBALANCE, _TOLERATED_IMBALANCE_OF_GPUS = 1.15, 1.5
 _MOST_HALVINGS = 4
 _CHUNKS_IF_UNEVEN = 4
 
-# Users may do without kernels.
+# The environment variable by which users turn kernels off.
 SWITCH = "JAXGMM_KERNELS"
 
-# Filling up so few data sets takes a GPU no time to speak of.
+# Padding up to this many data sets takes a GPU negligible time.
 _FEW_OF_A_GPU = 4096
 
-# Slots whose runs are read one after another. Empty ones cost next to nothing, and what is done for all together costs
-# less for each, the more there are.
+# Number of slots whose runs are read one after another. Empty slots cost almost nothing, and work done for all slots
+# together costs less for each, the more there are.
 SLOTS_IN_TURN = 128
 
-# A guess that only has to tell work for seconds from work for minutes.
+# A guess that only has to distinguish work of seconds from work of minutes.
 _CORES_OF_A_GPU = 64
 
 
@@ -87,13 +86,13 @@ def machine() -> Machine:
     Raises:
         ForkedError: the process was forked from one that had computed.
     """
-    # Asked here too, for modules that such a process has imported by itself.
+    # Checked here too, for modules that a forked process has imported itself.
     forking.check()
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return Machine(devices[:1] * cores, working_set=2**20, chunk_budget=192 * 2**20)
-    # The larger a chunk the better a GPU is used, as long as two fit beside what the user keeps there.
+    # Larger chunks use a GPU better, as long as two fit beside the user's own data.
     memory = min((device.memory_stats() or {}).get("bytes_limit", 2**35) for device in devices)
     return Machine(
         devices * 2,
@@ -105,14 +104,14 @@ def machine() -> Machine:
 
 @functools.cache
 def _has_kernels(device: Device) -> bool:
-    """Whether runs have kernels of their own on a device; if they cannot, says once why."""
+    """Whether runs have kernels of their own on a device; if not, warns once why."""
     if os.environ.get(SWITCH) == "0":
         return False
     reason = fused.why_not(device)
     if reason is not None:
         warnings.warn(
-            "Small mixtures are fitted by XLA on this device, and not by kernels of their own, which are several times "
-            f"as fast: {reason}.",
+            "Small mixtures are fitted by XLA on this device, not by jaxgmm's own kernels, which are several times as "
+            f"fast: {reason}.",
             stacklevel=2,
         )
     return reason is None
@@ -121,8 +120,8 @@ def _has_kernels(device: Device) -> bool:
 def n_slots(run_bytes: int, machine: Machine) -> int:
     """How many runs step together, a power of two.
 
-    On a CPU enough to fill half the working set, as the last runs of a chunk have the other slots idle beside them;
-    but `FEWEST_SLOTS`, since products of a single run do not use a core as well.
+    On a CPU enough to fill half the working set, because the other slots are idle during the last runs of a chunk; but
+    at least `FEWEST_SLOTS`, because products of a single run use a core less well.
     """
     if machine.is_cpu:
         wanted = min(_MOST_SLOTS, max(FEWEST_SLOTS, machine.working_set // (2 * run_bytes)))
@@ -132,26 +131,26 @@ def n_slots(run_bytes: int, machine: Machine) -> int:
 
 
 def n_starting(start_bytes: int, machine: Machine) -> int:
-    """How many data sets get their starts at the same time, a power of two: as many as fill the working set."""
+    """For how many data sets starts are made at the same time, a power of two: as many as fill the working set."""
     return power_of_two_below(max(1, machine.working_set // start_bytes))
 
 
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
-    """How many data sets make a chunk: a round number within the budget, small enough to keep all workers busy.
+    """The number of data sets in a chunk: a round number within the budget, small enough to keep all workers busy.
 
-    That is a power of two, whose programs serve other numbers of data sets too; for many on a GPU, where what fills up
-    costs as much as data sets, a number that leaves no more than an eighth to be filled up.
+    It is a power of two, whose programs serve other numbers of data sets too; for many data sets on a GPU, where
+    padding costs as much as data sets, it is a number that needs at most an eighth of padding.
 
-    Fewer than `least` leave slots empty. `enough`, if not 0, says that data sets take unequal time, and how many make
-    the end of a chunk cheap, which are a few slow runs among empty slots: several chunks for each worker then even it
-    out.
+    Fewer than `least` leave slots empty. A nonzero `enough` means that data sets take unequal time, and is the number
+    of data sets from which on the end of a chunk, a few slow runs among empty slots, is cheap: then several chunks for
+    each worker balance the load.
     """
     within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
-    # A GPU's idle slots beside the last runs of a chunk cost as much as busy ones. So it has few chunks, if possible
+    # On a GPU, idle slots during the last runs of a chunk cost as much as busy ones. So it gets few chunks, if possible
     # one, even though it has two workers.
     n_workers = len(machine.devices) if machine.is_cpu else machine.n_devices
     tolerated = _TOLERATED_IMBALANCE if machine.is_cpu else _TOLERATED_IMBALANCE_OF_GPUS
-    # One for each worker is best, unless that is rounded to a power of two so much that some workers would be idle.
+    # One chunk for each worker is best, unless rounding to a power of two would leave some workers idle.
     share = -(-n_data_sets // n_workers)
     if enough:
         share = min(share, max(enough, -(-share // _CHUNKS_IF_UNEVEN)))
@@ -188,24 +187,24 @@ def map_chunks(
     halves: Callable[[Item], list[Item]],
     machine: Machine,
 ) -> Iterator[tuple[Item, Value]]:
-    """Does `work` on every chunk, on whichever device is free, with float64 enabled.
+    """Calls `work` on every chunk, on any free device, with float64 enabled.
 
-    An exception, the user's interrupt included, stops the chunks not yet begun.
+    An exception, including the user's interrupt, stops the chunks not yet begun.
 
     Args:
-        work: what to do.
+        work: the function to call.
         chunks: the chunks.
-        program_of: what is compiled for a chunk. Of the chunks that need a program not met before, one goes ahead, and
-            the others find it compiled.
-        halves: a chunk in two parts, which take its place when the device's memory does not suffice; none where it
-            cannot be cut.
+        program_of: identifies the program of a chunk. Among chunks that need a new program, one goes first, and the
+            others find it compiled.
+        halves: divides a chunk into two, which replace it when the device runs out of memory; an empty list if it
+            cannot be divided.
         machine: the devices to work on.
 
     Yields:
         chunks as they are done, each with what `work` made of it. Nothing of it is kept here.
     """
     waiting, stopped = deque(chunks), Event()
-    # Chunks that are done, the error of a worker, or None from one that has ended.
+    # Finished chunks, the error of a worker, or None from a worker that has ended.
     done: SimpleQueue[Any] = SimpleQueue()
     compiling: dict[tuple[Hashable, Device], Lock] = {}
 
@@ -221,7 +220,7 @@ def map_chunks(
         return work(chunk)
 
     def on_device(chunk: Item, device: Device) -> None:
-        # All settings are local to a thread. NaN is an answer here, and no cause to stop the other data sets.
+        # All settings are local to a thread. NaN is an answer here, not a reason to stop the other data sets.
         with jax.enable_x64(True), jax.default_device(device), jax.debug_nans(False), jax.debug_infs(False):
             try:
                 value = compiled_once(chunk, device)
@@ -256,13 +255,13 @@ def map_chunks(
             pool.submit(drain, device)
         yield from _until_ended(done, len(machine.devices))
     finally:
-        # Chunks that are under way cannot be stopped, but need not be waited for.
+        # Running chunks cannot be stopped, but need not be waited for.
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _until_ended(done: "SimpleQueue[Any]", n_workers: int) -> Iterator[Any]:
-    """What workers put into a queue, until all of them have ended, or one with an error, which is raised."""
+    """Yields what workers put into a queue until all have ended; raises the error of a worker."""
     while n_workers:
         item = done.get()
         if isinstance(item, BaseException):

@@ -1,14 +1,14 @@
-"""Runs to their ends in kernels of their own: each has a few lanes of a GPU, which hold all that it changes.
+"""Runs in GPU kernels: each run occupies a few lanes of a GPU, which hold its whole state.
 
-XLA makes a dozen kernels of a step, and each reads and writes what the one before it made of every sample. Here a
-kernel makes many steps, and between them only samples are read, which a core's cache keeps. Where arrays are *narrow*,
-several runs share a warp; *wide*, a run has a block of 128 threads, each with a component.
+XLA compiles a step to a dozen kernels, each of which reads and writes intermediate values for every sample. Here a
+kernel makes many steps, and reads only samples between them, which stay in a core's cache. In the *narrow* layout
+several runs share a warp; in the *wide* layout a run has a block of 128 threads, each with a component.
 
-A kernel ends with its last run, and runs need very different numbers of steps. So it makes `ROUND` steps at most; then
-the runs that have not ended are brought together, and go on in fewer kernels. All that a kernel computes is handed to
-it as a function of plain JAX (`jaxgmm.em.fused`): nothing here knows what a run is.
+A kernel ends with its last run, and runs need very different numbers of steps. So a kernel makes at most `ROUND` steps;
+then the unfinished runs are collected and continue in fewer kernels. A kernel's computation is passed to it as a
+function of plain JAX (`jaxgmm.em.fused`): this module does not know what a run is.
 
-Kernels are written for Mosaic GPU, the one of JAX's languages for kernels that will stay, and that has moved with every
+Kernels are written for Mosaic GPU, the kernel language of JAX that is here to stay, although it has changed with every
 version. `why_not` says where it can be used; elsewhere `jaxgmm.engine.slots` does the same work.
 """
 
@@ -27,21 +27,21 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.engine.some import numbers_of
 
-# Versions of jax, from first to last, whose Mosaic is known, and the first compute capability that it is made for.
+# First and last versions of jax whose Mosaic is known, and the lowest compute capability that it supports.
 KNOWN = ((0, 11), (0, 12))
 CAPABILITY = 9.0
 
-# Steps between two looks for runs that have ended: where these differ as they mostly do, 85% of all steps are useful.
+# Steps between two checks for finished runs: with the usual variation of their lengths, 85% of all steps are useful.
 ROUND = 24
 
-# Threads of a warp, and warps of a block: the fewest that Mosaic has.
+# Threads of a warp, and warps of a block: the fewest that Mosaic supports.
 WARP, WARPS = 32, 4
 
-# Threads that keep a GPU busy. Fewer may wait for each other: nothing else wants their places.
+# Threads that keep a GPU busy. Fewer may wait for each other, since nothing else needs their places.
 FILLING = 2**16
 
 
-# Steps that no run makes.
+# More steps than any run makes.
 _ALL = 2**30
 
 
@@ -49,8 +49,8 @@ class Lanes(NamedTuple):
     """How runs are laid out in kernels.
 
     Attributes:
-        group: runs that are launched together, a power of two; a multiple of those of a block.
-        width: lanes that each run, or wide, each sample, has of a warp; a power of two.
+        group: runs launched together, a power of two; a multiple of those of a block.
+        width: lanes of a warp for each run, or, wide, for each sample; a power of two.
         is_wide: whether a run has a block, with a component in each of `width` lanes.
         centred: whether components may be narrower than raw moments can represent; see `jaxgmm.em.fused`.
     """
@@ -67,7 +67,7 @@ class Lanes(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Samples of a run that are read at a time."""
+        """Samples of a run read at a time."""
         return WARPS * WARP // self.width if self.is_wide else self.width
 
     @property
@@ -87,17 +87,17 @@ class Arrays(NamedTuple):
     most_of_runs: Callable[[Sequence[Any]], Any]
 
 
-# From rows of numbers that stay and that move, a function that loads a block of samples, the numbers of blocks and of
-# steps, and how arrays relate, to the rows that have moved, and how many steps were made.
+# From fixed and moving rows of numbers, a function that loads a block of samples, the numbers of blocks and of steps,
+# and how arrays relate, to the new moving rows and the number of steps made.
 Life = Callable[[list[Any], list[Any], Callable[[Any], list[Any]], Any, Any, Arrays], tuple[list[Any], Any]]
 
 
 def why_not(device: Any) -> str | None:
-    """Why kernels cannot be made for a device of JAX; None where they can."""
+    """Why kernels cannot be made for a device of JAX; None if they can."""
     capability = str(getattr(device, "compute_capability", ""))
     # A ROCm device calls itself a GPU too, but names an architecture.
     if device.platform not in ("gpu", "cuda") or not re.fullmatch(r"\d+\.\d+", capability):
-        return f"{device.device_kind} is no CUDA device"
+        return f"{device.device_kind} is not a CUDA device"
     if float(capability) < CAPABILITY:
         return f"{device.device_kind} has compute capability {capability}, and {CAPABILITY} is needed"
     if not KNOWN[0] <= jax.__version_info__[:2] <= KNOWN[1]:
@@ -112,14 +112,14 @@ def why_not(device: Any) -> str | None:
 
 
 class Problem(NamedTuple):
-    """Runs `(Q,)` and what they read.
+    """Runs `(Q,)` and the data that they read.
 
     Attributes:
-        fixed: numbers of runs that stay, a row of all runs for each; wide, each of as many lanes.
-        moving: those that change.
+        fixed: numbers of runs that do not change, a row of all runs for each; wide, each with one for every lane.
+        moving: numbers of runs that change.
         samples: features of samples and, last, their weights, of S data sets.
         row: the data set of each run.
-        n_used: how many samples of each data set count; those that follow have weight 0.
+        n_used: number of samples of each data set that count; later samples have weight 0.
     """
 
     fixed: Float[Array, "f q *k"]
@@ -141,14 +141,14 @@ def run_in_rounds(
 
     Args:
         problem: the runs.
-        waiting: which of them are to be taken on.
-        life: makes so many steps of a run.
+        waiting: which of them to advance.
+        life: makes a number of steps of a run.
         is_running: from `moving` rows, which of their runs have not ended.
         lanes: how runs are laid out.
-        n_steps: steps that a kernel makes at most, as long as runs that are left keep a GPU busy.
+        n_steps: maximum number of steps of a kernel, as long as the remaining runs keep a GPU busy.
 
     Returns:
-        `moving`, of waiting runs at their ends, and how many steps their lanes made in all.
+        `moving`, with waiting runs at their ends, and the total number of steps of their lanes.
     """
     fixed, moving, samples, row, n_used = problem
     n_runs, group = len(row), lanes.group
@@ -158,7 +158,7 @@ def run_in_rounds(
     def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
         moving, first, executed = carry
         place = first + jnp.arange(group, dtype=jnp.int32)
-        # What fills up a block is one of its launch again, so nobody waits for another.
+        # A block is padded with a run of the same launch, so that it does not wait for another run.
         runs, inside = order[jnp.minimum(place, n_left - 1)], place < n_left
         own = row[runs]
         longest = jnp.max(jnp.where(inside, n_used[own], 0).reshape(-1, lanes.runs), axis=1)
@@ -193,9 +193,9 @@ def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lan
 
 
 def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tuple[Array, Array]]:
-    """The kernel of a group: from its limits, samples and rows to the rows that have moved, and steps of each block.
+    """The kernel of a group: from its limits, samples and rows to the new moving rows, and the steps of each block.
 
-    With parameters of Mosaic's interpreter, it does without a GPU.
+    With parameters of Mosaic's interpreter, it needs no GPU.
     """
     pallas, plgpu = _mosaic()
     layouts = _wide_layouts(lanes) if lanes.is_wide else _narrow_layouts(lanes)
@@ -229,12 +229,12 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tu
 
 
 class _Layouts(NamedTuple):
-    """Where a kernel holds its numbers.
+    """The layouts of a kernel's numbers.
 
     Attributes:
-        runs: layout of what there is of runs.
-        samples: that of what is loaded of samples.
-        placed: from there to where arithmetic wants them.
+        runs: layout of arrays of runs.
+        samples: layout of loaded samples.
+        placed: from there to the layout for arithmetic.
         arrays: how arrays relate.
     """
 
@@ -283,7 +283,7 @@ def _wide_layouts(lanes: Lanes) -> _Layouts:
 
 
 def _tiled(shape: tuple[int, int], of_warp: tuple[int, int]) -> Any:
-    """An array in the registers of a block: a tile for each warp, and in it an element for each lane."""
+    """The layout of an array in the registers of a block: a tile for each warp, with an element for each lane."""
     _, plgpu = _mosaic()
     fragmented_array = import_module("jax.experimental.mosaic.gpu.fragmented_array")
     tiling = fragmented_array.Tiling((shape, of_warp, (1,)))
@@ -296,7 +296,7 @@ def _tiled(shape: tuple[int, int], of_warp: tuple[int, int]) -> Any:
 
 
 def _store(plgpu: ModuleType, place: Any, value: Any) -> None:
-    # From 0.12 on it wants to be told that lanes store a number each.
+    # From 0.12 on, it must be told that each lane stores one number.
     if hasattr(plgpu, "store") and "optimized" in inspect.signature(plgpu.store).parameters:
         plgpu.store(place, value, optimized=False)
     else:
@@ -305,5 +305,5 @@ def _store(plgpu: ModuleType, place: Any, value: Any) -> None:
 
 @functools.cache
 def _mosaic() -> tuple[ModuleType, ModuleType]:
-    """Pallas and its Mosaic for GPUs, whose import fails where jax has none."""
+    """Pallas and its Mosaic for GPUs. The import fails if jax lacks them."""
     return import_module("jax.experimental.pallas"), import_module("jax.experimental.pallas.mosaic_gpu")

@@ -1,4 +1,4 @@
-"""Compiled programs, kept from one process to the next."""
+"""keep_programs(): compiled programs are kept from one process to the next."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def keep_programs(directory: str | Path) -> None:
     the process compiles. Files can be deleted at any time.
 
     Args:
-        directory: where to keep them; made if need be.
+        directory: where to keep them; created if needed.
 
     Example:
         >>> import jaxgmm, tempfile
@@ -30,7 +30,7 @@ def keep_programs(directory: str | Path) -> None:
 
 
 def keep_for_next_time() -> None:
-    """Keeps programs where the user has said, or else in the user's cache; nowhere if that cannot be written."""
+    """Keeps programs in the directory that the user has set, or else in the user's cache if that is writable."""
     chosen = kept_in()
     if chosen is not None:
         keep_programs(chosen)
@@ -46,12 +46,12 @@ def kept_in() -> str | None:
 
 
 def _cache_of_user() -> Path | None:
-    """The directory for jaxgmm's programs, as is usual on each system; None where the user has no home."""
+    """The system's usual cache directory for jaxgmm's programs; None if the user has no home."""
     try:
         home = Path.home()
     except RuntimeError:
         return None
-    # A relative path is to be ignored, says the XDG Base Directory Specification.
+    # The XDG Base Directory Specification says to ignore a relative path.
     if Path(xdg := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
         cache = Path(xdg)
     elif sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""A progress bar for long work: runs done, rate, time left."""
+"""A progress bar for long work: finished runs, rate, time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -6,11 +6,11 @@ from contextlib import contextmanager, nullcontext
 
 @contextmanager
 def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> Iterator[Callable[[int], None]]:
-    """Yields a function to be told how many more runs are done.
+    """Yields a function that is called with the number of newly finished runs.
 
     Args:
-        n_runs: how many there are.
-        shown: whether to show a bar; or a function that is told how many runs are done, and of how many.
+        n_runs: number of all runs.
+        shown: whether to show a bar; or a function that receives the numbers of finished and of all runs.
 
     Raises:
         ImportError: rich is not installed.
@@ -31,12 +31,12 @@ def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> It
 
 @contextmanager
 def bar(n_all: int, unit: str, n_before: int = 0) -> Iterator[Callable[[float, int], None]]:
-    """A bar on stderr. Yields a function to be told how many are done, and of how many.
+    """A bar on stderr. Yields a function that is called with the numbers of finished and of all items.
 
     Args:
-        n_all: how many there are.
-        unit: what they are called.
-        n_before: how many were done before, and say nothing of the rate.
+        n_all: number of all items.
+        unit: their name.
+        n_before: number of items finished earlier, which do not count for the rate.
 
     Raises:
         ImportError: rich is not installed.
@@ -48,7 +48,7 @@ def bar(n_all: int, unit: str, n_before: int = 0) -> Iterator[Callable[[float, i
         raise ImportError("progress=True needs rich: pip install 'jaxgmm[cli]'.") from None
 
     class Rate(progress.ProgressColumn):
-        # Over all of the time: rich's own rate looks at the last moments only.
+        # Over the whole time: rich's own rate covers only the last moments.
         def render(self, task: progress.Task) -> str:
             return f"{(task.completed - n_before) / task.elapsed if task.elapsed else 0:,.0f} {unit}/s"
 

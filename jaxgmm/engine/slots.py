@@ -4,7 +4,7 @@ Runs need very different numbers of steps, and a mapped `while_loop` makes all o
 queue of runs passes through a fixed number of slots: all slots step together, and every few steps the slots whose run
 has ended hand over its result and take the next run of the queue.
 
-Nothing here knows what a run is; a `Routine` says what is done with it.
+This module does not know what a run is; a `Routine` supplies the functions.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ Tree = TypeVar("Tree")
 
 
 class Routine(NamedTuple):
-    """What is done with a run.
+    """The functions that make and advance runs.
 
     `load` is a function of one run, and is mapped over the slots. The others are called with the states of all slots,
-    which are the last axis of every array. States are small, and of one shape: arithmetic on them is vectorised over
-    slots.
+    which are the last axis of every array. States are small, and all have the same shape: arithmetic on them is
+    vectorised over slots.
 
     Attributes:
-        load: from the number of a run to what it reads, and where it starts.
-        begin: from there to the first states.
-        read: the part of a step that reads the problems: what it sums up for the states, given which are `Busy`.
-        advance: the rest of the step; leaves finished states as they are.
+        load: from the number of a run to its problem and its start.
+        begin: from starts to the first states.
+        read: the part of a step that reads the problems: its sums for the states, given which slots are `Busy`.
+        advance: the rest of the step; finished states are unchanged.
         is_finished: which states have ended.
-        unload: what to keep of finished states.
+        unload: the part of finished states to keep.
         idle_is_free: whether slots without a run take no time.
     """
 
@@ -51,8 +51,8 @@ class Busy(NamedTuple):
     """The slots that hold a run.
 
     Attributes:
-        slots: their numbers, and then zeros.
-        number: how many they are.
+        slots: their numbers, then zeros.
+        number: how many there are.
     """
 
     slots: Int[Array, " s"]
@@ -60,7 +60,7 @@ class Busy(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    """What the loop carries: `S` slots, and the results of the runs that have left them."""
+    """The carry of the loop: `S` slots, and the results of the runs that have left them."""
 
     problems: Any
     states: Any
@@ -83,19 +83,19 @@ def run_queue(
     Args:
         queue: numbers of the runs, of which the first `n_queued` count.
         n_queued: length of the queue.
-        routine: what is done with a run.
-        results: rows `(Q, …)`; row `q` is replaced by what run `q` leaves, rows of runs not queued stay.
-        n_slots: S, runs that step together.
-        stride: steps between two looks for finished slots.
+        routine: the functions of a run.
+        results: rows `(Q, …)`; row `q` is replaced by the result of run `q`, rows of runs not queued are unchanged.
+        n_slots: S, the number of runs that step together.
+        stride: steps between two checks for finished slots.
 
     Returns:
-        the results, and how many steps all slots together have made, idle ones included where they cost as much.
+        the results, and the number of steps of all slots together, including idle ones if they cost as much.
     """
     n_queued = n_queued.astype(jnp.int32)
     load_all = jax.vmap(routine.load, out_axes=(0, -1))
 
-    # The barriers keep the transposition to slots-last apart from arithmetic. Fused with it, compilers treat the last
-    # slots differently, and a run's last bits would depend on the slot it sits in.
+    # The barriers separate the transposition to slots-last from arithmetic. If they were fused, compilers would treat
+    # the last slots differently, and a run's last bits would depend on its slot.
     def loaded(runs: Array) -> tuple[Any, Any]:
         problems, starts = load_all(runs)
         return problems, routine.begin(lax.optimization_barrier(starts))
@@ -137,7 +137,7 @@ def run_queue(
     slots = jax.ShapeDtypeStruct((n_slots,), jnp.int32)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(loaded, slots))
     zero = jnp.zeros((), jnp.int32)
-    # As wide as the caller has integers: many runs make more steps than 32 bits count.
+    # As wide as the caller's integers: many runs make more steps than 32 bits can count.
     n_steps = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
     problems, states = empty
     loop = _Loop(problems, states, jnp.full((n_slots,), -1, jnp.int32), zero, results, n_steps)
@@ -146,7 +146,7 @@ def run_queue(
 
 
 def where_leading(condition: Bool[Array, "*s"], new: Tree, old: Tree) -> Tree:
-    """`jnp.where` for every leaf of two trees, by the leading axis; or for the whole of them, given a scalar."""
+    """`jnp.where` for every leaf of two trees, along the leading axis; or for whole leaves, given a scalar."""
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -1,4 +1,4 @@
-"""Work that few of many need."""
+"""Work that only a few of many rows need."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,9 +12,9 @@ _Tree = TypeVar("_Tree")
 
 
 def numbers_of(wanted: Bool[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, ""]]:
-    """Numbers of the rows that are wanted, then zeros; and how many they are.
+    """Numbers of the wanted rows, then zeros; and how many are wanted.
 
-    By a scatter, which takes less time than sorting them would.
+    Uses a scatter, which takes less time than sorting.
     """
     counts = jnp.cumsum(wanted, dtype=jnp.int32)
     places = jnp.where(wanted, counts - 1, len(wanted))
@@ -23,14 +23,14 @@ def numbers_of(wanted: Bool[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, 
 
 
 def for_some(of_one: Callable[[Array], _Tree], wanted: Bool[Array, " q"], default: _Tree, at_a_time: int) -> _Tree:
-    """Rows `(Q, …)` computed where they are wanted, so many at a time; others by default.
+    """Rows `(Q, …)`, computed for the wanted ones, a few at a time, and by default for the others.
 
     Args:
         of_one: from the number of a row to the row.
         wanted: which rows are computed.
         default: all rows.
-        at_a_time: how many are computed together. Mapped over all of them, a loop would go on for every row until the
-            last has ended.
+        at_a_time: how many are computed together. If all were mapped at once, a loop would continue for every row until
+            the last one has ended.
     """
     at_a_time = min(at_a_time, len(wanted))
     queue, n_wanted = numbers_of(wanted)

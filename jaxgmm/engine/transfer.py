@@ -1,7 +1,7 @@
-"""Large arrays on their way to a GPU and back: in pieces.
+"""Transfer of large arrays to a GPU and back, in pieces.
 
-A piece fits the memory that a process and its driver have in hand; for a whole array they would ask the system for as
-much again, and touch every page of it for the first time. On an H100, 192 MB took 8 ms instead of 22 to get there.
+A piece fits the memory that a process and its driver already hold; for a whole array they would request as much again
+from the system, and touch every page of it for the first time. On an H100, 192 MB took 8 ms instead of 22 ms.
 """
 
 import functools
@@ -19,7 +19,7 @@ _Tree = TypeVar("_Tree")
 
 
 def is_for_cpu() -> bool:
-    """Whether what is computed next is computed by a CPU."""
+    """Whether the next computation runs on a CPU."""
     device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if device is None:
         device = jax.local_devices()[0]
@@ -28,18 +28,18 @@ def is_for_cpu() -> bool:
 
 
 def sent(rows: np.ndarray, shape: tuple[int, int]) -> jax.Array:
-    """Rows `(C, N, …)` on the default device, filled up with zeros to a larger C and N."""
+    """Rows `(C, N, …)` on the default device, padded with zeros to a larger C and N."""
     target = jnp.zeros((*shape, *rows.shape[2:]), rows.dtype)
     step = max(1, PIECE * len(rows) // max(1, rows.nbytes))
     for begin in range(0, len(rows), step):
-        # Whole pieces, lest each number of rows compiles a program.
+        # Whole pieces, so that not every number of rows compiles a program.
         first = max(0, min(begin, len(rows) - step))
         target = _placed(target, rows[first : first + step], np.int32(first))
     return target
 
 
 def fetched(tree: _Tree) -> _Tree:
-    """Arrays of a device as NumPy's."""
+    """Arrays of a device as NumPy arrays."""
     leaves, structure = jax.tree.flatten(tree)
     small = iter(jax.device_get([leaf for leaf in leaves if not _is_large(leaf)]))
     return structure.unflatten([_in_pieces(leaf) if _is_large(leaf) else next(small) for leaf in leaves])
@@ -54,7 +54,7 @@ def _in_pieces(array: jax.Array) -> np.ndarray:
     whole, firsts = np.empty(array.shape, array.dtype), range(0, len(array), step)
     following = array[:step]
     for first in firsts:
-        # One is on its way while the one before it is copied.
+        # The next piece is transferred while the previous one is copied.
         piece, following = following, array[first + step : first + 2 * step]
         following.copy_to_host_async()
         whole[first : first + step] = piece

@@ -1,1 +1,1 @@
-"""Arithmetic that knows no mixtures."""
+"""Arithmetic that knows nothing of mixtures."""

@@ -1,12 +1,12 @@
 """Cholesky factors of many small matrices.
 
 Library routines handle one matrix after another, which for D of 2 or 3 costs far more than the arithmetic. Up to
-``UNROLLED_SIZE`` the textbook recurrences are therefore written out entry by entry: each entry is an elementwise
-operation over all leading axes.
+``UNROLLED_SIZE`` the textbook recurrences are therefore unrolled entry by entry: each entry is an elementwise operation
+over all leading axes.
 
-Above, a CPU makes them column by column. JAX's own routines for a CPU hand out their matrices to the pool of threads
-that they are called from, and wait; programs that run at the same time, as the chunks of `jaxgmm.engine.devices` do,
-can then all wait for each other, and never end (seen with jaxlib 0.10).
+Above that size, a CPU computes them column by column. JAX's own CPU routines distribute their matrices to the pool of
+threads from which they are called, and wait; programs that run at the same time, such as the chunks of
+`jaxgmm.engine.devices`, can then deadlock (seen with jaxlib 0.10).
 """
 
 import jax
@@ -22,7 +22,7 @@ def cholesky(a: Float[Array, "*batch d d"], *, unrolled_size: int = UNROLLED_SIZ
 
     Args:
         a: symmetric matrices.
-        unrolled_size: the largest size that is written out; less where a program is to be compiled fast.
+        unrolled_size: the largest size that is unrolled; smaller if a program should compile fast.
     """
     size = a.shape[-1]
     if size > unrolled_size:

@@ -1,11 +1,12 @@
-"""Exponential, logarithm and root, for the arguments that an E-step has.
+"""Exponential, logarithm and root, for the arguments that occur in an E-step.
 
-In float32 XLA's take up to twice as long, because they serve all arguments. Both are a polynomial near 0, or near 1,
-beside an exponent that is written, or read, as bits (Muller 2016, "Elementary Functions", chapter 11). The coefficients
-are least squares fits, reweighted until the largest relative error was least.
+In float32 XLA's functions take up to twice as long, because they serve all arguments. Exponential and logarithm here
+combine a polynomial near 0, or near 1, with an exponent that is written, or read, as bits (Muller 2016, "Elementary
+Functions", chapter 11). The coefficients are least squares fits, reweighted until the largest relative error was
+smallest.
 
-In float64 kernels of a GPU have none. Logarithm and root there are those of float32, corrected until no digit is
-missing.
+GPU kernels lack these functions in float64. There, logarithm and root are those of float32, corrected to full
+precision.
 """
 
 import functools
@@ -22,7 +23,7 @@ _EXP2 = (1.0, 0.69314718, 0.24022646, 0.055503286, 0.0096184891, 0.0013399932, 0
 # (log(1 + f) - f + ½ f²) / f³ for √½ ≤ 1 + f ≤ √2, to 6e-9 of the logarithm.
 _LOG1P = (0.33333316, -0.25000811, 0.20002286, -0.16624552, 0.14181195, -0.13128771, 0.12881635, -0.078595541)
 
-# Below, the exponential would be subnormal.
+# Below this, the exponential would be subnormal.
 _LEAST = np.float32(-87)
 
 _FRACTION_BITS = 23
@@ -32,7 +33,7 @@ _LOG_2 = np.float32(np.log(2))
 # A float32 of this size has its unit in the last bit of the fraction.
 _UNIT_IN_LAST_BIT = np.float32(1.5 * 2**_FRACTION_BITS)
 
-# 2^r for |r| ≤ ½ in float64, by Taylor; the likes of the two above, and an argument below which nothing counts.
+# 2^r for |r| ≤ ½ in float64, by Taylor series; the constants above in float64; and an argument below which 2^x is 0.
 _EXP2_FLOAT64 = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
 _FRACTION_BITS_FLOAT64 = 52
 _UNIT_IN_LAST_BIT_FLOAT64 = 1.5 * 2.0**_FRACTION_BITS_FLOAT64
@@ -52,7 +53,7 @@ def exp_nonpositive(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def log_from_one(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """log(x) for finite x ≥ 1, to 1e-7 of it; exactly 0 at 1. NaN for all that is less than 1, and for NaN."""
+    """log(x) for finite x ≥ 1, to 1e-7 of it; exactly 0 at 1. NaN for x < 1 and for NaN."""
     exponent = (_bits(x) - _BITS_OF_SQRT_HALF) >> _FRACTION_BITS
     f = _from_bits(_bits(x) - (exponent << _FRACTION_BITS)) - 1
     of_fraction = f + (_polynomial(_LOG1P, f) * f - np.float32(0.5)) * (f * f)
@@ -72,19 +73,19 @@ def exp2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def log2_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """log2(x) for normal x, to 1e-15 of it or of 1; NaN for what is not positive."""
+    """log2(x) for normal x, to 1e-15 of it or of 1; NaN unless x is positive."""
     exponent = (_bits64(x) - _BITS_OF_SQRT_HALF_FLOAT64) >> _FRACTION_BITS_FLOAT64
     fraction = _from_bits64(_bits64(x) - (exponent << _FRACTION_BITS_FLOAT64))
     near = jnp.log2(fraction.astype(jnp.float32)).astype(jnp.float64)
     f = fraction * exp2_in_float64(-near) - 1.0
-    # Less its unit, this number is the exponent.
+    # Minus its unit, this number is the exponent.
     whole = _from_bits64(exponent + _BITS_OF_UNIT_FLOAT64) - _UNIT_IN_LAST_BIT_FLOAT64
     exact = whole + (near + f * (1.0 - f * (0.5 - f * (1 / 3 - f * 0.25))) * math.log2(math.e))
     return jnp.where(x > 0, exact, jnp.nan)
 
 
 def rsqrt_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """1 / √x for normal x, to 4e-16; NaN for what is not positive."""
+    """1 / √x for normal x, to 4e-16; NaN unless x is positive."""
     half = (_bits64(x) - _BITS_OF_SQRT_HALF_FLOAT64) >> (_FRACTION_BITS_FLOAT64 + 1)
     fraction = _from_bits64(_bits64(x) - (half << (_FRACTION_BITS_FLOAT64 + 1)))
     root = lax.rsqrt(fraction.astype(jnp.float32)).astype(jnp.float64)

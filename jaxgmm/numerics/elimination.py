@@ -5,9 +5,9 @@ elimination gives the inverse and the log-determinant (Goodnight 1979, "A tutori
 accurately as the way through the factor does, and in fewer operations.
 
 Library routines handle one matrix after another, which for small ones costs far more than the arithmetic. Here every
-operation is one on all matrices. Up to `UNROLLED_SIZE` they are written out entry by entry; above, a step eliminates
-one feature of all matrices, and the loop over the features can be one kernel of a CPU (`jaxgmm.numerics.kernels`). On a
-GPU, where each turn of a loop starts several kernels, the steps are written out one after another instead.
+operation acts on all matrices. Up to `UNROLLED_SIZE` the operations are unrolled entry by entry; above, a step
+eliminates one feature of all matrices, and the loop over the features can be one CPU kernel
+(`jaxgmm.numerics.kernels`). On a GPU, where each turn of a loop starts several kernels, the steps are unrolled instead.
 """
 
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxgmm.numerics.kernels import in_one_kernel
 
 UNROLLED_SIZE = 3
 
-# Of more features, steps that are written out take long to compile.
+# Unroll the steps up to this many features; with more, that takes long to compile.
 MOST_STEPS = 16
 
 # XLA divides operations on more entries than this among threads, which it cannot do within one kernel.
@@ -32,7 +32,7 @@ def inverse_and_pivots(
     """Inverses, and the variance of each feature given those before it.
 
     Args:
-        a: symmetric matrices; axes that follow them are those of further matrices.
+        a: symmetric matrices; trailing axes are further matrices.
         as_one_kernel: whether there are at most `MOST_ENTRIES` entries in all, so that the loop may be one kernel.
 
     Returns:
@@ -86,14 +86,14 @@ def _by_features(a: Float[Array, "d d k *s"]) -> tuple[Float[Array, "d d k *s"],
         is_j = lax.broadcasted_iota(jnp.int32, row.shape, 0) == j
         return _without(rest, row, pivot, is_j), jnp.where(is_j, pivot, pivots)
 
-    # Not JAX's integers, which are traced: only a loop of known length can be differentiated in reverse.
+    # NumPy's integers, since JAX's are traced: only a loop of known length can be differentiated in reverse.
     first, last = np.int32(0), np.int32(len(a))
     negative, pivots = lax.fori_loop(first, last, step, (a, jnp.zeros_like(a[0])))
     return -negative, pivots
 
 
 def _without(rest: Array, row: Array, pivot: Array, is_j: Array) -> Array:
-    """The matrices when feature j is eliminated, given their row j, its pivot, and which entry of the row that is."""
+    """The matrices after elimination of feature j, given their row j, its pivot, and the pivot's place in the row."""
     # With row and column j emptied, and -1 in place of the pivot, all entries change by one outer product.
     row = jnp.where(is_j, -1, row)
     return jnp.where(is_j[:, None] | is_j[None], 0, rest) - (row / pivot)[:, None] * row[None]

@@ -1,17 +1,17 @@
-"""Kernels of a CPU program: what is compiled together, what apart, and how well.
+"""Kernels of a CPU program: which operations are compiled together or separately, and with how much effort.
 
 XLA runs a program on a CPU as a sequence of kernels, roughly one for each operation over whole arrays, and gives some
-of them to a pool of threads. Where arrays fit a core's first cache, starting kernels and meeting in the pool costs as
-much as the arithmetic. A call marked here is compiled to one kernel, its loops included, on the thread it is called
-from.
+of them to a pool of threads. If arrays fit a core's first-level cache, starting kernels and synchronising the pool
+costs as much as the arithmetic. A call marked here is compiled to one kernel, its loops included, on the thread it is
+called from.
 
 The marks change no result, and platforms other than a CPU ignore them. Within one kernel XLA vectorises elementwise
 loops and products of a matrix and a vector, but neither products of matrices nor sums along the last axis, and it has
-no scatter and no sort. All that enters a marked call must be read in it, and none of it may be a constant of the
-program: XLA ends the process where it finds an argument without use.
+no scatter and no sort. A marked call must read all of its arguments, and none of them may be a constant of the program:
+XLA ends the process if it finds an unused argument.
 
-`compiled` tells the compiler how much effort a program is worth. A call that is compiled so cannot be part of another,
-and the last bits of its results depend on it.
+`compiled` tells the compiler how much effort a program is worth. A call compiled this way cannot be part of another
+program, and the last bits of its results depend on the effort.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxlib import version
 
-# Neither marks nor options are public interfaces of XLA. Versions of jaxlib, from first to last, that know them.
+# Neither marks nor options are public interfaces of XLA. First and last versions of jaxlib that support them.
 _KNOWN = ((0, 8), (0, 12))
 _WITH_OLD_GENERATOR = ((0, 8), (0, 10))
 
@@ -35,12 +35,12 @@ def are_known() -> bool:
 
 
 def compiler_options(effort: Effort) -> dict[str, Any]:
-    """What this version's compiler is told.
+    """The options for this version's compiler.
 
-    Compiled well, loops use vectors of 512 bits where the processor has them, which XLA else leaves half empty.
-    Compiled quickly, by the older of XLA's code generators, a program is ready in half the time; but outside marked
-    calls its exponentials and logarithms are computed one number at a time. Compiled at once, hardly anything is made
-    faster, and a program is ready in a quarter of the time and takes five times as long: for what is little work.
+    "well": loops use vectors of 512 bits if the processor has them, which XLA by default leaves half empty.
+    "quickly": the older of XLA's code generators compiles in half the time; but outside marked calls, exponentials and
+    logarithms are computed one number at a time. "at once": with almost no optimisation, a program compiles in a
+    quarter of the time and takes five times as long to run, which suits little work.
     """
     if effort == "well":
         return {"xla_cpu_prefer_vector_width": 512} if are_known() else {}
@@ -54,9 +54,9 @@ def _is_within(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> dict[Effort, Callable[..., Any]]:
-    """The function, compiled with each effort where it is called with that; `options` are those of `jax.jit`.
+    """The function jitted with each effort, by name; `options` are those of `jax.jit`.
 
-    Other platforms than a CPU want "well", whose options they ignore.
+    On platforms other than a CPU use "well", whose options they ignore.
     """
     return {effort: jax.jit(function, compiler_options=compiler_options(effort), **options) for effort in EFFORTS}
 
@@ -67,7 +67,7 @@ def in_one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its result computed once and kept, rather than again in each operation that reads it."""
+    """The function, with its result computed once and kept, not recomputed in each operation that reads it."""
     return _marked(function, inlineable="false")
 
 

@@ -1,7 +1,7 @@
 """Sums and maxima over a few rows of long arrays.
 
-On a CPU, XLA hands reductions by name to a library, which for a handful of rows takes five times as long as a loop that
-is vectorised along them. Written with operations that it does not recognise, they stay loops.
+On a CPU, XLA passes reductions that it recognises to a library, which for a handful of rows takes five times as long as
+a loop vectorised along them. Written with operations that XLA does not recognise, they remain loops.
 """
 
 import jax
@@ -18,7 +18,7 @@ def max_over(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
 
 
 def sum_over(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """The sum along an axis, as a difference from what is subtracted."""
+    """The sum along an axis, written with subtractions so that XLA does not recognise it."""
 
     @jax.custom_jvp
     def total(x: Array) -> Array:

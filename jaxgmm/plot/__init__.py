@@ -1,7 +1,7 @@
-"""Pictures of fits, with matplotlib. Every function draws into `ax`, or a new figure without it, and returns the axes.
+"""Pictures of fits, with matplotlib. Every function draws into `ax`, or else a new figure, and returns the axes.
 
-Components are told apart by colour (the palette of Okabe and Ito, made for all kinds of colour vision) and by marker or
-line style, so that prints in grey can be read. Components of weight 0, and mixtures of NaN, are not drawn.
+Components differ in colour (the palette of Okabe and Ito, designed for all kinds of colour vision) and in marker or
+line style, so that prints in grey are readable. Components of weight 0, and mixtures of NaN, are not drawn.
 """
 
 try:

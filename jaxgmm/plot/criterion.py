@@ -19,7 +19,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     """Draws a criterion against K for one data set, with a line for each family (and ridge, if there are several).
 
     The chosen model has a ring. Models that are degenerate or have spurious components, which do not count in their
-    favour, are hollow.
+    favour, have hollow markers.
 
     Args:
         sweep_or_table: a `Sweep`, or its table.

@@ -1,4 +1,4 @@
-"""The picture of a diagnosis."""
+"""plot.diagnosis: the checks of one fit in four panels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from jaxgmm.diagnosis import Diagnosis
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, whole_or_none, without_frame
 
-# Of the residuals by feature, so many of the worst have a line of their own.
+# Number of features, those with the worst residuals, that have a line of their own.
 _MOST_LINES = 3
 # The Kolmogorov-Smirnov distance that is exceeded with a probability of 0.05, times √N, for large N.
 _BAND = 1.358
@@ -20,15 +20,15 @@ _MOST_NUMBERS = 8
 def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | None = None) -> np.ndarray:
     """Draws the checks of one fit in four panels.
 
-    1. Residuals: by how much more of them lie below u than should. Lines beyond the grey band would come about in one
-       of twenty tests of a mixture that is right.
+    1. Residuals: the share of residuals below u, minus u. If the mixture is right, a line leaves the grey band in one
+       of twenty tests.
     2. Samples of each component: the sum of its responsibilities, and its effective number of samples.
-    3. Overlap of components, which is 0 for those apart and 1 for those that are the same.
+    3. Overlap of components: 0 for separate components, 1 for identical ones.
     4. Uncertainty: the share of the samples that are at least as uncertain, with the mean of every component. The axis
        ends where all components would be equally probable.
 
     Args:
-        diagnosis: of one data set; take one of a batch with `diagnosis.of(b)`.
+        diagnosis: of one data set; select one of a batch with `diagnosis.of(b)`.
         ax: four axes; a new figure without it.
         names: of the features.
 
@@ -40,7 +40,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     """
     if diagnosis.weights.ndim != 1:
         raise ValueError(
-            "the diagnosis of one data set is drawn; this has a batch axis. Take one with diagnosis.of(b)."
+            "plot.diagnosis draws one data set's diagnosis; this has a batch axis. Select one with diagnosis.of(b)."
         )
     n_features = diagnosis.pit.shape[1]
     names = [f"feature {d}" for d in range(n_features)] if names is None else names
@@ -50,7 +50,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
     counted = weight > 0
     weight, present = weight[counted], np.flatnonzero(diagnosis.weights > 0)
-    # The first feature has none before it, so that both kinds of its residuals are the same.
+    # The first feature has none before it, so both kinds of its residuals are the same.
     residuals = np.concatenate([diagnosis.pit[:, 1:], diagnosis.marginal, diagnosis.radius[:, None]], axis=1)[counted]
     labels = [*(f"{name}, given those before" for name in names[1:]), *names, "radius"]
     _draw_residuals(axes[0], residuals, weight, diagnosis, labels)
@@ -66,7 +66,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
 def _draw_residuals(
     ax: Axes, residuals: np.ndarray, weight: np.ndarray, diagnosis: Diagnosis, labels: Sequence[str]
 ) -> None:
-    """Lines of the worst features and of the radius, thin ones of the others, and the band for one line."""
+    """Lines for the worst features and the radius, thin lines for the others, and the band for one line."""
     misfits, p_values, last = diagnosis.misfits[1:], diagnosis.p_values[1:], len(labels) - 1
     worst = np.argsort(-misfits[:last], kind="stable")[:_MOST_LINES]
     band = _BAND * np.sqrt(np.sum(weight**2)) / np.sum(weight)
@@ -82,7 +82,7 @@ def _draw_residuals(
         if column < last:
             style = {"color": colour(number), "linestyle": line(number), "linewidth": 1.6}
         ax.plot(at, height, label=f"{label}: p {_rounded(p_values[column])}", zorder=3, **style)
-    # The band is seen where everything lies within it.
+    # The band is visible even if everything lies within it.
     half = 1.1 * max(1.6 * band, *misfits)
     ax.set(
         xlabel="residual u",
@@ -94,7 +94,7 @@ def _draw_residuals(
 
 
 def _excess(u: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By how much the distribution of u exceeds the uniform one: corners before and after each sample."""
+    """Excess of the distribution of u over the uniform one: corners before and after each sample."""
     order = np.argsort(u)
     u, jumps = u[order], weight[order] / np.sum(weight)
     after = np.cumsum(jumps)
@@ -115,7 +115,7 @@ def _draw_counts(ax: Axes, diagnosis: Diagnosis, present: np.ndarray) -> None:
 
 
 def _draw_overlap(ax: Axes, overlap: np.ndarray, present: np.ndarray) -> None:
-    """Of every pair once: rows from the second component, columns up to the last but one."""
+    """Every pair once: rows from the second component on, columns up to the last but one."""
     ax.set(xlabel="component", ylabel="component", title="overlap of components, from 0 to 1")
     k = len(present)
     if k < 2:

@@ -17,7 +17,7 @@ from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, lin
 # Shares of the mass within a contour.
 MASSES = (0.5, 0.8, 0.95)
 _GRID, _DRAWS = 160, 4096
-# More labels than this hide what they are to explain.
+# More labels than this hide the picture.
 _MOST_LABELS = 12
 
 
@@ -34,16 +34,16 @@ def mixture(
 ) -> Axes:
     """Draws a mixture in the plane of two features: ellipses of one and two standard deviations, or contours.
 
-    Samples have the colour and marker of their most probable component, judged by all features. Ellipses are those of
-    the marginal distribution of the two; their lines are as thick as the component is heavy, and its weight is written
-    at its mean.
+    Samples have the colour and marker of their most probable component, given all features. Ellipses are those of the
+    marginal distribution of the two features; their line width grows with the component's weight, which is written at
+    its mean.
 
     Args:
         mixture: one mixture, or the fit of one data set; for D = 1, `histogram` is drawn.
         x: samples `(N, D)`, or None.
         ax: where to draw; a new figure without it.
         features: the two features, numbered from 0.
-        contours: lines of equal density around 50, 80 and 95% of the mass, in place of ellipses.
+        contours: lines of equal density around 50, 80 and 95% of the mass, instead of ellipses.
         names: of all D features.
         sample_weight: `(N,)`; samples of weight 0 are not drawn.
 
@@ -83,7 +83,7 @@ def histogram(
         mixture: one mixture with D = 1.
         x: samples `(N, 1)`, or None.
         ax: where to draw; a new figure without it.
-        bins: as for `numpy.histogram`; by the rule of Freedman and Diaconis without it.
+        bins: as for `numpy.histogram`; by default, the rule of Freedman and Diaconis.
         names: of the one feature.
         sample_weight: `(N,)`.
 
@@ -109,20 +109,20 @@ def histogram(
 
 
 def one_mixture(mixture: Any) -> Mixture:
-    """The mixture, or that of a result, in float64, if it is one."""
+    """The mixture, or that of a result, in float64. Raises ValueError unless it is one mixture."""
     given = numeric_mixture(as_mixture(mixture))
     mixture = given.map(lambda leaf: leaf.astype(np.float64, copy=False))
     if mixture.weights.ndim != 1 or mixture.means.ndim != 2:
         raise ValueError(
-            f"one mixture is drawn, with weights (K,) and means (K, D); these have shapes {mixture.weights.shape} and "
-            f"{mixture.means.shape}. Take one of a batch with mixture.of(b), or use "
+            f"mixture must be one mixture, with weights (K,) and means (K, D); these have shapes "
+            f"{mixture.weights.shape} and {mixture.means.shape}. Select one of a batch with mixture.of(b), or use "
             "plot.overview."
         )
     return mixture
 
 
 def one_data_set(x: Any, mixture: Mixture) -> np.ndarray:
-    """Samples `(N, D)`, none where there are none."""
+    """Samples `(N, D)`; an empty array for None."""
     if x is None:
         return np.empty((0, mixture.n_features))
     samples = numeric(x, "x").astype(np.float64, copy=False)
@@ -143,7 +143,7 @@ def names_of(names: Sequence[str] | None, mixture: Mixture) -> Sequence[str]:
 
 
 def checked_features(features: Sequence[int], mixture: Mixture) -> tuple[int, int]:
-    """Two different features that there are."""
+    """Two different existing features."""
     chosen = tuple(int(feature) for feature in features)
     if len(chosen) != 2 or chosen[0] == chosen[1] or not all(0 <= d < mixture.n_features for d in chosen):
         raise ValueError(f"features must be two different of 0 to {mixture.n_features - 1}; got {features!r}.")
@@ -159,7 +159,7 @@ def checked_weight(sample_weight: Any, samples: np.ndarray) -> np.ndarray:
 
 
 def marginal(mixture: Mixture, features: Sequence[int]) -> Mixture:
-    """The mixture of some features, with matrices of covariances, and without components that are absent or NaN."""
+    """The marginal mixture of some features, with covariance matrices; absent and NaN components get weight 0."""
     chosen, covariances = list(features), full_covariances(mixture)
     finite = np.isfinite(mixture.means).all(axis=1) & np.isfinite(covariances).all(axis=(1, 2))
     present = (mixture.weights > 0) & finite
@@ -198,13 +198,13 @@ def draw_plane(
 def draw_samples(
     ax: Axes, mixture: Mixture, samples: np.ndarray, features: tuple[int, int], *, small: bool = False
 ) -> None:
-    """Samples in the colours and markers of their components; grey where there is none."""
+    """Samples in the colours and markers of their components; grey without a component."""
     if len(samples) == 0:
         return
     component = most_probable(mixture, samples)
     area = np.clip(4000 / len(samples), 1.5, 18) / (3 if small else 1)
     for k in np.unique(component):
-        # Of markers that cover a pixel or less, some vanish and others swell.
+        # Markers that cover a pixel or less are rendered unevenly, unless they are round.
         kind = {"color": GREY, "marker": "."}
         if k >= 0:
             kind = {"color": colour(k), "marker": marker(k) if area > 3 else "o"}
@@ -220,7 +220,7 @@ def draw_samples(
 
 
 def most_probable(mixture: Mixture, samples: np.ndarray) -> np.ndarray:
-    """The component of each sample, -1 where there is none."""
+    """The component of each sample, or -1."""
     # Padded to powers of two, so that pictures of many data sets share a program.
     rows = np.zeros((max(32, power_of_two_above(len(samples))), samples.shape[1]))
     rows[: len(samples)] = samples
@@ -255,7 +255,7 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
     corners = [*(plane.means - spread)[present], *(plane.means + spread)[present]]
     corners += list(samples[np.isfinite(samples).all(axis=1)])
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    # Fine about the components too, which may be narrow beside the picture.
+    # The grid is also fine around the components, which may be narrow compared with the picture.
     about = (plane.means[present] + spread[present] * at for at in np.linspace(-1, 1, _GRID // 4))
     about = np.concatenate(list(about))
     horizontal, vertical = (
@@ -264,7 +264,7 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
     points = np.stack(np.meshgrid(horizontal, vertical), axis=-1)
     density = np.exp(np.asarray(log_prob(plane, points.reshape(-1, 2)))).reshape(points.shape[:-1])
     # The mass above a density is its share of samples drawn (Hyndman, 1996, "Computing and graphing highest density
-    # regions"), from every component as many.
+    # regions"), with equal numbers from every component.
     draws = np.random.default_rng(0).normal(size=(_DRAWS, 2))
     drawn = plane.means[present][:, None] + draws @ np.linalg.cholesky(plane.covariances[present]).swapaxes(1, 2)
     of_drawn = np.exp(np.asarray(log_prob(plane, drawn.reshape(-1, 2))))
@@ -277,7 +277,7 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
     lines = ax.contour(horizontal, vertical, density, sorted(edges), colors=INK, linewidths=1.2, zorder=3)
     lines.set_path_effects(halo())
     if labels:
-        # One label for each level, from the outermost to the innermost, as near to each other as may be.
+        # One label for each level, from the outermost to the innermost, as close together as possible.
         at = max(lines.allsegs[0], key=len)[0]
         for segments, density_there in zip(lines.allsegs, lines.levels, strict=True):
             tops = [segment[np.argmax(segment[:, 1])] for segment in segments if len(segment)]
@@ -286,7 +286,7 @@ def _draw_contours(ax: Axes, plane: Mixture, samples: np.ndarray, *, labels: boo
 
 
 def _write(ax: Axes, text: str, at: Any, **style: Any) -> None:
-    """Letters that can be read among samples."""
+    """Text that is readable among samples."""
     horizontal, vertical = at
     options = {"ha": "center", "va": "center", "color": INK, "path_effects": halo(3), "clip_on": True, "zorder": 4}
     ax.text(horizontal, vertical, text, **options | style)
@@ -321,7 +321,7 @@ def draw_histogram(
     thin = 0.7 if small else 1.0
     for k in present:
         ax.plot(grid, densities[k], color=colour(k), linestyle=line(k), linewidth=3 * thin, zorder=2)
-    # The sum is thinner, so that where it is one component's both are seen.
+    # The sum is thinner, so that both lines are visible where it equals one component's density.
     ax.plot(grid, densities.sum(axis=0), color=INK, linewidth=1.2 * thin, zorder=3)
     if labels and len(present) <= _MOST_LABELS:
         for k in present:

@@ -1,4 +1,4 @@
-"""Small multiples: some of thousands of fits, chosen by how they ended, how large they are, or how badly they fit."""
+"""Small multiples: some of thousands of fits, chosen by status, size or misfit."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -31,17 +31,17 @@ def overview(
 ) -> np.ndarray:
     """Draws some of many fits, each in a small panel that says how it ended.
 
-    A fit without an answer is hatched. Panels have scales of their own.
+    A fit without an answer is hatched. Each panel has its own scale.
 
     Args:
         x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
         result: a `FitResult` of these, or a `Sweep`.
-        by: `"status"` takes equally many of each status, as far as there are, the worst first, and of each those with
-            the most spurious components and others evenly from first to last; `"size"` goes from the smallest data set
-            to the largest in equal steps of rank; `"misfit"` takes those whose residuals are least likely to be
-            uniform, those with the least p-value first (see `jaxgmm.diagnose`). Distances from uniform would not do:
-            few samples are far from it by chance.
-        n: how many, at most.
+        by: `"status"` takes equal numbers of each status, as far as available, the worst first; within a status, those
+            with the most spurious components, then others evenly from first to last. `"size"` goes from the smallest
+            data set to the largest in equal steps of rank. `"misfit"` takes those whose residuals are least likely to
+            be uniform, smallest p-value first (see `jaxgmm.diagnose`); distances from uniformity would favour small
+            data sets, which are far from it by chance.
+        n: maximum number of panels.
         ax: as many axes; a new figure without it.
         features: which two features, if there are more.
         names: of all B data sets; their numbers without it.
@@ -57,7 +57,7 @@ def overview(
         raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
     if n < 1:
         raise ValueError(f"n must be at least 1; got {n!r}.")
-    # A sweep is meant as what it has chosen, and fits of groups as their fits.
+    # For a sweep, draw the chosen fits; for fits of groups, the fits.
     result = getattr(result, "best", getattr(result, "result", result))
     if not hasattr(result, "status"):
         raise ValueError(f"result must be a jaxgmm.FitResult or Sweep; got {type(result).__name__}.")
@@ -93,11 +93,11 @@ def overview(
 
 
 def _chosen(data: Batch, result: Any, by: str, n: int, found: Diagnosis | None) -> np.ndarray:
-    """Numbers of the data sets to be drawn, in order."""
+    """Numbers of the data sets to draw, in order."""
     if by == "size":
         return _evenly(np.argsort(data.lengths, kind="stable"), n)
     if found is not None:
-        # Those that underflow are told apart by distance; NaN, of fits without an answer, comes last.
+        # P-values that underflow are ordered by distance; NaN, of fits without an answer, comes last.
         return np.lexsort((-found.misfit, found.p_values.min(axis=1)))[:n]
     groups = [np.flatnonzero(result.status == status) for status in reversed(Status)]
     groups = [group[np.argsort(-result.spurious[group], kind="stable")] for group in groups if len(group)]
@@ -110,18 +110,18 @@ def _chosen(data: Batch, result: Any, by: str, n: int, found: Diagnosis | None) 
 
 
 def _worst(members: np.ndarray, spurious: np.ndarray, n: int) -> np.ndarray:
-    """So many of them: those with spurious components, which come first, and others evenly."""
+    """`n` of the members: those with spurious components, which come first, then others evenly."""
     n_spurious = min(n, int(np.count_nonzero(spurious[members])))
     return np.concatenate([members[:n_spurious], _evenly(members[n_spurious:], n - n_spurious)])
 
 
 def _evenly(members: np.ndarray, n: int) -> np.ndarray:
-    """So many of them, from the first to the last."""
+    """`n` of the members, evenly from the first to the last."""
     return members[np.linspace(0, len(members) - 1, n).round().astype(int)]
 
 
 def _panels(ax: Any, rows: int, n: int) -> np.ndarray:
-    """As many axes as there are fits; those left over in a new figure are hidden."""
+    """One axes for each fit; surplus axes of a new figure are hidden."""
     if ax is not None:
         return axes_for_many(ax, 1, n, (0, 0))[0]
     grid = axes_for_many(None, rows, min(n, _COLUMNS), (1.9, 1.95)).ravel()
@@ -131,7 +131,7 @@ def _panels(ax: Any, rows: int, n: int) -> np.ndarray:
 
 
 def _draw_fit(panel: Axes, fitted: Mixture, samples: np.ndarray, status: Status, plane: tuple[int, int] | None) -> None:
-    """Samples with the fit; without one, hatched."""
+    """Samples with their fit; hatched without a fit."""
     if plane is None:
         draw_histogram(panel, fitted, samples[:, 0], small=True)
     else:

@@ -27,7 +27,7 @@ def pairs(
     names: Sequence[str] | None = None,
     sample_weight: Any = None,
 ) -> np.ndarray:
-    """Draws every pair of features below the diagonal, as `plot.mixture` does, and every feature's histogram on it.
+    """Draws every pair of features below the diagonal, as in `plot.mixture`, and every feature's histogram on it.
 
     Args:
         mixture: one mixture of two features or more.
@@ -62,7 +62,7 @@ def pairs(
                 draw_plane(panel, mixture, drawn, (column, row), small=True)
             without_frame(panel)
             _label_outside(panel, row, column, names)
-    # A feature has the same scale in all of its panels: that of its histogram, and of the row that begins with it.
+    # A feature has the same scale in all of its panels, including its histogram.
     for column in range(d):
         below = axes[column:, column]
         limits = np.array([panel.get_xlim() for panel in below])

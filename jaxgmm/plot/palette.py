@@ -1,4 +1,4 @@
-"""What pictures share: colours, markers and lines of components, and axes to draw into."""
+"""Shared by all pictures: colours, markers and lines of components, and axes to draw into."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 # Okabe and Ito (2008), "Color universal design", without yellow, which is too light for lines. Neighbours differ in
 # lightness.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7", "#000000")
-# As many as make the first 56 components differ in colour or marker.
+# With these, the first 56 components differ in colour or marker.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -24,27 +24,27 @@ _Axes = TypeVar("_Axes")
 
 
 def colour(k: int) -> str:
-    """Of a component or family, by its number."""
+    """The colour of a component or family, by its number."""
     return _COLOURS[k % len(_COLOURS)]
 
 
 def marker(k: int) -> str:
-    """Of a component or family, by its number."""
+    """The marker of a component or family, by its number."""
     return _MARKERS[k % len(_MARKERS)]
 
 
 def line(k: int) -> Any:
-    """Style of the line of a component or family, by its number."""
+    """The line style of a component or family, by its number."""
     return _LINES[k % len(_LINES)]
 
 
 def halo(width: float = 2.5) -> list[AbstractPathEffect]:
-    """A white edge, by which lines and letters stand out from samples."""
+    """A white edge that makes lines and letters stand out from samples."""
     return [withStroke(linewidth=width, foreground="white")]
 
 
 def whole_or_none(draw: Callable[_Arguments, _Axes]) -> Callable[_Arguments, _Axes]:
-    """A function that draws. Should it raise, it closes the figures that it has begun; pyplot would keep them open."""
+    """Decorates a drawing function: if it raises, the figures it has begun are closed; pyplot would keep them open."""
 
     @functools.wraps(draw)
     def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Axes:
@@ -80,5 +80,5 @@ def axes_for_many(ax: Any, rows: int, columns: int, size: tuple[float, float]) -
 
 
 def without_frame(ax: Axes) -> None:
-    """Leaves only the axes that are read."""
+    """Removes the top and right spines."""
     ax.spines[["top", "right"]].set_visible(False)

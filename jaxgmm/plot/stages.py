@@ -1,4 +1,4 @@
-"""The stages of a fit, as teaching notebooks draw them."""
+"""plot.stages: the stages of a fit, as drawn in teaching notebooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,10 +28,10 @@ def stages(
 
     Args:
         x: one data set `(N, D)`.
-        result: its fit, a `FitResult` without batch axis that has `history` and `snapshots`, such as
-            `fit(x, 3, history=(0, 1))` gives.
-        iterations: the numbers that the snapshots were asked for by; 0 is the start.
-        ax: as many axes as iterations, and two more; a new figure without it.
+        result: its fit, a `FitResult` without batch axis that has `history` and `snapshots`, for example from
+            `fit(x, 3, history=(0, 1))`.
+        iterations: the iteration numbers given as `history`; 0 is the start.
+        ax: one axes for each iteration, and two more; a new figure without it.
         features: which two features, if there are more.
         names: of all D features.
 
@@ -39,10 +39,10 @@ def stages(
         the axes, in a row.
 
     Raises:
-        ValueError: a batch of fits, a result without history or snapshots, or other numbers of iterations than these.
+        ValueError: a batch of fits, a result without history or snapshots, or iterations other than its snapshots'.
     """
     if np.ndim(result.status) != 0:
-        raise ValueError("the stages of one fit are drawn; this result has a batch axis. Fit the data set alone.")
+        raise ValueError("plot.stages draws one fit; this result has a batch axis. Fit the data set alone.")
     snapshots, history = result.snapshots, result.history
     if snapshots is None or history is None:
         raise ValueError("result has no snapshots of its parameters; ask for them with fit(…, history=(0, 1)).")
@@ -70,14 +70,14 @@ def stages(
 def _check_numbers(
     x: Any, mixture: Mixture, snapshots: Mixture, history: np.ndarray, iterations: Sequence[int]
 ) -> None:
-    """Raises ValueError where a snapshot has another log-likelihood than the iteration that it is said to be of."""
+    """Raises ValueError if a snapshot's log-likelihood differs from that of the iteration it is said to belong to."""
     samples = one_data_set(x, mixture)
 
     def is_of(stage: Mixture, log_likelihood: float) -> bool:
         return bool(np.isclose(np.sum(log_prob(stage, samples)), log_likelihood, rtol=1e-3))
 
     ended = history[np.isfinite(history)]
-    # With sample weights the log-likelihood is another sum, and nothing can be said.
+    # With sample weights the log-likelihood is a different sum, and nothing can be checked.
     if len(ended) == 0 or not is_of(mixture, ended[-1]):
         return
     for s, number in enumerate(iterations):
@@ -114,7 +114,7 @@ def _draw_history(panel: Axes, history: np.ndarray, iterations: Sequence[int], n
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Of finite values, with a margin."""
+    """Limits of finite values, with a margin."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return (0.0, 1.0)

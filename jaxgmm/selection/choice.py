@@ -12,18 +12,18 @@ from jaxgmm.status import Status
 def choice(
     score: np.ndarray, lead: np.ndarray, status: np.ndarray, compared: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which model of each data set is chosen, and which would have been by its score alone; both `(C, M)`.
+    """Which model of each data set is chosen, and which have a better score than it; both `(C, M)`.
 
     Args:
         score: `(C, M)`, lower is better; NaN where there is no answer.
-        lead: `(C, M)`, what of the score is owed to spurious components; 0 where there are none.
+        lead: `(C, M)`, the part of the score owed to spurious components; 0 where there are none.
         status: `(C, M)`, codes of `jaxgmm.Status`.
         compared: `(C, M)`, which models are compared.
     """
     known = compared & ~np.isnan(score)
     fair = fair_score(score, lead, known)
     is_eligible = eligible(known, status)
-    # As all families are the same for one feature and K = 1.
+    # Some models are equal: with one feature and K = 1, all families are.
     lowest = np.min(fair, axis=1, keepdims=True)
     slack = np.where(np.isfinite(lowest), 1e-9 * (1 + np.abs(lowest)), 0.0)
     first = first_best(-fair, is_eligible, slack)
@@ -33,7 +33,7 @@ def choice(
 
 
 def fair_score(score: np.ndarray, lead: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What models are compared by, `(C, M)`: infinite where that is not known."""
+    """The score by which models are compared, `(C, M)`: infinite where it is not known."""
     return np.where(known & ~np.isnan(score), score + lead, np.inf)
 
 
@@ -63,3 +63,17 @@ def at_smallest_ridge(
         wanted = np.where(np.isfinite(wanted), wanted, of_all)
         compared |= own & (ridges == wanted)
     return compared
+
+
+def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
+    """Copies the chosen models to their data sets; `chosen` is `(C, M)`."""
+    c, m = np.nonzero(chosen)
+    if len(c) == 0:
+        return
+    for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
+        getattr(best, name)[c] = getattr(fits, name)[c, m]
+    mixture = fits.mixture.of((c, m))
+    if best.mixture.covariances.ndim > mixture.covariances.ndim:
+        mixture = mixture._replace(covariances=full_covariances(mixture))
+    for leaf, new in zip(best.mixture, with_room(mixture, best.mixture.n_components), strict=True):
+        leaf[c] = new

@@ -1,6 +1,6 @@
 """Criteria for the choice among models. Lower is better, as in scikit-learn; mclust's BIC and ICL have the other sign.
 
-Each is a function of what a fit leaves behind, one row of `CRITERIA`.
+Each criterion is a function of the `Evidence` of a fit, and one row of `CRITERIA`.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import numpy as np
 
 
 class Evidence(NamedTuple):
-    """What criteria are computed from; arrays of one shape, or that broadcast.
+    """The quantities from which criteria are computed; arrays that broadcast.
 
     Attributes:
         log_likelihood: total nats of the data.
         n_parameters: free parameters of the model.
         n_samples: number of samples, or the sum of their weights.
-        log_assignment: Σ_n log max_k r_nk: zero where every sample clearly belongs to one component. NaN unless asked.
-        held_out: total nats of every sample under the model fitted without its fold. NaN unless asked.
+        log_assignment: Σ_n log max_k r_nk: zero if every sample clearly belongs to one component. NaN unless needed.
+        held_out: total nats of every sample under the model fitted without its fold. NaN unless needed.
     """
 
     log_likelihood: Any

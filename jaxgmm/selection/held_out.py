@@ -1,4 +1,4 @@
-"""Log-densities of samples under the fits of a chunk: those held out in cross-validation, and those of assignments."""
+"""Log-densities of samples under the fits of a chunk: of samples held out in cross-validation, and of assignments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,14 +32,14 @@ def held_out(
     request: Request,
     report: Callable[[int], None],
 ) -> Float[np.ndarray, "b m"]:
-    """Total nats of every sample under the models that were fitted without its fold.
+    """Total nats of every sample under the models fitted without its fold.
 
     Args:
         data: B data sets.
-        models: what is fitted to each.
-        n_folds: F. A data set with one fold left out is the same samples under other weights.
-        request: how.
-        report: is told how many runs are done.
+        models: the models fitted to each.
+        n_folds: F. A data set with one fold left out has the same samples with other weights.
+        request: how they are fitted.
+        report: receives the number of finished runs.
     """
     replicates = data.repeated(n_folds)
 

@@ -1,4 +1,4 @@
-"""One component more: a mixture whose widest component is split in two, for EM to go on from.
+"""A start with one more component: a mixture whose widest component is split in two.
 
 Moves that split a component are those of Ueda, Nakano, Ghahramani and Hinton (2000), "SMEM algorithm for mixture
 models"; here the choice of the component is simpler.
@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxgmm.mixture import Mixture
 
-# Distance of either half from the middle, in standard deviations of what is split. The halves keep the rest of the
-# variance, so that the mixture keeps its first two moments.
+# Distance of either half from the middle, in standard deviations of the component that is split. The halves keep the
+# rest of the variance, so that the mixture keeps its first two moments.
 DISTANCE = 0.7
 
 
@@ -19,11 +19,11 @@ def split_widest(mixture: Mixture, n_present: int) -> Mixture:
     Features count in units of the mixture's own standard deviation. Axis-aligned components are split along an axis.
 
     Args:
-        mixture: `(B, K, …)`, of which the first `n_present` components are there. NumPy arrays.
+        mixture: `(B, K, …)`, of which the first `n_present` components are present. NumPy arrays.
         n_present: fewer than K.
 
     Returns:
-        the same with one component more; NaN stays NaN.
+        the same with one more component; NaN stays NaN.
     """
     weights, means, covariances = (np.array(leaf) for leaf in mixture.arrays)
     b, k = np.arange(len(weights)), n_present

@@ -41,8 +41,37 @@ _FLAGS = ("start_passed_over", "passed_over", "chosen", "at_largest_k")
 
 LEVEL = 0.05
 
-# Where weights sum to less than this share of the number of samples that have one, they are not counts of samples.
+# Weights that sum to less than this share of the number of samples with positive weight are not counts of samples.
 _FEW_FOR_WEIGHTS = 0.1
+
+
+class Sweep(NamedTuple):
+    """All fits of B data sets, and the choice among them.
+
+    Attributes:
+        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
+            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
+            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
+            `spurious` and `ridge_dominated` (numbers of such components; see `FitResult`), `n_agreeing` (number of
+            starts that reached the log-likelihood of the best, to within 1e-3 nats per sample), `start_passed_over`
+            (whether a start with spurious components, or a degenerate one, had a higher log-likelihood than the one
+            chosen), `passed_over` (whether this model has a lower criterion than the chosen one, but only because of
+            spurious components or a degenerate end), `chosen`, `at_largest_k` (whether it is chosen, and K is the
+            largest of several that were tried).
+        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
+            unit variances. Covariances are matrices, unless all families are axis-aligned.
+        notes: notes on the choice, a sentence each: that K was at its limit, that ridges were not compared, or that
+            weights are not counts.
+    """
+
+    table: dict[str, np.ndarray]
+    best: FitResult
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, np.ndarray]:
+        """The rows of the table that were chosen: one for each data set that has an answer."""
+        return {name: column[self.table["chosen"]] for name, column in self.table.items()}
 
 
 def sweep(
@@ -69,45 +98,45 @@ def sweep(
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
 
-    Chosen is the model with the lowest criterion. What a model gains by spurious components (see `FitResult.spurious`)
-    is not counted for that: it is compared by the likelihood that it has where these are as wide as the data, unless
-    `avoid_spurious` is False. A degenerate model is chosen only where all are.
+    The model with the lowest criterion is chosen. What a model gains by spurious components (see `FitResult.spurious`)
+    does not count: it is compared by the likelihood it would have if these were as wide as the data, unless
+    `avoid_spurious` is False. A degenerate model is chosen only if all are degenerate.
 
     Args:
         x: as for `fit`.
         n_components: the numbers of components to try, or one.
         covariance_type: families to try, or one.
         reg_covar: ridges to try, or one; as for `fit`. A smaller ridge never has a lower likelihood, so information
-            criteria choose K and family at the smallest ridge that has a sound fit, and where a K is degenerate there,
-            at the next at which it is not; `"cv"` compares ridges.
-        criterion: what to choose by, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the classified
-            data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K that a
-            bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column holds the
-            p-values. Of several, the first chooses; all are in the table.
+            criteria choose K and family at the smallest ridge that has a sound fit, or, if a K is degenerate there, at
+            the next ridge at which it is not; `"cv"` compares ridges.
+        criterion: the criterion of the choice, lower being better: `"bic"`, `"aic"`, `"aicc"`, `"icl"` (BIC of the
+            classified data) or `"cv"` (-2 log-likelihood of held-out folds); or `"lrt"`, which takes the smallest K
+            that a bootstrap likelihood-ratio test does not reject against K + 1 at a level of 0.05, and whose column
+            holds the p-values. If several are given, the first chooses; all are in the table.
         init: name of an initialiser, as for `fit`.
         n_init: R, starts for every model.
         n_finalists: as for `fit`.
-        n_folds: folds of the cross-validation, if one is asked for. Data sets of one length are cut alike.
-        n_replicates: samples drawn from the fit of K for each test; the tests end at the first K that is not rejected.
-            They need successive K, one family and one ridge.
-        patience: stop raising K for a data set once so many K in succession have not been better than the best before
+        n_folds: number of folds, for cross-validation. Data sets of one length are divided alike.
+        n_replicates: samples drawn from the fit of K for each test; testing stops at the first K that is not rejected.
+            Tests need consecutive K, one family and one ridge.
+        patience: stop raising K for a data set after this many consecutive K that are not better than the best before
             them; degenerate models count as worse, and those with spurious components are compared as in the choice.
-            Models not fitted have no row. None fits all. The cross-validation of `"cv"` is made for all K before.
-        split: one more start for every model: the fit of the K before, its widest component split; for the first K, and
-            in cross-validation, one more start of the usual kind.
+            Models not fitted have no row. None fits all. For `"cv"`, all K are cross-validated first.
+        split: add one start to every model: the fit of the previous K with its widest component split; for the first K,
+            and in cross-validation, one more start of the usual kind.
         avoid_spurious: as for `fit`; False chooses by criterion and likelihood alone.
         tol: as for `fit`.
         max_iter: as for `fit`.
-        sample_weight: as for `fit`. Criteria count as many samples as the weights sum to.
+        sample_weight: as for `fit`. Criteria take the sum of the weights as the number of samples.
         key: as for `fit`.
         precision: as for `fit`.
-        progress: show a progress bar (needs rich); or a function that is told how many runs are done, of how many.
+        progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
         the table of all fits, and the best fit of every data set.
 
     Raises:
-        ValueError: wrong shapes or options. Nothing has been computed then.
+        ValueError: wrong shapes or options. It is raised before anything is computed.
 
     Warns:
         UserWarning: an information criterion, and weights that sum to much less than the number of samples.
@@ -122,7 +151,7 @@ def sweep(
         [0.4, 0.6, 0.0]
     """
     names = _several(criterion, str, "criterion")
-    # One K after another, so that what the smaller told is known.
+    # One K after another, so that the fits of smaller K are known.
     ks = _several(n_components, (int, np.integer), "n_components")
     ks = sorted(ks) if all(map(is_integer, ks)) else ks
     models = [
@@ -160,21 +189,21 @@ def sweep(
 
 
 def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
-    """Free parameters of a mixture: weights that sum to 1, means, and what the family leaves free of covariances."""
+    """Free parameters of a mixture: weights that sum to 1, means, and the family's free covariance parameters."""
     return (
         n_components - 1 + n_components * n_features + FAMILIES[covariance_type].n_parameters(n_components, n_features)
     )
 
 
 class _Asked(NamedTuple):
-    """What a sweep is about.
+    """The request of a sweep.
 
     Attributes:
         data: B data sets.
         models: M combinations of K, family and ridge.
         criteria: names, of which the first chooses.
-        patience: how often in succession the criterion may worsen from one K to the next; None for any number.
-        split: whether the fit of one K gives the next a start.
+        patience: the number of consecutive K without improvement after which raising K stops; None for no limit.
+        split: whether the fit of one K provides a start for the next.
         n_replicates: R of the likelihood-ratio test.
     """
 
@@ -187,7 +216,7 @@ class _Asked(NamedTuple):
 
     @property
     def ridges(self) -> np.ndarray | None:
-        """Ridge `(M,)` of each model, where these are not compared with each other; else None."""
+        """Ridge `(M,)` of each model if ridges are not compared with each other, else None."""
         return np.array([ridge for *_, ridge in self.models]) if self.criteria[0] in INFORMATION else None
 
     @property
@@ -198,17 +227,17 @@ class _Asked(NamedTuple):
 
     @property
     def by_components(self) -> bool:
-        """Whether the models of one K must wait for those of the K before."""
+        """Whether the models of one K must wait for those of the previous K."""
         return self.patience is not None or self.split
 
 
 class _Results(NamedTuple):
-    """What is found out about B data sets: those of a chunk, or all.
+    """The results for B data sets: those of a chunk, or all.
 
     Attributes:
         columns: of the table, each `(B, M)`.
         n_samples: `(B,)`, number of samples, or the sum of their weights.
-        n_weighted: `(B,)`, number of samples that have a weight.
+        n_weighted: `(B,)`, number of samples with positive weight.
         best: the chosen fits.
     """
 
@@ -249,18 +278,18 @@ def _no_results(n_data_sets: int, asked: _Asked, request: Request) -> _Results:
 
 
 def _put(own: _Results, data_sets: np.ndarray, results: _Results) -> None:
-    """Copies what is known of the data sets of a chunk to their places."""
+    """Copies the results of a chunk to the rows of its data sets."""
     for name, column in own.columns.items():
         results.columns[name][data_sets] = column
     results.n_samples[data_sets], results.n_weighted[data_sets] = own.n_samples, own.n_weighted
     for leaf, rows in zip(jax.tree.leaves(results.best), jax.tree.leaves(own.best), strict=True):
-        # But for the efficiency, which is one number.
+        # Except the efficiency, which is one number.
         if isinstance(leaf, np.ndarray):
             leaf[data_sets] = rows
 
 
 def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
-    """What to know about the choice; what the user can put right is also a warning."""
+    """Notes on the choice; those that the user can act on are also warnings."""
     notes, criterion, columns = [], asked.criteria[0], results.columns
     if asked.ridges is not None and len(set(asked.ridges.tolist())) > 1:
         notes.append(
@@ -271,8 +300,8 @@ def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
     if criterion in INFORMATION and np.any(light):
         notes.append(
             f"The sample weights of {np.count_nonzero(light)} of {len(light)} data sets sum to much less than the"
-            f" number of their samples. {criterion} takes weights for counts, and the number of components that it"
-            " chooses then means little; multiply the weights so that they sum to the number of samples, or use"
+            f" number of their samples. {criterion} treats weights as counts, so the number of components that it"
+            " chooses means little; multiply the weights so that they sum to the number of samples, or use"
             " criterion='cv'."
         )
         warnings.warn(notes[-1], UserWarning, stacklevel=4)
@@ -280,7 +309,7 @@ def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
     if criterion in INFORMATION and np.any(heavy):
         notes.append(
             f"The sample weights of {np.count_nonzero(heavy)} of {len(light)} data sets sum to much more than the"
-            f" number of their samples. {criterion} takes weights for counts. Where a row does not stand for so many"
+            f" number of their samples. {criterion} treats weights as counts. If a row does not stand for that many"
             " samples, it chooses too many components; multiply the weights so that they sum to the number of samples."
         )
     hopeless = ~np.any(np.isfinite(np.where(columns["fitted"], columns[criterion], np.inf)), axis=1)
@@ -288,7 +317,7 @@ def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
     if np.any(hopeless):
         notes.append(
             f"{criterion} is infinite for every model of {np.count_nonzero(hopeless)} of {len(light)} data sets, which"
-            " have too few samples for it; the first model is taken."
+            " have too few samples for it; the first model is chosen."
         )
     n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in asked.models)
     if n_largest:
@@ -302,7 +331,7 @@ def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
 def _fit_and_choose(
     chunk: Chunk, asked: _Asked, request: Request, left_out: np.ndarray | None
 ) -> tuple[_Results, np.ndarray]:
-    """Fits all models to the data sets of a chunk, and chooses for each; last, run-iterations executed and useful."""
+    """Fits all models to the data sets of a chunk and chooses for each; also returns executed and useful iterations."""
     n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
     weights = asked.data.weights(chunk.data_sets, chunk.model_sets[0].n_samples)
     results = _no_results(n_data_sets, asked, request)
@@ -323,7 +352,7 @@ def _fit_and_choose(
                 fitted[-1].fits.log_likelihood, asked.n_parameters[model_set.models], results.n_samples[:, None]
             )
             if left_out is not None:
-                # Folds of models that are not fitted to the whole say nothing.
+                # Held-out scores of models that are not fitted to all samples are not used.
                 unknown = np.isnan(evidence.log_likelihood)
                 evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, model_set.models]))
             if "icl" in asked.criteria:
@@ -340,7 +369,7 @@ def _fit_and_choose(
     score, lead, status = (columns[name] for name in (asked.criteria[0], "lead", "status"))
     if asked.criteria[0] == LRT:
         score = _rejected(score, columns["log_likelihood"])
-        # A distance between numbers of components, which no likelihood outweighs.
+        # The score is a distance between numbers of components, which no likelihood may outweigh.
         lead = len(asked.models) * np.sign(lead)
     compared = _compared(asked, score, columns["spurious"], status, np.arange(len(asked.models)))
     columns["chosen"][:], columns["passed_over"][:] = choice(score, lead, status, compared)
@@ -352,7 +381,7 @@ def _fit_and_choose(
 
 
 def _best_of_new(asked: _Asked, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
-    """The lowest score `(C,)` of the models that have come last, infinite where none has an answer."""
+    """The lowest score `(C,)` of the models fitted last, infinite where none has an answer."""
     models = np.concatenate([part.models for part in fitted])
     score, lead, status, spurious = (
         columns[name][:, models] for name in (asked.criteria[0], "lead", "status", "spurious")
@@ -374,7 +403,7 @@ def _compared(
 def _fill_columns(
     results: _Results, part: "_Fitted", evidence: Evidence, active: np.ndarray, criteria: Sequence[str]
 ) -> None:
-    """Fills the columns of some models; those of `active` data sets were fitted."""
+    """Fills the columns of some models; only `active` data sets were fitted."""
     columns, fits, models = results.columns, part.fits, part.models
     columns["fitted"][:, models] = active[:, None]
     for name in ("log_likelihood", *_COUNTS, "status", "start_passed_over"):
@@ -423,7 +452,7 @@ def _split_starts(model_set: ModelSet, chunk: Chunk, asked: _Asked, before: list
 
 
 def _p_values(asked: _Asked, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
-    """P-values `(C, M)` of each K against the next; NaN beyond the first that is not rejected."""
+    """P-values `(C, M)` of each K against the next; NaN beyond the first K that is not rejected."""
     found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
     p_values, undecided = np.full((len(rows), len(asked.models)), np.nan), np.ones(len(rows), bool)
     for number in range(len(asked.models) - 1):
@@ -443,14 +472,14 @@ def _p_values(asked: _Asked, fitted: list[_Fitted], rows: np.ndarray, request: R
 
 
 def _rejected(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
-    """A score that is lowest at the smallest K that was not rejected, or at the one beyond all that were."""
+    """A score that is lowest at the smallest K that was not rejected, or at the largest K if all were."""
     n_rejected = np.sum(p_values <= LEVEL, axis=1)
     distance = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
     return np.where(np.isnan(log_likelihood), np.nan, distance)
 
 
 def _by_model(fits: ChunkFits, chunk: Chunk, model_set: ModelSet) -> ChunkFits:
-    """The same with leading axes `(C, M)`, without what fills the chunk up."""
+    """The same with leading axes `(C, M)`, without the padding of the chunk."""
 
     def cut(leaf: np.ndarray) -> np.ndarray:
         return leaf.reshape(chunk.size, len(model_set.models), *leaf.shape[1:])[: len(chunk.data_sets)]

@@ -1,4 +1,4 @@
-"""Files: read where they can be, and written whole or not at all."""
+"""Files: checks before reading, and writing completely or not at all."""
 
 import errno
 import os
@@ -22,12 +22,12 @@ _REMEDIES = {
 
 
 class State(NamedTuple):
-    """By what a change of a file is noticed.
+    """The attributes by which a change of a file is detected.
 
     Attributes:
         size: in bytes.
         modified: nanoseconds since 1970.
-        inode: another one where a file was replaced.
+        inode: differs if the file was replaced.
     """
 
     size: int
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 def state(path: Path) -> State | None:
-    """The state of a file, or None if it is not there."""
+    """The state of a file, or None if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -45,14 +45,14 @@ def state(path: Path) -> State | None:
 
 
 def readable(path: str | Path, kind: str) -> Path:
-    """The path of a file that may be read.
+    """Checks that a file can be read, and returns its path.
 
     Args:
         path: the file.
-        kind: what to name instead, such as "one Parquet or CSV file".
+        kind: what errors suggest instead, such as "one Parquet or CSV file".
 
     Raises:
-        OSError: there is none, or it may not be read.
+        OSError: it does not exist, or may not be read.
     """
     path = Path(path)
     if not path.exists():
@@ -66,16 +66,16 @@ def readable(path: str | Path, kind: str) -> Path:
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Says in one line, with the remedy, that the system refuses to write to a path.
+    """Turns the system's refusal to write to a path into a one-line error with the remedy.
 
     Raises:
-        OSError: it does.
+        OSError: the system refuses.
     """
     try:
         yield
     except OSError as error:
         if error.errno is None:
-            # It has been said in words already.
+            # The error is already in words.
             raise
         remedy = _REMEDIES.get(error.errno, _ROOM)
         raise OSError(f"{path} cannot be written ({os.strerror(error.errno)}); {remedy}.") from error
@@ -83,11 +83,11 @@ def refusals(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written(path: str | Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to be written. It gets its name, and replaces one that has it, when it is complete and on the disk.
+    """Opens a file for writing. It gets its name, and replaces an existing file, when it is complete and on the disk.
 
     Args:
         path: the file.
-        aside: directory, on the same disk, for what is not complete yet; that of the file by default.
+        aside: directory, on the same disk, for the incomplete file; that of the file by default.
 
     Raises:
         OSError: the disk refuses. Nothing is left then, as after any other exception.

@@ -1,4 +1,4 @@
-"""Tables in files: read the columns that are needed, and write whole tables or none.
+"""Tables in files: reading the needed columns, and writing complete tables or none.
 
 Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
 """
@@ -31,7 +31,7 @@ _NAMED = {"tab": "\t", "\\t": "\t"}
 
 
 def column_names(path: str | Path, separator: str = ",") -> list[str]:
-    """Names of a file's columns, in its order; its rows are not read.
+    """The names of a file's columns, in order; its rows are not read.
 
     Args:
         path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.csv.gz`, `.csv.bz2`).
@@ -39,7 +39,7 @@ def column_names(path: str | Path, separator: str = ",") -> list[str]:
 
     Raises:
         OSError: no such file, or it may not be read.
-        ValueError: not a table of either kind, an empty file, or a separator that is none.
+        ValueError: not a table of either kind, an empty file, or an invalid separator.
     """
     path, form = _readable(path), _form(separator)
     if is_parquet(path):
@@ -62,16 +62,16 @@ def read_table(
 ) -> pa.Table:
     """Reads some columns of a Parquet or CSV file.
 
-    In a CSV file, columns that are no keys are read as what they look like; an empty field, or one such as `NA` or
-    `NaN`, is null in a column of numbers. Keys are texts, or of the type that all of them are written as: see
+    In a CSV file, the types of columns other than keys are inferred; an empty field, or one such as `NA` or `NaN`, is
+    null in a column of numbers. Keys are texts, or of the type in which all of them are written: see
     `jaxgmm.tables.keys.typed`. Columns of a Parquet file have types.
 
     Args:
         path: see `column_names`.
         columns: the columns wanted, in the order wanted.
         keys: those of them that are keys of groups.
-        known: types of the keys that these will be compared with, as they were fitted; they are read as such if all
-            of a column can be.
+        known: types of the fitted keys with which these will be compared; a column is read as its type if all its
+            values can be.
         separator: see `column_names`.
 
     Returns:
@@ -79,7 +79,7 @@ def read_table(
 
     Raises:
         OSError: no such file, or it may not be read.
-        ValueError: not a table, an empty file, or a column that it lacks or has twice.
+        ValueError: not a table, an empty file, or a column that is missing or occurs twice.
     """
     path, columns = _readable(path), list(columns)
     check_columns(path, column_names(path, separator), columns, separator)
@@ -97,19 +97,19 @@ def read_table(
 
 
 def opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file to be read in pieces, and closed; what is held of it are those pieces alone."""
-    # By default Arrow fetches all that will be read beforehand, and without a buffer whole columns of a row group.
+    """Opens a Parquet file for reading in pieces; only these pieces are held in memory. The caller closes it."""
+    # By default Arrow fetches everything in advance, and without a buffer it reads whole columns of a row group.
     return translated(path, lambda: pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER))
 
 
 def n_rows(path: Path) -> int:
-    """How many rows a Parquet file has; they are not read."""
+    """The number of rows of a Parquet file, without reading them."""
     with opened(path) as file:
         return file.metadata.num_rows
 
 
 def check_absent(directory: str | Path, names: Sequence[str]) -> None:
-    """Makes sure that tables of these names can be written into a directory, before the work is done that fills them.
+    """Checks, before the work that fills them, that tables of these names can be written into a directory.
 
     Raises:
         OSError: one of them exists already, the directory is a file, or it may not be written to.
@@ -127,12 +127,12 @@ def check_absent(directory: str | Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -> Iterator[pq.ParquetWriter]:
-    """A Parquet file to be written piece by piece. It gets its name when it is complete; otherwise nothing is left.
+    """Opens a Parquet file for writing in pieces. It gets its name when it is complete; otherwise nothing is left.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: the file; an existing one is replaced.
         schema: its columns.
-        aside: directory, on the same disk, for what is not complete yet; that of the file by default.
+        aside: directory, on the same disk, for the incomplete file; that of the file by default.
 
     Raises:
         OSError: the disk refuses.
@@ -151,7 +151,7 @@ def _readable(path: str | Path) -> Path:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is called as Parquet files are."""
+    """Whether a file has a suffix of Parquet files."""
     return path.name.lower().endswith(_PARQUET)
 
 
@@ -172,7 +172,7 @@ def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Re
 
 
 def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
-    """Raises ValueError unless a file, whose columns have some names, has all those wanted, and each once."""
+    """Raises ValueError unless a file, whose columns are `names`, has each of the wanted columns exactly once."""
     for column in columns:
         if column not in names:
             remedy = wording.remedy(column, names, f"its columns are {listed(names)}.")
@@ -184,16 +184,16 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
 
 
 def _form(separator: str) -> csv.ParseOptions:
-    """How a CSV file is written."""
+    """The format of a CSV file."""
     character = _NAMED.get(separator, separator)
     if len(character) != 1 or not character.isascii() or character in '"\r\n':
         raise ValueError(f"the separator must be one character such as ';', or tab; got {quoted(separator)}.")
-    # A quoted field may hold a line break; Arrow has to be told, since it otherwise cuts the file at line breaks.
+    # A quoted field may hold a line break; by default Arrow would cut the file there.
     return csv.ParseOptions(delimiter=character, newlines_in_values=True)
 
 
 def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
-    """What a file should have been, and what to do about one that Arrow could not read."""
+    """The expected kind of a file that Arrow could not read, and the remedy."""
     if "UTF8" in str(error):
         return "CSV", "save it in UTF-8."
     if other := _probable_separator(path, separator):
@@ -202,20 +202,20 @@ def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
 
 
 def _probable_separator(path: Path, separator: str) -> str | None:
-    """What seems to separate the names in a CSV file's header, unless it is what was said."""
+    """The apparent separator of a CSV file's header, or None if it is the one given."""
     try:
         with pa.input_stream(path) as stream:
             header = stream.read(_BUFFER).decode(errors="replace").partition("\n")[0]
     except (pa.ArrowException, OSError):
         return None
-    # What stands in quotes separates nothing.
+    # Separators within quotes do not count.
     outside, said = re.sub('"[^"]*"', "", header), _form(separator).delimiter
     best = max((said, *_SEPARATORS), key=outside.count)
     return None if best == said else best
 
 
 def _separated(character: str) -> str:
-    """What to do about a header that something else separates."""
+    """The remedy for a header that has another separator."""
     name = "tab" if character == "\t" else character
     option = name if name == "tab" else f"'{name}'"
     return f"its header seems to be separated by {name!r}; give that as the separator (--separator {option})."

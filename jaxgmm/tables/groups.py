@@ -1,7 +1,7 @@
-"""The rows of a table as data sets, one for every group.
+"""group(): the rows of a table as data sets, one for every group.
 
-Groups are sorted by their keys, column after column, nulls last; within a group, rows keep their order. Rows whose key
-is null form a group of their own. No step here loops over rows or groups in Python.
+Groups are sorted by key, column after column, nulls last; within a group, rows keep their order. Rows whose key is null
+form a group of their own. No step here loops over rows or groups in Python.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ class Groups(NamedTuple):
 
     @property
     def x(self) -> list[np.ndarray]:
-        """The groups' samples, `(N_b, D)` each, as `jaxgmm.fit` takes them. Views, no copies."""
+        """The groups' samples, `(N_b, D)` each, as `jaxgmm.fit` takes them: views, not copies."""
         return np.split(self.samples, self.offsets[1:-1])
 
     @property
@@ -56,8 +56,8 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
 
     Args:
         table: with the columns named below; others are ignored.
-        by: the columns that make a group's key, at least one; text, numbers, dates or truth values.
-        features: the columns of numbers to be fitted. Nulls become NaN, which `jaxgmm.fit` answers with a status.
+        by: the columns that make a group's key, at least one; texts, numbers, dates or booleans.
+        features: the numeric columns to fit. Nulls become NaN, for which `jaxgmm.fit` returns a status.
         weights: a column of sample weights, not negative.
 
     Returns:
@@ -94,7 +94,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
 
 
 def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[str], weights: str | None) -> None:
-    """Makes sure that a table has the columns that are named.
+    """Checks that a table has the named columns.
 
     Raises:
         ValueError: no key or feature, a column named twice, or one that is missing or ambiguous.
@@ -103,12 +103,12 @@ def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[st
         if not names:
             raise ValueError(f"no {role} column is named; name at least one.")
     check_once(by, features)
-    # Frames may have names of other types, some of which cannot even be compared.
+    # Frames may have names of other types, some of which cannot be compared.
     texts = [name for name in columns if isinstance(name, str)]
     for name in (*by, *features, *([] if weights is None else [weights])):
         if name not in texts:
             is_no_text = any(str(other) == name for other in columns)
-            remedy = "the name of one is no text but looks like that: rename it to text" if is_no_text else ""
+            remedy = "one has a name that is not a string but looks the same: rename it" if is_no_text else ""
             raise ValueError(f"the table has no column {name!r}; {remedy or f'its columns are {listed(columns)}'}.")
         if texts.count(name) > 1:
             raise ValueError(f"the table has {texts.count(name)} columns called {name!r}; rename all but one.")
@@ -122,7 +122,7 @@ def check_once(by: Sequence[str], features: Sequence[str]) -> None:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """The same columns, in types that Arrow can take single rows of."""
+    """The same columns, in types from which Arrow can take single rows."""
     for i, name in enumerate(table.column_names):
         column = table.column(i)
         if pa.types.is_run_end_encoded(column.type):
@@ -134,7 +134,7 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
-    """A column as float64, null as NaN. Raises ValueError where it holds anything else."""
+    """A column as float64, null as NaN. Raises ValueError if it does not hold numbers."""
     check_numbers(column, name)
     column = decoded(column)
     # A copy, as Arrow's memory is read-only.
@@ -142,9 +142,9 @@ def numbers(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:
 
 
 def check_numbers(column: pa.ChunkedArray, name: str) -> None:
-    """Raises ValueError where a column holds anything but numbers; looks at its type."""
+    """Raises ValueError if a column does not hold numbers, judging by its type."""
     kind = decoded(column.slice(0, 0)).type
-    # A column of nothing but nulls has no type of its own.
+    # A column of only nulls has no type of its own.
     known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(is_kind(kind) for is_kind in known):
         such_as = _such_as(decoded(column))
@@ -152,7 +152,7 @@ def check_numbers(column: pa.ChunkedArray, name: str) -> None:
 
 
 def _such_as(column: pa.ChunkedArray) -> str:
-    """The first text that is no number, if a column holds texts."""
+    """The first text that is not a number, if a column holds texts."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return ""
     for chunk in column.chunks:
@@ -188,7 +188,7 @@ def key_codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
 
 
 def _stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-    """The order that sorts codes from 0 and keeps equal ones as they come; NumPy is fastest with 16 bits at a time."""
+    """A stable sort order of codes from 0; NumPy is fastest with 16 bits at a time."""
     order = np.argsort(codes.astype(np.uint16), kind="stable")
     largest = int(np.max(codes))
     for shift in range(16, largest.bit_length(), 16):

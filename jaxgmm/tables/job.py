@@ -1,12 +1,12 @@
-"""A job that can be taken up again: its finished parts, kept in a directory until all are one.
+"""A job that can be resumed: its finished parts are kept in a directory until all are joined.
 
-    OUT/.unfinished/job.json     what was asked for, of which file
+    OUT/.unfinished/job.json     the request: options and file
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
     OUT/.unfinished/000007/part.json    their sizes and digests
-    OUT/fits.parquet, …          all parts, joined, once the last is done; what was asked for stands in their metadata
+    OUT/fits.parquet, …          all parts, joined, once the last is done; their metadata holds the request
 
 Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
-moment: what has a name was whole, and anything else is made again. So is a part that is no longer as it was kept.
+moment: anything that has its name is complete, and anything else is redone. So is a part that has changed since.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from jaxgmm.tables.wording import quoted, shortened
 try:
     import fcntl
 except ImportError:
-    # Windows has none, and two processes could take up one job there.
+    # Windows lacks it; there, two processes could resume the same job.
     fcntl = None
 
 UNFINISHED = ".unfinished"
 METADATA = b"jaxgmm"
 _JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
-# What a description calls the version that made it.
+# The key of the version in a description.
 _VERSION = "jaxgmm"
 
 
@@ -41,10 +41,10 @@ class Job(NamedTuple):
     """A job in a directory.
 
     Attributes:
-        out: where its tables will be.
-        names: of the tables, without suffix; the last is placed last.
-        description: what was asked for: numbers, texts, lists and dicts of them.
-        mutex: held by whichever thread changes the directory.
+        out: directory of its tables.
+        names: of the tables, without suffix; the last is put in place last.
+        description: the request: numbers, texts, lists and dicts of them.
+        mutex: held by a thread while it changes the directory.
     """
 
     out: Path
@@ -54,11 +54,11 @@ class Job(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """Where parts are kept until all are done."""
+        """The directory of the parts until all are done."""
         return self.out / UNFINISHED
 
     def is_done(self, part: int) -> bool:
-        """Whether a part has been kept, and is as it was then. Its files are read."""
+        """Whether a part has been kept and is unchanged since. This reads its files."""
         directory = self._part(part)
         kept = _kept(directory)
         if kept is None or kept.get("part") != part or set(kept["files"]) != {f"{name}.parquet" for name in self.names}:
@@ -67,7 +67,7 @@ class Job(NamedTuple):
 
     @property
     def n_done(self) -> int:
-        """How many parts have been kept."""
+        """The number of parts that have been kept."""
         return n_done(self.out)
 
     def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
@@ -87,21 +87,23 @@ class Job(NamedTuple):
                     writer.write_table(of_part[name])
             _seal(aside, part)
             with atomic.refusals(place):
-                # A part that is no longer as it was kept is made again.
+                # A part that has changed since it was kept is redone.
                 _cleared(place)
                 aside.rename(place)
 
     def finish(self, n_parts: int) -> None:
-        """Joins the tables of all parts, puts them in their places, and removes the parts.
+        """Joins the tables of all parts, puts them in place, and removes the parts.
 
         Raises:
-            OSError: the disk refuses, or a part is no longer as it was kept.
+            OSError: the disk refuses, or a part has changed since it was kept.
         """
         described = {METADATA: json.dumps(self.description).encode()}
         with self.mutex:
             for part in range(n_parts):
                 if not self.is_done(part):
-                    raise OSError(f"{self._part(part)} was damaged or removed; go on with --resume to make it again.")
+                    raise OSError(
+                        f"{self._part(part)} was damaged or removed; continue with --resume to make it again."
+                    )
             for name in self.names:
                 paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
                 schema = pq.read_schema(paths[0])
@@ -114,7 +116,7 @@ class Job(NamedTuple):
                 _removed(self.directory)
 
     def stop(self) -> None:
-        """Waits for the change that is under way; from here on no other thread makes one."""
+        """Waits for a change in progress, and prevents further changes by other threads."""
         self.mutex.acquire()
 
     def _part(self, part: int) -> Path:
@@ -123,17 +125,17 @@ class Job(NamedTuple):
 
 @contextmanager
 def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any], *, resume: bool) -> Iterator[Job]:
-    """A job, new or taken up again, for this process alone.
+    """Begins or resumes a job, locked to this process.
 
     Args:
-        out: directory of the tables; made if it does not exist.
+        out: directory of the tables; created if it does not exist.
         names: of the tables, without suffix.
-        description: what is asked for; JSON.
-        resume: whether to go on with a job that was begun in this directory before, if there is one.
+        description: the request; JSON.
+        resume: whether to continue a job begun earlier in this directory, if there is one.
 
     Raises:
-        OSError: tables of these names exist already, or another process is at work on them.
-        ValueError: another job was begun there.
+        OSError: tables of these names exist already, or another process is working on them.
+        ValueError: a different job was begun there.
     """
     job = Job(Path(out), tuple(names), json.loads(json.dumps(description)), threading.RLock())
     if not job.directory.is_dir():
@@ -147,7 +149,7 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
     with _alone(job):
         if not _is_begun(job, resume=resume):
             files.check_absent(job.out, job.names)
-            # Parts that nobody describes may be of any job.
+            # Parts without a description may belong to any job.
             with atomic.refusals(job.directory):
                 _emptied(job.directory)
             _describe(job)
@@ -155,7 +157,7 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
             yield job
         finally:
             job.stop()
-            # Without a finished part there is nothing to go on with.
+            # Without a finished part there is nothing to resume.
             if job.n_done == 0 and job.directory.is_dir():
                 _removed(job.directory)
             for made in missing:
@@ -164,7 +166,7 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
 
 
 def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
-    """Whether all tables of a job are in their places. What a killed process left beside them is removed."""
+    """Whether all tables of a job are in place. If so, leftovers of a killed process are removed."""
     out, wanted = Path(out), json.loads(json.dumps(description))
     if not all(description_of(out / f"{name}.parquet") == wanted for name in names):
         return False
@@ -174,15 +176,15 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
 
 
 def n_done(out: str | Path) -> int:
-    """How many parts of an unfinished job a directory holds, going by the sizes of their files if these are known."""
+    """The number of finished parts of an unfinished job, judging by the sizes of their files if these are known."""
     directory = Path(out) / UNFINISHED
     parts = [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
-    # Other versions may know of parts by other means.
+    # Other versions may record parts differently.
     return sum(_kept(path) is not None or not (path / _PART).exists() for path in parts if path.is_dir())
 
 
 def description_of(path: str | Path) -> dict[str, Any] | None:
-    """What was asked for when a table was made, or None where that is not known."""
+    """The request that made a table, or None if it is not known."""
     try:
         metadata = pq.read_schema(path).metadata or {}
         return json.loads(metadata[METADATA])
@@ -191,13 +193,13 @@ def description_of(path: str | Path) -> dict[str, Any] | None:
 
 
 def _is_begun(job: Job, *, resume: bool) -> bool:
-    """Whether the same job was begun before."""
+    """Whether this job was begun earlier; raises if another was."""
     file = job.directory / _JOB
     if not file.is_file():
         return False
     if not resume:
         raise FileExistsError(
-            f"{job.directory} holds an unfinished job; go on with --resume, or remove it to begin anew."
+            f"{job.directory} holds an unfinished job; continue with --resume, or remove it to begin anew."
         )
     before = _read_json(file)
     if before is None:
@@ -207,12 +209,12 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
 
 
 def _check_same(directory: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming what differs, unless a directory holds what is wanted of it."""
+    """Raises ValueError, naming the difference, unless a directory's request is the wanted one."""
     versions = [description.get(_VERSION) for description in (before, wanted)]
     if versions[0] != versions[1] and None not in versions:
         raise ValueError(
             f"{directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
-            "go on with the version that began it, or remove it to begin anew."
+            "continue with the version that began it, or remove it to begin anew."
         )
     for name in {**before, **wanted}:
         if before.get(name) != wanted.get(name):
@@ -227,7 +229,7 @@ def _said(description: Mapping[str, Any], name: str) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is none."""
+    """The JSON object in a file, or None."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -236,14 +238,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _seal(directory: Path, part: int) -> None:
-    """Writes down what the files of a part are, once they are complete."""
+    """Records sizes and digests of a part's files, once they are complete."""
     found = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in directory.glob("*.parquet")}
     with atomic.written(directory / _PART) as file:
         file.write(json.dumps({"part": part, "files": found}).encode())
 
 
 def _kept(directory: Path) -> dict[str, Any] | None:
-    """What was written down of a part's files when it was kept; None unless they have the sizes of then."""
+    """The record of a part's files, or None unless they still have the recorded sizes."""
     kept = _read_json(directory / _PART) or {}
     try:
         same = [
@@ -273,7 +275,7 @@ def _cleared(path: Path) -> None:
 
 
 def _removed(directory: Path) -> None:
-    """Removes a job's directory. Renamed first, since half of one would be taken for a job."""
+    """Removes a job's directory, renaming it first: half of one would be taken for a job."""
     aside = directory.with_name(_FINISHED)
     shutil.rmtree(aside, ignore_errors=True)
     directory.rename(aside)
@@ -281,7 +283,7 @@ def _removed(directory: Path) -> None:
 
 
 def _emptied(directory: Path) -> None:
-    """Removes what a killed process has left in a job's directory, and beside it."""
+    """Removes what a killed process left in a job's directory and beside it."""
     shutil.rmtree(directory.with_name(_FINISHED), ignore_errors=True)
     for path in directory.iterdir():
         if path.name != _LOCK:
@@ -295,7 +297,7 @@ def _describe(job: Job) -> None:
 
 @contextmanager
 def _alone(job: Job) -> Iterator[None]:
-    """Keeps other processes from the same job; the system ends this with the process, however that ends."""
+    """Locks a job against other processes; the system releases the lock when the process ends, in whatever way."""
     with ExitStack() as stack:
         with atomic.refusals(job.directory):
             lock = stack.enter_context((job.directory / _LOCK).open("w"))

@@ -1,8 +1,8 @@
-"""Keys of groups: what the texts of a CSV file are, and which group of another table a row belongs to.
+"""Keys of groups: the types of keys in a CSV file, and matching of rows to the groups of another table.
 
-A CSV file holds texts. A column of keys is taken for integers, truth values, dates, times or decimals only if it is
-written as these are throughout, so that different texts stay different keys: `001` and `1`, `1E1` and `10`, or `1.50`
-and `1.5` are six groups.
+A CSV file holds texts. A column of keys is read as integers, booleans, dates, times or decimals only if all its texts
+are in the canonical form of the type, so that different texts stay different keys: `001` and `1`, `1E1` and `10`, or
+`1.50` and `1.5` are six groups.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from jaxgmm.tables.groups import decoded, key_codes
 
 
 def typed(texts: pa.ChunkedArray, wanted: pa.DataType | None = None) -> pa.ChunkedArray:
-    """Keys that are written as texts, as the type that all of them are written as; else as the texts they are.
+    """Converts texts of keys to the type in which all of them are written, if there is one.
 
-    Empty texts are null among values of another type than text: among integers, say.
+    In types other than text, an empty text is null.
 
     Args:
-        texts: as they stand in a file.
-        wanted: the type of the keys that these will be compared with, if there are such; no other is tried then.
-            Times may be written in any way, if that is their type.
+        texts: as they appear in a file.
+        wanted: the type of the keys with which these will be compared, if any; no other type is tried then. If it is a
+            time type, times may be written in any format.
 
     Returns:
-        the keys; texts if some are not of the type.
+        the keys; the texts themselves if some are not of the type.
 
     Example:
         >>> import pyarrow as pa
@@ -49,14 +49,14 @@ def typed(texts: pa.ChunkedArray, wanted: pa.DataType | None = None) -> pa.Chunk
 
 
 def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) -> Int[np.ndarray, " m"]:
-    """The number of each row's group among those known.
+    """The number of each row's group among the known groups.
 
     Args:
         keys: the columns that make the rows' keys.
-        known: one row for each of B groups; different keys.
-        path: the file that the rows are of, to be named in errors.
-        has_types: whether its columns have types, as in Parquet. Else texts stand for what was fitted where they are
-            written as it would be.
+        known: one row for each of B groups, with distinct keys.
+        path: the file of the rows, for errors.
+        has_types: whether its columns have types, as in Parquet. Otherwise a text matches a fitted key if that key
+            would be written this way.
 
     Returns:
         `(M,)`, numbers from 0; -1 where a row belongs to none of them.
@@ -81,14 +81,14 @@ def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) 
         columns[name] = pa.chunked_array([*of_known.chunks, *own.chunks], of_known.type)
     codes = key_codes(pa.table(columns), known.column_names)
     of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
-    # Keys in another type may be in another order.
+    # Keys of another type may sort differently.
     order = np.argsort(of_known, kind="stable")
     place = order[np.minimum(np.searchsorted(of_known[order], wanted), known.num_rows - 1)]
     return np.where(possible & (of_known[place] == wanted), place, -1)
 
 
 def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
-    """Values of one kind in one type, and which of the first are the same in it."""
+    """Values of one kind converted to one type, and which of the first are unchanged by that."""
     if own.type == known.type:
         type_ = known.type
     elif _kind(known.type) == "text":
@@ -102,11 +102,11 @@ def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedA
 
 
 def _as_written(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
-    """Texts and the keys that they may stand for in one type, and which texts may stand for any."""
+    """Texts and the keys they may match, in one type, and which texts may match any key."""
     everywhere = np.ones(len(texts), dtype=bool)
     if _kind(known.type) == "text":
         own, known = texts.cast(pa.large_string()), known.cast(pa.large_string())
-        # An empty field is a key that is missing, unless empty texts are keys.
+        # An empty field is a missing key, unless empty texts are keys.
         is_missing = known.null_count and not _has_empty(known)
         return (_null_where_empty(own) if is_missing else own), known, everywhere
     if not any(is_kind(known.type) for is_kind in (pa.types.is_floating, *_FREE)):
@@ -119,7 +119,7 @@ def _as_written(texts: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.Chun
 
 
 def _foreign(given: pa.Array, type_: pa.DataType) -> list[str]:
-    """The texts that are no values of a type. Halves in which all are values are looked at no further."""
+    """The texts that are not values of a type, by bisection: halves in which all are values are not searched."""
     if len(given) == 0 or _are(given, type_, in_any_way=True):
         return []
     if len(given) == 1:
@@ -129,7 +129,7 @@ def _foreign(given: pa.Array, type_: pa.DataType) -> list[str]:
 
 
 def _are(given: pa.Array, type_: pa.DataType, *, in_any_way: bool) -> bool:
-    """Whether texts are just what values of a type are written as; of some types, if asked for, in any way."""
+    """Whether all texts are in the canonical form of a type; for types in `_FREE`, on request, in any form."""
     try:
         values = given.cast(type_)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -142,7 +142,7 @@ def _are(given: pa.Array, type_: pa.DataType, *, in_any_way: bool) -> bool:
 
 
 def _are_plain(values: pa.Array) -> bool:
-    """Whether decimals are keys by their number: minus zero is zero, and NaN no number."""
+    """Whether decimals can be keys by value: minus zero equals zero, and NaN is not a number."""
     numbers = values.to_numpy(zero_copy_only=False)
     return bool(np.all(np.isfinite(numbers)) and not np.any((numbers == 0) & np.signbit(numbers)))
 
@@ -152,13 +152,13 @@ def _as_arrow_writes(values: pa.Array) -> pa.Array:
 
 
 def _as_python_writes(values: pa.Array) -> pa.Array:
-    """As Arrow, but for decimals: 1.0 where Arrow writes 1."""
+    """As Arrow does, except for decimals: 1.0 where Arrow writes 1."""
     if not pa.types.is_floating(values.type):
         return values.cast(pa.string())
     return pa.array(values.to_numpy(zero_copy_only=False).astype(str), pa.string())
 
 
-# In this order: the texts of integers are those of decimals, too.
+# In this order, because texts of integers are also texts of decimals.
 _INFERRED = (pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.float64())
 _WRITTEN: tuple[Callable[[pa.Array], pa.Array], ...] = (_as_arrow_writes, _as_python_writes)
 # Kinds of types whose values can be compared.
@@ -167,12 +167,12 @@ _KINDS = {
     "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     "time": (pa.types.is_date, pa.types.is_timestamp),
 }
-# Types whose values are usually written in several ways, none of which anyone takes for another value.
+# Types whose values are usually written in several ways, without ambiguity.
 _FREE = (pa.types.is_decimal, pa.types.is_timestamp)
 
 
 def _kind(type_: pa.DataType) -> str:
-    """What keys are compared as."""
+    """The kind of type as which keys are compared."""
     return next((name for name, tests in _KINDS.items() if any(test(type_) for test in tests)), str(type_))
 
 

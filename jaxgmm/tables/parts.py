@@ -1,12 +1,12 @@
-"""A table larger than memory, in parts that hold whole groups.
+"""Tables larger than memory, read in parts of whole groups.
 
-    plan: one pass over the key columns finds all groups, and whether rows are in the order of their keys
-    read: one part after another; where rows are in order, each is a range of rows, and otherwise rows are first cut
-          into a file for each part
+    plan: one pass over the key columns finds all groups, and whether rows are sorted by key
+    read: one part after another; if rows are sorted, each part is a range of rows, and otherwise rows are first
+          distributed to one file for each part
 
-A plan depends on the file and on the size of parts alone, so the same parts come back when work is taken up again. What
-is held at a time is a part, the keys of all groups, and a block of rows of the file as it was written. (Of rows in no
-order, a part is never less than a 256th of the file.)
+A plan depends only on the file and the size of parts, so a resumed job gets the same parts. Memory holds one part, the
+keys of all groups, and one block of rows as stored in the file. (If rows are unsorted, a part is never less than a
+256th of the file.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +25,14 @@ from jaxgmm.tables.wording import shortened
 try:
     import resource
 except ImportError:
-    # Windows has none.
+    # Windows lacks it.
     resource = None
 
 # Rows read at a time: small beside a part, large beside the cost of a call.
 _BLOCK = 2**17
 # Groups collected before equal ones are joined.
 _MANY = 2**20
-# Files that are open while rows are cut, unless a process may not have as many.
+# Files open while rows are distributed, unless a process may not have as many.
 _MOST_FILES = 256
 
 
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     Attributes:
         path: a Parquet file, which is read block by block, or a CSV file.
         table: all rows of a CSV file, which is read whole; None otherwise.
-        opened: the state that the file was in before anything of it was read.
+        opened: the state of the file before anything was read.
     """
 
     path: Path
@@ -51,18 +51,18 @@ class Rows(NamedTuple):
 
     @property
     def has_types(self) -> bool:
-        """Whether the file itself says of which types its columns are."""
+        """Whether the file itself has types for its columns."""
         return self.table is None
 
     def types(self, columns: Sequence[str]) -> dict[str, str]:
-        """What columns are read as, such as `int64` or `string`."""
+        """The types that columns are read as, such as `int64` or `string`."""
         if self.table is not None:
             return {name: str(self.table.schema.field(name).type) for name in columns}
         with files.opened(self.path) as file:
             return {name: str(file.schema_arrow.field(name).type) for name in columns}
 
     def check_unchanged(self) -> None:
-        """Makes sure that the file is still the one that was opened.
+        """Checks that the file is still the one that was opened.
 
         Raises:
             ValueError: it has been changed, replaced or removed.
@@ -74,7 +74,7 @@ class Rows(NamedTuple):
             )
 
     def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
-        """The rows from number `start` on, some columns of them, `size` at a time, or as many as are read well.
+        """Blocks of the rows from number `start` on, with the given columns and `size` rows, or a suitable number.
 
         Raises:
             ValueError: the file is no longer the one that was opened, or cannot be read.
@@ -98,22 +98,22 @@ class Rows(NamedTuple):
                     yield block
 
     def _unless_changed(self, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
-        """What is read, if the file was still the one that was opened."""
+        """Reads, and raises if the file is no longer the one that was opened."""
         try:
             return files.translated(self.path, read)
         finally:
-            # Of a file that was changed, an error of Arrow's would say less.
+            # For a changed file, this error says more than Arrow's.
             self.check_unchanged()
 
 
 class Plan(NamedTuple):
-    """The groups of a table, and how they are dealt out to P parts.
+    """The groups of a table, and their distribution to P parts.
 
     Attributes:
-        keys: one row for each of B groups, in the order of the keys.
-        n_samples: `(B,)`, their rows.
+        keys: one row for each of B groups, sorted.
+        n_samples: `(B,)`, their numbers of rows.
         first: `(P + 1,)`; part `p` holds groups `first[p]` to `first[p + 1]`.
-        is_in_order: whether the rows of the file are in the order of their keys.
+        is_in_order: whether the rows of the file are sorted by key.
     """
 
     keys: pa.Table
@@ -127,7 +127,7 @@ class Plan(NamedTuple):
         return len(self.first) - 1
 
     def n_groups(self, some: Sequence[int]) -> int:
-        """How many groups some parts hold."""
+        """The number of groups in some parts."""
         return int(np.sum(np.diff(self.first)[list(some)]))
 
 
@@ -139,18 +139,18 @@ def open_rows(
     known: pa.Schema | None = None,
     separator: str = ",",
 ) -> Rows:
-    """A file's rows, not yet read unless it is a CSV file.
+    """Opens the rows of a file; only a CSV file is read at once.
 
     Args:
         path: the file.
         columns: those that will be read.
         keys: those of them that are keys of groups.
-        known: types of the keys that these will be compared with; see `jaxgmm.tables.files.read_table`.
+        known: types of the keys with which these will be compared; see `jaxgmm.tables.files.read_table`.
         separator: of a CSV file's fields.
 
     Raises:
         OSError: no such file, or it may not be read.
-        ValueError: not a table, no rows, or a column that it lacks.
+        ValueError: not a table, no rows, or a missing column.
     """
     path = Path(path)
     opened, table = atomic.state(path), None
@@ -167,20 +167,20 @@ def open_rows(
 
 
 def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | None, rows_per_part: int) -> Plan:
-    """Finds the groups of a table, in one pass over its key columns, and deals them out.
+    """Finds the groups of a table, in one pass over its key columns, and distributes them to parts.
 
     Args:
         rows: the table.
         by: the columns that make a group's key.
         features: columns that will be fitted.
         weights: column of sample weights, or None.
-        rows_per_part: about so many rows go into a part, though never less than a group.
+        rows_per_part: approximate number of rows in a part, which holds at least one group.
 
     Returns:
         the groups and the parts.
 
     Raises:
-        ValueError: a column cannot be a key, a feature is no number, or a weight is negative.
+        ValueError: a column cannot be a key, a feature is not numeric, or a weight is negative.
     """
     found, is_in_order = [], True
     for block in rows.blocks([*features, *by]):
@@ -212,9 +212,9 @@ def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int
     Args:
         rows: the table.
         planned: its plan.
-        columns: the columns wanted, those of the keys among them.
+        columns: the columns wanted, including the keys.
         wanted: numbers of parts, ascending.
-        aside: a directory for files to cut the rows into; made if it is needed, and not removed.
+        aside: a directory for the files of unsorted rows; created if needed, and not removed.
 
     Raises:
         OSError: the disk refuses.
@@ -231,7 +231,9 @@ def read(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[int
                 table = pa.ipc.open_stream(source).read_all()
         except (pa.ArrowException, OSError) as error:
             reason = shortened(str(error))
-            raise OSError(f"{path} cannot be read ({reason}); go on with --resume to sort the rows again.") from error
+            raise OSError(
+                f"{path} cannot be read ({reason}); continue with --resume to sort the rows again."
+            ) from error
         yield table
         path.unlink(missing_ok=True)
 
@@ -252,7 +254,7 @@ def _ranges(rows: Rows, planned: Plan, columns: Sequence[str], wanted: Sequence[
 
 
 def _cut(rows: Rows, planned: Plan, columns: Sequence[str], wanted: set[int], aside: Path) -> None:
-    """Writes the rows of every wanted part into a file of its own, in the order that they have."""
+    """Writes the rows of every wanted part to a file of its own, in their original order."""
     by = planned.keys.column_names
     boundaries = planned.keys.take(planned.first[1:-1])
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
@@ -270,14 +272,14 @@ def _cut(rows: Rows, planned: Plan, columns: Sequence[str], wanted: set[int], as
                             writers[number] = closing.enter_context(pa.ipc.new_stream(file, block.schema))
                         writers[number].write_table(block.take(own))
     except BaseException:
-        # They are of no use in part, and take up room.
+        # Incomplete files are useless and take up room.
         for number in writers:
             _aside(aside, number).unlink(missing_ok=True)
         raise
 
 
 def _runs(values: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
-    """The distinct ones of some sorted values, and the rows that have each."""
+    """The distinct values among sorted ones, and the rows of each."""
     first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
     return values[first].tolist(), np.split(rows, first[1:])
 
@@ -298,7 +300,7 @@ def _counted(keys: pa.Table, codes: np.ndarray, counts: np.ndarray) -> tuple[pa.
 
 
 def _joined(found: list, by: Sequence[str], is_in_order: bool) -> tuple[list, bool]:
-    """Groups of successive blocks as those of one, and whether they were in order."""
+    """Merges groups of successive blocks, and says whether they were in order."""
     keys = pa.concat_tables([keys for keys, _ in found])
     codes = key_codes(keys, by)
     is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))

@@ -1,4 +1,4 @@
-"""Results as arrays by name, such as `mixture.means` or `table.bic`, and results put together from these."""
+"""Conversion of results to named arrays, such as `mixture.means` or `table.bic`, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def kind_of(value: Any) -> str:
     """The kind of a result.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a result.
     """
     for kind in (Mixture, FitResult, Sweep, Bootstrap):
         if isinstance(value, kind):
@@ -30,7 +30,7 @@ def kind_of(value: Any) -> str:
 
 
 def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
-    """The arrays of a result, those that are None left out, and the columns of its table in their order."""
+    """The arrays of a result, without those that are None, and the columns of its table in order."""
     arrays, columns = _arrays(value), []
     for name in [name for name in arrays if name.startswith("table.")]:
         column = Column(name.removeprefix("table."))
@@ -43,10 +43,10 @@ def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
 
 
 def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column], notes: Sequence[str] = ()) -> Result:
-    """The result that was taken apart; `notes` are a sweep's.
+    """Rebuilds a result from its arrays; `notes` are those of a sweep.
 
     Raises:
-        ValueError: a number of a text that is not listed.
+        ValueError: a number refers to a text that is not listed.
     """
 
     def mixture(prefix: str) -> Mixture:
@@ -69,14 +69,14 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
 
 
 def _completed(result: FitResult) -> FitResult:
-    """A fit from a file of the first format: what that does not say is -1 or NaN, and what follows from it is there."""
+    """Completes a fit from a file of the first format: missing fields are derived if possible, else -1 or NaN."""
     if result.ridge_dominated is not None:
         return result
     gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]
     return replace(
         result,
         ridge_dominated=np.full_like(result.status, -1)[()],
-        # Of how many samples is not known, and one asks for the least gain.
+        # The number of samples is not known; one sample makes the threshold smallest.
         start_passed_over=passed_over(result.start_status, result.start_spurious, gains, 1.0),
         ridge=np.full((*np.shape(result.status), result.mixture.n_features), np.nan),
     )
@@ -101,5 +101,5 @@ def _with_texts(numbers: np.ndarray, column: Column) -> np.ndarray:
         return numbers
     if np.any((numbers < 0) | (numbers >= len(column.texts))):
         raise ValueError(f"table.{column.name} refers to a text that is not there")
-    # NumPy has no text of length 0.
+    # NumPy has no text type of length 0.
     return np.array(column.texts, dtype=f"U{max(1, column.length)}")[numbers]

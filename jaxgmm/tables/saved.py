@@ -1,4 +1,4 @@
-"""What a file of `jaxgmm.storage` says of itself: its header, checked before any array is read.
+"""The header of a file of `jaxgmm.storage`, checked before any array is read.
 
 Nothing here needs JAX, so that a file can be described without it.
 """
@@ -18,7 +18,7 @@ try:
 except ImportError:
     raise ImportError("jaxgmm.storage needs safetensors: pip install 'jaxgmm[files]'.") from None
 
-# Raised whenever what is written could not be read by a version that knows the number before.
+# Increased whenever a version that knows the previous number could not read the file.
 FORMAT_VERSION = 2
 
 TYPES = {
@@ -30,12 +30,12 @@ TYPES = {
 
 
 class Info(NamedTuple):
-    """What a file says of itself.
+    """The description of a file in its header.
 
     Attributes:
         kind: `"Mixture"`, `"FitResult"`, `"Sweep"` or `"Bootstrap"`.
         shapes: of all arrays, by name, such as `"mixture.means"`, or `"table.bic"` for a column of a sweep's table.
-        options: what `save` was told that the result was made with.
+        options: the options given to `save`.
         format_version: of the file.
         jaxgmm_version: of the library that wrote it.
     """
@@ -48,16 +48,16 @@ class Info(NamedTuple):
 
 
 def readable(path: str | Path) -> Path:
-    """The path of a file that is there to be read.
+    """Checks that a file can be read, and returns its path.
 
     Raises:
-        OSError: it is not.
+        OSError: it cannot.
     """
     return atomic.readable(path, "one that jaxgmm.storage.save wrote")
 
 
 def header(path: Path) -> tuple[Info, list[Column], list[str]]:
-    """What a file says of itself, of its table's columns, and its notes; ValueError where it cannot be so."""
+    """The description of a file, the columns of its table, and its notes. Raises ValueError if they are invalid."""
     try:
         with safe_open(path, framework="np") as file:
             texts = file.metadata() or {}
@@ -102,7 +102,7 @@ def _version(path: Path, text: str) -> int:
 
 
 def _columns(rows: Any) -> list[Column]:
-    """Columns as JSON has them; TypeError where it has something else."""
+    """Columns from JSON; raises TypeError if it holds something else."""
     columns = [Column(*row) for row in rows]
     for name, texts, length in columns:
         is_list_of_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
@@ -114,13 +114,13 @@ def _columns(rows: Any) -> list[Column]:
 
 
 def unreadable(path: Path, reason: str) -> ValueError:
-    """What to say of a file that cannot be read; of one that is none of jaxgmm, that."""
+    """The error for a file that cannot be read, or that jaxgmm did not write."""
     with path.open("rb") as file:
         head = file.read(9)
     # The header follows its length of 8 bytes, and begins with a brace.
     if not b"{".startswith(head[8:]):
         return _foreign(path)
-    # What a reason quotes of the file may be of any length.
+    # A reason may quote text of any length from the file.
     reason = shortened(reason.strip().partition("\n")[0].rstrip("."))
     return ValueError(f"{path} is cut short or damaged ({reason}); copy it again, or save the result anew.")
 

@@ -1,7 +1,7 @@
-"""What a result consists of: the arrays of mixtures, fits, sweeps and bootstraps, their axes and types.
+"""The schema of results: the arrays of mixtures, fits, sweeps and bootstraps, with their axes and types.
 
-Texts, of which a sweep's table has two columns, are numbers of a list of texts. Nothing here needs JAX, so that a file
-can be described without it; `jaxgmm.tables.results` makes arrays of results, and results of arrays.
+Texts, of which a sweep's table has two columns, are stored as indices into a list. Nothing here needs JAX, so that a
+file can be described without it; `jaxgmm.tables.results` converts results to arrays and back.
 """
 
 import math
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Texts take up more room in memory than their numbers in a file, and how much is a number of its header. So that a
-# damaged file does not ask for much, they may take this many bytes at any rate, or for each byte of the arrays.
+# Texts take more room in memory than their indices in a file, and the header says how much. To limit what a damaged
+# file can request, they may take the larger of this many bytes in all, and this many for each byte of the arrays.
 _TEXTS_AT_LEAST, _TEXTS_PER_BYTE = 2**20, 16
 
 
@@ -19,8 +19,8 @@ class Field(NamedTuple):
     """An array of a result.
 
     Attributes:
-        axes: a letter for each axis after the batch axes; None where there are no axes, nor batch axes.
-        holds: `"f"`, floating-point numbers, `"i"`, integers, or `"b"`, truth values.
+        axes: a letter for each axis after the batch axes; None for a scalar without batch axes.
+        holds: `"f"`, floating-point numbers, `"i"`, integers, or `"b"`, booleans.
     """
 
     axes: str | None
@@ -31,9 +31,9 @@ class Column(NamedTuple):
     """A column of a sweep's table.
 
     Attributes:
-        name: what it is called.
-        texts: what its numbers stand for; None for a column of numbers.
-        length: characters that NumPy keeps room for in each text.
+        name: its name.
+        texts: the texts that its numbers index; None for a column of numbers.
+        length: number of characters of NumPy's type for the texts.
     """
 
     name: str
@@ -78,7 +78,7 @@ _FIELDS = {
     },
 }
 _OPTIONAL = ("history", "snapshots")
-# What files of the first format do not hold.
+# Fields that files of the first format lack.
 _SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "ridge")
 
 # The kinds of results.
@@ -92,7 +92,7 @@ def fault(
     *,
     is_of_format_1: bool = False,
 ) -> str | None:
-    """What is wrong with a result's arrays, given their shapes and types; None where nothing is."""
+    """What is wrong with a result's arrays, given their shapes and types; None if nothing is."""
     expected, table = _FIELDS[kind], {f"table.{column.name}": column for column in columns}
     optional = (*_OPTIONAL, *_SINCE_FORMAT_2) if is_of_format_1 else _OPTIONAL
     absent = [part for part in optional if not any(_part(name) == part for name in found)]
@@ -116,7 +116,7 @@ def _fault_of_fields(kind: str, found: Mapping[str, tuple[tuple[int, ...], np.dt
     for name, (axes, holds) in expected.items():
         shape, dtype = found[name]
         leading, own = ((), "") if axes is None else (batch, axes)
-        # Variances have an axis less than covariances.
+        # Variances have one axis less than covariances.
         if name.endswith("covariances") and len(shape) == len(leading) + len(own) - 1:
             own = own[:-1]
         n_own = len(shape) - len(leading)

@@ -1,6 +1,6 @@
 """Fits as tables, for people and for files, and back.
 
-A row for every group, for every component, and for every model that was tried.
+The tables have one row for every group, for every component, or for every model tried.
 """
 
 from collections import Counter
@@ -35,11 +35,11 @@ def fits_table(
         keys: one row for each of B groups.
         n_samples: `(B,)`, the groups' sizes.
         result: fits of the same groups, in the same order.
-        chosen: columns that say what was chosen for each group.
+        chosen: columns with the choice for each group.
 
     Returns:
-        the key columns, then `n_samples`, what was `chosen`, `log_likelihood` (null where there is no answer),
-        `n_iter`, `spurious` and `ridge_dominated` (how many components are; see `jaxgmm.FitResult`),
+        the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
+        `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see `jaxgmm.FitResult`),
         `start_passed_over`, `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
@@ -58,7 +58,7 @@ def fits_table(
 
 
 def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Sequence[str]) -> pa.Table:
-    """One row for every component of every group that is not absent.
+    """One row for every component, except absent ones, of every group.
 
     Args:
         keys: one row for each of B groups.
@@ -87,7 +87,7 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
 
 
 def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
-    """The mixtures of all groups, out of the table of their components: the inverse of `components_table`.
+    """The mixtures of all groups from the table of their components: the inverse of `components_table`.
 
     Args:
         components: that table.
@@ -135,7 +135,7 @@ def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
 
 
 def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) -> dict[str, pa.Array]:
-    """What was chosen for each group: K, whether it is the largest tried, family, criterion; null for nothing."""
+    """The choice for each group: K, whether it is the largest tried, family and criterion; null without a choice."""
     rows = np.full(n_groups, -1)
     chosen = np.flatnonzero(table["chosen"])
     rows[table["data_set"][chosen]] = chosen
@@ -144,13 +144,13 @@ def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) 
 
 
 def check_output_columns(by: Sequence[str], features: Sequence[str], criterion: str | None = None) -> None:
-    """Makes sure that no two columns of an output table would have one name; `criterion` where models are chosen.
+    """Checks that no two columns of an output table would have the same name; `criterion` if models are chosen.
 
     Raises:
         ValueError: two would, or a key or feature is named twice.
     """
     check_once(by, features)
-    # Both kinds of parameters are reserved: which there are is seen by their names when they are read back.
+    # Both kinds of parameters are reserved: their names tell which kind a table holds when it is read back.
     kinds = [("component", *_parameter_columns(features, diagonal=diagonal)) for diagonal in (False, True)]
     tables = [_FITS, *kinds]
     if criterion is not None:
@@ -173,7 +173,7 @@ def _named(codes: Int[np.ndarray, " b"], names: Sequence[str]) -> pa.Array:
 
 
 def _beside(keys: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    """The key columns and further ones, as one table."""
+    """The key columns and further columns as one table."""
     for name, values in columns.items():
         keys = keys.append_column(name, values)
     return keys

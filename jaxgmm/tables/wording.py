@@ -1,4 +1,4 @@
-"""What errors quote of files and of the user's own values, in no more words than anyone reads."""
+"""Quotes of files and values in errors, kept short."""
 
 import difflib
 import reprlib
@@ -18,7 +18,7 @@ def shortened(text: str) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as Python writes it, what is long in it left out."""
+    """A value as Python writes it, abbreviated if it is long."""
     return shortened(_QUOTED.repr(value))
 
 
@@ -29,6 +29,6 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def remedy(name: str, known: Iterable[str], otherwise: str) -> str:
-    """The known name that a wrong one is close to, as a question; another remedy where there is none."""
+    """A question that suggests the known name closest to a wrong one; another remedy if none is close."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else otherwise

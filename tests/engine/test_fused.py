@@ -246,7 +246,7 @@ class Device(NamedTuple):
     ("device", "reason"),
     [
         (Device(compute_capability="8.0"), "compute capability 8.0"),
-        (Device("tpu", "TPU v5"), "TPU v5 is no CUDA device"),
+        (Device("tpu", "TPU v5"), "TPU v5 is not a CUDA device"),
         (Device(compute_capability="gfx942"), "no CUDA device"),
     ],
 )

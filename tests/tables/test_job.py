@@ -124,7 +124,7 @@ def test_another_job_is_refused_by_what_differs(tmp_path):
         do(tmp_path, resume=True, asked=ASKED | {"tol": 0.1})
     with pytest.raises(ValueError, match="was begun with new left out, not 1"):
         do(tmp_path, resume=True, asked=ASKED | {"new": 1})
-    with pytest.raises(FileExistsError, match="unfinished job; go on with --resume"):
+    with pytest.raises(FileExistsError, match="unfinished job; continue with --resume"):
         do(tmp_path)
     assert do(tmp_path, resume=True) == [1, 2]
     with pytest.raises(ValueError, match=r"was begun with tol 1e-05, not 0\.1; ask for the same again, or remove it"):
@@ -272,7 +272,7 @@ def test_a_part_damaged_while_others_are_made_ends_the_job_with_the_remedy(tmp_p
             cut_short(tmp_path / job.UNFINISHED / "000001")
             begun.finish(N_PARTS)
 
-    with pytest.raises(OSError, match="000001 was damaged or removed; go on with --resume to make it again"):
+    with pytest.raises(OSError, match="000001 was damaged or removed; continue with --resume to make it again"):
         interfered()
     assert not (tmp_path / "fits.parquet").exists()
     assert do(tmp_path, resume=True) == [1]
@@ -292,7 +292,7 @@ def test_a_directory_removed_while_the_job_runs_is_one_line_with_the_remedy(tmp_
             begun.finish(1)
 
     with pytest.raises(
-        OSError, match=r"removed: leave it in its place, and begin anew\.|removed; go on with"
+        OSError, match=r"removed: leave it in its place, and begin anew\.|removed; continue with"
     ) as caught:
         interfered()
     assert str(out / job.UNFINISHED) in str(caught.value)
@@ -329,7 +329,9 @@ def test_a_job_begun_by_another_version_is_refused_in_words(tmp_path):
     asked = json.loads((tmp_path / "out" / job.UNFINISHED / "job.json").read_text())
     # Whatever else a later version asks for, it is the version that is named.
     later = {"new": 1, **asked, "jaxgmm": "12.3.4", "tol": 1.0}
-    words = "was begun by jaxgmm '0.1.0', and this is '12.3.4'; go on with the version that began it, or remove it to"
+    words = (
+        "was begun by jaxgmm '0.1.0', and this is '12.3.4'; continue with the version that began it, or remove it to"
+    )
     with (
         pytest.raises(ValueError, match=re.escape(words)),
         job.begun(tmp_path / "out", ["components", "fits"], later, resume=True),

@@ -248,5 +248,7 @@ def test_sorted_rows_that_are_damaged_are_one_line_with_the_remedy(tmp_path, dam
         (aside / "000001.arrow").unlink()
     else:
         (aside / "000001.arrow").write_bytes((aside / "000001.arrow").read_bytes()[:50])
-    with pytest.raises(OSError, match=r"000001\.arrow cannot be read .*; go on with --resume to sort the rows again"):
+    with pytest.raises(
+        OSError, match=r"000001\.arrow cannot be read .*; continue with --resume to sort the rows again"
+    ):
         next(read)

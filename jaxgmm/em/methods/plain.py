@@ -1,7 +1,7 @@
 """Plain EM: the next parameters are those of the M-step.
 
-A step evaluates the E-step at the current parameters, whose log-likelihood is thereby known, and decides there whether
-to stop. So a finished run has made `n_iter` M-steps and one E-step more, and its log-likelihood belongs to the
+A step evaluates the E-step at the current parameters, which also gives their log-likelihood, and then decides whether
+to stop. So a finished run has made `n_iter` M-steps and `n_iter + 1` E-steps, and its log-likelihood belongs to the
 parameters it returns.
 """
 
@@ -31,7 +31,7 @@ def init(
     *,
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
-    """A run about to make its first step, or the next of one resumed; `DEGENERATE` where the start is not sound."""
+    """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
     natural, sound = _checked(start, settings, e_step)
     dtype = natural.dtype
     return RunState(
@@ -46,7 +46,7 @@ def init(
 
 
 def read(state: RunState) -> Array:
-    """What the E-step reads of runs."""
+    """The parameters that the E-step reads."""
     return state.natural
 
 
@@ -60,7 +60,7 @@ def advance(
     *,
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
-    """The rest of a step: decision and M-step, from what the E-step found."""
+    """The rest of a step: decision and M-step, from the results of the E-step."""
     origins = state.mixture.means if e_step.about_means else None
     proposal = m_step(statistics, family, settings.ridge, settings.present, origins)
     natural, sound = _checked(proposal, settings, e_step)
@@ -98,8 +98,8 @@ def status_of(
     tol: Array,
     max_iter: Array,
 ) -> Array:
-    """Whether runs go on, or how they end, given log-likelihoods now and before and whether the next step is sound."""
-    # A ridge can make the likelihood fall on the way to the fixed point, so a loss is not yet convergence.
+    """Whether runs continue, or how they end, from log-likelihoods now and before and whether the M-step is sound."""
+    # With a ridge the likelihood can fall on the way to the fixed point, so a loss does not mean convergence.
     change = jnp.abs(log_likelihood - before) / total_weight
     converged = (change < tol) & (tol > 0)
     status = jnp.where(sound, RUNNING, int(Status.DEGENERATE))
@@ -114,7 +114,7 @@ def is_finished(state: RunState) -> Array:
 
 
 def _checked(mixture: Mixture, settings: Settings, e_step: EStep) -> tuple[Array, Array]:
-    """What the E-step reads, and whether every component keeps its support and its variance."""
+    """The parameters that the E-step reads, and whether every component keeps its support and its variance."""
     natural, remaining = e_step.parameters(mixture, settings.ridge)
     sound = (mixture.weights > jnp.finfo(natural.dtype).eps) & (remaining > jnp.asarray(settings.variance_floor)[None])
     return natural, jnp.all(sound if settings.present is None else sound | ~settings.present, axis=0)
