@@ -97,7 +97,7 @@ def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
     """A quantity at samples in any form that users pass."""
     mixture = as_mixture(mixture)
     # The shortest path, for serving a model.
-    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture, x)):
+    if all(type(array) is np.ndarray and array.dtype == _FLOAT64 for array in (*mixture.arrays, x)):
         found = of_one_piece(quantity, mixture, x)
         if found is not None:
             return np.array(np.asarray(found)[: len(x)])
@@ -130,7 +130,11 @@ def _are_one_type(mixture: Mixture, x: Any) -> bool:
 
 def precision(arrays: Any) -> np.dtype | None:
     """The type of an answer: that of the JAX arrays among the arguments; None if there are none."""
-    types = {leaf.dtype for leaf in arrays if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)}
+    types = {
+        leaf.dtype
+        for leaf in jax.tree.leaves(arrays)
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
     return max(types, key=lambda kind: (kind.itemsize, kind.name)) if types else None
 
 

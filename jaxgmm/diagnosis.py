@@ -35,6 +35,8 @@ from jaxgmm.record import Block, Record, counted, record, span
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22
+# A p-value below this is counted where a diagnosis is printed.
+_UNLIKELY = 1e-3
 # Padding by this many samples takes less time than another compilation.
 _TOLERATED = 2**18
 
@@ -115,12 +117,22 @@ class Diagnosis(Record):
         columns |= {name: np.atleast_1d(values)[data_set] for name, values in of_mixtures.items()}
         return {"data_set": data_set, "component": component, **columns}
 
-    def of(self, data_set: int) -> "Diagnosis":
-        """The diagnosis of one data set out of many, without batch axis."""
-        if self.weights.ndim == 1:
-            raise ValueError("this is the diagnosis of one data set: it has no batch axis to select from.")
-        of_one: list[Any] = [None if values is None else values[data_set] for values in self]
-        return Diagnosis(*of_one)
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.weights.shape[:-1]
+
+    def _described(self) -> tuple[str, list[Block]]:
+        of = f"{counted(len(self), 'data set')}, " if self._batch else ""
+        table, least = self.table, np.min(self.p_values, axis=-1)
+        rows = [
+            ["largest misfit", span(self.misfit, ".3g"), ".misfits"],
+            ["p-value below 0.001", counted(np.count_nonzero(least < _UNLIKELY), "data set"), ".p_values"],
+            ["effective samples of a component", span(table["effective_count"], ".3g"), ".effective_counts"],
+            ["uncertainty of a component", span(table["uncertainty"], ".3g"), ".component_uncertainty"],
+            ["overlap with the nearest", span(table["overlap"], ".3g"), ".table"],
+        ]
+        k, n_features = self.weights.shape[-1], (self.misfits.shape[-1] - 1) // 2
+        return f"Diagnosis: {of}K = {k}, D = {n_features}", [Block(rows)]
 
 
 def diagnose(mixture: Any, x: Any, sample_weight: Any = None) -> Diagnosis:

@@ -25,33 +25,33 @@ class FitResult(Record):
         log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
-        spurious: `(B,)`, how many components of the chosen run are spurious. The size of a component of
-            responsibilities r is (Σ w r)² / Σ w² r: its number of samples, where all weights are equal. The family
-            needs m samples for what a component has to itself: D + 1 for `"full"`, at most 3 for `"diag"` and
-            `"spherical"`, 1 for `"tied"`. A component is spurious
+        spurious: `(B,)`, number of spurious components of the chosen run. The size of a component with
+            responsibilities r is (Σ w r)² / Σ w² r, which is its number of samples where all weights are equal. Let m
+            be the number of samples that determine the parameters a component does not share: D + 1 for `"full"`, at
+            most 3 for `"diag"` and `"spherical"`, 1 for `"tied"`. A component is spurious
 
-            - if it is in some direction narrower than a hundredth of the standard deviation within the components
-              together, and its size is below 5 m;
-            - if most of its weight lies on equal values of a feature, and most of a variance is the ridge's. A ridge
-              wider than a hundredth of the data is taken as intended, and does not count;
+            - if in some direction it is narrower than a hundredth of the pooled standard deviation within components,
+              and its size is below 5 m;
+            - if most of its weight lies on equal values of a feature, and most of a variance comes from the ridge. A
+              ridge wider than a hundredth of the data is assumed to be intended, and does not count;
             - or if its size is below m.
-        ridge_dominated: `(B,)`, how many components of the chosen run owe more than a tenth of their variance in some
-            direction to the ridge: their widths are in part the ridge's.
-        start_passed_over: `(B,)`, whether a start had led to a higher log-likelihood, by more than 1e-3 nats per
-            sample, but to spurious components or a degenerate end, and was not chosen.
+        ridge_dominated: `(B,)`, number of components of the chosen run that owe more than a tenth of their variance in
+            some direction to the ridge, so that part of their width comes from it.
+        start_passed_over: `(B,)`, whether a start reached a higher log-likelihood, by more than 1e-3 nats per sample,
+            but was not chosen because it had spurious components or a degenerate end.
         ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
             begun.
-        start_log_likelihood: `(B, R)`, total nats each start led to. In mixed precision those not chosen are known in
-            float32, as the search left them.
+        start_log_likelihood: `(B, R)`, total nats that each start reached. In mixed precision, those of starts not
+            chosen are the float32 values that the search left.
         start_status: `(B, R)`, how each start's run ended.
-        start_spurious: `(B, R)`, how many components of each start's run are spurious.
+        start_spurious: `(B, R)`, number of spurious components of each start's run.
         history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
-            end; None unless asked for.
-        efficiency: of all run-iterations executed, the share that some run still needed.
+            end; None unless requested.
+        efficiency: the share of all executed run-iterations that some run still needed.
         snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
             in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
             `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
-            (its end is in `mixture`), or where there is no answer. None unless asked for.
+            (its end is in `mixture`), or where there is no answer. None unless requested.
     """
 
     mixture: Mixture
@@ -118,7 +118,7 @@ def remarks(result: FitResult) -> list[list[str]]:
 
 
 def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
-    """Arrays with room for any of some models, to be filled chunk by chunk; NaN until then."""
+    """Arrays with room for any of the models, to be filled chunk by chunk; NaN until then."""
     b, d, r, k = n_data_sets, n_features, request.n_init, max(k for k, _, _ in models)
     is_diagonal = all(FAMILIES[family].diagonal for _, family, _ in models)
 
@@ -160,7 +160,7 @@ def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
 
 
 def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
-    """Copies the chosen of some models to their data sets; `chosen` is `(C, M)`."""
+    """Copies the chosen models to their data sets; `chosen` is `(C, M)`."""
     c, m = np.nonzero(chosen)
     if len(c) == 0:
         return

@@ -31,7 +31,8 @@ except ImportError as missing:
 _OF_SCIKIT_LEARN = {"random_state": "key", "init_params": "init", "means_init": "init"}
 
 
-class GroupFits(NamedTuple):
+@record
+class GroupFits(Record):
     """Fits of B groups: tables of the same kind as the input frame, and arrays.
 
     Attributes:

@@ -58,11 +58,24 @@ class Mixture(Record):
 
     def of(self, index: Any) -> "Mixture":
         """Some mixtures of a batch: one for an integer, several for a slice, a mask or an array of integers."""
-        return self.map(lambda leaf: leaf[index])
+        return self.map(lambda array: array[index])
 
-    def map(self, function: Callable[[Any], Any]) -> "Mixture":
-        """The mixture with a function applied to each array."""
-        return Mixture(*map(function, self))
+    def map(self, function: Callable[..., Any], *others: "Mixture") -> "Mixture":
+        """The mixture with a function applied to each array, together with the same array of any others."""
+        return Mixture(*map(function, self.arrays, *(other.arrays for other in others)))
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.weights.shape[:-1]
+
+    def _described(self) -> tuple[str, list[Block]]:
+        kind = "variances" if self.is_diagonal else "covariance matrices"
+        of = f"K = {self.n_components}, D = {self.n_features}, {kind}"
+        if not self._batch:
+            return f"Mixture: {of}", [components_of(self)]
+        present = np.sum(np.asarray(self.weights) != 0, axis=-1)
+        rows = [["components present", span(present)], ["weights", span(self.weights)], ["means", span(self.means)]]
+        return f"Mixture: {' × '.join(f'{n:,}' for n in self._batch)} mixtures, {of}", [Block(rows)]
 
     @property
     def n_components(self) -> int:

@@ -1,7 +1,5 @@
 """Bad data is a status in its own row; misuse is a ValueError before any work."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest

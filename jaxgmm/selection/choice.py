@@ -63,17 +63,3 @@ def at_smallest_ridge(
         wanted = np.where(np.isfinite(wanted), wanted, of_all)
         compared |= own & (ridges == wanted)
     return compared
-
-
-def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
-    """Copies the chosen models to their data sets; `chosen` is `(C, M)`."""
-    c, m = np.nonzero(chosen)
-    if len(c) == 0:
-        return
-    for name in set(FitResult._fields) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
-        getattr(best, name)[c] = getattr(fits, name)[c, m]
-    mixture = fits.mixture.of((c, m))
-    if best.mixture.covariances.ndim > mixture.covariances.ndim:
-        mixture = mixture._replace(covariances=full_covariances(mixture))
-    for leaf, new in zip(best.mixture, with_room(mixture, best.mixture.n_components), strict=True):
-        leaf[c] = new

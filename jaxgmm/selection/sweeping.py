@@ -45,35 +45,6 @@ LEVEL = 0.05
 _FEW_FOR_WEIGHTS = 0.1
 
 
-class Sweep(NamedTuple):
-    """All fits of B data sets, and the choice among them.
-
-    Attributes:
-        table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
-            `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
-            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
-            `spurious` and `ridge_dominated` (numbers of such components; see `FitResult`), `n_agreeing` (number of
-            starts that reached the log-likelihood of the best, to within 1e-3 nats per sample), `start_passed_over`
-            (whether a start with spurious components, or a degenerate one, had a higher log-likelihood than the one
-            chosen), `passed_over` (whether this model has a lower criterion than the chosen one, but only because of
-            spurious components or a degenerate end), `chosen`, `at_largest_k` (whether it is chosen, and K is the
-            largest of several that were tried).
-        best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
-            unit variances. Covariances are matrices, unless all families are axis-aligned.
-        notes: notes on the choice, a sentence each: that K was at its limit, that ridges were not compared, or that
-            weights are not counts.
-    """
-
-    table: dict[str, np.ndarray]
-    best: FitResult
-    notes: tuple[str, ...] = ()
-
-    @property
-    def chosen(self) -> dict[str, np.ndarray]:
-        """The rows of the table that were chosen: one for each data set that has an answer."""
-        return {name: column[self.table["chosen"]] for name, column in self.table.items()}
-
-
 def sweep(
     x: Any,
     n_components: Iterable[int] | int = range(1, 7),

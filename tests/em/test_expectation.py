@@ -87,7 +87,7 @@ def test_absent_component_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 2))
     two = Mixture(*map(np.asarray, mixture_of(reference.random_start(rng, x, "full", 2), diagonal=False)))
-    three = Mixture(*(np.concatenate([leaf, leaf[:1]]) for leaf in two))
+    three = two.map(lambda leaf: np.concatenate([leaf, leaf[:1]]))
     three.weights[2] = 0.0
     expected, log_likelihood, _ = sums_under(two, x.T, np.ones(30))
     statistics, with_absent, _ = sums_under(three, x.T, np.ones(30))

@@ -81,7 +81,7 @@ def test_a_component_has_the_effective_number_of_its_own_samples(diagonal: bool,
     found = Mixture(np.array([10 / 15, 5 / 15]), np.array([[0.0, 0.0], [100.0, 100.0]]), covariances)
     np.testing.assert_allclose(sizes_of(found, z, weights, tile), [1000, 5], rtol=1e-12)
     # Of one weight, they are shares of the samples.
-    halves = found._replace(means=np.zeros((2, 2)), weights=np.array([0.75, 0.25]))
+    halves = replace(found, means=np.zeros((2, 2)), weights=np.array([0.75, 0.25]))
     same = np.where(np.arange(1008) < 1000, 0.5, 0.0)
     np.testing.assert_allclose(sizes_of(halves, 0 * z, same, tile), [750, 250], rtol=1e-12)
 
