@@ -143,7 +143,7 @@ def test_shift_and_scale_move_the_answer_with_them(family: str) -> None:
     plain, moved = jaxgmm.fit(x, 3, **options), jaxgmm.fit(1e6 + x * scale, 3, **options)
     jacobian = x.shape[1] * np.sum(np.log(np.broadcast_to(scale, 2)))
     np.testing.assert_allclose(moved.log_likelihood, plain.log_likelihood - jacobian, rtol=1e-6)
-    back = moved.mixture._replace(means=(moved.mixture.means - 1e6) / scale)
+    back = replace(moved.mixture, means=(moved.mixture.means - 1e6) / scale)
     np.testing.assert_allclose(sorted_means(back), sorted_means(plain.mixture), atol=1e-5)
     np.testing.assert_allclose(np.sort(moved.mixture.weights), np.sort(plain.mixture.weights), atol=1e-6)
 
@@ -361,7 +361,7 @@ def test_snapshots_are_the_parameters_after_so_many_iterations(family: str, prec
     assert [leaf.shape for leaf in snapshots] == [(3, 3), (3, 3, 2), (3, 3, *spread)]
     for s, n in enumerate(iterations):
         expected = jaxgmm.fit(x, 3, max_iter=n, **options).mixture
-        for leaf, expected_leaf in zip(snapshots, expected, strict=True):
+        for leaf, expected_leaf in zip(snapshots.arrays, expected.arrays, strict=True):
             np.testing.assert_allclose(leaf[s], expected_leaf, rtol=1e-12)
 
 
@@ -374,9 +374,9 @@ def test_snapshots_explain_the_history(precision: str) -> None:
         result = jaxgmm.fit(x, 3, precision=precision, history=iterations, **RECORDED)
         np.testing.assert_array_equal(result.n_iter, n_iter)
         for s, n in enumerate(iterations):
-            snapshot = jaxgmm.Mixture(*(leaf[:, s] for leaf in result.snapshots))
+            snapshot = result.snapshots.of(np.s_[:, s])
             ended = n_iter < n
-            for leaf in snapshot:
+            for leaf in snapshot.arrays:
                 np.testing.assert_array_equal(np.all(np.isnan(leaf.reshape(6, -1)), axis=1), ended)
                 np.testing.assert_array_equal(np.any(np.isnan(leaf.reshape(6, -1)), axis=1), ended)
             expected = jaxgmm.log_prob(snapshot, x).sum(axis=1)
@@ -385,7 +385,7 @@ def test_snapshots_explain_the_history(precision: str) -> None:
             np.testing.assert_allclose(history, expected, rtol=1e-12 if precision == "float64" else 1e-5)
             last = n_iter == n
             np.testing.assert_allclose(result.log_likelihood[last], expected[last], rtol=1e-12)
-            for leaf, end in zip(snapshot, result.mixture, strict=True):
+            for leaf, end in zip(snapshot.arrays, result.mixture.arrays, strict=True):
                 # Two products of the same matrices, which compilers may round differently.
                 np.testing.assert_allclose(leaf[last], end[last], rtol=1e-12)
 
@@ -399,7 +399,7 @@ def test_snapshots_have_the_shapes_of_the_mixture_and_an_axis_more(family: str) 
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
     assert [leaf.shape for leaf in result.snapshots] == [(7, 3, 3), (7, 3, 3, 2), (7, 3, 3, *spread)]
     good = [0, *range(2, 7)]
-    assert all(np.all(np.isnan(leaf[1])) and not np.any(np.isnan(leaf[good])) for leaf in result.snapshots)
+    assert all(np.all(np.isnan(leaf[1])) and not np.any(np.isnan(leaf[good])) for leaf in result.snapshots.arrays)
     together = jaxgmm.fit(stack(), 3, **options)
     np.testing.assert_allclose(together.snapshots.means[0], result.snapshots.means[0], atol=1e-5)
 
@@ -430,7 +430,7 @@ def test_snapshots_of_all_starts_and_of_finalists_are_those_of_the_chosen_run() 
     x = stack()
     for options in ({"tol": 0, "precision": "float64"}, {"n_finalists": 2}):
         result = jaxgmm.fit(x, 3, history=(0, 3, 1), **options, **RECORDED)
-        start = jaxgmm.Mixture(*(leaf[:, 0] for leaf in result.snapshots))
+        start = result.snapshots.of(np.s_[:, 0])
         again = jaxgmm.fit(x, 3, init=start, tol=0, max_iter=3, precision="float64").mixture
         np.testing.assert_allclose(result.snapshots.means[:, 1], again.means, atol=1e-4)
 

@@ -90,7 +90,7 @@ def test_sentinels_widen_no_other_component(one_feature, name: str) -> None:
     three = jaxgmm.fit(np.stack([x] * 4), 3, n_init=5)
     assert three.status.tolist() == [Status.CONVERGED] * 4
     assert three.spurious.tolist() == [1] * 4
-    own = jaxgmm.Mixture(*(leaf[0] for leaf in three.mixture))
+    own = three.mixture.of(0)
     clusters = np.sort(widths(own))[1:]
     np.testing.assert_allclose(clusters, 0.5, rtol=0.1)
     log_density = jaxgmm.log_prob(own, x)
