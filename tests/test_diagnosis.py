@@ -182,7 +182,7 @@ def test_nothing_is_certain_where_components_are_the_same() -> None:
 
 
 def test_weight_0_is_as_if_removed_and_weight_2_as_if_there_twice() -> None:
-    mixture = random_mixture(15, 2, 2)
+    mixture = random_mixture(15, 3, 2)
     x = np.random.default_rng(16).normal(size=(30, 2))
     x[:5] = np.nan
     weight = np.repeat([0.0, 1.0, 2.0], [5, 10, 15])
@@ -193,7 +193,7 @@ def test_weight_0_is_as_if_removed_and_weight_2_as_if_there_twice() -> None:
 
 @pytest.mark.parametrize("exponent", [-900, 900])
 def test_weights_scaled_by_a_power_of_two_change_nothing_but_counts(exponent: int) -> None:
-    mixture, weight = random_mixture(15, 2, 2), np.random.default_rng(0).uniform(0.5, 2, 30)
+    mixture, weight = random_mixture(15, 3, 2), np.random.default_rng(0).uniform(0.5, 2, 30)
     x = np.random.default_rng(16).normal(size=(30, 2))
     expected, found = jaxgmm.diagnose(mixture, x, weight), jaxgmm.diagnose(mixture, x, np.ldexp(weight, exponent))
     for name in ("misfits", "p_values", "effective_counts", "component_uncertainty", "entropy"):
@@ -229,7 +229,7 @@ def test_more_data_sets_than_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch)
     assert_equal(replace(found, sample_weight=0), replace(expected, sample_weight=0), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("n_components", "n_samples"), [(2, 30), (2, 500), (3, 30)])
+@pytest.mark.parametrize(("n_components", "n_samples"), [(2, 500), (3, 30)])
 def test_bad_data_sets_have_nan_and_leave_neighbours_unchanged(n_components: int, n_samples: int) -> None:
     x = np.random.default_rng(19).normal(size=(4, n_samples, 2))
     mixture = stacked([random_mixture(seed, n_components, 2) for seed in range(4)])

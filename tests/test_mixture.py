@@ -32,8 +32,9 @@ def scipy_log_joint(mixture: jaxgmm.Mixture, x: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=-1)
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("n_features", [1, 2, 5, 9, 12])
+@pytest.mark.parametrize(
+    ("n_features", "diagonal"), [(1, False), (2, False), (5, False), (9, False), (1, True), (9, True)]
+)
 def test_density_is_scipys(n_features: int, diagonal: bool) -> None:
     mixture = random_mixture(n_features, 3, n_features, diagonal=diagonal)
     x = np.random.default_rng(1).normal(size=(20, n_features))
