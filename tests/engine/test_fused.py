@@ -247,7 +247,7 @@ class Device(NamedTuple):
     [
         (Device(compute_capability="8.0"), "compute capability 8.0"),
         (Device("tpu", "TPU v5"), "TPU v5 is not a CUDA device"),
-        (Device(compute_capability="gfx942"), "no CUDA device"),
+        (Device(compute_capability="gfx942"), "not a CUDA device"),
     ],
 )
 def test_devices_without_kernels(device: Device, reason: str) -> None:
