@@ -1,5 +1,7 @@
 """Samples drawn from mixtures, whatever the key and however many."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def test_first_samples_do_not_depend_on_how_many_are_drawn() -> None:
 def test_numbers_of_samples_and_mixtures_compile_few_programs() -> None:
     one, several = mixtures(n_components=5), mixtures(16, n_components=5)
     assert n_compiled(lambda: [jaxgmm.sample(0, one, n) for n in range(1, 128, 9)]) <= 5
-    parts = [jaxgmm.Mixture(*(leaf[:b] for leaf in several)) for b in range(1, 17)]
+    parts = [several.of(np.s_[:b]) for b in range(1, 17)]
     assert n_compiled(lambda: [jaxgmm.sample(0, part, 10) for part in parts]) <= 10
 
 
@@ -48,7 +50,7 @@ def test_seed_of_64_bits_keeps_all_of_them() -> None:
         ((0, mixtures(), True), "n_samples must be"),
         ((0, mixtures(), None), "n_samples must be"),
         ((0, {}, 3), "mixture must be a jaxgmm.Mixture"),
-        ((0, mixtures()._replace(means=np.zeros((2, 2))), 3), "its shapes are"),
+        ((0, replace(mixtures(), means=np.zeros((2, 2))), 3), "its shapes are"),
     ],
 )
 def test_misuse_is_refused_in_words(arguments: tuple, words: str) -> None:
@@ -69,7 +71,7 @@ def test_mixture_without_an_answer_has_no_samples() -> None:
 
 
 def test_samples_inside_a_program_are_those_outside() -> None:
-    mixture = jaxgmm.Mixture(*(jnp.asarray(leaf, jnp.float32) for leaf in mixtures(3)))
+    mixture = mixtures(3).map(lambda leaf: jnp.asarray(leaf, jnp.float32))
     key = jax.random.key(4)
     inside, component = jax.jit(lambda key, mixture: jaxgmm.sample(key, mixture, 9))(key, mixture)
     outside, of_outside = jaxgmm.sample(key, mixture, 9)
