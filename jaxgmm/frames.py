@@ -5,6 +5,7 @@ pandas, Polars and PyArrow tables are read through Narwhals, and the results are
 
 import inspect
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,25 @@ class GroupFits(Record):
     result: FitResult
     notes: tuple[str, ...] = ()
 
+    def of(self, index: Any) -> "GroupFits":
+        """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.
+
+        Raises:
+            ValueError: these are the fits of one group already.
+        """
+        result = self.result.of(index)
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        fits = nw.from_native(self.fits, eager_only=True)
+        by = fits.columns[: fits.columns.index("n_samples")]
+
+        def rows_of(table: Any) -> Any:
+            frame = nw.from_native(table, eager_only=True)
+            rows = np.split(np.arange(len(frame)), _changes(frame.select(by).rows()))
+            return frame[np.concatenate([np.array([], int), *(rows[b] for b in chosen)]), :].to_native()
+
+        models = None if self.models is None else rows_of(self.models)
+        return GroupFits(fits[chosen, :].to_native(), rows_of(self.components), models, result, self.notes)
+
     @property
     def _batch(self) -> tuple[int, ...]:
         return self.result._batch
@@ -65,9 +85,8 @@ class GroupFits(Record):
         blocks = []
         if self.models is not None:
             names = ("n_components", "covariance_type")
-            blocks.append(
-                chosen_models({name: fits.filter(~nw.col(names[0]).is_null())[name].to_numpy() for name in names})
-            )
+            answered = fits.filter(~nw.col(names[0]).is_null())
+            blocks.append(chosen_models({name: answered[name].to_numpy() for name in names}, "group"))
         rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result)]
         blocks += [statuses(self.result.status, "group"), Block(rows)]
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
@@ -153,6 +172,16 @@ def fit_groups(
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     models = None if models is None else _native(keys, models)
     return GroupFits(_native(keys, fits), _native(keys, components), models, result, notes)
+
+
+def _changes(keys: Sequence[tuple[Any, ...]]) -> list[int]:
+    """The rows at which another group begins, the first left out. Nulls are equal to each other."""
+
+    def is_same(one: Any, other: Any) -> bool:
+        # NaN is a null of pandas, and not equal to itself.
+        return one is other or one == other or (one != one and other != other)  # noqa: PLR0124
+
+    return [row for row, pair in enumerate(pairwise(keys), start=1) if not all(map(is_same, *pair))]
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:

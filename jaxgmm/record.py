@@ -38,8 +38,8 @@ class Block(NamedTuple):
 class Record:
     """What all results have: how many data sets they are of, and how they print.
 
-    A subclass has `_batch`, the shape along data sets, and `_described`. What it holds has the batch axis first, lists
-    too; a number is of all data sets.
+    A subclass defines `_batch`, its shape along data sets, and `_described`. Arrays and lists have the batch axis
+    first; a scalar belongs to all data sets.
     """
 
     @property
@@ -51,7 +51,7 @@ class Record:
         raise NotImplementedError
 
     def of(self, index: Any) -> Self:
-        """What was found for one data set, given its number, or for several: a slice, a mask or an array of numbers.
+        """The results of one data set, given its number, or of several: a slice, a mask or an array of integers.
 
         Raises:
             ValueError: this is of one data set already.

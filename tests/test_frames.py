@@ -48,7 +48,7 @@ def test_groups_of_a_frame_are_fitted_as_they_would_be_alone(make):
     columns = samples()
     frame = make(columns)
     found = fit_groups(frame, ["well", "plate"], ["red", "green"], 2, covariance_type="diag", **OPTIONS)
-    assert all(type(table) is type(frame) for table in found[:2])
+    assert all(type(table) is type(frame) for table in (found.fits, found.components))
     assert found.models is None
     keys = [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     assert list(zip(column(found.fits, "well"), column(found.fits, "plate"), strict=True)) == keys
@@ -78,6 +78,19 @@ def test_choice_among_models_is_a_sweep(make):
     assert column(found.components, "weight") == expected.best.mixture.weights.ravel().tolist()
     assert type(found.models) is type(frame)
     assert found.notes == expected.notes != ()
+    assert len(found) == 2
+    one, turned = found.of(1), found.of([1, 0])
+    assert type(one.models) is type(frame)
+    for name in ("fits", "components", "models"):
+        of_each = [[row for row in rows(getattr(found, name)) if row["plate"] == plate] for plate in (1, 2)]
+        assert rows(getattr(one, name)) == of_each[1]
+        assert rows(getattr(turned, name)) == of_each[1] + of_each[0]
+    assert one.result.log_likelihood == found.result.log_likelihood[1]
+    assert repr(found).splitlines()[:3] == [
+        "GroupFits: 2 groups, D = 1",
+        "  K = 2, full  chosen for 2 groups",
+        "  CONVERGED  2 groups",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,7 @@ def test_nan_keys_are_null_where_the_frame_takes_them_for_it(make):
     frame = make({"key": np.array([2.0, math.nan, 1.0, math.nan, 2.0]), "x": np.arange(5.0)})
     fits = [fit_groups(frame, "key", "x", 1, dropna=drop, **OPTIONS) for drop in (True, False)]
     lengths = [column(found.fits, "n_samples") for found in fits]
+    assert column(fits[1].of(2).components, "weight") == [1.0]
     assert lengths == [[1, 2] if make is pd.DataFrame else [1, 2, 2], [1, 2, 2]]
 
 

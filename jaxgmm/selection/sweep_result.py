@@ -72,14 +72,14 @@ class Sweep(Record):
         return title, [chosen_models(self.chosen), statuses(self.best.status, "data set"), Block(rows), *notes]
 
 
-def chosen_models(chosen: Mapping[str, np.ndarray]) -> Block:
-    """How many data sets each model was chosen for."""
+def chosen_models(chosen: Mapping[str, np.ndarray], noun: str = "data set") -> Block:
+    """How many data sets, or groups, each model was chosen for."""
     texts = [
         f"K = {int(k)}, {family}" for k, family in zip(chosen["n_components"], chosen["covariance_type"], strict=True)
     ]
     found, first, counts = np.unique(texts, return_index=True, return_counts=True)
     order = np.lexsort((found, chosen["n_components"][first])) if len(found) else []
-    return shown([[str(found[i]), f"chosen for {counted(counts[i], 'data set')}"] for i in order])
+    return shown([[str(found[i]), f"chosen for {counted(counts[i], noun)}"] for i in order])
 
 
 def _described_models(table: Mapping[str, np.ndarray]) -> Block:
