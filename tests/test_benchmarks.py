@@ -49,7 +49,7 @@ def test_numpy_reference_equals_jaxgmm_on_ragged_data():
     work = problem(tiny("gene-pairs")._replace(start="given", tol=0.0))
     begin, options = starts(work, 2), {"tol": 0.0, "max_iter": 7, "reg_covar": REG_COVAR}
     numpy = reference.em(*padded(work.data), begin, Model(2, "full"), dtype="float64", **options)
-    init = begin.of(np.s_[:, 0])
+    init = jaxgmm.Mixture(*(leaf[:, 0] for leaf in begin))
     own = jaxgmm.fit(work.data, 2, init=init, precision="float64", **options)
     np.testing.assert_allclose(own.log_likelihood, numpy.log_likelihood[:, 0], rtol=1e-9)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import reference
@@ -62,7 +63,7 @@ def test_components_keep_their_order(family: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> None:
     x = [two_clusters(0), two_clusters(1, 295), two_clusters(2)]
-    stacked = jaxgmm.Mixture(*map(np.stack, zip(*map(mixture_of, x), strict=True)))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(mixture_of, x))
     together = jaxgmm.bootstrap(x, stacked, N_REPLICATES, kind=kind)
     alone = jaxgmm.bootstrap(x[1], mixture_of(x[1]), N_REPLICATES, kind=kind)
     np.testing.assert_allclose(together.mixture.means[1], alone.mixture.means, atol=1e-3)
@@ -85,9 +86,7 @@ def test_absent_components_are_left_out() -> None:
     # Room for three components, as `best` of a sweep has it.
     x = two_clusters()
     absent = jaxgmm.Mixture(0.0, np.zeros(2), np.eye(2))
-    mixture = jaxgmm.Mixture(
-        *(np.insert(leaf, 1, nothing, axis=0) for leaf, nothing in zip(mixture_of(x), absent, strict=True))
-    )
+    mixture = mixture_of(x).map(lambda leaf, nothing: np.insert(leaf, 1, nothing, axis=0), absent)
     found, expected = (jaxgmm.bootstrap(x, own, N_REPLICATES).mixture for own in (mixture, mixture_of(x)))
     np.testing.assert_array_equal(found.means, expected.means)
 

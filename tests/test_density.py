@@ -68,7 +68,7 @@ def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(
     n_components: int, n_features: int, diagonal: bool, as_given
 ) -> None:
     mixture = mixtures(n_components=n_components, n_features=n_features, diagonal=diagonal)
-    mixture = jaxgmm.mixture.map(as_given)
+    mixture = mixture.map(as_given)
     x = as_given(samples(10_000, n_features))
     for question in QUESTIONS:
         whole = np.asarray(question(mixture, x))

@@ -62,7 +62,7 @@ def sorted_means(mixture: jaxgmm.Mixture) -> np.ndarray:
 def test_shapes_are_those_of_the_contract(family: str) -> None:
     result = jaxgmm.fit(stack(), 3, covariance_type=family, n_init=3)
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
-    assert [leaf.shape for leaf in result.mixture] == [(6, 3), (6, 3, 2), (6, 3, *spread)]
+    assert [leaf.shape for leaf in result.mixture.arrays] == [(6, 3), (6, 3, 2), (6, 3, *spread)]
     for name in ("log_likelihood", "n_iter", "status"):
         assert getattr(result, name).shape == (6,)
     assert result.start_log_likelihood.shape == result.start_status.shape == (6, 3)
@@ -78,10 +78,10 @@ def test_shapes_are_those_of_the_contract(family: str) -> None:
 def test_one_data_set_has_no_batch_axis(family: str) -> None:
     single = jaxgmm.fit(clusters(0), 3, covariance_type=family, n_init=3)
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
-    assert [leaf.shape for leaf in single.mixture] == [(3,), (3, 2), (3, *spread)]
+    assert [leaf.shape for leaf in single.mixture.arrays] == [(3,), (3, 2), (3, *spread)]
     assert np.ndim(single.log_likelihood) == np.ndim(single.status) == 0
     assert single.start_log_likelihood.shape == (3,)
-    with pytest.raises(ValueError, match="the fit of one data set"):
+    with pytest.raises(ValueError, match="is of one data set"):
         single.of(0)
 
 
@@ -358,7 +358,7 @@ def test_snapshots_are_the_parameters_after_so_many_iterations(family: str, prec
     options = {"covariance_type": family, "init": np.arange(len(x)) % 3, "precision": precision, "tol": 0}
     snapshots = jaxgmm.fit(x, 3, max_iter=100, history=iterations, **options).snapshots
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
-    assert [leaf.shape for leaf in snapshots] == [(3, 3), (3, 3, 2), (3, 3, *spread)]
+    assert [leaf.shape for leaf in snapshots.arrays] == [(3, 3), (3, 3, 2), (3, 3, *spread)]
     for s, n in enumerate(iterations):
         expected = jaxgmm.fit(x, 3, max_iter=n, **options).mixture
         for leaf, expected_leaf in zip(snapshots.arrays, expected.arrays, strict=True):
@@ -397,7 +397,7 @@ def test_snapshots_have_the_shapes_of_the_mixture_and_an_axis_more(family: str) 
     options = {"covariance_type": family, "history": [2, 1, 0], **RECORDED}
     result = jaxgmm.fit(x, 3, **options)
     spread = (2,) if FAMILIES[family].diagonal else (2, 2)
-    assert [leaf.shape for leaf in result.snapshots] == [(7, 3, 3), (7, 3, 3, 2), (7, 3, 3, *spread)]
+    assert [leaf.shape for leaf in result.snapshots.arrays] == [(7, 3, 3), (7, 3, 3, 2), (7, 3, 3, *spread)]
     good = [0, *range(2, 7)]
     assert all(np.all(np.isnan(leaf[1])) and not np.any(np.isnan(leaf[good])) for leaf in result.snapshots.arrays)
     together = jaxgmm.fit(stack(), 3, **options)

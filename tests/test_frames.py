@@ -154,7 +154,7 @@ def test_keys_keep_their_types_in_pandas():
         index=[7, 7, 9],
     )
     found = fit_groups(frame, ["cell", "when", "well"], "x", 1, **OPTIONS)
-    for table in found[:2]:
+    for table in (found.fits, found.components):
         assert table.index.tolist() == [0, 1]
         pd.testing.assert_series_equal(table.dtypes[:3], frame.dtypes[["cell", "when", "well"]])
         assert table["cell"].tolist() == ["a", "b"]
@@ -167,7 +167,7 @@ def test_keys_keep_their_types_in_polars():
         {"cell": ["b", "a", "b"], "grade": ["low", "high", "low"], "when": [3, 2, 3], "day": [9, 9, 9], "x": [1, 2, 3]}
     ).cast(types)
     found = fit_groups(frame, list(types), "x", 1, **OPTIONS)
-    for table in found[:2]:
+    for table in (found.fits, found.components):
         assert table.select(list(types)).schema == frame.select(list(types)).schema
         assert table.select(list(types)).rows() == [frame.select(list(types)).row(row) for row in (1, 0)]
 

@@ -154,7 +154,7 @@ def test_ridge_lets_features_be_constant_or_collinear(covariance_type: str, spoi
 def test_a_last_m_step_that_is_not_sound_is_degenerate() -> None:
     x = samples()
     start = sklearn_start(x)
-    far = replace(start, means=start.means + np.array([[0.0, 0.0], [1e3, 0.0], [0.0, 0.0]]))
+    far = start._replace(means=start.means + np.array([[0.0, 0.0], [1e3, 0.0], [0.0, 0.0]]))
     fits = fit_starts(x, batched(far, "full"), "full", 0.0, 1, 1e-3)
     assert (fits.n_iter[0], fits.status[0], fits.start_status[0, 0]) == (0, Status.DEGENERATE, Status.DEGENERATE)
     np.testing.assert_allclose(fits.mixture.means[0], far.means, rtol=1e-12)

@@ -86,7 +86,7 @@ def test_tiles_add_up_to_the_whole(family: str) -> None:
 def test_absent_component_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 2))
-    two = Mixture(*map(np.asarray, mixture_of(reference.random_start(rng, x, "full", 2), diagonal=False)))
+    two = mixture_of(reference.random_start(rng, x, "full", 2), diagonal=False).map(np.asarray)
     three = two.map(lambda leaf: np.concatenate([leaf, leaf[:1]]))
     three.weights[2] = 0.0
     expected, log_likelihood, _ = sums_under(two, x.T, np.ones(30))

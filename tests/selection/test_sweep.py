@@ -94,7 +94,7 @@ def test_criteria_are_those_of_scikit_learn_and_of_their_formulas() -> None:
         row = row_of(table, data_set=0, n_components=3, covariance_type=family)
         mixture = jaxgmm.fit(x, 3, covariance_type=family, **options).of(0).mixture
         model = GaussianMixture(3, covariance_type=family)
-        model.weights_, model.means_, covariances = mixture
+        model.weights_, model.means_, covariances = mixture.arrays
         of_scikit_learn = {"tied": covariances[0], "spherical": covariances[:, 0]}.get(family, covariances)
         if FAMILIES[family].diagonal:
             model.precisions_cholesky_ = np.sqrt(1 / of_scikit_learn)
@@ -180,7 +180,7 @@ def test_more_components_than_samples_are_a_status_in_their_rows() -> None:
 def test_best_has_weight_zero_for_what_is_absent() -> None:
     x = stack(1, 3, 1, 3)
     sweep = jaxgmm.sweep(x, KS, covariance_type=ALL, n_init=2)
-    assert [leaf.shape for leaf in sweep.best.mixture] == [(4, 4), (4, 4, 2), (4, 4, 2, 2)]
+    assert [leaf.shape for leaf in sweep.best.mixture.arrays] == [(4, 4), (4, 4, 2), (4, 4, 2, 2)]
     assert np.sum(sweep.best.mixture.weights > 0, axis=1).tolist() == [1, 3, 1, 3]
     density = jaxgmm.log_prob(sweep.best.mixture, x)
     np.testing.assert_allclose(density.sum(axis=1), sweep.best.log_likelihood, rtol=1e-9)
