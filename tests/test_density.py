@@ -111,10 +111,10 @@ def test_sixty_lengths_compile_few_programs() -> None:
 
 def test_stacks_and_ragged_data_compile_few_programs() -> None:
     mixture = mixtures(7, n_components=6, n_features=3)
-    lengths = range(30, 1000, 17)
-    assert n_compiled(lambda: [jaxgmm.log_prob(mixture, samples(7, n, 3)) for n in lengths]) <= 24
+    lengths = range(30, 200, 5)
+    assert n_compiled(lambda: [jaxgmm.log_prob(mixture, samples(7, n, 3)) for n in lengths]) <= 12
     ragged = [[samples(n + i, 3) for i in range(7)] for n in lengths]
-    assert n_compiled(lambda: [jaxgmm.log_prob(mixture, x) for x in ragged]) <= 24
+    assert n_compiled(lambda: [jaxgmm.log_prob(mixture, x) for x in ragged]) <= 12
 
 
 def test_jax_arrays_of_sixty_lengths_compile_few_programs() -> None:
@@ -178,10 +178,11 @@ def test_whatever_fit_takes_is_taken(as_given) -> None:
 
 def test_result_of_a_fit_is_its_mixture() -> None:
     x = samples(60, 2)
-    result, sweep = jaxgmm.fit(x, 2), jaxgmm.sweep(x, [1, 2])
+    result = jaxgmm.fit(x, 2, n_init=2)
     for question in QUESTIONS:
         np.testing.assert_array_equal(question(result, x), question(result.mixture, x))
-        np.testing.assert_array_equal(question(sweep.best, x), question(sweep.best.mixture, x))
+        with pytest.raises(ValueError, match=r"got Sweep. Of a sweep, pass its .best"):
+            question(jaxgmm.Sweep({}, result), x)
     np.testing.assert_array_equal(jaxgmm.sample(0, result, 5)[0], jaxgmm.sample(0, result.mixture, 5)[0])
     np.testing.assert_array_equal(jaxgmm.diagnose(result, x).pit, jaxgmm.diagnose(result.mixture, x).pit)
     again = jaxgmm.fit(x, 2, init=result)
@@ -210,12 +211,6 @@ def test_misuse_is_refused_in_words(mixture: object, x: object, words: str) -> N
     for question in QUESTIONS:
         with pytest.raises(ValueError, match=words):
             question(mixture, x)
-
-
-def test_sweep_is_told_to_be_passed_by_its_best() -> None:
-    sweep = jaxgmm.sweep(samples(60, 2), [1])
-    with pytest.raises(ValueError, match=r"got Sweep. Of a sweep, pass its .best"):
-        jaxgmm.predict(sweep, samples(5, 2))
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
@@ -342,6 +337,7 @@ print(json.dumps(memory("VmHWM") - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_samples_times_components() -> None:
     answer = subprocess.run([sys.executable, "-c", MANY], check=True, capture_output=True, text=True)

@@ -82,6 +82,13 @@ def test_a_command_that_is_not_there_is_noticed(command: str) -> None:
         run_shell(command)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_of_a_table_is_one_line(page: str) -> None:
+    prose = FENCE.sub("", PAGES[page]).splitlines()
+    broken = [line for line in prose if line.startswith("|") and not line.rstrip().endswith("|")]
+    assert broken == []
+
+
 @pytest.mark.parametrize("page", ["README.md", *WITH_CODE])
 def test_lines_of_code_and_of_what_it_prints_are_short(page: str) -> None:
     text = PAGES[page] if page in PAGES else (ROOT / page).read_text()
