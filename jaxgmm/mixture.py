@@ -47,9 +47,10 @@ class Mixture(Record):
         covariances: `(…, K, D, D)` in squared data units, or `(…, K, D)` variances when components are axis-aligned.
     """
 
-    weights: Floats
-    means: Floats
-    covariances: Floats
+    # JAX puts shapes, axes and placeholders where arrays are, so no type is checked here.
+    weights: Any
+    means: Any
+    covariances: Any
 
     @property
     def arrays(self) -> tuple[Any, Any, Any]:

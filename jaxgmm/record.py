@@ -96,10 +96,7 @@ class Record:
 @dataclass_transform(frozen_default=True, eq_default=False)
 def record(cls: Type) -> Type:
     """Makes a class a frozen dataclass and a pytree of its fields. Two records are equal if they are the same one."""
-    frozen: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-    # JAX puts shapes, axes and placeholders where arrays are, so no type of a field is checked when one is made.
-    frozen.__no_type_check__ = True
-    return jax.tree_util.register_dataclass(frozen)
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
 
 
 def names_of(of: Any) -> tuple[str, ...]:
