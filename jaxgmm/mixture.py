@@ -47,10 +47,9 @@ class Mixture(Record):
         covariances: `(…, K, D, D)` in squared data units, or `(…, K, D)` variances when components are axis-aligned.
     """
 
-    # JAX puts shapes, axes and placeholders where arrays are, so no type is checked here.
-    weights: Any
-    means: Any
-    covariances: Any
+    weights: Floats
+    means: Floats
+    covariances: Floats
 
     @property
     def arrays(self) -> tuple[Any, Any, Any]:

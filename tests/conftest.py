@@ -1,10 +1,12 @@
 """Strictness for the whole suite: shapes are checked, and no rank or dtype is promoted silently."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Read when XLA starts: threads that share one compilation cost more than they gain where workers fill the cores.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
@@ -36,6 +38,20 @@ CHECKED = [
     )
 ]
 if find_spec("beartype"):
+    from jaxgmm import record
+
+    as_record = record.record
+
+    def unchecked(cls: type) -> type:
+        """A record whose fields may hold anything: JAX puts shapes, axes and placeholders where arrays are."""
+        made = as_record(cls)
+        # Versions of jaxtyping read the types in one place or the other.
+        made.__init__.__annotations__.clear()
+        for field in dataclasses.fields(made):
+            field.type = Any
+        return made
+
+    record.record = unchecked
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from jaxgmm.driver import choose, prepare, runs  # noqa: E402 (under the hook)
