@@ -30,7 +30,10 @@ def test_columns_are_read_in_the_order_wanted(path):
 
 def test_types_that_arrow_takes_no_rows_of_are_read_as_others(tmp_path):
     views = pa.table({"key": pa.array(["b", "a", "b"], pa.string_view()), "x": [1.0, 2.0, 3.0]})
-    pq.write_table(views, tmp_path / "table.parquet")
+    try:
+        pq.write_table(views, tmp_path / "table.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this version of Arrow writes no such columns")
     table = files.read_table(tmp_path / "table.parquet", ["key", "x"])
     assert table.schema.field("key").type == pa.string()
     rows = parts.open_rows(tmp_path / "table.parquet", ["key", "x"])
