@@ -316,7 +316,7 @@ def test_arrow_columns_of_views_and_runs_are_keys_and_features():
     keys = pa.RunEndEncodedArray.from_arrays([3, 8], ["b", "a"])
     expected = fitted(pa.table({"key": ["b"] * 3 + ["a"] * 5, "x": FOUR["x"]}))
     assert_same_fits(fitted(pa.table({"key": keys, "x": FOUR["x"]})), expected)
-    views = pa.array(["b"] * 3 + ["a"] * 5).cast(pa.string_view())
+    views = pa.array(["b"] * 3 + ["a"] * 5, pa.string_view())
     runs = pa.RunEndEncodedArray.from_arrays(list(range(1, 9)), FOUR["x"])
     assert_same_fits(fitted(pa.table({"key": views, "x": runs})), expected)
 
