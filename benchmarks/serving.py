@@ -77,7 +77,7 @@ def difference(mixture: jaxgmm.Mixture, x: np.ndarray) -> float:
     found = jaxgmm.log_prob(mixture, x)
     rows, found = (x, found) if x.ndim == 2 else (x[0], found[0])
     rows, found = rows[:100], found[:100]
-    joint = [np.log(w) + multivariate_normal(mean, c).logpdf(rows) for w, mean, c in zip(*first, strict=True)]
+    joint = [np.log(w) + multivariate_normal(mean, c).logpdf(rows) for w, mean, c in zip(*first.arrays, strict=True)]
     return float(np.max(np.abs(found - logsumexp(np.reshape(joint, (len(joint), -1)), axis=0))))
 
 

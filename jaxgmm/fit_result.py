@@ -11,7 +11,7 @@ from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
-from jaxgmm.record import Block, Record, counted, names_of, record, span, statuses
+from jaxgmm.record import Block, Record, counted, field_names, record, span, statuses
 from jaxgmm.status import Status
 
 
@@ -103,7 +103,7 @@ class FitResult(Record):
         return f"FitResult: {of}", [Block(rows), *([Block(ended)] if ended else []), components_of(self.mixture)]
 
 
-def remarks(result: FitResult) -> list[list[str]]:
+def remarks(result: FitResult, noun: str = "data set") -> list[list[str]]:
     """What to look at in some fits, as rows of a description: how many, and in which field."""
     fields = {
         "spurious": "spurious components",
@@ -114,7 +114,7 @@ def remarks(result: FitResult) -> list[list[str]]:
     if not np.ndim(result.status):
         return [[fields[name], str(values), f".{name}"] for name, values in found.items() if values > 0]
     counts = {name: np.count_nonzero(values > 0) for name, values in found.items()}
-    return [[fields[name], counted(n, "data set"), f".{name}"] for name, n in counts.items() if n]
+    return [[fields[name], counted(n, noun), f".{name}"] for name, n in counts.items() if n]
 
 
 def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:
@@ -155,7 +155,7 @@ def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
         fits = fits._replace(mixture=with_room(fits.mixture, n_components))
         if fits.snapshots is not None:
             fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
-    for name in set(names_of(FitResult)) & set(ChunkFits._fields):
+    for name in set(field_names(FitResult)) & set(ChunkFits._fields):
         jax.tree.map(put, getattr(result, name), getattr(fits, name))
 
 
@@ -164,7 +164,7 @@ def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
     c, m = np.nonzero(chosen)
     if len(c) == 0:
         return
-    for name in set(names_of(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
+    for name in set(field_names(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
         getattr(best, name)[c] = getattr(fits, name)[c, m]
     mixture = fits.mixture.of((c, m))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:

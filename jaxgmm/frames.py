@@ -5,7 +5,6 @@ pandas, Polars and PyArrow tables are read through Narwhals, and the results are
 
 import inspect
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from jaxgmm.driver.arguments import is_integer
 from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.fitting import fit
-from jaxgmm.record import Block, Record, counted, record, span, statuses
+from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses
 from jaxgmm.selection.sweep_result import chosen_models
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.tables.wording import quoted, remedy, shortened
@@ -59,35 +58,33 @@ class GroupFits(Record):
     def of(self, index: Any) -> "GroupFits":
         """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.
 
+        Notes are about the whole, and are left out.
+
         Raises:
-            ValueError: these are the fits of one group already.
+            ValueError: these are the fits of one group already, or the index is none of these.
+            IndexError: there is no such group.
         """
-        result = self.result.of(index)
-        chosen = np.atleast_1d(np.arange(len(self))[index])
-        fits = nw.from_native(self.fits, eager_only=True)
-        by = fits.columns[: fits.columns.index("n_samples")]
-
-        def rows_of(table: Any) -> Any:
-            frame = nw.from_native(table, eager_only=True)
-            rows = np.split(np.arange(len(frame)), _changes(frame.select(by).rows()))
-            return frame[np.concatenate([np.array([], int), *(rows[b] for b in chosen)]), :].to_native()
-
-        models = None if self.models is None else rows_of(self.models)
-        return GroupFits(fits[chosen, :].to_native(), rows_of(self.components), models, result, self.notes)
+        rows = self._rows(index)
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        components = np.sum(self.result.mixture.weights != 0, axis=-1)
+        models = None if self.models is None else _part(self.models, _models_of_each(self.models), chosen)
+        fits = _part(self.fits, np.ones(len(self), int), chosen)
+        return GroupFits(fits, _part(self.components, components, chosen), models, self.result.of(rows))
 
     @property
     def _batch(self) -> tuple[int, ...]:
         return self.result._batch
 
     def _described(self) -> tuple[str, list[Block]]:
-        of = f"{counted(len(self), 'group')}, D = {self.result.mixture.n_features}"
+        n_groups = len(self) if self._batch else 1
+        of = f"{counted(n_groups, 'group')}, D = {self.result.mixture.n_features}"
         fits = nw.from_native(self.fits, eager_only=True)
         blocks = []
         if self.models is not None:
             names = ("n_components", "covariance_type")
             answered = fits.filter(~nw.col(names[0]).is_null())
             blocks.append(chosen_models({name: answered[name].to_numpy() for name in names}, "group"))
-        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result)]
+        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group")]
         blocks += [statuses(self.result.status, "group"), Block(rows)]
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
         blocks.append(Block([[f"tables: {tables}"], *([note] for note in self.notes)]))
@@ -174,14 +171,18 @@ def fit_groups(
     return GroupFits(_native(keys, fits), _native(keys, components), models, result, notes)
 
 
-def _changes(keys: Sequence[tuple[Any, ...]]) -> list[int]:
-    """The rows at which another group begins, the first left out. Nulls are equal to each other."""
+def _part(table: Any, counts: np.ndarray, chosen: np.ndarray) -> Any:
+    """The rows of some groups in a table that has `counts` rows of each."""
+    frame = nw.from_native(table, eager_only=True)
+    return nw.maybe_reset_index(frame[rows_within(counts, chosen), :]).to_native()
 
-    def is_same(one: Any, other: Any) -> bool:
-        # NaN is a null of pandas, and not equal to itself.
-        return one is other or one == other or (one != one and other != other)  # noqa: PLR0124
 
-    return [row for row, pair in enumerate(pairwise(keys), start=1) if not all(map(is_same, *pair))]
+def _models_of_each(models: Any) -> np.ndarray:
+    """How many models were fitted to each group: the first of them is the same for all."""
+    frame = nw.from_native(models, eager_only=True)
+    columns = [frame[name].to_numpy() for name in ("n_components", "covariance_type", "reg_covar")]
+    first = np.flatnonzero(np.all([column == column[0] for column in columns], axis=0))
+    return np.diff(first, append=len(frame))
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:

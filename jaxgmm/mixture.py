@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.numerics.reductions import sum_over
-from jaxgmm.record import Block, Record, record, shown, span
+from jaxgmm.record import Block, Record, checked_index, record, shown, span
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.
@@ -57,8 +57,25 @@ class Mixture(Record):
         return self.weights, self.means, self.covariances
 
     def of(self, index: Any) -> "Mixture":
-        """Some mixtures of a batch: one for an integer, several for a slice, a mask or an array of integers."""
-        return self.map(lambda array: array[index])
+        """Some mixtures of a batch: one for an integer, several for a slice, a mask or an array of integers.
+
+        Args:
+            index: for the first batch axis; or a tuple of these, for as many of the batch axes.
+
+        Raises:
+            ValueError: there is no such axis, or the index is none of these.
+            IndexError: there is no such mixture.
+        """
+        several = index if isinstance(index, tuple) else (index,)
+        if len(several) > len(self._batch):
+            raise ValueError(f"the weights have shape {np.shape(self.weights)}: there is no batch axis for {index!r}.")
+        own = tuple(checked_index(one, n) for one, n in zip(several, self._batch, strict=False))
+        return self.map(lambda array: array[own])
+
+    def components(self, index: Any) -> "Mixture":
+        """Some components of every mixture: a slice, a mask or an array of integers. Weights stay as they are."""
+        own = (*[slice(None)] * len(self._batch), index)
+        return self.map(lambda array: array[own])
 
     def map(self, function: Callable[..., Any], *others: "Mixture") -> "Mixture":
         """The mixture with a function applied to each array, together with the same array of any others."""
@@ -66,7 +83,7 @@ class Mixture(Record):
 
     @property
     def _batch(self) -> tuple[int, ...]:
-        return self.weights.shape[:-1]
+        return np.shape(self.weights)[:-1]
 
     def _described(self) -> tuple[str, list[Block]]:
         kind = "variances" if self.is_diagonal else "covariance matrices"
@@ -109,7 +126,7 @@ def components_of(mixture: Mixture) -> Block:
         for k, weight in enumerate(np.asarray(mixture.weights))
         if weight != 0
     ]
-    return shown(rows, ("component", "weight", "mean", "standard deviation"))
+    return shown(rows, ("component", "weight", "mean", "standard deviation")) if rows else Block([["no components"]])
 
 
 def full_covariances(mixture: Mixture) -> Floats:

@@ -227,7 +227,7 @@ def _kept_factors(
 
 
 def _factors_of_one(mixture: Mixture) -> Factors:
-    found = jax.device_get(at_once(_factors_of, mixture.of(None)))
+    found = jax.device_get(at_once(_factors_of, mixture.map(lambda array: array[None])))
     with jax.ensure_compile_time_eval():
         return jax.device_put(Factors(*(leaf[0] for leaf in found)))
 

@@ -21,6 +21,8 @@ Type = TypeVar("Type", bound=type)
 # Lines that are printed of a result, and rows of a block that may have many.
 _MOST_LINES = 15
 _MOST_ROWS = 6
+# What describing a record may raise where tracers, shapes, axes or anything else stand in place of its arrays.
+_INDESCRIBABLE = (AttributeError, IndexError, TypeError, ValueError)
 
 
 class Block(NamedTuple):
@@ -54,18 +56,24 @@ class Record:
         """The results of one data set, given its number, or of several: a slice, a mask or an array of integers.
 
         Raises:
-            ValueError: this is of one data set already.
+            ValueError: this is of one data set already, or the index is none of these.
+            IndexError: there is no such data set.
         """
-        if not self._batch:
-            raise ValueError(f"this {type(self).__name__} is of one data set: it has no batch axis, and no others.")
+        rows = self._rows(index)
 
         def part(value: Any) -> Any:
             if not isinstance(value, list):
-                return value[index] if np.ndim(value) else value
-            chosen = np.arange(len(value))[index]
+                return value[rows] if np.ndim(value) else value
+            chosen = np.arange(len(value))[rows]
             return value[chosen] if chosen.ndim == 0 else [value[i] for i in chosen]
 
         return jax.tree.map(part, self, is_leaf=lambda value: isinstance(value, list))
+
+    def _rows(self, index: Any) -> Any:
+        """An index of data sets as `of` takes it, checked."""
+        if not self._batch:
+            raise ValueError(f"this {type(self).__name__} is of one data set: it has no batch axis, and no others.")
+        return checked_index(index, self._batch[0])
 
     def __len__(self) -> int:
         """The number of data sets."""
@@ -78,18 +86,23 @@ class Record:
         return True
 
     def __repr__(self) -> str:
-        if not holds_arrays(self):
-            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in names_of(self))
+        try:
+            title, blocks = self._described()
+        except _INDESCRIBABLE:
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in field_names(self))
             return f"{type(self).__name__}({fields})"
-        title, blocks = self._described()
         lines = [title, *(line for block in blocks for line in _lines(block))]
-        return "\n".join(lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "  …"])
+        if len(lines) > _MOST_LINES:
+            # Notes come last.
+            lines[_MOST_LINES - 3 : -2] = ["  …"]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        if not holds_arrays(self):
+        try:
+            title, blocks = self._described()
+        except _INDESCRIBABLE:
             return f"<pre>{html.escape(repr(self))}</pre>"
-        title, blocks = self._described()
         return f"<div><b>{html.escape(title)}</b>{''.join(map(_table, blocks))}</div>"
 
 
@@ -99,22 +112,13 @@ def record(cls: Type) -> Type:
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
 
 
-def names_of(of: Any) -> tuple[str, ...]:
+def field_names(of: Any) -> tuple[str, ...]:
     """The names of the fields of a record, or of its type, in their order."""
     return tuple(field.name for field in dataclasses.fields(of))
 
 
-def holds_arrays(value: Any) -> bool:
-    """Whether all leaves of a pytree have values: none is a tracer, or what JAX puts in place of an array."""
-    in_place = Tracer | jax.ShapeDtypeStruct
-    leaves = jax.tree.leaves(value)
-    return all(isinstance(leaf, str | float) or hasattr(leaf, "shape") for leaf in leaves) and not any(
-        isinstance(leaf, in_place) for leaf in leaves
-    )
-
-
-def span(values: Any, spec: str = ",.6g") -> str:
-    """The range of some numbers, those that are NaN left out."""
+def span(values: Any, spec: str = ",.8g") -> str:
+    """The range of some numbers, those that are not finite left out."""
     known = np.asarray(values)[np.isfinite(values)]
     if not known.size:
         return "none"
@@ -141,6 +145,30 @@ def shown(rows: Iterable[Sequence[str]], names: Sequence[str] = ()) -> Block:
         left = len(rows) - (_MOST_ROWS - 1)
         rows = [*rows[: _MOST_ROWS - 1], [f"and {left:,} more", *[""] * (len(rows[0]) - 1)]]
     return Block(rows, names)
+
+
+def checked_index(index: Any, n: int) -> Any:
+    """The index of one of n rows, or of several: a slice, a mask, or an array of integers."""
+    if isinstance(index, slice | Tracer):
+        return index
+    rows = np.asarray(index)
+    rows = rows.astype(int) if rows.size == 0 and not isinstance(index, np.ndarray) else rows
+    is_mask = rows.dtype == bool and rows.shape == (n,)
+    if not is_mask and (not np.issubdtype(rows.dtype, np.integer) or rows.ndim > 1):
+        raise ValueError(
+            f"an index of data sets must be an integer, a slice, a mask of {n}, or a 1-D array of integers; got "
+            f"{type(index).__name__} of shape {rows.shape}."
+        )
+    if not is_mask and np.any((rows < -n) | (rows >= n)):
+        raise IndexError(f"there are {n} data sets, numbered from 0; got {index!r}.")
+    return int(rows) if rows.ndim == 0 else rows
+
+
+def rows_within(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The rows of some groups in a table that has the rows of one group after those of another, `counts` of each."""
+    lengths = counts[chosen]
+    first = (np.cumsum(counts) - counts)[chosen] - (np.cumsum(lengths) - lengths)
+    return np.repeat(first, lengths) + np.arange(np.sum(lengths))
 
 
 def _lines(block: Block) -> list[str]:

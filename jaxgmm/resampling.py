@@ -263,7 +263,7 @@ def _present(mixture: Any, data: Batch) -> Mixture:
         )
     order = np.argsort(weights == 0, axis=1, kind="stable")[:, : counts[0]]
     rows = np.arange(len(weights))[:, None]
-    return Mixture(*leaves).of((rows, order))
+    return Mixture(*leaves).map(lambda array: array[rows, order])
 
 
 def _family(mixture: Mixture) -> str:
@@ -290,7 +290,7 @@ def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
             order[b] = linear_sum_assignment(distances[b])[1]
     order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
     rows = np.arange(len(order))[:, None]
-    return mixture.of((rows, order))
+    return mixture.map(lambda array: array[rows, order])
 
 
 def jax_key(key: Any) -> Array:

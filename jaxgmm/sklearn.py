@@ -246,7 +246,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
         )
     if not all(np.all(np.isfinite(leaf)) for leaf in mixture.arrays):
         raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
-    mixture = mixture.of(mixture.weights > 0)
+    mixture = mixture.components(mixture.weights > 0)
     family = _inferred(mixture) if covariance_type is None else covariance_type
     estimator = GaussianMixture(mixture.n_components, covariance_type=family)
     estimator._validate_params()

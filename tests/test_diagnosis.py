@@ -11,7 +11,7 @@ from scipy.stats import chi2, kstest, multivariate_normal, norm
 import jaxgmm
 from jaxgmm.diagnosis import Diagnosis
 from jaxgmm.mixture import full_covariances
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 
 
 def random_mixture(seed: int, n_components: int, n_features: int, *, diagonal: bool = False) -> jaxgmm.Mixture:
@@ -41,7 +41,7 @@ def marginal(mixture: jaxgmm.Mixture, n_features: int) -> jaxgmm.Mixture:
 
 
 def assert_equal(left: Diagnosis, right: Diagnosis, **tolerance: float) -> None:
-    for name, ours, theirs in ((name, getattr(left, name), getattr(right, name)) for name in names_of(Diagnosis)):
+    for name, ours, theirs in ((name, getattr(left, name), getattr(right, name)) for name in field_names(Diagnosis)):
         np.testing.assert_allclose(ours, theirs, err_msg=name, **tolerance)
 
 

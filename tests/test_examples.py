@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgmm import Mixture, Status
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = json.loads((Path(__file__).parent / "data" / "notebooks.json").read_text())
@@ -32,7 +32,7 @@ def run_page(capsys):
 def assert_published(result, name, tolerance):
     """The fit is the stored one: parameters to the tolerance, log-likelihood to 1e-9."""
     published = NOTEBOOKS[name]
-    for field in names_of(Mixture):
+    for field in field_names(Mixture):
         np.testing.assert_allclose(
             getattr(result.mixture, field), published["final"][field], rtol=0, atol=tolerance, err_msg=field
         )

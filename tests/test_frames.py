@@ -80,6 +80,7 @@ def test_choice_among_models_is_a_sweep(make):
     assert found.notes == expected.notes != ()
     assert len(found) == 2
     one, turned = found.of(1), found.of([1, 0])
+    assert repr(one).startswith("GroupFits: 1 group, D = 1\n  K = 2, full  chosen for 1 group\n")
     assert type(one.models) is type(frame)
     for name in ("fits", "components", "models"):
         of_each = [[row for row in rows(getattr(found, name)) if row["plate"] == plate] for plate in (1, 2)]
@@ -114,8 +115,26 @@ def test_nan_keys_are_null_where_the_frame_takes_them_for_it(make):
     frame = make({"key": np.array([2.0, math.nan, 1.0, math.nan, 2.0]), "x": np.arange(5.0)})
     fits = [fit_groups(frame, "key", "x", 1, dropna=drop, **OPTIONS) for drop in (True, False)]
     lengths = [column(found.fits, "n_samples") for found in fits]
-    assert column(fits[1].of(2).components, "weight") == [1.0]
     assert lengths == [[1, 2] if make is pd.DataFrame else [1, 2, 2], [1, 2, 2]]
+    assert column(fits[1].of([1]).components, "key") == [2.0]
+    assert len(rows(fits[1].of(2).components)) == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pl.DataFrame({"key": np.repeat(np.array([0, 1, 5000, 9000], "datetime64[ns]"), 2), "x": np.arange(8.0)}),
+        pd.DataFrame({"key": pd.array([1, 1, 2, 2, None, None, 3, 3], "Int64"), "x": np.arange(8.0)}),
+    ],
+    ids=["nanoseconds", "null"],
+)
+def test_groups_whose_keys_are_hard_to_compare_are_told_apart(frame):
+    found = fit_groups(frame, "key", "x", [1], dropna=False, **OPTIONS)
+    for b in range(4):
+        own = found.of(b)
+        assert column(own.components, "mean_x") == own.result.mixture.means[:, 0].tolist()
+        for table in (own.components, own.models):
+            assert column(table, "key") == column(found.fits, "key")[b : b + 1]
 
 
 def test_null_features_are_a_status_of_their_group(make):

@@ -154,6 +154,9 @@ def test_some_of_a_batch_are_mixtures(is_diagonal: bool) -> None:
         jax.tree.map(np.testing.assert_array_equal, batch.of(index), expected)
     assert batch.of(np.array([True, False, False, True])).weights.shape == (2, 3)
     assert batch.map(lambda leaf: leaf.astype(np.float32)).means.dtype == np.float32
+    first = batch.components(slice(2))
+    assert [array.shape for array in first.arrays[:2]] == [(4, 2), (4, 2, 2)]
+    np.testing.assert_array_equal(first.covariances, batch.covariances[:, :2])
     nowhere = unknown((4,), 3, 2, is_diagonal=is_diagonal)
     assert [leaf.shape for leaf in nowhere.arrays] == [leaf.shape for leaf in batch.arrays]
     assert all(np.isnan(leaf).all() for leaf in nowhere.arrays)

@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 import jaxgmm
 from jaxgmm import Mixture, Status
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 from jaxgmm.selection import criteria
 from jaxgmm.selection.sweeping import n_parameters
 
@@ -39,7 +39,7 @@ QUICK_MODELS = ({("VVV", 3), ("EEE", 4), ("VVI", 2), ("VII", 1)}, {("VVV", 2), (
 
 
 def mixture_of(parameters):
-    return Mixture(*names_of(Mixture)).map(lambda name: np.array(parameters[name]))
+    return Mixture(*field_names(Mixture)).map(lambda name: np.array(parameters[name]))
 
 
 def matrices(mixture):

@@ -9,7 +9,7 @@ import pytest
 from code_blocks import blocks, run_blocks
 
 from jaxgmm import FitResult, Status, __version__
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_every_status_stands_in_the_table_with_its_sentence() -> None:
 
 
 def test_every_field_of_the_result_stands_in_the_table() -> None:
-    assert [row[0] for row in table_under("api.md", "What fit returns")] == list(names_of(FitResult))
+    assert [row[0] for row in table_under("api.md", "What fit returns")] == list(field_names(FitResult))
 
 
 def test_benchmarks_have_their_place() -> None:

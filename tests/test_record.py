@@ -12,7 +12,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 
 RNG = np.random.default_rng(0)
 B, K, D = 12, 2, 3
@@ -51,6 +51,7 @@ def sweep(n_data_sets: int, n_models: int) -> jaxgmm.Sweep:
         "data_set": np.repeat(np.arange(n_data_sets), n_models),
         "n_components": np.tile(np.arange(1, n_models + 1), n_data_sets),
         "covariance_type": np.full(n, "full"),
+        "reg_covar": np.full(n, 1e-12),
         "bic": RNG.normal(size=n),
         "status": np.full(n, "CONVERGED"),
         "spurious": np.zeros(n, int),
@@ -77,6 +78,15 @@ BATCHES = {
     "wide sweep": sweep(B, 12),
     "bootstrap": jaxgmm.Bootstrap(mixture(B, 4), np.zeros((B, 4)), np.zeros((B, 4), np.int32)),
     "diagnosis": diagnosis(B),
+}
+UNDESCRIBED = {
+    "lists": jaxgmm.Mixture([0.5, 0.5], [[0.0], [4.0]], [[1.0], [1.0]]),
+    "nothing": jaxgmm.Mixture(None, None, None),
+    "axes": jaxgmm.Mixture(None, 0, 0),
+    "numbers": jaxgmm.Mixture(0.0, 0.0, np.eye(2)),
+    "sums": jax.tree.map(np.sum, fits(B)),
+    "types": jax.tree.map(lambda leaf: np.asarray(leaf).dtype, fits(B)),
+    "no criterion": jaxgmm.Sweep({"data_set": np.zeros(1, int), "chosen": np.ones(1, bool)}, fits()),
 }
 SINGLES = {
     "one mixture": mixture(),
@@ -170,7 +180,7 @@ def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
 
 
 def low_to_high(values: np.ndarray) -> str:
-    return f"{values.min():,.6g} to {values.max():,.6g}"
+    return f"{values.min():,.8g} to {values.max():,.8g}"
 
 
 def test_statuses_have_names() -> None:
@@ -226,11 +236,65 @@ def test_what_jax_puts_in_place_of_arrays_can_be_printed() -> None:
     shown = []
     jax.jit(lambda value: shown.append(repr(value)))(mixture())
     jax.eval_shape(lambda value: shown.append(repr(value)), mixture())
-    shown.append(repr(jaxgmm.Mixture(None, 0, 0)))
+    shown += [repr(value) for value in UNDESCRIBED.values() if isinstance(value, jaxgmm.Mixture)]
     assert all(text.startswith("Mixture(weights=") for text in shown)
     assert repr(mixture().map(jnp.asarray)).startswith("Mixture: K = 2")
 
 
+@pytest.mark.parametrize("name", UNDESCRIBED)
+def test_what_cannot_be_described_is_printed_field_by_field(name: str) -> None:
+    value = UNDESCRIBED[name]
+    assert repr(value).startswith(f"{type(value).__name__}({field_names(value)[0]}=")
+    assert value._repr_html_().startswith("<pre>")
+
+
+@pytest.mark.parametrize("name", ["mixture", "fits", "sweep"])
+def test_index_of_something_else_is_refused_in_words(name: str) -> None:
+    value = BATCHES[name]
+    for index in (True, None, 1.0, "a", np.zeros((2, 2), int), np.ones(B + 1, bool)):
+        with pytest.raises(ValueError, match=f"must be an integer, a slice, a mask of {B}, or a 1-D array"):
+            value.of(index)
+    for index in (B, -B - 1, [0, B]):
+        with pytest.raises(IndexError, match=f"there are {B} data sets"):
+            value.of(index)
+    assert len(value.of([])) == 0
+    last = value.of(-1)
+    jax.tree.map(np.testing.assert_array_equal, last, value.of(np.int32(B - 1)))
+
+
+def test_mixtures_of_two_axes_have_two_indices() -> None:
+    several = mixture(4, 3).map(jnp.asarray)
+    np.testing.assert_array_equal(several.of((1, slice(2))).means, several.means[1, :2])
+    with pytest.raises(IndexError, match="there are 3 data sets"):
+        several.of((0, 3))
+    for of, index in ((several, (0, 0, 0)), (mixture(), 0)):
+        with pytest.raises(ValueError, match="there is no batch axis for"):
+            of.of(index)
+
+
+def test_ridges_and_tests_are_told_apart() -> None:
+    table = {
+        "data_set": np.zeros(4, int),
+        "n_components": np.array([1, 1, 2, 2]),
+        "covariance_type": np.full(4, "full"),
+        "reg_covar": np.array([1e-6, 1e-2] * 2),
+        "lrt": np.array([0.005, 0.005, 0.5, np.nan]),
+        "status": np.full(4, "CONVERGED"),
+        "spurious": np.zeros(4, int),
+        "chosen": np.array([False, False, True, False]),
+    }
+    lines = repr(jaxgmm.Sweep(table, fits())).splitlines()
+    assert lines[1].split() == ["K", "family", "ridge", "lrt", "status", "spurious"]
+    assert [line.split()[:3] for line in lines[2:]] == [
+        ["2", "full", "1e-06"],
+        ["1", "full", "1e-06"],
+        ["1", "full", "0.01"],
+        ["2", "full", "0.01"],
+    ]
+
+
 def test_fields_have_the_order_of_the_class() -> None:
-    assert names_of(jaxgmm.Mixture) == names_of(mixture()) == ("weights", "means", "covariances")
-    assert [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(mixture())] == [*names_of(jaxgmm.Mixture)]
+    assert field_names(jaxgmm.Mixture) == field_names(mixture()) == ("weights", "means", "covariances")
+    assert [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(mixture())] == [
+        *field_names(jaxgmm.Mixture)
+    ]

@@ -16,7 +16,7 @@ from safetensors.numpy import save as serialized
 
 import jaxgmm
 from jaxgmm import storage
-from jaxgmm.record import Record, names_of
+from jaxgmm.record import Record, field_names
 from jaxgmm.tables import results
 
 RNG = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found, expected, strict=True)
     else:
         if isinstance(expected, Record):
-            found, expected = ([getattr(value, name) for name in names_of(value)] for value in (found, expected))
+            found, expected = ([getattr(value, name) for name in field_names(value)] for value in (found, expected))
         for part, expected_part in zip(found, expected, strict=True):
             assert_same(part, expected_part)
 

@@ -13,7 +13,7 @@ from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.arrays import holds_integers, numeric, refuse_traced
 from jaxgmm.engine.batch import Batch, per_sample
 from jaxgmm.mixture import Mixture, full_covariances
-from jaxgmm.record import names_of
+from jaxgmm.record import field_names
 from jaxgmm.settings import is_integer
 
 
@@ -94,7 +94,7 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
     is_full = init.covariances.shape[-3:] == trailing[2] and init.covariances.ndim in (3, 4)
     if not FAMILIES[covariance_type].diagonal and not is_full and init.is_diagonal:
         init = replace(init, covariances=full_covariances(init))
-    for name, leaf, shape in zip(names_of(init), init.arrays, trailing, strict=True):
+    for name, leaf, shape in zip(field_names(init), init.arrays, trailing, strict=True):
         if leaf.shape not in (shape, (data.n_data_sets, *shape)):
             raise ValueError(
                 f"init.{name} must have shape {shape}, or {(data.n_data_sets, *shape)} for a start of each data set, "
@@ -111,7 +111,7 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
 
 def numeric_mixture(mixture: Mixture, dtype: Any = None, name: str = "mixture") -> Mixture:
     """A mixture of NumPy arrays of a type; if none is given, of float32 or float64, as each array is."""
-    found = mixture.map(lambda leaf, field: numeric(leaf, f"{name}.{field}"), Mixture(*names_of(mixture)))
+    found = mixture.map(lambda leaf, field: numeric(leaf, f"{name}.{field}"), Mixture(*field_names(mixture)))
     return found if dtype is None else found.map(lambda leaf: leaf.astype(dtype, copy=False))
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
@@ -232,7 +231,7 @@ def in_kernels(
         n_steps,
     )
     ended = em.RunState(
-        mixture=fused.mixtures_of(moving, shape).of(np.s_[:, :n_components]),
+        mixture=fused.mixtures_of(moving, shape).components(slice(n_components)),
         natural=None,
         log_likelihood=row_of(moving, fused.LOG_LIKELIHOOD),
         n_iter=before.n_iter + row_of(moving, fused.N_ITER).astype(jnp.int32),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.fit_result import FitResult, remarks
-from jaxgmm.record import Block, Record, counted, record, shown, span, statuses
+from jaxgmm.record import Block, Record, counted, record, rows_within, shown, span, statuses
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.settings import LRT
 
@@ -38,24 +38,26 @@ class Sweep(Record):
     @property
     def chosen(self) -> dict[str, np.ndarray]:
         """The rows of the table that were chosen: one for each data set that has an answer."""
-        return self._rows(self.table["chosen"])
+        return self._table_at(self.table["chosen"])
 
     def of(self, index: Any) -> "Sweep":
-        """The sweep of some data sets: of one for a number, of several for a slice, a mask or an array of numbers.
+        """The sweep of one data set, given its number, or of several: a slice, a mask or an array of integers.
 
-        They are numbered anew, from 0.
+        They are numbered anew, from 0. Notes are about the whole, and are left out.
 
         Raises:
-            ValueError: this is the sweep of one data set already.
+            ValueError: this is of one data set already, or the index is none of these.
+            IndexError: there is no such data set.
         """
-        best = self.best.of(index)
-        chosen = np.atleast_1d(np.arange(len(self))[index])
-        rows = [np.flatnonzero(self.table["data_set"] == b) for b in chosen]
-        table = self._rows(np.concatenate([np.array([], int), *rows]))
-        table["data_set"] = np.repeat(np.arange(len(chosen)), [len(own) for own in rows])
-        return Sweep(table, best, self.notes)
+        rows = self._rows(index)
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        # Rows of the table are in the order of the data sets.
+        counts = np.bincount(self.table["data_set"], minlength=len(self))
+        table = self._table_at(rows_within(counts, chosen))
+        table["data_set"] = np.repeat(np.arange(len(chosen)), counts[chosen])
+        return Sweep(table, self.best.of(rows))
 
-    def _rows(self, which: np.ndarray) -> dict[str, np.ndarray]:
+    def _table_at(self, which: np.ndarray) -> dict[str, np.ndarray]:
         return {name: column[which] for name, column in self.table.items()}
 
     @property
@@ -86,11 +88,16 @@ def _described_models(table: Mapping[str, np.ndarray]) -> Block:
     """The models of one data set, those that the criterion prefers first."""
     criteria = [name for name in table if name in (*CRITERIA, LRT)]
     preferred = np.lexsort((table[criteria[0]], ~table["chosen"]))
-    names = ("K", "family", *criteria, "status", "spurious", "")
+    # Successive K are tested, so the order of p-values means nothing.
+    if criteria[0] == LRT:
+        preferred = np.lexsort((table["n_components"], ~table["chosen"]))
+    ridges = ("ridge",) if len(np.unique(table["reg_covar"])) > 1 else ()
+    names = ("K", "family", *ridges, *criteria, "status", "spurious", "")
     columns = [
         map(str, table["n_components"]),
         map(str, table["covariance_type"]),
-        *([f"{value:,.7g}" for value in table[name]] for name in criteria),
+        *([f"{ridge:g}" for ridge in table["reg_covar"]] for _ in ridges),
+        *([f"{value:,.8g}" for value in table[name]] for name in criteria),
         map(str, table["status"]),
         map(str, table["spurious"]),
         np.where(table["chosen"], "chosen", "").tolist(),

@@ -413,7 +413,7 @@ def _split_starts(model_set: ModelSet, chunk: Chunk, asked: _Asked, before: list
             k, mixture, position = max(smaller, key=lambda item: item[0])
             for leaf, known in zip(starts.arrays, mixture.arrays, strict=True):
                 leaf[: len(known), m, :k] = known[:, position, :k]
-            grown = starts.of(np.s_[:, m])
+            grown = starts.of((slice(None), m))
             for n_present in range(k, models[number][0]):
                 grown = split_widest(grown, n_present)
             grown.weights[:, models[number][0] :] = 0
@@ -433,7 +433,7 @@ def _p_values(asked: _Asked, fitted: list[_Fitted], rows: np.ndarray, request: R
         if len(tested) == 0:
             break
         k = asked.models[number][0]
-        mixture = smaller.fits.mixture.of(np.s_[tested, m, :k])
+        mixture = smaller.fits.mixture.of((tested, m)).components(slice(k))
         data = asked.data.part(rows[tested])
         p_values[tested, number] = likelihood_ratio_p_values(
             data, mixture, statistic[tested], asked.models[number], asked.n_replicates, request

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgmm.fit_result import FitResult
 from jaxgmm.mixture import Mixture
-from jaxgmm.record import Record, names_of
+from jaxgmm.record import Record, field_names
 from jaxgmm.resampling import Bootstrap
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.soundness import passed_over
@@ -50,10 +50,10 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
     """
 
     def mixture(prefix: str) -> Mixture:
-        return Mixture(*(arrays[f"{prefix}{name}"] for name in names_of(Mixture)))
+        return Mixture(*(arrays[f"{prefix}{name}"] for name in field_names(Mixture)))
 
     def fit_result(prefix: str) -> FitResult:
-        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in names_of(FitResult)}
+        fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in field_names(FitResult)}
         fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
         fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
         return _completed(FitResult(**fields))
@@ -84,7 +84,7 @@ def _completed(result: FitResult) -> FitResult:
 
 def _arrays(value: Any, prefix: str = "") -> dict[str, np.ndarray]:
     arrays = {}
-    parts = value if isinstance(value, Mapping) else {name: getattr(value, name) for name in names_of(value)}
+    parts = value if isinstance(value, Mapping) else {name: getattr(value, name) for name in field_names(value)}
     for name, part in parts.items():
         if name == "notes" and isinstance(value, Sweep):
             continue
