@@ -52,7 +52,7 @@ def test_spread_of_a_mean_is_its_standard_error(kind: str) -> None:
 def test_components_keep_their_order(family: str, kind: str) -> None:
     x = two_clusters()
     for order in ([0, 1], [1, 0]):
-        own = mixture_of(x, family).of(order)
+        own = mixture_of(x, family).components(order)
         replicates = jaxgmm.bootstrap(x, own, N_REPLICATES, kind=kind)
         np.testing.assert_allclose(np.median(replicates.mixture.means, axis=0), own.means, atol=0.2)
         low, high = replicates.percentiles((2.5, 97.5))

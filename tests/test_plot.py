@@ -358,7 +358,7 @@ def test_a_stage_after_the_end_has_no_parameters() -> None:
 
 def test_stages_of_one_feature_are_histograms() -> None:
     end = line_mixture()
-    snapshots = end.of(None)
+    snapshots = end.map(lambda array: array[None])
     result = Fit(end, 2, Status.MAX_ITER, 0, np.array([-3.0, -2.0, -1.0]), snapshots)
     axes = plot.stages(drawn(end), result, (1,), names=["height"])
     assert [len(panel.lines) for panel in axes] == [3, 3, 3]
@@ -531,7 +531,7 @@ def test_one_component_has_no_pair_and_absent_ones_are_left_out() -> None:
 
 
 def batched(mixture: Mixture) -> Mixture:
-    return mixture.of(None)
+    return mixture.map(lambda array: array[None])
 
 
 X, FIT = stages_of_fit()
