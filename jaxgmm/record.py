@@ -21,6 +21,8 @@ Type = TypeVar("Type", bound=type)
 # Lines that are printed of a result, and rows of a block that may have many.
 _MOST_LINES = 15
 _MOST_ROWS = 6
+# Between these, six digits are no tenths, and tenths can be told apart.
+_LARGE, _HUGE = 1e5, 1e15
 # What describing a record may raise where tracers, shapes, axes or anything else stand in place of its arrays.
 _INDESCRIBABLE = (AttributeError, IndexError, TypeError, ValueError)
 
@@ -117,12 +119,14 @@ def field_names(of: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(of))
 
 
-def span(values: Any, spec: str = ",.8g") -> str:
+def span(values: Any, spec: str = "") -> str:
     """The range of some numbers, those that are not finite left out."""
     known = np.asarray(values)[np.isfinite(values)]
     if not known.size:
         return "none"
-    low, high = (format(bound, spec) for bound in (np.min(known), np.max(known)))
+    # Six digits, but tenths of what is large.
+    bounds = (np.min(known), np.max(known))
+    low, high = (format(bound, spec or (",.1f" if _LARGE <= abs(bound) < _HUGE else ",.6g")) for bound in bounds)
     return low if low == high else f"{low} to {high}"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm.record import field_names
+from jaxgmm.record import field_names, span
 
 RNG = np.random.default_rng(0)
 B, K, D = 12, 2, 3
@@ -179,8 +179,14 @@ def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
     assert Status.NONFINITE.sentence in repr(failed)
 
 
+def test_large_numbers_keep_their_tenths() -> None:
+    assert span(np.array([-1234567.1, np.nan, -1234567.9])) == "-1,234,567.9 to -1,234,567.1"
+    assert span(np.array([1e300, 2.0])) == "2 to 1e+300"
+    assert span(np.array([np.nan])) == "none"
+
+
 def low_to_high(values: np.ndarray) -> str:
-    return f"{values.min():,.8g} to {values.max():,.8g}"
+    return f"{values.min():,.6g} to {values.max():,.6g}"
 
 
 def test_statuses_have_names() -> None:
