@@ -11,7 +11,7 @@ from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
-from jaxgmm.record import Block, Record, counted, field_names, record, span, statuses
+from jaxgmm.record import Block, Record, counted, field_names, record, span, status_names, statuses
 from jaxgmm.status import Status
 
 
@@ -77,8 +77,7 @@ class FitResult(Record):
     @property
     def status_names(self) -> np.ndarray:
         """`(B,)`, names of the statuses, such as `"CONVERGED"`."""
-        names = np.array([status.name for status in Status])
-        return names[np.asarray(self.status)]
+        return status_names(self.status)
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -89,14 +88,12 @@ class FitResult(Record):
         of = f"K = {self.mixture.n_components}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
         if self._batch:
             rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)], *remarks(self)]
-            return f"FitResult: {counted(len(self), 'data set')}, {of}", [
-                statuses(self.status, "data set"),
-                Block(rows),
-            ]
+            title = f"FitResult: {counted(len(self), 'data set')}, {of}"
+            return title, [statuses(self.status, "data set"), Block(rows)]
         status = Status(int(self.status))
         ended = [] if status == Status.CONVERGED else [[status.sentence]]
         rows = [
-            ["status", f"{status.name} after {counted(int(self.n_iter), 'iteration')}"],
+            ["status", f"{status.name} after {counted(self.n_iter, 'iteration')}"],
             ["log-likelihood", f"{self.log_likelihood:,.6g}"],
             *remarks(self),
         ]

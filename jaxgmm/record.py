@@ -136,6 +136,11 @@ def counted(n: SupportsInt, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def status_names(codes: Any) -> np.ndarray:
+    """Names of statuses, such as `"CONVERGED"`, from their codes."""
+    return np.array([status.name for status in Status])[np.asarray(codes)]
+
+
 def statuses(codes: Any, noun: str) -> Block:
     """How many ended in which way."""
     found, counts = np.unique(codes, return_counts=True)

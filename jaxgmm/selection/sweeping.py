@@ -25,6 +25,7 @@ from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
 from jaxgmm.fitting import inputs_of, on_chunks, ridge_in
 from jaxgmm.mixture import Mixture, unknown, with_room
+from jaxgmm.record import status_names
 from jaxgmm.resampling import likelihood_ratio_p_values
 from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score
 from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
@@ -467,7 +468,7 @@ def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str,
 
 def _table(asked: _Asked, results: _Results) -> dict[str, np.ndarray]:
     """All columns, without the rows of models that were not fitted."""
-    columns, names = results.columns, np.array([status.name for status in Status])
+    columns = results.columns
     n_data_sets, n_models = columns["status"].shape
     k, family, ridge = (np.array(values) for values in zip(*asked.models, strict=True))
     table = {
@@ -478,7 +479,7 @@ def _table(asked: _Asked, results: _Results) -> dict[str, np.ndarray]:
         "n_samples": np.repeat(results.n_samples, n_models),
         "n_parameters": np.tile(asked.n_parameters, n_data_sets),
     }
-    columns["status"] = names[columns["status"]]
+    columns["status"] = status_names(columns["status"])
     order = (
         "log_likelihood",
         *asked.criteria,
