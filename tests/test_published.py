@@ -206,7 +206,7 @@ def test_spark_two_clusters_in_the_plane_are_found():
             [[(0.2961543, 0.1607830), (0.1607830, 1.008878)], [(0.62049934, 0.06880802), (0.06880802, 1.27431874)]]
         ),
     )
-    assert_same_mixture(row(result.mixture, order), expected, rtol=0, atol=1e-6)
+    assert_same_mixture(result.mixture.components(order), expected, rtol=0, atol=1e-6)
 
 
 def test_spark_two_clusters_on_the_line_are_found():
@@ -217,7 +217,7 @@ def test_spark_two_clusters_on_the_line_are_found():
     expected = reference.TwinMixture(
         np.array([2 / 3, 1 / 3]), np.array([[5.1604], [-4.3673]]), np.array([[[0.86644]], [[1.1098]]])
     )
-    assert_same_mixture(row(result.mixture, order), expected, rtol=0, atol=1e-3)
+    assert_same_mixture(result.mixture.components(order), expected, rtol=0, atol=1e-3)
 
 
 # scikit-learn
