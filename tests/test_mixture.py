@@ -147,7 +147,7 @@ def test_sampling_refuses_what_it_cannot_read() -> None:
 
 
 @pytest.mark.parametrize("is_diagonal", [False, True])
-def test_some_of_a_batch_are_mixtures(is_diagonal: bool) -> None:
+def test_rows_of_a_batch_are_mixtures(is_diagonal: bool) -> None:
     several = [random_mixture(seed, 3, 2, diagonal=is_diagonal) for seed in range(4)]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
     for index, expected in ((2, several[2]), (slice(1, 3), jax.tree.map(lambda *a: np.stack(a), *several[1:3]))):

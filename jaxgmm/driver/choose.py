@@ -15,6 +15,7 @@ from jaxgmm.driver.search import ROUNDING
 from jaxgmm.driver.standardize import to_data_units
 from jaxgmm.em import state as em
 from jaxgmm.em.spurious import Findings
+from jaxgmm.engine.rows import rows_of
 from jaxgmm.engine.slots import where_leading
 from jaxgmm.mixture import Mixture, unknown
 from jaxgmm.numerics.kernels import compiled
@@ -94,7 +95,7 @@ def _best_of(
 ) -> Best:
     """The best run of each fit."""
     n_fits, n_rows = len(status), len(sets.n_effective)
-    sets = jax.tree.map(lambda leaf: leaf[form_of(jnp.arange(n_fits), n_fits, n_rows, models)], sets)
+    sets = rows_of(sets, form_of(jnp.arange(n_fits, dtype=jnp.int32), n_fits, n_rows, models))
     by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, findings, scores, judged))
     states, findings, scores, judged = by_start
     offset = (sets.units.log_scale * sets.total_weight)[:, None]
@@ -104,7 +105,7 @@ def _best_of(
     may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
     best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
-    chosen = jax.vmap(lambda states, r: jax.tree.map(lambda leaf: leaf[r], states))(states, best)
+    chosen = jax.vmap(rows_of)(states, best)
 
     fitted = status == em.RUNNING
     mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)

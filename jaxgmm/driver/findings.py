@@ -27,7 +27,7 @@ from jaxgmm.em.spurious import (
     may_be_tied,
     owes_to_ridge,
 )
-from jaxgmm.engine.some import for_some
+from jaxgmm.engine.rows import for_some, rows_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.kernels import compiled
 from jaxgmm.soundness import price
@@ -94,16 +94,17 @@ def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:
     n_features = mixtures.n_features
     row, model = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
     least = jnp.array([FAMILIES[name].least_samples(n_features) for name in layout.families], jnp.float64)
-    sizes = mixtures.weights * sets.n_effective[row][:, None]
+    sizes = mixtures.weights * rows_of(sets.n_effective, row)[:, None]
     if layout.is_weighted:
         sizes = _sizes(made, sizes, sets, row, layout)
     wanted = jnp.asarray(made.wanted)[:, None]
-    small = wanted & jax.vmap(is_small)(mixtures, sizes, least[model.family])
+    small = wanted & jax.vmap(is_small)(mixtures, sizes, rows_of(least, model.family))
     unit = jnp.ones(n_features) if layout.diagonal else jnp.eye(n_features)
-    ridge = sets.ridge[row] + made.extra_ridge * unit[None]
+    own_ridge = rows_of(sets.ridge, row)
+    ridge = own_ridge + made.extra_ridge * unit[None]
     suspect = wanted & jax.vmap(may_be_tied)(mixtures, ridge) & ~small
     # The ridge that a search adds is not part of the answer. So after a search, test the effect of that ridge alone.
-    asked_of = jnp.where(jnp.asarray(made.extra_ridge) > 0, made.extra_ridge * unit[None], sets.ridge[row])
+    asked_of = jnp.where(jnp.asarray(made.extra_ridge) > 0, made.extra_ridge * unit[None], own_ridge)
     dominated = jax.vmap(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))(mixtures, asked_of)
     counts = jnp.zeros(len(row), jnp.int32), jnp.sum(dominated, axis=1, dtype=jnp.int32)
     judgement = _concluded(made, Findings(*counts, made.states.log_likelihood), given, layout)
@@ -116,8 +117,7 @@ def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, 
     row, _ = of_runs(len(mixtures.weights), len(sets.n_effective), given.models, layout)
 
     def of(run: Array) -> tuple[Mixture, DataSets]:
-        mixture = jax.tree.map(lambda leaf: leaf[run], mixtures)
-        return mixture, jax.tree.map(lambda leaf: leaf[row[run]], sets)
+        return rows_of(mixtures, run), rows_of(sets, rows_of(row, run))
 
     def tied(run: Array) -> Bool[Array, " k"]:
         mixture, own = of(run)
@@ -129,7 +129,7 @@ def _closer_look(made: Pass, first: FirstLook, given: Given, *, layout: Layout, 
 
     def bounded(run: Array) -> Float[Array, ""]:
         mixture, own = of(run)
-        return bounded_log_likelihood(mixture, spurious[run], own.z, own.weights)
+        return bounded_log_likelihood(mixture, rows_of(spurious, run), own.z, own.weights)
 
     # Runs without spurious components keep their own log-likelihood.
     log_likelihoods = made.states.log_likelihood
@@ -145,13 +145,13 @@ def _sizes(made: Pass, shares: Array, sets: DataSets, row: Array, layout: Layout
     """Effective numbers of samples of components; if all weights are equal, their shares of the samples."""
 
     def own(run: Array) -> Float[Array, " k"]:
-        mixture = jax.tree.map(lambda leaf: leaf[run], made.states.mixture)
-        data = as_data(sets.z[row[run]], sets.weights[row[run]], layout.tile, diagonal=layout.diagonal)
-        return effective_sizes(mixture, data)
+        z, weights = rows_of((sets.z, sets.weights), rows_of(row, run))
+        data = as_data(z, weights, layout.tile, diagonal=layout.diagonal)
+        return effective_sizes(rows_of(made.states.mixture, run), data)
 
     # The largest weight of a data set is 1.
     differ = jnp.any((sets.weights > 0) & (sets.weights < 1), axis=1)
-    return for_some(own, jnp.asarray(made.wanted) & differ[row], shares, layout.group)
+    return for_some(own, jnp.asarray(made.wanted) & rows_of(differ, row), shares, layout.group)
 
 
 def _concluded(made: Pass, found: Findings, given: Given, layout: Layout) -> Judgement:
@@ -164,8 +164,8 @@ def _concluded(made: Pass, found: Findings, given: Given, layout: Layout) -> Jud
     families = [FAMILIES[name].n_parameters for name in layout.families]
     # Weight, mean, and the covariance parameters that a component does not share.
     own = jnp.array([1 + n_features + free(2, n_features) - free(1, n_features) for free in families], jnp.float64)
-    total = sets.total_weight[row]
-    prices = price(own[model.family], total) * findings.spurious.astype(total.dtype)
+    total = rows_of(sets.total_weight, row)
+    prices = price(rows_of(own, model.family), total) * findings.spurious.astype(total.dtype)
     scores = jnp.where(given.avoids_spurious, findings.bounded - prices, log_likelihoods)
     means = scores / jnp.maximum(total, 1.0)
     return Judgement(findings, scores, jnp.where(jnp.isnan(means), -jnp.inf, means))

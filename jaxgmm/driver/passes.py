@@ -22,6 +22,7 @@ from jaxgmm.em.e_steps import E_STEPS, Form
 from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.rows import quotient_and_rest, rows_of
 from jaxgmm.engine.slots import Busy, Routine, run_queue, where_leading
 from jaxgmm.mixture import Mixture, with_harmless_absent
 
@@ -109,15 +110,16 @@ def form_of(fit: Any, n_fits: int, n_rows: int, models: Models) -> Any:
     """The row of `DataSets`, which has `n_rows`, that the fit `c M + m`, one of `n_fits`, reads."""
     n_models = len(models.form)
     n_forms = n_rows * n_models // n_fits
-    return fit // n_models * n_forms + models.form[fit % n_models].astype(fit.dtype)
+    data_set, model = quotient_and_rest(fit, n_models)
+    return data_set * n_forms + rows_of(models.form, model).astype(fit.dtype)
 
 
 def of_runs(n_runs: int, n_rows: int, models: Models, layout: Layout) -> tuple[Int[Array, " q"], Models]:
     """The row of `DataSets`, which has `n_rows`, that each of Q runs reads, and the model that it fits."""
     models = jax.tree.map(jnp.asarray, models)
-    fit = jnp.arange(n_runs, dtype=jnp.int32) // layout.n_init
+    fit, _ = quotient_and_rest(jnp.arange(n_runs, dtype=jnp.int32), layout.n_init)
     row = form_of(fit, n_runs // layout.n_init, n_rows, models)
-    return row, jax.tree.map(lambda leaf: leaf[fit % len(leaf)], models)
+    return row, rows_of(models, quotient_and_rest(fit, len(models.form))[1])
 
 
 # States `(Q,)` after a pass; and run-iterations that were useful, and executed.
@@ -150,12 +152,12 @@ def in_slots(
     shared = e_step.share(z, weights, form)
 
     def load(run: Array) -> tuple[Any, _Slot]:
-        record, start, own, fitted = jax.tree.map(lambda leaf: leaf[run], (records, starts, row, model))
+        record, start, own, fitted = rows_of((records, starts, row, model), run)
         mixture = where_leading(record.n_iter > 0, record.mixture, start)
         data = e_step.load(shared, own, form)
         present = _present(start, fitted, layout) if layout.has_absent else None
-        settings = em.Settings(ridge[own], tol, max_iter, floor, present, snapshots)
-        return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(weights[own]))
+        settings = em.Settings(rows_of(ridge, own), tol, max_iter, floor, present, snapshots)
+        return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(rows_of(weights, own)))
 
     def begin(slot: _Slot) -> _Slot:
         record = slot.state
@@ -204,7 +206,7 @@ def in_kernels(
         n_iter=jnp.zeros(n_runs, jnp.int32),
         status=jnp.full(n_runs, em.RUNNING, jnp.int32),
     )
-    ridge, total_weight = _ridges(sets, limits, layout)[row], sets.total_weight[row]
+    ridge, total_weight = rows_of((_ridges(sets, limits, layout), sets.total_weight), row)
     samples, begun, ridge, total_weight = _cast((samples, begun, ridge, total_weight), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
     left = jnp.clip(max_iter - before.n_iter, 0, _MOST_ITERATIONS)

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxgmm.em.covariance import Coordinates, Ridge
-from jaxgmm.engine.some import for_some
+from jaxgmm.engine.rows import for_some, rows_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 
@@ -124,8 +124,7 @@ def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int
     first = jax.vmap(_everything)(x, weights)
 
     def found(number: Array) -> Bulk:
-        begun = jax.tree.map(lambda leaf: leaf[number], first)
-        return _without_far_values(begun, x[number], weights[number])
+        return _without_far_values(*rows_of((first, x, weights), number))
 
     return for_some(found, jnp.any(first.near != first.values, axis=(1, 2)), first, at_a_time)
 

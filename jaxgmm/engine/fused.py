@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxgmm.engine.some import numbers_of
+from jaxgmm.engine.rows import numbers_of
 
 # First and last versions of jax whose Mosaic is known, and the lowest compute capability that it supports.
 KNOWN = ((0, 11), (0, 12))
@@ -166,7 +166,7 @@ def run_in_rounds(
         # A block without a run makes no step.
         limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, to_make, 0)]).astype(jnp.int32)
         after, made = kernel(limits, _in_blocks(samples, own, lanes), fixed[:, runs], moving[:, runs])
-        moving = moving.at[:, jnp.where(inside, runs, n_runs)].set(after, mode="drop")
+        moving = moving.at[:, jnp.where(inside, runs, n_runs)].set(after, mode="drop", wrap_negative_indices=False)
         return moving, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)
 
     def one_round(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from jaxgmm.engine.some import numbers_of
+from jaxgmm.engine.rows import numbers_of, rows_of, with_rows
 
 Result = TypeVar("Result")
 Tree = TypeVar("Tree")
@@ -106,7 +106,7 @@ def run_queue(
     def refill(loop: _Loop) -> _Loop:
         free = loop.runs < 0
         position = loop.next + jnp.cumsum(free.astype(jnp.int32)) - 1
-        waiting = queue[jnp.clip(position, 0, queue.shape[0] - 1)].astype(jnp.int32)
+        waiting = rows_of(queue, position).astype(jnp.int32)
         runs = jnp.where(free, jnp.where(position < n_queued, waiting, -1), loop.runs)
         problems, states = loaded(jnp.maximum(runs, 0))
         return loop._replace(
@@ -129,7 +129,7 @@ def run_queue(
         return loop._replace(
             states=states,
             runs=jnp.where(finished, -1, loop.runs),
-            results=jax.tree.map(lambda kept, new: kept.at[rows].set(new, mode="drop"), loop.results, leavings),
+            results=with_rows(loop.results, rows, leavings),
             n_steps=loop.n_steps + stride * (busy.number.astype(n_steps.dtype) if routine.idle_is_free else n_slots),
         )
 

@@ -78,7 +78,7 @@ def test_a_part_is_of_the_size_asked_for_but_for_its_last_group(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [SHUFFLED, in_order(SHUFFLED)], ids=["in no order", "in order"])
-def test_some_parts_are_what_they_are_among_all(tmp_path, rows):
+def test_rows_parts_are_what_they_are_among_all(tmp_path, rows):
     planned, everything = cut(tmp_path, table_of(rows), 5)
     wanted = [1, planned.n_parts - 1]
     _, some = cut(tmp_path, table_of(rows), 5, wanted=wanted)
