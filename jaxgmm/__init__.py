@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from jaxgmm import plot as plot
     from jaxgmm import sklearn as sklearn
     from jaxgmm import storage as storage
-    from jaxgmm.density import log_prob, predict, responsibilities
+    from jaxgmm.density import log_prob, outlier_p_values, predict, responsibilities
     from jaxgmm.diagnosis import Diagnosis, diagnose
+    from jaxgmm.doubts import FLAGS
     from jaxgmm.engine.programs import keep_programs
     from jaxgmm.fit_result import FitResult
     from jaxgmm.fitting import fit
+    from jaxgmm.flagging import flags
     from jaxgmm.mixture import Mixture
+    from jaxgmm.ordering import align_components, order_components
     from jaxgmm.resampling import Bootstrap, bootstrap
     from jaxgmm.sampling import sample
     from jaxgmm.selection.sweep_result import Sweep
@@ -30,17 +33,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "FLAGS",
     "Bootstrap",
     "Diagnosis",
     "FitResult",
     "Mixture",
     "Status",
     "Sweep",
+    "align_components",
     "bootstrap",
     "diagnose",
     "fit",
+    "flags",
     "keep_programs",
     "log_prob",
+    "order_components",
+    "outlier_p_values",
     "predict",
     "responsibilities",
     "sample",
@@ -49,12 +57,15 @@ __all__ = [
 
 # No module has the name of something it contains: importing the module would replace that.
 _NAMES_OF = {
-    "density": ("log_prob", "predict", "responsibilities"),
+    "density": ("log_prob", "outlier_p_values", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "engine.programs": ("keep_programs",),
     "fit_result": ("FitResult",),
     "fitting": ("fit",),
+    "doubts": ("FLAGS",),
+    "flagging": ("flags",),
     "mixture": ("Mixture",),
+    "ordering": ("align_components", "order_components"),
     "resampling": ("Bootstrap", "bootstrap"),
     "sampling": ("sample",),
     "status": ("Status",),

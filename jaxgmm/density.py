@@ -20,7 +20,7 @@ from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
 from jaxgmm.engine.batch import Batch, batch, padded_lengths
 from jaxgmm.mixture import Mixture, as_mixture, factors, log_joint_from
 from jaxgmm.pieces import longest, of_each, of_one_mixture, of_one_piece
-from jaxgmm.posterior import COMPONENT, LOG_DENSITY, RESPONSIBILITIES, Quantity
+from jaxgmm.posterior import COMPONENT, LOG_DENSITY, OUTLIER_P_VALUE, RESPONSIBILITIES, Quantity
 
 if TYPE_CHECKING:
     # NumPy and JAX arrays mix freely here, which their type stubs do not.
@@ -91,6 +91,33 @@ def predict(mixture: Any, x: Any) -> Ints:
         ValueError: as for `log_prob`.
     """
     return _evaluated(COMPONENT, mixture, x)
+
+
+def outlier_p_values(mixture: Any, x: Any) -> Floats:
+    """How unusual samples are under a mixture: small for outliers.
+
+    The p-value of a sample under a component is the probability that a sample of that component has at least the same
+    Mahalanobis distance from the mean: P(χ²_D ≥ d²). The largest of these counts, as for the typicality of an
+    observation in McLachlan and Basford (1988), "Mixture Models", section 2.7. If the mixture is right, a p-value below
+    α occurs with a probability of at most α; of exactly α where components do not overlap.
+
+    Args:
+        mixture: as for `log_prob`.
+        x: samples `(…, N, D)`; see `log_prob`.
+
+    Returns:
+        `(…, N)`, or a list; from 0 to 1. NaN where the sample or the mixture holds NaN, or if all weights are 0.
+
+    Raises:
+        ValueError: as for `log_prob`.
+
+    Example:
+        >>> import numpy as np, jaxgmm
+        >>> standard = jaxgmm.Mixture(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)))
+        >>> jaxgmm.outlier_p_values(standard, np.array([[0.0], [1.96], [5.0]])).round(3)
+        array([1.  , 0.05, 0.  ])
+    """
+    return _evaluated(OUTLIER_P_VALUE, mixture, x)
 
 
 def _evaluated(quantity: Quantity, mixture: Any, x: Any) -> Any:
@@ -195,7 +222,7 @@ def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) ->
         room = int(padded_lengths(alone, 0)[0]) - n_samples
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)], mode="edge")
     answer = _in_program(mixture, x, quantity=quantity)
-    answer = lax.slice_in_dim(answer, 0, n_samples, axis=answer.ndim - (2 if quantity.is_of_components else 1))
+    answer = lax.slice_in_dim(answer, 0, n_samples, axis=answer.ndim - 1 - len(quantity.trailing(1)))
     return answer if quantity.is_integer else answer.astype(dtype)
 
 
@@ -224,10 +251,10 @@ def _by_tiles(quantity: Quantity, mixture: Mixture, x: Array) -> Array:
     own, n_samples = factors(mixture), len(x)
     n_tiles = -(-n_samples // longest(mixture))
     if n_tiles <= 1:
-        return quantity.of(log_joint_from(own, x))
+        return quantity.of(log_joint_from(own, x), own)
     size = -(-n_samples // (n_tiles * _VECTOR)) * _VECTOR
     # Pad the last tile with a sample: other values might have no derivative.
     x = jnp.concatenate([x, jnp.broadcast_to(x[-1:], (n_tiles * size - n_samples, x.shape[1]))])
-    of_tile = jax.checkpoint(lambda rows: quantity.of(log_joint_from(own, rows)))
+    of_tile = jax.checkpoint(lambda rows: quantity.of(log_joint_from(own, rows), own))
     tiles = lax.map(of_tile, x.reshape(n_tiles, size, -1))
     return tiles.reshape(-1, *tiles.shape[2:])[:n_samples]

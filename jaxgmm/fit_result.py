@@ -7,11 +7,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from jaxgmm.doubts import flag_texts, of_fits
 from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
 from jaxgmm.record import Block, Record, counted, field_names, record, span, status_names, statuses
+from jaxgmm.selection.criteria import Evidence, aic, aicc, bic
+from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
 
 
@@ -39,6 +42,8 @@ class FitResult(Record):
             some direction to the ridge, so that part of their width comes from it.
         start_passed_over: `(B,)`, whether a start reached a higher log-likelihood, by more than 1e-3 nats per sample,
             but was not chosen because it had spurious components or a degenerate end.
+        n_samples: `(B,)`, number of samples, or the sum of their weights; NaN where no fit was begun.
+        n_parameters: `(B,)`, free parameters of the model: weights that sum to 1, means, and those of the covariances.
         ridge: `(B, D)`, what was added to the variance of each feature, in squared data units; NaN where no fit was
             begun.
         start_log_likelihood: `(B, R)`, total nats that each start reached. In mixed precision, those of starts not
@@ -61,6 +66,8 @@ class FitResult(Record):
     spurious: np.ndarray
     ridge_dominated: np.ndarray
     start_passed_over: np.ndarray
+    n_samples: np.ndarray
+    n_parameters: np.ndarray
     ridge: np.ndarray
     start_log_likelihood: np.ndarray
     start_status: np.ndarray
@@ -80,12 +87,58 @@ class FitResult(Record):
         return status_names(self.status)
 
     @property
+    def n_agreeing(self) -> np.ndarray:
+        """`(B,)`, number of starts that reached the log-likelihood of the fit, to within 1e-3 nats per sample."""
+        gaps = np.abs(self.start_log_likelihood - np.asarray(self.log_likelihood)[..., None])
+        return np.sum(gaps <= SAME_OPTIMUM * np.asarray(self.n_samples)[..., None], axis=-1)
+
+    def bic(self) -> np.ndarray:
+        """`(B,)`, -2 log L + p log n; lower is better, as in scikit-learn. The samples are those of the fit."""
+        return bic(self._evidence)
+
+    def aic(self) -> np.ndarray:
+        """`(B,)`, -2 log L + 2 p; lower is better."""
+        return aic(self._evidence)
+
+    def aicc(self) -> np.ndarray:
+        """`(B,)`, AIC corrected for few samples, infinite where n ≤ p + 1; lower is better."""
+        return aicc(self._evidence)
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """Columns with a row for each data set, ready for a data frame.
+
+        `data_set`, `status` (a name), `n_components` (those present; 0 without an answer), `n_samples`,
+        `n_parameters`, `log_likelihood`, `bic`, `n_iter`, `spurious`, `ridge_dominated`, `start_passed_over`,
+        `n_agreeing`, and `flags`, the names of the reasons to distrust the fit that its fields show, separated by
+        commas (see `jaxgmm.flags`).
+        """
+        weights = np.atleast_2d(self.mixture.weights)
+        names = ("spurious", "ridge_dominated", "start_passed_over", "n_agreeing")
+        return {
+            "data_set": np.arange(len(weights)),
+            "status": np.atleast_1d(self.status_names),
+            "n_components": np.sum(weights > 0, axis=-1),
+            "n_samples": np.atleast_1d(self.n_samples),
+            "n_parameters": np.atleast_1d(self.n_parameters),
+            "log_likelihood": np.atleast_1d(self.log_likelihood),
+            "bic": np.atleast_1d(self.bic()),
+            "n_iter": np.atleast_1d(self.n_iter),
+            **{name: np.atleast_1d(getattr(self, name)) for name in names},
+            "flags": np.atleast_1d(flag_texts(of_fits(self))),
+        }
+
+    @property
+    def _evidence(self) -> Evidence:
+        return Evidence(self.log_likelihood, self.n_parameters, self.n_samples)
+
+    @property
     def _batch(self) -> tuple[int, ...]:
         return np.shape(self.status)
 
     def _described(self) -> tuple[str, list[Block]]:
         n_starts = self.start_status.shape[-1]
-        of = f"K = {self.mixture.n_components}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
+        k = self.mixture.n_components if self._batch else np.count_nonzero(self.mixture.weights)
+        of = f"K = {k}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
         if self._batch:
             rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)], *remarks(self)]
             title = f"FitResult: {counted(len(self), 'data set')}, {of}"
@@ -130,6 +183,8 @@ def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination
         spurious=np.zeros(b, np.int32),
         ridge_dominated=np.zeros(b, np.int32),
         start_passed_over=np.zeros(b, bool),
+        n_samples=np.full(b, np.nan),
+        n_parameters=np.zeros(b, np.int32),
         ridge=np.full((b, d), np.nan),
         start_log_likelihood=np.full((b, r), np.nan),
         start_status=np.zeros((b, r), np.int32),
@@ -156,13 +211,14 @@ def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
         jax.tree.map(put, getattr(result, name), getattr(fits, name))
 
 
-def store_chosen(fits: ChunkFits, chosen: np.ndarray, best: FitResult) -> None:
-    """Copies the chosen models to their data sets; `chosen` is `(C, M)`."""
+def store_chosen(fits: ChunkFits, chosen: np.ndarray, n_parameters: np.ndarray, best: FitResult) -> None:
+    """Copies the chosen models to their data sets; `chosen` is `(C, M)`, and `n_parameters` of each model, `(M,)`."""
     c, m = np.nonzero(chosen)
     if len(c) == 0:
         return
     for name in set(field_names(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
         getattr(best, name)[c] = getattr(fits, name)[c, m]
+    best.n_parameters[c] = n_parameters[m]
     mixture = fits.mixture.of((c, m))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:
         mixture = replace(mixture, covariances=full_covariances(mixture))

@@ -12,6 +12,7 @@ from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet, chunks
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
+from jaxgmm.em.covariance import n_parameters
 from jaxgmm.engine.batch import Batch, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
@@ -208,7 +209,10 @@ def fit_batch(
     for chunk, fits in on_chunks(fits_of, data, [model], request, report):
         store(fits, chunk.data_sets, result)
         executed, useful = executed + fits.executed, useful + fits.useful
-    result = replace(result, efficiency=useful / max(1, executed))
+    k, family, _ = model
+    n_present = np.minimum(k, np.sum(result.mixture.weights != 0, axis=-1))
+    own = n_parameters(n_present, data.samples.shape[1], family).astype(np.int32)
+    result = replace(result, efficiency=useful / max(1, executed), n_parameters=own)
     if result.history is not None:
         longest = int(np.max(result.n_iter)) + 1
         result = replace(result, history=result.history[:, :longest].copy())

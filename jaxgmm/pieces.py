@@ -110,8 +110,7 @@ def of_each(quantity: Quantity, mixture: Mixture, data: Batch, dtype: np.dtype) 
 
 
 def _room(quantity: Quantity, mixture: Mixture, n_samples: int, dtype: np.dtype) -> np.ndarray:
-    trailing = (mixture.n_components,) if quantity.is_of_components else ()
-    return np.empty((n_samples, *trailing), np.int64 if quantity.is_integer else dtype)
+    return np.empty((n_samples, *quantity.trailing(mixture.n_components)), np.int64 if quantity.is_integer else dtype)
 
 
 def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
@@ -241,10 +240,14 @@ def _factors_of(mixture: Mixture) -> Factors:
 @functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=compiler_options("well"))
 def _at_one(own: Factors, x: Float[Array, "n d"], *, quantity: Quantity) -> Any:
     """A quantity for one mixture."""
-    return quantity.of(log_joint_from(own, x))
+    return quantity.of(log_joint_from(own, x), own)
 
 
 @functools.partial(jax.jit, static_argnames=("quantity",), compiler_options=compiler_options("well"))
 def _at_each(own: Factors, x: Float[Array, "*c n d"], *, quantity: Quantity) -> Any:
     """A quantity for each of several mixtures at its own samples, or at samples that all share."""
-    return jax.vmap(lambda own, x: quantity.of(log_joint_from(own, x)), in_axes=(0, 0 if x.ndim == 3 else None))(own, x)
+
+    def of_one(own: Factors, x: Array) -> Any:
+        return quantity.of(log_joint_from(own, x), own)
+
+    return jax.vmap(of_one, in_axes=(0, 0 if x.ndim == 3 else None))(own, x)

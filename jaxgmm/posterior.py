@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgmm.mixture import Factors
+from jaxgmm.numerics.chi_squared import survival
 from jaxgmm.numerics.reductions import max_over, sum_over
 
 
@@ -19,14 +21,19 @@ class Quantity(NamedTuple):
     """A quantity computed for each sample.
 
     Attributes:
-        of: function from logarithms `(K, N)` to `(N,)`, or `(N, K)`.
-        is_of_components: whether it has a value for each component.
+        of: function from logarithms `(K, N)` and the factors of the mixture to `(N,)`, or `(N, C)`.
+        n_columns: C, given K; None if there is one value for each sample.
         is_integer: whether it is the number of a component.
     """
 
-    of: Callable[[Any], Any]
-    is_of_components: bool
-    is_integer: bool
+    of: Callable[[Any, Factors], Any]
+    n_columns: Callable[[int], int | None]
+    is_integer: bool = False
+
+    def trailing(self, n_components: int) -> tuple[int, ...]:
+        """The axes after that of samples."""
+        n = self.n_columns(n_components)
+        return () if n is None else (n,)
 
 
 class Joint(NamedTuple):
@@ -74,6 +81,36 @@ def component(log_joint: Float[Array, "k n"]) -> Int[Array, " n"]:
     return jnp.where(joint(log_joint).is_known, jnp.argmax(log_joint, axis=0), -1)
 
 
-LOG_DENSITY = Quantity(log_density, is_of_components=False, is_integer=False)
-RESPONSIBILITIES = Quantity(posterior, is_of_components=True, is_integer=False)
-COMPONENT = Quantity(component, is_of_components=False, is_integer=True)
+def outlier_p_value(log_joint: Float[Array, "k n"], factors: Factors) -> Float[Array, " n"]:
+    """The largest probability, over components, of a sample at least as far from the mean as this one.
+
+    NaN where the sample or the mixture holds NaN, or all weights are 0.
+    """
+    is_absent = factors.constants == -jnp.inf
+    distances = jnp.where(is_absent[:, None], jnp.inf, 2 * (factors.constants[:, None] - log_joint))
+    nearest = jnp.maximum(jnp.min(distances, axis=0), 0)
+    return jnp.where(jnp.all(is_absent), jnp.nan, survival(nearest, factors.means.shape[1]))
+
+
+def labels(log_joint: Float[Array, "k n"], factors: Factors) -> Float[Array, "n c"]:
+    """In columns: the most probable component, its probability, the log-density, and the p-value of an outlier."""
+    found = joint(log_joint)
+    probability = jnp.where(found.is_known, 1 / found.total, jnp.nan)
+    columns = [component(log_joint).astype(log_joint.dtype), probability, log_density(log_joint)]
+    return jnp.stack([*columns, outlier_p_value(log_joint, factors)], axis=1)
+
+
+def _labels_and_posterior(log_joint: Float[Array, "k n"], factors: Factors) -> Float[Array, "n c"]:
+    return jnp.concatenate([labels(log_joint, factors), posterior(log_joint)], axis=1)
+
+
+def _one(_n_components: int) -> None:
+    return None
+
+
+LOG_DENSITY = Quantity(lambda log_joint, _: log_density(log_joint), _one)
+RESPONSIBILITIES = Quantity(lambda log_joint, _: posterior(log_joint), lambda k: k)
+COMPONENT = Quantity(lambda log_joint, _: component(log_joint), _one, is_integer=True)
+OUTLIER_P_VALUE = Quantity(outlier_p_value, _one)
+LABELS = Quantity(labels, lambda _: 4)
+LABELS_AND_RESPONSIBILITIES = Quantity(_labels_and_posterior, lambda k: 4 + k)

@@ -18,6 +18,7 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fitting import fit_batch, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
+from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses
 from jaxgmm.settings import Precision, check_integer, check_options
 from jaxgmm.status import Status
@@ -69,8 +70,8 @@ class Bootstrap(Record):
 
 
 def bootstrap(
-    x: Any,
     mixture: Any,
+    x: Any,
     n_replicates: int = 1000,
     *,
     kind: Kind = "weighted",
@@ -90,9 +91,9 @@ def bootstrap(
     using a Gaussian mixture model via jackknife, bootstrap and weighted likelihood bootstrap").
 
     Args:
+        mixture: the fit of each data set, or its result, with a batch axis if `x` has one. Components of weight 0 are
+            left out; all data sets must have the same number of others.
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
-        mixture: the fit of each, or its result, with a batch axis if `x` has one. Components of weight 0 are left out;
-            all data sets must have the same number of others.
         n_replicates: R.
         kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
             `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
@@ -115,11 +116,11 @@ def bootstrap(
         >>> import numpy as np, jaxgmm
         >>> x = np.random.default_rng(0).normal(size=(400, 1))
         >>> fitted = jaxgmm.fit(x, 1).mixture
-        >>> low, high = jaxgmm.bootstrap(x, fitted, 200).percentiles((2.5, 97.5))
+        >>> low, high = jaxgmm.bootstrap(fitted, x, 200).percentiles((2.5, 97.5))
         >>> (high.means - low.means).round(1)  # 4 / √400, about
         array([[0.2]])
     """
-    data = batch(x)
+    mixture, data = as_mixture(mixture), batch(x)
     fitted = _present(mixture, data)
     n_components = fitted.n_components
     family = _family(fitted) if covariance_type is None else covariance_type
@@ -144,10 +145,13 @@ def bootstrap(
         return leaf[0] if data.is_single else leaf
 
     answered = result.status != Status.DEGENERATE
-    matched = _matched(result.mixture, start)
-    matched = matched.map(lambda leaf: np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan))
+
+    def known(leaf: np.ndarray) -> np.ndarray:
+        return np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan)
+
+    mixtures = matched(result.mixture, start).map(known)
     log_likelihood = np.where(answered, result.log_likelihood, np.nan)
-    return Bootstrap(*jax.tree.map(by_data_set, (matched, log_likelihood, result.status)))
+    return Bootstrap(*jax.tree.map(by_data_set, (mixtures, log_likelihood, result.status)))
 
 
 def likelihood_ratio_p_values(
@@ -271,26 +275,6 @@ def _family(mixture: Mixture) -> str:
     if mixture.is_diagonal:
         return "spherical" if np.all(mixture.covariances == mixture.covariances[..., :1]) else "diag"
     return "tied" if np.all(mixture.covariances == mixture.covariances[:, :1]) else "full"
-
-
-def _matched(mixture: Mixture, fitted: Mixture) -> Mixture:
-    """Components in the order of the fitted ones they are closest to, in units of the fitted standard deviations."""
-    variances = fitted.covariances
-    variances = variances if fitted.is_diagonal else np.diagonal(variances, axis1=-2, axis2=-1)
-    gaps = mixture.means[:, None, :, :] - fitted.means[:, :, None, :]
-    distances = np.sum(gaps**2 / variances[:, :, None, :], axis=-1)
-    order = np.argmin(distances, axis=-1)
-    # These are nearly always all different, and then they are the best assignment.
-    unclear = np.any(np.sort(order, axis=1) != np.arange(mixture.n_components), axis=1)
-    if np.any(unclear):
-        # At the top of the file it would add a quarter of a second to every import of jaxgmm.
-        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
-
-        for b in np.flatnonzero(unclear & np.all(np.isfinite(distances), axis=(1, 2))):
-            order[b] = linear_sum_assignment(distances[b])[1]
-    order[np.any(np.isnan(distances), axis=(1, 2))] = np.arange(mixture.n_components)
-    rows = np.arange(len(order))[:, None]
-    return mixture.map(lambda array: array[rows, order])
 
 
 def jax_key(key: Any) -> Array:

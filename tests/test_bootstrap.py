@@ -35,7 +35,7 @@ def test_spread_of_a_mean_is_its_standard_error(kind: str) -> None:
     # One component: the mean of N samples has standard error σ / √N, and a variance σ² √(2 / N).
     x = 3 * np.random.default_rng(0).normal(size=(500, 1))
     fitted = jaxgmm.fit(x, 1)
-    replicates = jaxgmm.bootstrap(x, fitted.mixture, 800, kind=kind)
+    replicates = jaxgmm.bootstrap(fitted.mixture, x, 800, kind=kind)
     assert replicates.mixture.means.shape == (800, 1, 1)
     assert np.all(replicates.status == Status.CONVERGED)
     sigma = x.std()
@@ -53,7 +53,7 @@ def test_components_keep_their_order(family: str, kind: str) -> None:
     x = two_clusters()
     for order in ([0, 1], [1, 0]):
         own = mixture_of(x, family).components(order)
-        replicates = jaxgmm.bootstrap(x, own, N_REPLICATES, kind=kind)
+        replicates = jaxgmm.bootstrap(own, x, N_REPLICATES, kind=kind)
         np.testing.assert_allclose(np.median(replicates.mixture.means, axis=0), own.means, atol=0.2)
         low, high = replicates.percentiles((2.5, 97.5))
         assert np.all(low.means < high.means)
@@ -64,8 +64,8 @@ def test_components_keep_their_order(family: str, kind: str) -> None:
 def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> None:
     x = [two_clusters(0), two_clusters(1, 295), two_clusters(2)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(mixture_of, x))
-    together = jaxgmm.bootstrap(x, stacked, N_REPLICATES, kind=kind)
-    alone = jaxgmm.bootstrap(x[1], mixture_of(x[1]), N_REPLICATES, kind=kind)
+    together = jaxgmm.bootstrap(stacked, x, N_REPLICATES, kind=kind)
+    alone = jaxgmm.bootstrap(mixture_of(x[1]), x[1], N_REPLICATES, kind=kind)
     np.testing.assert_allclose(together.mixture.means[1], alone.mixture.means, atol=1e-3)
     np.testing.assert_allclose(together.log_likelihood[1], alone.log_likelihood, rtol=1e-6)
 
@@ -74,7 +74,7 @@ def test_a_nonparametric_replicate_is_a_fit_to_samples_drawn_again() -> None:
     x = two_clusters()
     weights = np.random.default_rng(0).integers(0, 3, len(x)).astype(float)
     weighted, plain = (
-        jaxgmm.bootstrap(x, mixture_of(x), N_REPLICATES, kind="nonparametric", sample_weight=given)
+        jaxgmm.bootstrap(mixture_of(x), x, N_REPLICATES, kind="nonparametric", sample_weight=given)
         for given in (weights, None)
     )
     # Samples without weight are never drawn: the total weight is about that of the data.
@@ -87,7 +87,7 @@ def test_absent_components_are_left_out() -> None:
     x = two_clusters()
     absent = jaxgmm.Mixture(0.0, np.zeros(2), np.eye(2))
     mixture = mixture_of(x).map(lambda leaf, nothing: np.insert(leaf, 1, nothing, axis=0), absent)
-    found, expected = (jaxgmm.bootstrap(x, own, N_REPLICATES).mixture for own in (mixture, mixture_of(x)))
+    found, expected = (jaxgmm.bootstrap(own, x, N_REPLICATES).mixture for own in (mixture, mixture_of(x)))
     np.testing.assert_array_equal(found.means, expected.means)
 
 
@@ -104,13 +104,13 @@ def test_misuse_raises_before_any_work(options: dict, message: str) -> None:
     x = two_clusters()
     fitted = mixture_of(x)
     with pytest.raises(ValueError, match=message):
-        jaxgmm.bootstrap(x, fitted, **options)
+        jaxgmm.bootstrap(fitted, x, **options)
 
 
 def test_seeds_have_64_bits() -> None:
     x = two_clusters()
     fitted = mixture_of(x)
-    first, other = (jaxgmm.bootstrap(x, fitted, N_REPLICATES, key=key).log_likelihood for key in (0, 2**32))
+    first, other = (jaxgmm.bootstrap(fitted, x, N_REPLICATES, key=key).log_likelihood for key in (0, 2**32))
     assert not np.any(first == other)
 
 
@@ -118,16 +118,16 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
     x = two_clusters()
     fitted = mixture_of(x)
     with pytest.raises(ValueError, match="mixture must hold a fit for each of the 1 data sets with 1 features"):
-        jaxgmm.bootstrap(x[:, :1], fitted)
+        jaxgmm.bootstrap(fitted, x[:, :1])
     with pytest.raises(ValueError, match="mixture holds NaN"):
-        jaxgmm.bootstrap(x, replace(fitted, means=fitted.means * np.nan))
+        jaxgmm.bootstrap(replace(fitted, means=fitted.means * np.nan), x)
     with pytest.raises(ValueError, match=r"mixture must be a jaxgmm\.Mixture or a result of jaxgmm\.fit; got NoneType"):
-        jaxgmm.bootstrap(x, None)
+        jaxgmm.bootstrap(None, x)
     with pytest.raises(ValueError, match="must sum to 1"):
-        jaxgmm.bootstrap(x, replace(fitted, weights=np.array([1.5, 0.5])))
+        jaxgmm.bootstrap(replace(fitted, weights=np.array([1.5, 0.5])), x)
     with pytest.raises(ValueError, match="covariances must have shape"):
-        jaxgmm.bootstrap(x, fitted, covariance_type="diag")
+        jaxgmm.bootstrap(fitted, x, covariance_type="diag")
     both = fitted.map(lambda leaf: np.stack([leaf, leaf]))
     both.weights[1] = [1.0, 0.0]
     with pytest.raises(ValueError, match="one K at a time"):
-        jaxgmm.bootstrap(np.stack([x, x]), both)
+        jaxgmm.bootstrap(both, np.stack([x, x]))

@@ -9,9 +9,20 @@ from jaxgmm import frames, storage
 from jaxgmm.sklearn import GaussianMixture
 from jaxgmm.tables import groups, keys
 
-FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__]
+FUNCTIONS = [getattr(jaxgmm, name) for name in jaxgmm.__all__ if callable(getattr(jaxgmm, name))]
 FUNCTIONS += [frames.fit_groups, groups.group, keys.typed, storage.save, GaussianMixture]
-WITH_EXAMPLE = ["diagnose", "fit", "log_prob", "fit_groups", "group", "typed", "save", "GaussianMixture"]
+WITH_EXAMPLE = [
+    "diagnose",
+    "fit",
+    "log_prob",
+    "order_components",
+    "outlier_p_values",
+    "fit_groups",
+    "group",
+    "typed",
+    "save",
+    "GaussianMixture",
+]
 
 
 def doctests_of(function) -> list[doctest.DocTest]:

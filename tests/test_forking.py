@@ -25,7 +25,7 @@ def estimated():
 ENTRIES = {
     "fit": lambda: jaxgmm.fit(x, 1, n_init=1),
     "sweep": lambda: jaxgmm.sweep(x, [1], n_init=1),
-    "bootstrap": lambda: jaxgmm.bootstrap(x[0], jaxgmm.Mixture(*one), 2),
+    "bootstrap": lambda: jaxgmm.bootstrap(jaxgmm.Mixture(*one), x[0], 2),
     "diagnose": lambda: jaxgmm.diagnose(jaxgmm.Mixture(*one), x[0]),
     "log_prob": lambda: jaxgmm.log_prob(jaxgmm.Mixture(*one), x[0]),
     "responsibilities": lambda: jaxgmm.responsibilities(jaxgmm.Mixture(*one), x[0]),

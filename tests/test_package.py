@@ -80,7 +80,8 @@ def test_all_of_em_is_reached_through_the_package() -> None:
 def test_names_can_be_pickled() -> None:
     for name in jaxgmm.__all__:
         value = getattr(jaxgmm, name)
-        assert pickle.loads(pickle.dumps(value)) is value
+        again = pickle.loads(pickle.dumps(value))
+        assert again is value if callable(value) else again == value
 
 
 def test_help_explains_what_is_public() -> None:

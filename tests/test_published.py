@@ -13,9 +13,9 @@ from sklearn.mixture import GaussianMixture
 
 import jaxgmm
 from jaxgmm import Mixture, Status
+from jaxgmm.em.covariance import n_parameters
 from jaxgmm.record import field_names
 from jaxgmm.selection import criteria
-from jaxgmm.selection.sweeping import n_parameters
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = ("full", "tied", "diag", "spherical")

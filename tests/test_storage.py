@@ -40,6 +40,8 @@ def fit_result(*batch, **options):
         spurious=RNG.integers(2, size=batch, dtype=np.int32)[()],
         ridge_dominated=RNG.integers(2, size=batch, dtype=np.int32)[()],
         start_passed_over=(RNG.random(size=batch) < 0.5)[()],
+        n_samples=RNG.random(size=batch)[()],
+        n_parameters=RNG.integers(9, size=batch, dtype=np.int32)[()],
         ridge=RNG.random(size=(*batch, options.get("n_features", 3))),
         start_log_likelihood=RNG.normal(size=(*batch, 2)),
         start_status=RNG.integers(5, size=(*batch, 2), dtype=np.int32),
@@ -133,7 +135,7 @@ def test_what_fit_sweep_and_bootstrap_return_comes_back(tmp_path):
     fits = jaxgmm.fit(x, 2, n_init=2, max_iter=9, history=(0, 3))
     results = [fits, jaxgmm.fit(x[0], 2, n_init=1, max_iter=9)]
     results.append(jaxgmm.sweep(x, (1, 2), covariance_type=("diag", "spherical"), n_init=1, max_iter=9))
-    results.append(jaxgmm.bootstrap(x[0], results[1].mixture, 3, max_iter=9))
+    results.append(jaxgmm.bootstrap(results[1].mixture, x[0], 3, max_iter=9))
     for number, value in enumerate(results):
         storage.save(tmp_path / str(number), value)
         assert_same(storage.load(tmp_path / str(number)), value)

@@ -204,17 +204,25 @@ def _fitted(
     groups = group(table, request.by, request.features, request.weights)
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
-        result, chosen, models, notes = jaxgmm.fit(groups.x, **options), None, {}, []
+        fitted, chosen, models, notes = jaxgmm.fit(groups.x, **options), None, {}, []
+        result = fitted
     else:
-        sweep, notes = _swept(groups.x, options)
-        result = sweep.best
-        chosen = tabular.chosen_columns(sweep.table, groups.keys.num_rows, request.criterion)
-        models = {"models": tabular.models_table(groups.keys, sweep.table)}
+        fitted, notes = _swept(groups.x, options)
+        result = fitted.best
+        chosen = tabular.chosen_columns(fitted.table, groups.keys.num_rows, request.criterion)
+        models = {"models": tabular.models_table(groups.keys, fitted.table)}
     outputs = models | {
         "components": tabular.components_table(groups.keys, result, request.features),
-        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, chosen),
+        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, _flagged(fitted), chosen),
     }
     return outputs, notes
+
+
+def _flagged(fitted: "jaxgmm.FitResult | jaxgmm.Sweep") -> np.ndarray:
+    """The flags of each group, by name."""
+    from jaxgmm.doubts import flag_texts  # noqa: PLC0415 (imports JAX)
+
+    return flag_texts(jaxgmm.flags(fitted))
 
 
 def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:

@@ -179,6 +179,8 @@ def _result(fitted: use.Fitted) -> "jaxgmm.FitResult":
         spurious=table["spurious"].to_numpy(),
         ridge_dominated=table["ridge_dominated"].to_numpy(),
         start_passed_over=table["start_passed_over"].to_numpy(),
+        n_samples=table["n_samples"].to_numpy().astype(np.float64),
+        n_parameters=np.full(table.num_rows, -1, np.int32),
         ridge=np.full((table.num_rows, len(fitted.features)), np.nan),
         start_log_likelihood=none,
         start_status=none.astype(np.int32),

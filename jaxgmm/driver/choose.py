@@ -42,6 +42,7 @@ class ChunkFits(NamedTuple):
     spurious: Int[np.ndarray, " g"]
     ridge_dominated: Int[np.ndarray, " g"]
     start_passed_over: Bool[np.ndarray, " g"]
+    n_samples: Float[np.ndarray, " g"]
     ridge: Float[np.ndarray, "g d"]
     start_log_likelihood: Float[np.ndarray, "g r"]
     start_status: Int[np.ndarray, "g r"]
@@ -64,7 +65,7 @@ class Best(NamedTuple):
         bounded: the bounded log-likelihoods of all starts, by which models are compared.
         statuses: of all starts.
         findings: of all starts.
-        weight: Σ w.
+        weight: Σ w, NaN where no fit was begun.
         ridge: `(G, D)`, added to each variance.
         history: of the run, or None.
         snapshots: of the run, or None.
@@ -126,7 +127,7 @@ def _best_of(
         bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
         statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
         findings=jax.tree.map(lambda counts: jnp.where(fitted[:, None], counts, 0), findings),
-        weight=sets.weight_scale * sets.total_weight,
+        weight=jnp.where(fitted, sets.weight_scale * sets.total_weight, jnp.nan),
         ridge=jnp.where(fitted[:, None], sets.ridge_in_data_units, jnp.nan),
         history=None
         if chosen.history is None
@@ -160,6 +161,7 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
         spurious=of_best(best.findings.spurious),
         ridge_dominated=of_best(best.findings.ridge_dominated),
         start_passed_over=passed_over(best.statuses, best.findings.spurious, gains, best.weight),
+        n_samples=best.weight,
         ridge=best.ridge,
         start_log_likelihood=best.log_likelihoods,
         start_status=best.statuses,
@@ -178,6 +180,7 @@ def scaled(fits: ChunkFits, exponents: Int[np.ndarray, " c"]) -> ChunkFits:
     with np.errstate(over="ignore", under="ignore"):
         return fits._replace(
             log_likelihood=np.ldexp(fits.log_likelihood, exponents),
+            n_samples=np.ldexp(fits.n_samples, exponents),
             bounded_log_likelihood=np.ldexp(fits.bounded_log_likelihood, exponents),
             start_log_likelihood=np.ldexp(fits.start_log_likelihood, exponents[:, None]),
             history=None if fits.history is None else np.ldexp(fits.history, exponents[:, None]),
@@ -204,6 +207,7 @@ def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
         spurious=full(0, np.int32),
         ridge_dominated=full(0, np.int32),
         start_passed_over=full(0, bool),
+        n_samples=full(np.nan, np.float64),
         ridge=full(np.nan, np.float64, n_features),
         start_log_likelihood=full(np.nan, np.float64, n_init),
         start_status=full(0, np.int32, n_init) + statuses[:, None],

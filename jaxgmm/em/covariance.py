@@ -7,7 +7,7 @@ The maximum-likelihood estimates are those of Celeux and Govaert (1995), "Gaussi
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -127,6 +127,15 @@ FAMILIES: dict[str, Family] = {
         isotropic=True,
     ),
 }
+
+
+def n_parameters(n_components: Any, n_features: int, covariance_type: str) -> Any:
+    """Free parameters of a mixture: weights that sum to 1, means, and the family's free covariance parameters.
+
+    `n_components` is an integer, or an array of integers.
+    """
+    family = FAMILIES[covariance_type]
+    return n_components - 1 + n_components * n_features + family.n_parameters(n_components, n_features)
 
 
 def one_of(names: Sequence[str], index: Int[Array, "*s"]) -> Family:

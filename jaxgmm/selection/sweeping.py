@@ -18,7 +18,7 @@ from jaxgmm.driver.arguments import checked_key, finalists, weighted
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import n_parameters
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
@@ -158,13 +158,6 @@ def sweep(
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report)
         return _swept(asked, request, left_out, report)
-
-
-def n_parameters(n_components: int, n_features: int, covariance_type: str) -> int:
-    """Free parameters of a mixture: weights that sum to 1, means, and the family's free covariance parameters."""
-    return (
-        n_components - 1 + n_components * n_features + FAMILIES[covariance_type].n_parameters(n_components, n_features)
-    )
 
 
 class _Asked(NamedTuple):
@@ -348,7 +341,8 @@ def _fit_and_choose(
     ks = np.array([k for k, _, _ in asked.models])
     columns["at_largest_k"][:] = columns["chosen"] & (ks == max(ks)) & (max(ks) > min(ks))
     for part in fitted:
-        store_chosen(part.fits, columns["chosen"][:, part.models], results.best)
+        own = asked.n_parameters[part.models]
+        store_chosen(part.fits, columns["chosen"][:, part.models], own, results.best)
     return results, efforts
 
 

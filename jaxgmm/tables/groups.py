@@ -81,7 +81,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
     columns = [numbers(table[name], name) for name in features]
     sample_weight = None if weights is None else checked_weights(table[weights], weights)
     codes = key_codes(table, by)
-    order = _stable_order(codes)
+    order = stable_order(codes)
     sorted_codes = codes[order]
     offsets = np.flatnonzero(np.concatenate([[True], sorted_codes[1:] != sorted_codes[:-1], [True]]))
     return Groups(
@@ -187,10 +187,10 @@ def key_codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
     return codes
 
 
-def _stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+def stable_order(codes: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
     """A stable sort order of codes from 0; NumPy is fastest with 16 bits at a time."""
     order = np.argsort(codes.astype(np.uint16), kind="stable")
-    largest = int(np.max(codes))
+    largest = int(np.max(codes, initial=0))
     for shift in range(16, largest.bit_length(), 16):
         order = order[np.argsort((codes[order] >> shift).astype(np.uint16), kind="stable")]
     return order

@@ -81,10 +81,9 @@ def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) 
         columns[name] = pa.chunked_array([*of_known.chunks, *own.chunks], of_known.type)
     codes = key_codes(pa.table(columns), known.column_names)
     of_known, wanted = codes[: known.num_rows], codes[known.num_rows :]
-    # Keys of another type may sort differently.
-    order = np.argsort(of_known, kind="stable")
-    place = order[np.minimum(np.searchsorted(of_known[order], wanted), known.num_rows - 1)]
-    return np.where(possible & (of_known[place] == wanted), place, -1)
+    number_of = np.full(len(codes), -1)
+    number_of[of_known] = np.arange(known.num_rows)
+    return np.where(possible, number_of[wanted], -1)
 
 
 def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:

@@ -78,6 +78,8 @@ def _completed(result: FitResult) -> FitResult:
         ridge_dominated=np.full_like(result.status, -1)[()],
         # The number of samples is not known; one sample makes the threshold smallest.
         start_passed_over=passed_over(result.start_status, result.start_spurious, gains, 1.0),
+        n_samples=np.full(np.shape(result.status), np.nan)[()],
+        n_parameters=np.full_like(result.status, -1)[()],
         ridge=np.full((*np.shape(result.status), result.mixture.n_features), np.nan),
     )
 

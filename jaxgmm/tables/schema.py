@@ -58,6 +58,8 @@ _FIT = {
     "spurious": Field("", "i"),
     "ridge_dominated": Field("", "i"),
     "start_passed_over": Field("", "b"),
+    "n_samples": Field("", "f"),
+    "n_parameters": Field("", "i"),
     "ridge": Field("D", "f"),
     "start_log_likelihood": Field("R", "f"),
     "start_status": Field("R", "i"),
@@ -79,7 +81,7 @@ _FIELDS = {
 }
 _OPTIONAL = ("history", "snapshots")
 # Fields that files of the first format lack.
-_SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "ridge")
+_SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "n_samples", "n_parameters", "ridge")
 
 # The kinds of results.
 KINDS = tuple(_FIELDS)

@@ -17,7 +17,7 @@ from jaxgmm.status import Status
 from jaxgmm.tables.groups import check_once
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
-_FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "status", "explanation")
+_FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "flags", "status", "explanation")
 _CHOSEN = ("n_components", "covariance_type", "at_largest_k")
 _MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", *_FLAWS, "n_agreeing")
 _MODELS += ("passed_over", "chosen")
@@ -27,6 +27,7 @@ def fits_table(
     keys: pa.Table,
     n_samples: Int[np.ndarray, " b"],
     result: "jaxgmm.FitResult",
+    flags: np.ndarray,
     chosen: dict[str, pa.Array] | None = None,
 ) -> pa.Table:
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
@@ -35,12 +36,13 @@ def fits_table(
         keys: one row for each of B groups.
         n_samples: `(B,)`, the groups' sizes.
         result: fits of the same groups, in the same order.
+        flags: `(B,)`, names of the reasons to distrust them; see `jaxgmm.flags`.
         chosen: columns with the choice for each group.
 
     Returns:
         the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
         `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see `jaxgmm.FitResult`),
-        `start_passed_over`, `status` (a name) and `explanation` (its sentence).
+        `start_passed_over`, `flags`, `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
     columns = {
@@ -51,6 +53,7 @@ def fits_table(
         "spurious": pa.array(result.spurious.astype(np.int32)),
         "ridge_dominated": pa.array(result.ridge_dominated.astype(np.int32)),
         "start_passed_over": pa.array(result.start_passed_over),
+        "flags": pa.array(flags, pa.string()),
         "status": _named(status, [code.name for code in Status]),
         "explanation": _named(status, [code.sentence for code in Status]),
     }

@@ -171,7 +171,7 @@ def test_masked_entries_are_refused_and_masks_without_any_are_not() -> None:
         jax.jit(lambda t: t + jaxgmm.fit(ROWS, 1).log_likelihood),
         jax.jit(lambda t: jaxgmm.sweep(t * ROWS, [1]).best.log_likelihood),
         jax.jit(lambda t: jaxgmm.diagnose(jaxgmm.Mixture(np.ones(1), np.zeros((1, 2)), np.ones((1, 2))), t * ROWS)),
-        jax.jit(lambda t: jaxgmm.bootstrap(t * ROWS, None)),
+        jax.jit(lambda t: jaxgmm.bootstrap(jaxgmm.Mixture(np.ones(1), np.zeros((1, 2)), np.ones((1, 2))), t * ROWS)),
     ],
 )
 def test_tracing_is_refused_with_what_to_use_instead(traced) -> None:

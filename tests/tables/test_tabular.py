@@ -26,6 +26,8 @@ def hand_made_result(*, diagonal):
         spurious=np.zeros(2, np.int32),
         ridge_dominated=np.array([1, 0], np.int32),
         start_passed_over=np.array([True, False]),
+        n_samples=np.array([5.0, NAN]),
+        n_parameters=np.full(2, 11, np.int32),
         ridge=np.full((2, 2), 1e-12),
         start_spurious=np.zeros((2, 1), np.int32),
         start_log_likelihood=np.array([[-12.5], [NAN]]),
@@ -36,19 +38,21 @@ def hand_made_result(*, diagonal):
 
 
 KEYS = pa.table({"cell": ["a", None]})
+FLAGGED = np.array(["max_iter, spurious", "no_answer"])
 
 
 def test_fits_table_says_how_every_group_ended():
-    rows = tabular.fits_table(KEYS, np.array([5, 6]), hand_made_result(diagonal=False)).to_pylist()
+    rows = tabular.fits_table(KEYS, np.array([5, 6]), hand_made_result(diagonal=False), FLAGGED).to_pylist()
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
             "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "spurious": 0, "ridge_dominated": 1,
-            "start_passed_over": True, "status": "MAX_ITER", "explanation": maximum.sentence,
+            "start_passed_over": True, "flags": "max_iter, spurious", "status": "MAX_ITER",
+            "explanation": maximum.sentence,
         },
         {
             "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "ridge_dominated": 0,
-            "start_passed_over": False, "status": "NONFINITE", "explanation": nonfinite.sentence,
+            "start_passed_over": False, "flags": "no_answer", "status": "NONFINITE", "explanation": nonfinite.sentence,
         },
     ]  # fmt: skip
 
@@ -93,7 +97,7 @@ def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
     mixture.weights[1, 2:] = 0
     for leaf in mixture.arrays:
         leaf[2] = np.nan
-    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 10, history=None, efficiency=1.0)
+    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 12, history=None, efficiency=1.0)
     table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features)
     assert table.num_rows == 4 + 2 + 4
     read = tabular.mixture_of(table, 3, features)

@@ -1,0 +1,288 @@
+"""What fit_groups() returns: tables, the arrays behind them, and a place to go on from."""
+
+from dataclasses import replace
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+
+from jaxgmm.diagnosis import Diagnosis, diagnose
+from jaxgmm.doubts import FLAGS
+from jaxgmm.fit_result import FitResult, remarks
+from jaxgmm.flagging import flags
+from jaxgmm.frames.columns import arrow
+from jaxgmm.frames.labelling import Rows, labelled, rows_of
+from jaxgmm.mixture import Mixture
+from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses
+from jaxgmm.resampling import Bootstrap, bootstrap
+from jaxgmm.selection.sweep_result import Sweep, chosen_models
+from jaxgmm.tables.keys import group_of
+
+
+@record
+class GroupFit(Record):
+    """The fit of one group, with its samples. What takes a mixture takes it as well.
+
+    Attributes:
+        key: the group's key, a value for each key column.
+        features: names of the D features.
+        x: `(N, D)`, its samples.
+        sample_weight: `(N,)`, or None for 1.
+        result: its fit, without a batch axis.
+        sweep: all models fitted to it; None where there was no choice.
+    """
+
+    key: tuple[Any, ...]
+    features: tuple[str, ...]
+    x: np.ndarray
+    sample_weight: np.ndarray | None
+    result: FitResult
+    sweep: Sweep | None
+
+    @property
+    def mixture(self) -> Mixture:
+        """The group's mixture."""
+        return self.result.mixture
+
+    @property
+    def name(self) -> str:
+        """The key as a title: `P04, 67`."""
+        return title_of(self.key)
+
+    @property
+    def flags(self) -> list[str]:
+        """The reasons to distrust the fit, residuals included, each a sentence."""
+        found = flags(self.result if self.sweep is None else self.sweep, self.x, self.sample_weight)
+        return [f"{self.name} {FLAGS[name]}." for name, holds in found.items() if np.any(holds)]
+
+    def diagnose(self) -> Diagnosis:
+        """See `jaxgmm.diagnose`."""
+        return diagnose(self.result, self.x, self.sample_weight)
+
+    def bootstrap(self, n_replicates: int = 1000, **options: Any) -> Bootstrap:
+        """See `jaxgmm.bootstrap`, whose options these are."""
+        return bootstrap(self.result, self.x, n_replicates, sample_weight=self.sample_weight, **options)
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return ()
+
+    def _described(self) -> tuple[str, list[Block]]:
+        title, blocks = self.result._described()
+        doubts = [Block([[sentence] for sentence in self.flags])] if self.flags else []
+        return f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}", [*blocks, *doubts]
+
+
+@record
+class GroupFits(Record):
+    """Fits of B groups: tables of the same kind as the input frame, and arrays.
+
+    It keeps a reference to the frame that was fitted, not a copy. Pickles leave the frame out; methods that read
+    samples then need it as `df`.
+
+    Attributes:
+        fits: a row for each group, sorted by key: the key columns, `n_samples`, the choice if there was one
+            (`n_components`, `covariance_type`, `at_largest_k`, whether no larger K was tried, and the criterion),
+            `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see
+            `jaxgmm.FitResult`), `start_passed_over`, `flags`, the reasons to distrust the fit (see `jaxgmm.flags`),
+            `status`, and `explanation`, a sentence that says what the status means.
+        components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
+            for every feature F, and `variance_F` (families `"diag"` and `"spherical"` only) or the lower triangle of
+            the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G.
+        models: a row for each model fitted to each group, as in `jaxgmm.Sweep.table`; None where there was no choice.
+        result: the fits of the groups, or the chosen ones, in the order of `fits`.
+        sweep: all models fitted to the groups; None where there was no choice.
+        by: names of the key columns.
+        features: names of the D features.
+        weights: name of the column of sample weights, or None.
+        df: the frame that was fitted; None in a copy from a pickle.
+    """
+
+    fits: Any
+    components: Any
+    models: Any
+    result: FitResult
+    sweep: Sweep | None
+    by: tuple[str, ...]
+    features: tuple[str, ...]
+    weights: str | None = None
+    df: Any = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes on the choice, one sentence each, as in `jaxgmm.Sweep`."""
+        return () if self.sweep is None else self.sweep.notes
+
+    @property
+    def keys(self) -> pa.Table:
+        """The keys of the groups, one row for each, in the order of `fits`."""
+        return arrow(nw.from_native(self.fits, eager_only=True).select(nw.col(list(self.by))))
+
+    @property
+    def names(self) -> list[str]:
+        """The keys as titles: `P04, 67`."""
+        columns = [column.to_pylist() for column in self.keys.columns]
+        return list(map(title_of, zip(*columns, strict=True)))
+
+    @property
+    def mixtures(self) -> Mixture:
+        """`(B, K, …)`, the mixtures of the groups, also if there is one group."""
+        mixture = self.result.mixture
+        return mixture if self._batch else mixture.map(lambda leaf: leaf[None])
+
+    @property
+    def x(self) -> list[np.ndarray]:
+        """The samples of each group, `(N_b, D)`, as `jaxgmm.fit` takes them."""
+        rows = self._rows_of(None)
+        return rows.of_groups(rows.samples)
+
+    @property
+    def sample_weight(self) -> list[np.ndarray] | None:
+        """The sample weights of each group, `(N_b,)`; None without a column of weights."""
+        rows = self._rows_of(None)
+        return None if rows.weights is None else rows.of_groups(rows.weights)
+
+    def frame(self, df: Any = None) -> Any:
+        """The given frame, or else the one that was fitted.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if df is None and self.df is None:
+            raise ValueError("these fits come without their frame, as from a pickle; pass it as df.")
+        return self.df if df is None else df
+
+    def group(self, *key: Any, df: Any = None) -> GroupFit:
+        """One group, given its key, with its samples.
+
+        Raises:
+            KeyError: no group has this key.
+            ValueError: not one value for each key column, or no frame is known.
+        """
+        if len(key) != len(self.by):
+            raise ValueError(f"a key has a value for each of {', '.join(self.by)}; got {key!r}.")
+        known = self.keys
+        # None has the type of the other keys.
+        values = [pa.array([v], c.type if v is None else None) for v, c in zip(key, known.columns, strict=True)]
+        number = int(group_of(pa.table(values, list(self.by)), known, "the key", has_types=True)[0])
+        if number < 0:
+            raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
+        own = self.of([number]) if self._batch else self
+        rows = own._rows_of(df)
+        result, sweep = (part.of(0) if part is not None and self._batch else part for part in (own.result, own.sweep))
+        return GroupFit(tuple(key), self.features, rows.samples, rows.weights, result, sweep)
+
+    def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:
+        """The component of every row of a frame, under the mixture of the row's group.
+
+        Args:
+            df: the rows: those that were fitted, if None, or new ones of the same groups; any frame with the columns of
+                the keys and features.
+            probabilities: also return the probability of every component.
+
+        Returns:
+            the frame, its rows in their order, with four more columns:
+
+            - `component`, the most probable one, numbered as in `components`;
+            - `probability`, that of this component;
+            - `log_density`, in nats, of the sample under the mixture;
+            - `p_value`, small for outliers; see `jaxgmm.outlier_p_values`;
+
+            and on request `probability_0` to `probability_K-1`. They are null in rows of groups that were not fitted or
+            have no answer, and where a feature is missing or infinite; pandas' columns of floats have NaN for null.
+
+        Raises:
+            ValueError: no frame is known, it lacks columns, or it has one with the name of a new one.
+        """
+        df = self.frame(df)
+        rows = rows_of(df, self.keys, self.features, None)
+        return labelled(df, rows, self.mixtures, probabilities=probabilities)
+
+    def diagnose(self, df: Any = None) -> Diagnosis:
+        """Checks every group against its samples; see `jaxgmm.diagnose`.
+
+        Raises:
+            ValueError: no frame is known.
+        """
+        rows = self._rows_of(df)
+        weights = None if rows.weights is None else rows.of_groups(rows.weights)
+        return diagnose(self.mixtures, rows.of_groups(rows.samples), weights)
+
+    def bootstrap(self, n_replicates: int = 1000, df: Any = None, **options: Any) -> Bootstrap:
+        """Fits replicates of every group; see `jaxgmm.bootstrap`, whose options these are.
+
+        Raises:
+            ValueError: no frame is known, or groups have different numbers of components; take those of one number by
+                `of`.
+        """
+        rows = self._rows_of(df)
+        weights = None if rows.weights is None else rows.of_groups(rows.weights)
+        return bootstrap(self.mixtures, rows.of_groups(rows.samples), n_replicates, sample_weight=weights, **options)
+
+    def flags(self, df: Any = None) -> dict[str, np.ndarray]:
+        """Which groups to distrust, by reason, residuals included; see `jaxgmm.flags`.
+
+        Raises:
+            ValueError: no frame is known.
+        """
+        rows = self._rows_of(df)
+        weights = None if rows.weights is None else rows.of_groups(rows.weights)
+        asked = self.result if self.sweep is None else self.sweep
+        return flags(asked, rows.of_groups(rows.samples), weights)
+
+    def of(self, index: Any) -> "GroupFits":
+        """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.
+
+        Raises:
+            ValueError: these are the fits of one group already, or the index is none of these.
+            IndexError: there is no such group.
+        """
+        rows = self._rows(index)
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        components = np.sum(self.result.mixture.weights != 0, axis=-1)
+        models = None if self.sweep is None else np.bincount(self.sweep.table["data_set"], minlength=len(self))
+        return replace(
+            self,
+            fits=_part(self.fits, np.ones(len(self), int), chosen),
+            components=_part(self.components, components, chosen),
+            models=None if models is None else _part(self.models, models, chosen),
+            result=self.result.of(rows),
+            sweep=None if self.sweep is None else self.sweep.of(rows),
+        )
+
+    def _rows_of(self, df: Any) -> Rows:
+        return rows_of(self.frame(df), self.keys, self.features, self.weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"df": None}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.result._batch
+
+    def _described(self) -> tuple[str, list[Block]]:
+        n_groups = len(self) if self._batch else 1
+        of = f"{counted(n_groups, 'group')}, D = {self.result.mixture.n_features}"
+        fits = nw.from_native(self.fits, eager_only=True)
+        blocks = []
+        if self.models is not None:
+            names = ("n_components", "covariance_type")
+            answered = fits.filter(~nw.col(names[0]).is_null())
+            blocks.append(chosen_models({name: answered[name].to_numpy() for name in names}, "group"))
+        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group")]
+        blocks += [statuses(self.result.status, "group"), Block(rows)]
+        tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
+        blocks.append(Block([[f"tables: {tables}"], *([note] for note in self.notes)]))
+        return f"GroupFits: {of}", blocks
+
+
+def title_of(key: tuple[Any, ...]) -> str:
+    """A key as a title: `P04, 67`."""
+    return ", ".join("null" if value is None else str(value) for value in key)
+
+
+def _part(table: Any, counts: np.ndarray, chosen: np.ndarray) -> Any:
+    """The rows of some groups in a table that has `counts` rows of each."""
+    frame = nw.from_native(table, eager_only=True)
+    return nw.maybe_reset_index(frame[rows_within(counts, chosen), :]).to_native()

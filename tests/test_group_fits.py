@@ -1,0 +1,191 @@
+"""From the fits of groups back to the rows of the frame, and on."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import jaxgmm
+from jaxgmm.frames import GroupFits, fit_groups
+
+KINDS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}
+LABELS = ("component", "probability", "log_density", "p_value")
+RNG = np.random.default_rng(0)
+# Two interleaved plates with clusters at 0 and 9, and a well of too few rows.
+PLATE = np.array(["P04", "P05"])[RNG.integers(2, size=200)]
+HIGH = RNG.random(200) < 0.4
+COLUMNS = {
+    "plate": [*PLATE, "P06"],
+    "well": [67] * 201,
+    "red": [*(RNG.normal(size=200) + 9 * HIGH), 0.0],
+    "w": [*RNG.uniform(0.5, 1, size=200), 1.0],
+    "note": [f"row {i}" for i in range(201)],
+}
+OPTIONS = {"n_init": 2, "max_iter": 40}
+
+
+def column(frame, name):
+    """A column as a list, with None for what is missing."""
+    if isinstance(frame, pd.DataFrame):
+        return [None if pd.isna(value) else value for value in frame[name]]
+    return frame[name].to_pylist() if isinstance(frame, pa.Table) else frame[name].to_list()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, GroupFits]:
+    return {kind: fit_groups(make(COLUMNS), ["plate", "well"], "red", 2, **OPTIONS) for kind, make in KINDS.items()}
+
+
+@pytest.fixture(params=KINDS)
+def found(fitted, request) -> GroupFits:
+    return fitted[request.param]
+
+
+@pytest.fixture(scope="module")
+def swept() -> GroupFits:
+    return fit_groups(pd.DataFrame(COLUMNS), ["plate", "well"], "red", range(1, 3), n_init=2, weights="w")
+
+
+def test_every_row_gets_the_component_of_its_group(found):
+    labelled = found.predict()
+    assert type(labelled) is type(found.df)
+    assert column(labelled, "note") == COLUMNS["note"]
+    # Components are in the order of their means, in every group.
+    assert column(labelled, "component") == [*HIGH.astype(int), None]
+    for b, plate in enumerate(("P04", "P05")):
+        own = np.flatnonzero(plate == PLATE)
+        x = np.array(COLUMNS["red"])[own, None]
+        mixture = found.result.mixture.of(b)
+        for name, expected in (
+            ("probability", np.max(jaxgmm.responsibilities(mixture, x), axis=1)),
+            ("log_density", jaxgmm.log_prob(mixture, x)),
+            ("p_value", jaxgmm.outlier_p_values(mixture, x)),
+        ):
+            np.testing.assert_allclose(np.array(column(labelled, name)[:200])[own], expected, rtol=1e-12)
+    assert [column(labelled, name)[200] for name in LABELS] == [None] * 4
+
+
+def test_all_probabilities_come_on_request(found):
+    labelled = found.predict(probabilities=True)
+    probabilities = np.array([column(labelled, f"probability_{k}")[:200] for k in range(2)])
+    np.testing.assert_allclose(np.sum(probabilities, axis=0), 1, rtol=1e-12)
+    np.testing.assert_array_equal(np.max(probabilities, axis=0), column(labelled, "probability")[:200])
+    np.testing.assert_array_equal(np.argmax(probabilities, axis=0), column(labelled, "component")[:200])
+
+
+def test_new_rows_of_known_groups_are_labelled_in_their_order(found):
+    plates = ["P05", "P05", "new", "P04", "P04"]
+    new = pl.DataFrame({"red": [9.0, None, 1.0, 40.0, np.inf], "plate": plates, "well": [67] * 5})
+    labelled = found.predict(new)
+    assert labelled.columns == ["red", "plate", "well", *LABELS]
+    assert labelled["component"].to_list() == [1, None, None, 1, None]
+    assert labelled["p_value"][3] < 1e-6
+    assert found.predict(new.head(0)).height == 0
+
+
+def test_an_index_and_unused_columns_are_kept():
+    frame = pd.DataFrame(COLUMNS, index=np.arange(201)[::-1] * 7)
+    frame.insert(0, "note", "twice", allow_duplicates=True)
+    labelled = fit_groups(frame, ["plate", "well"], "red", 2, **OPTIONS).predict()
+    assert labelled.index.equals(frame.index)
+    assert list(labelled.columns) == [*frame.columns, *LABELS]
+    assert labelled["component"].dtype == "Int32"
+    assert labelled["component"].iloc[:200].tolist() == HIGH.astype(int).tolist()
+
+
+def test_a_name_that_is_taken_is_refused(found):
+    with pytest.raises(ValueError, match="the frame has a column 'p_value' already; rename it"):
+        found.predict(pl.DataFrame({"plate": ["P04"], "well": [67], "red": [1.0], "p_value": [1.0]}))
+
+
+def test_keys_of_another_kind_are_refused(found):
+    with pytest.raises(ValueError, match=r"column 'well' of the frame holds (large_)?string, where int64 was fitted"):
+        found.predict(pl.DataFrame({"plate": ["P04"], "well": ["67"], "red": [1.0]}))
+
+
+def test_one_group_is_taken_out_by_its_key(found):
+    one = found.group("P05", 67)
+    assert one.name == "P05, 67"
+    np.testing.assert_array_equal(one.x[:, 0], np.array(COLUMNS["red"])[:200][PLATE == "P05"])
+    np.testing.assert_array_equal(one.mixture.means, found.result.mixture.means[1])
+    assert one.sweep is None
+    assert repr(one).startswith(f"P05, 67: {len(one.x)} samples, K = 2, D = 1")
+    assert jaxgmm.predict(one, one.x).shape == (len(one.x),)
+    assert one.diagnose().misfit == found.diagnose().misfit[1]
+    np.testing.assert_array_equal(one.result.status, found.of(1).result.status)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "words"),
+    [
+        (("P04",), ValueError, "a key has a value for each of plate, well"),
+        (("P07", 67), KeyError, "no group 'P07, 67' was fitted; the first is 'P04, 67'"),
+        (("P04", 67.5), KeyError, "no group 'P04, 67.5'"),
+        ((67, 67), ValueError, "column 'plate' of the key holds int64, where"),
+        (("P04", None), KeyError, "no group 'P04, null'"),
+    ],
+)
+def test_a_key_that_is_not_there_is_refused(found, key, error, words):
+    with pytest.raises(error, match=words):
+        found.group(*key)
+
+
+def test_the_way_on_has_the_weights_and_models(swept):
+    weights = np.array(COLUMNS["w"])[:200]
+    one = swept.group("P04", 67)
+    np.testing.assert_array_equal(one.sample_weight, weights[PLATE == "P04"])
+    assert one.sweep.table["n_components"].tolist() == [1, 2]
+    assert swept.names == ["P04, 67", "P05, 67", "P06, 67"]
+    assert [len(x) for x in swept.x] == [np.sum(PLATE == "P04"), np.sum(PLATE == "P05"), 1]
+    np.testing.assert_array_equal(swept.sample_weight[1], weights[PLATE == "P05"])
+    assert swept.diagnose().counts.shape == (3, 2)
+    assert set(swept.flags()) == set(jaxgmm.FLAGS)
+    assert column(swept.fits, "flags") == ["at_largest_k", "at_largest_k", "no_answer"]
+    assert one.flags == ["P04, 67 has the largest K that was tried, and a larger one may be better."]
+    # Labels need no weights.
+    labelled = swept.predict(pd.DataFrame(COLUMNS).drop(columns="w"))
+    assert column(labelled, "component") == [*HIGH.astype(int), None]
+    replicates = swept.of([0, 1]).bootstrap(2)
+    assert replicates.mixture.means.shape == (2, 2, 2, 1)
+
+
+def test_parts_go_on_as_the_whole(swept):
+    part = swept.of([1])
+    assert part.names == ["P05, 67"]
+    expected = [int(high) if plate == "P05" else None for high, plate in zip(HIGH, PLATE, strict=True)]
+    assert column(part.predict(), "component") == [*expected, None]
+    alone = swept.of(1)
+    assert column(alone.predict(), "component") == column(part.predict(), "component")
+    assert alone.group("P05", 67).name == "P05, 67"
+
+
+def test_a_pickle_leaves_the_frame_out(swept):
+    again = pickle.loads(pickle.dumps(swept))
+    assert again.df is None
+    with pytest.raises(ValueError, match="come without their frame, as from a pickle; pass it as df"):
+        again.predict()
+    assert column(again.predict(swept.df), "component") == [*HIGH.astype(int), None]
+    assert again.group("P04", 67, df=swept.df).name == "P04, 67"
+    assert swept.df is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "means"),
+    [
+        ({"order_by": "weight"}, [0, 9]),
+        ({"order_by": "red"}, [0, 9]),
+        ({"align_to": jaxgmm.Mixture(np.full(2, 0.5), np.array([[9.0], [0.0]]), np.ones((2, 1)))}, [9, 0]),
+    ],
+)
+def test_components_have_one_order_in_all_groups(options, means):
+    found = fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, **options, **OPTIONS)
+    np.testing.assert_allclose(found.components["mean_red"].to_numpy()[:4], means * 2, atol=0.6)
+    assert found.predict()["component"].to_list()[:200] == [means.index(9 * int(high)) for high in HIGH]
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="order_by must be None or one of 'mean', 'weight', 'red'; got 'size'"):
+        fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, order_by="size")
