@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from jaxgmm.diagnosis import Diagnosis
+from jaxgmm.plot.mixtures import names_of_features
 from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, whole_or_none, without_frame
 
 # Number of features, those with the worst residuals, that have a line of their own.
@@ -43,9 +44,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
             "plot.diagnosis draws one data set's diagnosis; this has a batch axis. Select one with diagnosis.of(b)."
         )
     n_features = diagnosis.pit.shape[1]
-    names = [f"feature {d}" for d in range(n_features)] if names is None else names
-    if isinstance(names, str) or len(names) != n_features:
-        raise ValueError(f"names must be of all {n_features} features; there are {len(names)}.")
+    names = names_of_features(names, n_features)
     axes = axes_for_many(ax, 1, 4, (0, 0))[0] if ax is not None else axes_for_many(None, 2, 2, (4.2, 3.2)).ravel()
     weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
     counted = weight > 0

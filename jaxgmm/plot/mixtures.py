@@ -57,7 +57,7 @@ def mixture(
     if mixture.n_features == 1:
         return histogram(mixture, x, ax=ax, names=names, sample_weight=sample_weight)
     samples = one_data_set(x, mixture)
-    names, (i, j) = names_of(names, mixture), checked_features(features, mixture)
+    names, (i, j) = names_of_features(names, mixture.n_features), checked_features(features, mixture)
     if sample_weight is not None:
         samples = samples[checked_weight(sample_weight, samples) > 0]
     ax = axes_for_one(ax, (5.0, 4.2))
@@ -99,7 +99,7 @@ def histogram(
             f"plot.histogram draws mixtures of one feature; this one has {mixture.n_features}. Use plot.mixture or "
             "plot.pairs."
         )
-    samples, names = one_data_set(x, mixture), names_of(names, mixture)
+    samples, names = one_data_set(x, mixture), names_of_features(names, mixture.n_features)
     weight = None if sample_weight is None else checked_weight(sample_weight, samples)
     ax = axes_for_one(ax, (5.0, 3.4))
     draw_histogram(ax, mixture, samples[:, 0], weight=weight, bins=bins, labels=True)
@@ -133,12 +133,12 @@ def one_data_set(x: Any, mixture: Mixture) -> np.ndarray:
     return samples
 
 
-def names_of(names: Sequence[str] | None, mixture: Mixture) -> Sequence[str]:
-    """Names of all features."""
+def names_of_features(names: Sequence[str] | None, n_features: int) -> Sequence[str]:
+    """The names given, checked, or numbers of all features."""
     if names is None:
-        return [f"feature {d}" for d in range(mixture.n_features)]
-    if isinstance(names, str) or len(names) != mixture.n_features:
-        raise ValueError(f"names must be of all {mixture.n_features} features; got {names!r}.")
+        return [f"feature {d}" for d in range(n_features)]
+    if isinstance(names, str) or len(names) != n_features:
+        raise ValueError(f"names must be of all {n_features} features; got {names!r}.")
     return names
 
 

@@ -11,7 +11,7 @@ from jaxgmm.plot.mixtures import (
     draw_histogram,
     draw_plane,
     marginal,
-    names_of,
+    names_of_features,
     one_data_set,
     one_mixture,
 )
@@ -43,7 +43,8 @@ def pairs(
         ValueError: a batch of mixtures, one feature, or samples of another number of features.
     """
     mixture = one_mixture(mixture)
-    samples, names, d = one_data_set(x, mixture), names_of(names, mixture), mixture.n_features
+    samples, d = one_data_set(x, mixture), mixture.n_features
+    names = names_of_features(names, d)
     if d < 2:
         raise ValueError("plot.pairs draws mixtures of two features or more; this one has one. Use plot.histogram.")
     weight = None if sample_weight is None else checked_weight(sample_weight, samples)

@@ -9,8 +9,16 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxgmm.density import log_prob
 from jaxgmm.mixture import Mixture
-from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane, names_of, one_data_set, one_mixture
+from jaxgmm.plot.mixtures import (
+    checked_features,
+    draw_histogram,
+    draw_plane,
+    names_of_features,
+    one_data_set,
+    one_mixture,
+)
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, whole_or_none, without_frame
+from jaxgmm.record import counted
 from jaxgmm.status import Status
 
 
@@ -50,11 +58,11 @@ def stages(
         raise ValueError(f"result has {len(snapshots.weights)} snapshots; iterations names {len(iterations)}.")
     mixture = one_mixture(result.mixture)
     _check_numbers(x, mixture, snapshots, history, iterations)
-    samples, names = one_data_set(x, mixture), names_of(names, mixture)
+    samples, names = one_data_set(x, mixture), names_of_features(names, mixture.n_features)
     axes = axes_for_many(ax, 1, len(iterations) + 2, (3.1, 3.2))[0]
     shown = [snapshots.of(s) for s in range(len(iterations))]
     titles = [_title(int(n)) for n in iterations]
-    titles += [f"{Status(int(result.status)).name} after {_counted(int(result.n_iter))}"]
+    titles += [f"{Status(int(result.status)).name} after {counted(result.n_iter, 'iteration')}"]
     for panel, title, stage in zip(axes[:-1], titles, [*shown, mixture], strict=True):
         _draw_stage(panel, one_mixture(stage), samples, features, names)
         panel.set_title(title, fontsize="medium")
@@ -123,8 +131,4 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _title(n: int) -> str:
-    return "the start" if n == 0 else f"after {_counted(n)}"
-
-
-def _counted(n: int) -> str:
-    return "1 iteration" if n == 1 else f"{n} iterations"
+    return "the start" if n == 0 else f"after {counted(n, 'iteration')}"
