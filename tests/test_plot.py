@@ -199,6 +199,49 @@ def test_without_axes_there_is_one_new_figure(draw: Callable[[], Any], shape: tu
     plt.figure(number).canvas.draw()
 
 
+# Numbers of axes.
+
+
+def far_away(mixture: Mixture) -> Mixture:
+    """A mixture of epoch seconds, an hour for each unit."""
+    return Mixture(mixture.weights, 3600 * mixture.means + 1.7e9, 3600**2 * mixture.covariances)
+
+
+def stages_far_away() -> tuple[np.ndarray, Fit]:
+    x, fit = stages_of_fit()
+    history = fit.history - 1_234_500
+    ends = {"mixture": far_away(fit.mixture), "snapshots": far_away(fit.snapshots)}
+    return 3600 * x + 1.7e9, fit._replace(history=history, **ends)
+
+
+@pytest.mark.parametrize(
+    ("draw", "label"),
+    [
+        (lambda: plot.stages(*stages_far_away())[-1], "log-likelihood (nats) + 1,234,500"),
+        (lambda: plot.stages(*stages_far_away())[0], "feature 1 − 1,700,000,000, in 1e3"),
+        (lambda: plot.mixture(far_away(plane_mixture())), "feature 1 − 1,700,000,000, in 1e3"),
+        (lambda: plot.histogram(far_away(line_mixture())), "density, in 1e-6"),
+        (lambda: plot.pairs(far_away(space_mixture()), None)[2, 0], "feature 2\n− 1,700,000,000, in 1e3"),
+        (lambda: plot.criterion(table(bic=1e7 * table()["bic"])), "BIC above its minimum (lower is better), in 1e6"),
+        (lambda: plot.diagnosis(diagnosis_of(plane_mixture(), sample_weight=np.full(200, 1e4)))[1], "component"),
+    ],
+    ids=["likelihood", "stages", "mixture", "histogram", "pairs", "criterion", "diagnosis"],
+)
+def test_offsets_and_powers_are_in_labels_not_across_titles(draw: Callable[[], Axes], label: str) -> None:
+    ax = draw()
+    assert ax.get_ylabel() == label
+    ax.figure.canvas.draw()
+    written = [axis.offsetText for panel in ax.figure.axes for axis in (panel.xaxis, panel.yaxis)]
+    assert not any(text.get_visible() and text.get_text() for text in written)
+
+
+def test_numbers_and_offset_of_an_axis_add_up_to_its_values() -> None:
+    ax = plot.mixture(far_away(plane_mixture()))
+    ticks = [tick.get_text().replace("−", "-") for tick in ax.get_xticklabels()]
+    np.testing.assert_allclose([1000 * float(tick) + 1.7e9 for tick in ticks], ax.get_xticks(), rtol=0, atol=1)
+    assert plot.mixture(plane_mixture()).get_xlabel() == "feature 0"
+
+
 # Colours.
 
 
@@ -372,19 +415,19 @@ def test_every_family_has_a_line_with_its_own_colour_marker_and_style() -> None:
     ax = plot.criterion(table())
     lines = [drawn for drawn in ax.lines if not drawn.get_label().startswith("_")]
     assert [drawn.get_label() for drawn in lines] == ["full", "diag"]
-    np.testing.assert_array_equal(lines[0].get_xydata(), [[1, 90], [2, 60], [3, 70]])
-    np.testing.assert_array_equal(lines[1].get_xydata(), [[1, 95], [2, 62], [3, 40]])
+    np.testing.assert_array_equal(lines[0].get_xydata(), [[1, 50], [2, 20], [3, 30]])
+    np.testing.assert_array_equal(lines[1].get_xydata(), [[1, 55], [2, 22], [3, 0]])
     assert all(len({getattr(drawn, f"get_{what}")() for drawn in lines}) == 2 for what in ("color", "marker"))
     assert len({drawn.get_linestyle() for drawn in lines}) == 2
-    assert ax.get_ylabel() == "BIC (lower is better)"
+    assert ax.get_ylabel() == "BIC above its minimum (lower is better)"
 
 
 def test_the_chosen_model_has_a_ring_and_spurious_ones_are_hollow() -> None:
     ax = plot.criterion(table())
     (ring,) = (drawn for drawn in ax.lines if drawn.get_markeredgecolor() == EMPHASIS)
-    np.testing.assert_array_equal(ring.get_xydata(), [[2, 60]])
+    np.testing.assert_array_equal(ring.get_xydata(), [[2, 20]])
     hollow = [drawn.get_xydata().tolist() for drawn in ax.lines if drawn.get_markerfacecolor() == "white"]
-    assert hollow == [[], [[3.0, 40.0]]]
+    assert hollow == [[], [[3.0, 0.0]]]
     keys = [text.get_text() for text in ax.get_legend().get_texts()]
     assert keys == ["full", "diag", "spurious or degenerate", "chosen"]
 
@@ -402,6 +445,17 @@ def test_another_data_set_and_a_test_of_k() -> None:
     ax = plot.criterion(table(lrt=np.linspace(0, 1, 12)), "lrt", data_set=1)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.array([6, 8, 10]) / 11)
     assert ax.get_ylabel() == "p-value of K against K + 1"
+
+
+def test_the_minimum_of_a_criterion_is_that_of_the_data_set_and_of_finite_values() -> None:
+    bic = table()["bic"]
+    bic[5] = -np.inf
+    ax = plot.criterion(table(bic=bic))
+    assert [drawn.get_ydata().tolist() for drawn in ax.lines[::2][:2]] == [[30, 0, 10], [35, 2]]
+    other = plot.criterion(table(bic=bic), data_set=1)
+    np.testing.assert_array_equal(other.lines[0].get_ydata(), [0, 2, 4])
+    nothing = plot.criterion(table(bic=np.full(12, np.inf)))
+    assert [len(drawn.get_xdata()) for drawn in nothing.lines] == [0, 0, 0, 0]
 
 
 def test_a_sweep_is_drawn_by_its_table() -> None:

@@ -7,7 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_one, colour, line, marker, whole_or_none, without_frame
+from jaxgmm.plot.palette import (
+    EMPHASIS,
+    GREY,
+    INK,
+    axes_for_one,
+    colour,
+    label_offsets,
+    line,
+    marker,
+    whole_or_none,
+    without_frame,
+)
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.sweeping import LEVEL, LRT
 from jaxgmm.soundness import is_sound
@@ -18,6 +29,7 @@ from jaxgmm.status import Status
 def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0, ax: Axes | None = None) -> Axes:
     """Draws a criterion against K for one data set, with a line for each family (and ridge, if there are several).
 
+    Only differences between models say anything, so the data set's minimum is 0; p-values stay as they are.
     The chosen model has a ring. Models that are degenerate or have spurious components, which do not count in their
     favour, have hollow markers.
 
@@ -46,6 +58,8 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     if not np.any(rows):
         raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")
     table = {name: np.asarray(column)[rows] for name, column in whole.items()}
+    if criterion != LRT:
+        table[criterion] = _above_minimum(table[criterion])
     ax = axes_for_one(ax, (5.0, 3.6))
     statuses = np.array([Status[name] for name in table["status"].tolist()], int)
     hollow = ~is_sound(statuses, table["spurious"])
@@ -68,11 +82,13 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
         )
     if criterion == LRT:
         ax.axhline(LEVEL, color=GREY, linewidth=1, linestyle=":")
-    ylabel = "p-value of K against K + 1" if criterion == LRT else f"{_written(criterion)} (lower is better)"
+    ylabel = f"{_written(criterion)} above its minimum (lower is better)"
+    ylabel = "p-value of K against K + 1" if criterion == LRT else ylabel
     ax.set(xlabel="components K", ylabel=ylabel, xticks=np.unique(table["n_components"]))
     ax.margins(x=0.08, y=0.1)
     ax.legend(handles=handles, frameon=False, fontsize="small")
     without_frame(ax)
+    label_offsets(ax)
     return ax
 
 
@@ -81,6 +97,12 @@ def _draw_line(ax: Axes, number: int, k: np.ndarray, values: np.ndarray, hollow:
     style = {"color": colour(number), "marker": marker(number), "markersize": 6}
     ax.plot(k, values, linestyle=line(number), linewidth=1.5, label=label, zorder=2, **style)
     ax.plot(k[hollow], values[hollow], linestyle="none", markerfacecolor="white", zorder=3, **style)
+
+
+def _above_minimum(values: np.ndarray) -> np.ndarray:
+    """The difference of each value from the least finite one."""
+    finite = values[np.isfinite(values)]
+    return values - np.min(finite) if len(finite) else values
 
 
 def _key(shape: str, label: str, **style: Any) -> Line2D:

@@ -8,7 +8,19 @@ from matplotlib.axes import Axes
 
 from jaxgmm.diagnosis import Diagnosis
 from jaxgmm.plot.mixtures import names_of_features
-from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_many, colour, halo, line, marker, whole_or_none, without_frame
+from jaxgmm.plot.palette import (
+    GREY,
+    INK,
+    PALE,
+    axes_for_many,
+    colour,
+    halo,
+    label_offsets,
+    line,
+    marker,
+    whole_or_none,
+    without_frame,
+)
 
 # Number of features, those with the worst residuals, that have a line of their own.
 _MOST_LINES = 3
@@ -59,6 +71,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     for panel in axes:
         panel.title.set_fontsize("medium")
         without_frame(panel)
+    label_offsets(*axes)
     return axes
 
 

@@ -12,7 +12,19 @@ from jaxgmm.driver.arguments import numeric_mixture
 from jaxgmm.engine.arrays import numeric
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances
-from jaxgmm.plot.palette import GREY, INK, PALE, axes_for_one, colour, halo, line, marker, whole_or_none, without_frame
+from jaxgmm.plot.palette import (
+    GREY,
+    INK,
+    PALE,
+    axes_for_one,
+    colour,
+    halo,
+    label_offsets,
+    line,
+    marker,
+    whole_or_none,
+    without_frame,
+)
 
 # Shares of the mass within a contour.
 MASSES = (0.5, 0.8, 0.95)
@@ -64,6 +76,7 @@ def mixture(
     draw_plane(ax, mixture, samples, (i, j), contours=contours, labels=True)
     ax.set(xlabel=names[i], ylabel=names[j])
     without_frame(ax)
+    label_offsets(ax)
     return ax
 
 
@@ -105,6 +118,7 @@ def histogram(
     draw_histogram(ax, mixture, samples[:, 0], weight=weight, bins=bins, labels=True)
     ax.set(xlabel=names[0], ylabel="density")
     without_frame(ax)
+    label_offsets(ax)
     return ax
 
 

@@ -15,7 +15,7 @@ from jaxgmm.plot.mixtures import (
     one_data_set,
     one_mixture,
 )
-from jaxgmm.plot.palette import axes_for_many, whole_or_none, without_frame
+from jaxgmm.plot.palette import axes_for_many, label_offsets, whole_or_none, without_frame
 
 
 @whole_or_none
@@ -72,6 +72,7 @@ def pairs(
     for row in range(1, d):
         for panel in axes[row, :row]:
             panel.set_ylim(axes[row, row].get_xlim())
+    label_offsets(*axes[np.tril_indices(d)], small=True)
     return axes
 
 

@@ -7,7 +7,9 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import ScalarFormatter
 
 # Okabe and Ito (2008), "Color universal design", without yellow, which is too light for lines. Neighbours differ in
 # lightness.
@@ -18,6 +20,9 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 INK, GREY, PALE = "0.1", "0.55", "0.85"
 EMPHASIS = "#D55E00"
+
+# Powers of ten of an axis's largest number, between which numbers are written in full.
+_SMALLEST, _LARGEST = -3, 3
 
 _Arguments = ParamSpec("_Arguments")
 _Axes = TypeVar("_Axes")
@@ -82,3 +87,36 @@ def axes_for_many(ax: Any, rows: int, columns: int, size: tuple[float, float]) -
 def without_frame(ax: Axes) -> None:
     """Removes the top and right spines."""
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def label_offsets(*panels: Axes, small: bool = False) -> None:
+    """Says in the label of an axis what its numbers leave out: an offset, or a power of ten.
+
+    matplotlib writes these at the ends of the axes, across titles and labels. They are fixed here, so that the label
+    stays true if the limits change. In small panels they have a line of their own.
+    """
+    for panel in panels:
+        for axis in (panel.xaxis, panel.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, ScalarFormatter):
+                _fix_offset(axis, formatter, "\n" if small else " ")
+
+
+def _fix_offset(axis: Axis, formatter: ScalarFormatter, gap: str) -> None:
+    """Keeps the offset that matplotlib has chosen, and chooses a power of ten for numbers with many digits."""
+    ticks = axis.get_majorticklocs()
+    formatter.set_locs(list(ticks))
+    offset = float(formatter.offset)
+    low, high = np.sort(axis.get_view_interval())
+    largest = np.max(np.abs(ticks[(low <= ticks) & (ticks <= high)] - offset), initial=0)
+    power = int(np.floor(np.log10(largest))) if largest > 0 else 0
+    power = 0 if _SMALLEST <= power <= _LARGEST else 3 * (power // 3)
+    fixed = ScalarFormatter(useOffset=False)
+    fixed.offset = offset
+    fixed.set_scientific(power != 0)
+    fixed.set_powerlimits((power, power))
+    axis.set_major_formatter(fixed)
+    axis.offsetText.set_visible(False)
+    if label := axis.get_label_text():
+        less = f"{gap}{'−' if offset > 0 else '+'} {abs(offset):,.15g}" if offset else ""
+        axis.set_label_text(f"{label}{less}{f', in 1e{power}' if power else ''}")

@@ -17,7 +17,7 @@ from jaxgmm.plot.mixtures import (
     one_data_set,
     one_mixture,
 )
-from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, whole_or_none, without_frame
+from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, label_offsets, whole_or_none, without_frame
 from jaxgmm.record import counted
 from jaxgmm.status import Status
 
@@ -72,6 +72,7 @@ def stages(
         panel.set_ylabel("")
         panel.tick_params(labelleft=False)
     _draw_history(axes[-1], np.asarray(history), iterations, int(result.n_iter))
+    label_offsets(*axes)
     return axes
 
 
@@ -114,8 +115,7 @@ def _draw_history(panel: Axes, history: np.ndarray, iterations: Sequence[int], n
     stages = [n for n in iterations if n < n_iter]
     panel.plot(stages, history[stages], "o", color=colour(0), markersize=7, label="drawn", zorder=2)
     panel.plot(n_iter, history[n_iter], "D", color=EMPHASIS, markersize=7, label="the end", zorder=2)
-    panel.set_xlabel("iteration")
-    panel.set_title("log-likelihood (nats)", fontsize="medium")
+    panel.set(xlabel="iteration", ylabel="log-likelihood (nats)")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend(frameon=False, loc="lower right", fontsize="small")
     without_frame(panel)
