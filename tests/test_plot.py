@@ -578,7 +578,15 @@ def test_one_component_has_no_pair_and_absent_ones_are_left_out() -> None:
     _, counts, overlaps, uncertainty = plot.diagnosis(diagnosis_of(one))
     assert texts(overlaps) == ["no pair"]
     assert [label.get_text() for label in counts.get_yticklabels()] == ["1"]
-    assert len(uncertainty.lines) == 2
+    assert len(uncertainty.lines) == 0
+
+
+def test_without_doubt_the_panel_of_uncertainties_says_so() -> None:
+    apart = replace(plane_mixture(), means=100 * plane_mixture().means)
+    uncertainty = plot.diagnosis(diagnosis_of(apart))[3]
+    assert texts(uncertainty) == ["no doubt: every sample\nhas a component of\na probability above 99%"]
+    assert len(uncertainty.lines) == 0
+    assert texts(plot.diagnosis(diagnosis_of(plane_mixture()))[3]) == []
 
 
 # Misuse.

@@ -27,6 +27,8 @@ _MOST_LINES = 3
 # The Kolmogorov-Smirnov distance that is exceeded with a probability of 0.05, times √N, for large N.
 _BAND = 1.358
 _MOST_NUMBERS = 8
+# Uncertainties below this are too close to the axis to be seen.
+_LEAST_DOUBT = 0.01
 
 
 @whole_or_none
@@ -38,7 +40,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     2. Samples of each component: the sum of its responsibilities, and its effective number of samples.
     3. Overlap of components: 0 for separate components, 1 for identical ones.
     4. Uncertainty: the share of the samples that are at least as uncertain, with the mean of every component. The axis
-       ends where all components would be equally probable.
+       ends where all components would be equally probable. Without doubt about any sample, words say so.
 
     Args:
         diagnosis: of one data set; select one of a batch with `diagnosis.of(b)`.
@@ -132,7 +134,7 @@ def _draw_overlap(ax: Axes, overlap: np.ndarray, present: np.ndarray) -> None:
     k = len(present)
     if k < 2:
         ax.set(xticks=[], yticks=[])
-        ax.text(0.5, 0.5, "no pair", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        _say(ax, "no pair")
         return
     pairs = np.ma.masked_array(overlap[1:, :-1], mask=~np.tri(k - 1, dtype=bool))
     ax.pcolormesh(pairs, vmin=0, vmax=1, cmap="Greys", edgecolors=PALE, linewidth=1)
@@ -150,6 +152,15 @@ def _draw_overlap(ax: Axes, overlap: np.ndarray, present: np.ndarray) -> None:
 def _draw_uncertainty(
     ax: Axes, diagnosis: Diagnosis, present: np.ndarray, uncertainty: np.ndarray, weight: np.ndarray
 ) -> None:
+    ax.set(
+        xlabel="uncertainty of the assignment",
+        ylabel="share at least as uncertain",
+        title="uncertainty of assignments",
+    )
+    if len(present) and np.all(uncertainty < _LEAST_DOUBT):
+        ax.set(xticks=[], yticks=[])
+        _say(ax, f"no doubt: every sample\nhas a component of\na probability above {1 - _LEAST_DOUBT:.0%}")
+        return
     order = np.argsort(-uncertainty)
     at, share = uncertainty[order], np.cumsum(weight[order]) / np.sum(weight)
     most = 1 - 1 / max(2, len(present))
@@ -159,14 +170,14 @@ def _draw_uncertainty(
         height = np.sum(weight[uncertainty >= mean]) / np.sum(weight)
         style = {"color": colour(k), "marker": marker(k), "markersize": 9, "linestyle": "none", "clip_on": False}
         ax.plot(mean, height, label=f"mean of {k}: {mean:.2f}", zorder=3, **style)
-    ax.set(
-        xlabel="uncertainty of the assignment",
-        ylabel="share at least as uncertain",
-        title="uncertainty of assignments",
-    )
     ax.set(xlim=(0, most), ylim=(0, 1))
     if 0 < len(present) <= _MOST_NUMBERS:
         ax.legend(frameon=False, fontsize="small", loc="upper right")
+
+
+def _say(ax: Axes, words: str) -> None:
+    """Words in the place of a picture that would be empty."""
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=INK)
 
 
 def _rounded(p_value: float) -> str:
