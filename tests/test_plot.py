@@ -365,14 +365,138 @@ def test_bars_have_the_area_of_their_weighted_samples() -> None:
     np.testing.assert_allclose([bar.get_height() for bar in bars], [3 / 8, 5 / 8])
 
 
-def test_an_outlier_does_not_make_thousands_of_bars() -> None:
-    ax = plot.histogram(line_mixture(), np.append(drawn(line_mixture()), 1e6)[:, None])
-    assert len(ax.patches) == 80
+def bars(ax: Axes) -> tuple[np.ndarray, np.ndarray]:
+    """Left edges and heights of bars, which have one width."""
+    assert len({round(bar.get_width() / ax.patches[0].get_width(), 6) for bar in ax.patches}) == 1
+    return np.array([[bar.get_x(), bar.get_height()] for bar in ax.patches]).T
+
+
+def one_dimensional(weights: list[float], means: list[float], scales: list[float]) -> Mixture:
+    return Mixture(np.array(weights), np.array(means)[:, None], np.square(scales)[:, None, None])
+
+
+@pytest.mark.parametrize("n_samples", [20, 200, 20_000])
+def test_narrow_modes_far_apart_have_bars_of_their_own(n_samples: int) -> None:
+    mixture = one_dimensional([0.5, 0.5], [0.0, 10.0], [0.1, 0.1])
+    left, heights = bars(plot.histogram(mixture, drawn(mixture, n_samples)))
+    assert np.all(heights[(left > 0.5) & (left < 9.3)] == 0)
+    assert all(np.count_nonzero(heights[np.abs(left - mean) < 1]) >= 2 for mean in (0, 10))
+    assert len(heights) <= 101
+
+
+def test_bars_are_few_and_cover_the_bulk_whatever_the_tails() -> None:
+    rng = np.random.default_rng(0)
+    one = one_dimensional([1.0], [0.0], [2.0])
+    for values in (rng.standard_cauchy(2000), rng.lognormal(0, 2, 2000), np.append(drawn(one, 500), 1e300)):
+        left, heights = bars(plot.histogram(one, values[:, None]))
+        assert 8 <= len(heights) <= 101
+        assert np.count_nonzero(heights) >= 8
+        width = left[1] - left[0]
+        inside = np.mean((values >= left[0]) & (values <= left[-1] + width))
+        assert np.sum(heights) * width == pytest.approx(inside)
+
+
+def test_bars_of_integers_have_whole_widths_and_edges_between_them() -> None:
+    mixture = one_dimensional([0.6, 0.4], [3.0, 9.0], [1.5, 2.0])
+    left, heights = bars(plot.histogram(mixture, np.round(drawn(mixture, 1000))))
+    np.testing.assert_allclose(left % 1, 0.5)
+    assert np.all(heights > 0)
+    # Wide ones too, so that no bar holds more integers than another.
+    left, _ = bars(plot.histogram(one_dimensional([1.0], [0.0], [300.0]), np.arange(-900, 901)[:, None]))
+    np.testing.assert_allclose(left % 1, 0.5)
+    np.testing.assert_allclose(np.diff(left) % 1, 0)
+
+
+def test_bars_of_weighted_samples_are_those_of_repeated_samples() -> None:
+    x = drawn(line_mixture(), 300)
+    few = np.arange(300) < 100
+    weighted = bars(plot.histogram(line_mixture(), x, sample_weight=few))
+    np.testing.assert_allclose(weighted, bars(plot.histogram(line_mixture(), x[few])))
+
+
+def test_a_component_without_width_neither_narrows_the_bars_nor_flattens_them() -> None:
+    spike = one_dimensional([0.4, 0.6], [0.0, 5.0], [1e-9, 2.0])
+    x = drawn(spike, 1000)
+    ax = plot.histogram(spike, x)
+    assert len(ax.patches) < 40
+    assert ax.get_ylim()[1] == pytest.approx(1.5 * max(bars(ax)[1]))
 
 
 def test_a_mixture_of_one_feature_is_a_histogram() -> None:
     ax = plot.mixture(line_mixture(), drawn(line_mixture()), names=["height"])
     assert (ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)) == ("height", "density", 3)
+
+
+# Sentinels and far outliers.
+
+
+def with_sentinels(mixture: Mixture, n_samples: int = 300) -> np.ndarray:
+    """Samples of which 30 have a first feature of -9999, and one is far away in every feature."""
+    x = drawn(mixture, n_samples)
+    x[::10, 0] = -9999
+    x[1] = 1e20
+    return x
+
+
+def with_far_component(mixture: Mixture) -> Mixture:
+    added = [np.zeros(1), np.full((1, mixture.n_features), -9999.0), 1e-6 * np.eye(mixture.n_features)[None]]
+    far = Mixture(*map(np.concatenate, zip(mixture.arrays, added, strict=True)))
+    return replace(far, weights=np.append(0.9 * mixture.weights, 0.1))
+
+
+@pytest.mark.parametrize("contours", [False, True])
+def test_axes_follow_the_bulk_and_words_say_how_much_is_outside(contours: bool) -> None:
+    x = with_sentinels(plane_mixture())
+    ax = plot.mixture(with_far_component(plane_mixture()), x, contours=contours)
+    assert "outside: 31 samples, 1 component" in texts(ax)
+    assert -10 < ax.get_xlim()[0] < ax.get_xlim()[1] < 15
+    assert -10 < ax.get_ylim()[0] < ax.get_ylim()[1] < 15
+    assert texts(plot.mixture(plane_mixture(), drawn(plane_mixture()))) == ["60%", "30%", "10%"]
+
+
+def test_a_histogram_follows_the_bulk_and_says_how_much_is_outside() -> None:
+    ax = plot.histogram(with_far_component(line_mixture()), with_sentinels(line_mixture()))
+    assert "outside: 31 samples, 1 component" in texts(ax)
+    assert -10 < ax.get_xlim()[0] < ax.get_xlim()[1] < 15
+
+
+def test_components_that_dwarf_the_bulk_do_not_widen_the_axes_for_outliers() -> None:
+    mixture = replace(plane_mixture(), covariances=plane_mixture().covariances * np.array([1, 1, 1e6])[:, None, None])
+    ax = plot.mixture(mixture, with_sentinels(plane_mixture()))
+    assert ax.get_xlim()[1] - ax.get_xlim()[0] < 60
+
+
+def test_pairs_say_on_the_diagonal_how_many_samples_of_a_feature_are_outside() -> None:
+    axes = plot.pairs(space_mixture(), with_sentinels(space_mixture()))
+    assert [texts(panel) for panel in np.diagonal(axes)] == [
+        ["outside: 31 samples"],
+        ["outside: 1 sample"],
+        ["outside: 1 sample"],
+    ]
+    assert all(limit < 20 for panel in axes[2] for limit in np.abs([panel.get_xlim(), panel.get_ylim()]).ravel())
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_panels_of_an_overview_follow_the_bulk_and_say_how_many_samples_are_outside(n_features: int) -> None:
+    x, result = many_fits(n_features=n_features)
+    x[7][:5] = -9999
+    *_, panel = plot.overview(x, result, by="size")
+    assert panel.get_xlabel() == "N = 80, 5 outside\n1 spurious"
+    assert panel.get_xlim()[0] > -20
+
+
+def test_stages_follow_the_bulk_and_say_how_many_samples_are_outside() -> None:
+    x, result = stages_of_fit()
+    x[:3] = -9999
+    start, *_ = plot.stages(x, result)
+    assert "outside: 3 samples" in texts(start)
+    assert start.get_xlim()[0] > -20
+
+
+def test_a_small_cluster_far_away_is_not_left_out() -> None:
+    x = drawn(plane_mixture())
+    x[:10] += 1000
+    assert plot.mixture(plane_mixture(), x).get_xlim()[1] > 1000
 
 
 # Stages.

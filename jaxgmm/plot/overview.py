@@ -10,8 +10,11 @@ from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.driver.arguments import checked_weights
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
-from jaxgmm.plot.mixtures import checked_features, draw_histogram, draw_plane
+from jaxgmm.plot.histograms import draw_histogram
+from jaxgmm.plot.limits import n_outside
+from jaxgmm.plot.mixtures import checked_features
 from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo, whole_or_none
+from jaxgmm.plot.planes import draw_plane
 from jaxgmm.status import Status
 
 _COLUMNS = 6
@@ -31,7 +34,8 @@ def overview(
 ) -> np.ndarray:
     """Draws some of many fits, each in a small panel that says how it ended.
 
-    A fit without an answer is hatched. Each panel has its own scale.
+    A fit without an answer is hatched. Each panel has its own scale, that of the bulk of the samples; words say how
+    many are outside.
 
     Args:
         x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
@@ -83,12 +87,16 @@ def overview(
         _draw_fit(panel, fitted, samples, Status(int(result.status[b])), plane)
         name = f"data set {b}" if names is None else str(names[b])
         panel.set_title(name, fontsize="medium", pad=3)
-        line = f"N = {len(samples):,}"
+        parts = [f"N = {len(samples):,}"]
         if found is not None and np.isfinite(found.p_values[b]).all():
-            line += f", p = {found.p_values[b].min():.1g}"
+            parts += [f"p = {found.p_values[b].min():.1g}"]
+        if outside := n_outside(panel, samples[:, plane or (0,)]):
+            parts += [f"{outside:,} outside"]
         if result.spurious[b]:
-            line += f", {result.spurious[b]} spurious"
-        panel.set_xlabel(line, fontsize="small", labelpad=3)
+            parts += [f"{result.spurious[b]} spurious"]
+        # A line has room for two.
+        lines = (", ".join(line) for line in (parts[:2], parts[2:]) if line)
+        panel.set_xlabel("\n".join(lines), fontsize="small", labelpad=3)
     return axes
 
 

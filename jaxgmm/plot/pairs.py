@@ -6,16 +6,11 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.mixture import Mixture
-from jaxgmm.plot.mixtures import (
-    checked_weight,
-    draw_histogram,
-    draw_plane,
-    marginal,
-    names_of_features,
-    one_data_set,
-    one_mixture,
-)
+from jaxgmm.plot.histograms import draw_histogram
+from jaxgmm.plot.limits import say_outside
+from jaxgmm.plot.mixtures import checked_weight, names_of_features, one_data_set, one_mixture
 from jaxgmm.plot.palette import axes_for_many, label_offsets, whole_or_none, without_frame
+from jaxgmm.plot.planes import draw_plane, marginal
 
 
 @whole_or_none
@@ -28,6 +23,8 @@ def pairs(
     sample_weight: Any = None,
 ) -> np.ndarray:
     """Draws every pair of features below the diagonal, as in `plot.mixture`, and every feature's histogram on it.
+
+    Axes follow the bulk of the samples; the histogram of a feature says how many are outside.
 
     Args:
         mixture: one mixture of two features or more.
@@ -69,6 +66,7 @@ def pairs(
         limits = np.array([panel.get_xlim() for panel in below])
         for panel in below:
             panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())
+        say_outside(axes[column, column], drawn[:, column, None])
     for row in range(1, d):
         for panel in axes[row, :row]:
             panel.set_ylim(axes[row, row].get_xlim())

@@ -21,6 +21,8 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 INK, GREY, PALE = "0.1", "0.55", "0.85"
 EMPHASIS = "#D55E00"
 
+# More labels than this hide the picture.
+MOST_LABELS = 12
 # Powers of ten of an axis's largest number, between which numbers are written in full.
 _SMALLEST, _LARGEST = -3, 3
 
@@ -46,6 +48,13 @@ def line(k: int) -> Any:
 def halo(width: float = 2.5) -> list[AbstractPathEffect]:
     """A white edge that makes lines and letters stand out from samples."""
     return [withStroke(linewidth=width, foreground="white")]
+
+
+def write(ax: Axes, text: str, at: Any, **style: Any) -> None:
+    """Text that is readable among samples."""
+    horizontal, vertical = at
+    options = {"ha": "center", "va": "center", "color": INK, "path_effects": halo(3), "clip_on": True, "zorder": 4}
+    ax.text(horizontal, vertical, text, **options | style)
 
 
 def whole_or_none(draw: Callable[_Arguments, _Axes]) -> Callable[_Arguments, _Axes]:

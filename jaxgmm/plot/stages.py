@@ -9,15 +9,11 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxgmm.density import log_prob
 from jaxgmm.mixture import Mixture
-from jaxgmm.plot.mixtures import (
-    checked_features,
-    draw_histogram,
-    draw_plane,
-    names_of_features,
-    one_data_set,
-    one_mixture,
-)
+from jaxgmm.plot.histograms import draw_histogram
+from jaxgmm.plot.limits import bulk, say_outside
+from jaxgmm.plot.mixtures import checked_features, names_of_features, one_data_set, one_mixture
 from jaxgmm.plot.palette import EMPHASIS, GREY, INK, axes_for_many, colour, label_offsets, whole_or_none, without_frame
+from jaxgmm.plot.planes import draw_plane
 from jaxgmm.record import counted
 from jaxgmm.status import Status
 
@@ -102,10 +98,12 @@ def _draw_stage(
     if mixture.n_features == 1:
         draw_histogram(panel, mixture, samples[:, 0])
         panel.set(xlabel=names[0], ylabel="density", xlim=_limits(samples[:, 0]))
+        say_outside(panel, samples)
     else:
         i, j = checked_features(features, mixture)
         draw_plane(panel, mixture, samples, (i, j), labels=True)
         panel.set(xlabel=names[i], ylabel=names[j], xlim=_limits(samples[:, i]), ylim=_limits(samples[:, j]))
+        say_outside(panel, samples[:, (i, j)])
     without_frame(panel)
 
 
@@ -122,12 +120,12 @@ def _draw_history(panel: Axes, history: np.ndarray, iterations: Sequence[int], n
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Limits of finite values, with a margin."""
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
+    """Limits of the bulk of the values, with a margin."""
+    low, high = bulk(values)
+    if np.isnan(low):
         return (0.0, 1.0)
-    margin = 0.12 * (values.max() - values.min()) or 1.0
-    return (values.min() - margin, values.max() + margin)
+    margin = 0.12 * (high - low) or 1.0
+    return (low - margin, high + margin)
 
 
 def _title(n: int) -> str:
