@@ -308,6 +308,23 @@ def test_few_samples_have_markers_and_many_have_dots() -> None:
     assert len({len(points.get_paths()[0]) for points in many}) == 1
 
 
+def test_very_many_samples_are_counted_in_cells_under_the_ellipses() -> None:
+    x = drawn(plane_mixture(), 200_000)
+    x[0] = np.nan
+    ax = plot.mixture(plane_mixture(), x, sample_weight=np.arange(200_000) > 0)
+    (cells,) = ax.collections
+    assert len(cells.get_offsets()) < 10_000
+    assert np.sum(cells.get_array()) == 199_999
+    assert [to_hex(ellipse.get_edgecolor()) for ellipse in ellipses(ax)[::2]] == [colour(k).lower() for k in range(3)]
+    assert all(ellipse.get_zorder() > cells.get_zorder() for ellipse in ellipses(ax))
+
+
+def test_pairs_of_many_samples_are_counted_in_cells() -> None:
+    axes = plot.pairs(space_mixture(), drawn(space_mixture(), 20_000))
+    counts = [np.sum(panel.collections[0].get_array()) for panel in axes[np.tril_indices(3, -1)]]
+    assert counts == [20_000] * 3
+
+
 def test_samples_of_weight_0_are_not_drawn() -> None:
     x = drawn(plane_mixture())
     ax = plot.mixture(plane_mixture(), x, sample_weight=np.arange(200) < 50)

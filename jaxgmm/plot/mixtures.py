@@ -28,9 +28,10 @@ def mixture(
 ) -> Axes:
     """Draws a mixture in the plane of two features: ellipses of one and two standard deviations, or contours.
 
-    Samples have the colour and marker of their most probable component, given all features. Ellipses are those of the
-    marginal distribution of the two features; their line width grows with the component's weight, which is written at
-    its mean. Axes follow the bulk of the samples; words say how many samples, sentinels and far outliers, are outside.
+    Samples have the colour and marker of their most probable component, given all features; of more than 30,000, their
+    number in each cell is drawn in grey. Ellipses are those of the marginal distribution of the two features; their
+    line width grows with the component's weight, which is written at its mean. Axes follow the bulk of the samples;
+    words say how many samples, sentinels and far outliers, are outside.
 
     Args:
         mixture: one mixture, or the fit of one data set; for D = 1, `histogram` is drawn.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Ellipse
 
 from jaxgmm.density import predict
@@ -24,6 +25,11 @@ def marginal(mixture: Mixture, features: Sequence[int]) -> Mixture:
         np.where(present[:, None], mixture.means, 0.0)[:, chosen],
         np.where(present[:, None, None], covariances, np.eye(mixture.n_features))[:, chosen][:, :, chosen],
     )
+
+
+# More points than these cover each other; the number of them in each cell says more, and is drawn sooner.
+_MOST_POINTS, _MOST_POINTS_SMALL = 30_000, 10_000
+_GREYS = LinearSegmentedColormap.from_list("counts", ["0.95", "0.6"])
 
 
 def draw_plane(
@@ -66,8 +72,11 @@ def _limits(points: np.ndarray, plane: Mixture, n_deviations: float) -> list[tup
 def draw_samples(
     ax: Axes, mixture: Mixture, samples: np.ndarray, features: tuple[int, int], *, small: bool = False
 ) -> None:
-    """Samples in the colours and markers of their components; grey without a component."""
+    """Samples in the colours and markers of their components; grey without a component, and where they are many."""
     if len(samples) == 0:
+        return
+    if len(samples) > (_MOST_POINTS_SMALL if small else _MOST_POINTS):
+        _draw_counts(ax, samples[:, features], small=small)
         return
     component = most_probable(mixture, samples)
     area = np.clip(4000 / len(samples), 1.5, 18) / (3 if small else 1)
@@ -85,6 +94,13 @@ def draw_samples(
             zorder=1,
             **kind,
         )
+
+
+def _draw_counts(ax: Axes, points: np.ndarray, *, small: bool) -> None:
+    """The number of samples in each cell, in light greys, so that lines above them keep their colours."""
+    x, y = points[np.isfinite(points).all(axis=1)].T
+    cells = 40 if small else 90
+    ax.hexbin(x, y, gridsize=cells, bins="log", mincnt=1, cmap=_GREYS, linewidths=0.2, rasterized=True, zorder=1)
 
 
 def most_probable(mixture: Mixture, samples: np.ndarray) -> np.ndarray:
