@@ -355,6 +355,36 @@ def test_contours_hold_their_share_of_the_mass() -> None:
     assert texts(ax) == ["95%", "80%", "50%"]
 
 
+def outermost(ax: Axes) -> tuple[float, list[np.ndarray]]:
+    """The lowest density of all contours, and its lines."""
+    sets = [artist for artist in ax.collections if hasattr(artist, "levels")]
+    level = min(lines.levels[0] for lines in sets)
+    return level, [line for lines in sets if lines.levels[0] == level for line in lines.allsegs[0] if len(line)]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e-2, 1.0])
+def test_contours_are_drawn_about_narrow_components_too(scale: float) -> None:
+    narrow = Mixture(np.full(2, 0.5), np.array([[0.0, 0.0], [9.7, 10.3]]), np.stack([np.eye(2) * scale**2] * 2))
+    _, lines = outermost(plot.mixture(narrow, contours=True))
+    # The outermost line is about each component, at its standard deviations within which 95% of the mass lie.
+    radii = [np.abs(line - line.mean(axis=0)).max() for line in lines]
+    np.testing.assert_allclose(radii, scale * np.sqrt(-2 * np.log(0.05)), rtol=0.1)
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.03])
+def test_the_contour_of_a_thin_component_is_one_line(ratio: float) -> None:
+    along = np.array([np.cos(0.6), np.sin(0.6)])
+    covariance = (1 - ratio**2) * np.outer(along, along) + ratio**2 * np.eye(2)
+    mixture = Mixture(np.full(2, 0.5), np.array([[0.0, 0.0], [9.0, 9.0]]), np.stack([np.eye(2), covariance]))
+    level, lines = outermost(plot.mixture(mixture, contours=True))
+    # One line about each of two components that lie far apart, and each is closed.
+    assert len(lines) == 2
+    assert all(np.array_equal(line[0], line[-1]) for line in lines)
+    (thin,) = (line for line in lines if line.mean() > 4)
+    assert np.ptp(thin @ along) > 4
+    np.testing.assert_allclose(np.exp(jaxgmm.log_prob(mixture, thin)), level, rtol=0.1)
+
+
 def test_axis_aligned_components_are_drawn_as_their_matrices() -> None:
     variances = np.diagonal(plane_mixture().covariances, axis1=1, axis2=2)
     matrices = replace(plane_mixture(), covariances=variances[..., None] * np.eye(2))
@@ -812,23 +842,6 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         importlib.import_module("jaxgmm.plot")
 
 
-if __name__ == "__main__":
-    IMAGES.mkdir(exist_ok=True)
-    for name in PICTURES:
-        print(save(picture(name), IMAGES / f"{name}.png"))
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1e-2, 1.0])
-def test_contours_are_drawn_about_narrow_components_too(scale):
-    narrow = Mixture(np.full(2, 0.5), np.array([[0.0, 0.0], [9.7, 10.3]]), np.stack([np.eye(2) * scale**2] * 2))
-    ax = plot.mixture(narrow, contours=True)
-    (lines,) = [artist for artist in ax.collections if hasattr(artist, "levels")]
-    # The outermost line is about each component, at its standard deviations within which 95% of the mass lie.
-    radii = [np.abs(segment - nearest).max() for segment in lines.allsegs[0] for nearest in [segment.mean(axis=0)]]
-    np.testing.assert_allclose(radii, scale * np.sqrt(-2 * np.log(0.05)), rtol=0.1)
-    plt.close(ax.figure)
-
-
 def test_stages_of_other_iterations_than_named_are_refused():
     x = np.random.default_rng(0).normal(size=(60, 2)) + 4 * (np.arange(60) % 2)[:, None]
     result = jaxgmm.fit(x, 2, init=Mixture(np.full(2, 0.5), x[:2] + 3, np.stack([np.eye(2)] * 2)), history=(0, 3))
@@ -836,3 +849,9 @@ def test_stages_of_other_iterations_than_named_are_refused():
         plot.stages(x, result)
     axes = plot.stages(x, result, (0, 3))
     plt.close(axes[0].figure)
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    for name in PICTURES:
+        print(save(picture(name), IMAGES / f"{name}.png"))
