@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -55,24 +56,28 @@ def n_compiled(call) -> int:
     return sum(found)
 
 
+# Each power of two is a program of each question. Those of many features take long to compile.
+EVERY_SIZE, A_FEW_SIZES = (1, 2, 3, 5, 16, 31, 100, 1000, 4097, 9999), (1, 31, 4097, 9999)
+
+
 @pytest.mark.parametrize(
-    ("n_components", "n_features", "diagonal", "as_given"),
+    ("n_components", "n_features", "diagonal", "as_given", "numbers"),
     [
-        (3, 2, False, np.asarray),
-        (3, 2, True, lambda a: jnp.asarray(a, jnp.float32)),
-        (8, 8, True, np.asarray),
-        (4, 11, False, lambda a: jnp.asarray(a, jnp.float32)),
+        (3, 2, False, np.asarray, EVERY_SIZE),
+        (3, 2, True, jnp.float32, A_FEW_SIZES),
+        (8, 8, True, np.asarray, A_FEW_SIZES),
+        (4, 11, False, jnp.float32, A_FEW_SIZES),
     ],
 )
 def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(
-    n_components: int, n_features: int, diagonal: bool, as_given
+    n_components: int, n_features: int, diagonal: bool, as_given: Callable, numbers: tuple[int, ...]
 ) -> None:
     mixture = mixtures(n_components=n_components, n_features=n_features, diagonal=diagonal)
     mixture = mixture.map(as_given)
     x = as_given(samples(10_000, n_features))
     for question in QUESTIONS:
         whole = np.asarray(question(mixture, x))
-        for n in (1, 2, 3, 5, 16, 31, 100, 1000, 4097, 9999):
+        for n in numbers:
             np.testing.assert_array_equal(question(mixture, x[:n]), whole[:n])
 
 
@@ -119,7 +124,7 @@ def test_stacks_and_ragged_data_compile_few_programs() -> None:
 
 def test_jax_arrays_of_sixty_lengths_compile_few_programs() -> None:
     mixture, x = as_jax(mixtures(n_components=5)), np.float32(samples(5000, 2))
-    parts = [jnp.asarray(x[:n]) for n in range(30, 5000, 83)]
+    parts = [jax.device_put(x[:n]) for n in range(30, 5000, 83)]
     assert n_compiled(lambda: [jaxgmm.responsibilities(mixture, part) for part in parts]) <= 12
 
 
@@ -176,17 +181,17 @@ def test_whatever_fit_takes_is_taken(as_given) -> None:
         np.testing.assert_array_equal(question(mixture, as_given(x)), question(mixture, x))
 
 
+# As a start, it is that in `test_explicit_starts_may_differ_between_data_sets`.
 def test_result_of_a_fit_is_its_mixture() -> None:
-    x = samples(60, 2)
-    result = jaxgmm.fit(x, 2, n_init=2)
+    # A fit of too few samples, which compiles nothing, is given the mixture of one that has an answer.
+    x, mixture = samples(60, 2), mixtures()
+    result = replace(jaxgmm.fit(x[:2], 3), mixture=mixture)
     for question in QUESTIONS:
-        np.testing.assert_array_equal(question(result, x), question(result.mixture, x))
+        np.testing.assert_array_equal(question(result, x), question(mixture, x))
         with pytest.raises(ValueError, match=r"got Sweep. Of a sweep, pass its .best"):
             question(jaxgmm.Sweep({}, result), x)
-    np.testing.assert_array_equal(jaxgmm.sample(0, result, 5)[0], jaxgmm.sample(0, result.mixture, 5)[0])
-    np.testing.assert_array_equal(jaxgmm.diagnose(result, x).pit, jaxgmm.diagnose(result.mixture, x).pit)
-    again = jaxgmm.fit(x, 2, init=result)
-    assert again.log_likelihood == pytest.approx(result.log_likelihood)
+    np.testing.assert_array_equal(jaxgmm.sample(0, result, 5)[0], jaxgmm.sample(0, mixture, 5)[0])
+    np.testing.assert_array_equal(jaxgmm.diagnose(result, x).pit, jaxgmm.diagnose(mixture, x).pit)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ PARAMETER_TOLERANCE = {
 MCLUST = {path.stem: json.loads(path.read_text()) for path in sorted(DATA.glob("mclust_*.json"))}
 # The data sets in the plane are fitted together: each combination of sizes and family has to be compiled.
 MCLUST_STACKS = (("mclust_ex4_1", "mclust_faithful"), ("mclust_iris",))
-# Of each stack every model and every number of components once; all others are slow.
-QUICK_MODELS = ({("VVV", 3), ("EEE", 4), ("VVI", 2), ("VII", 1)}, {("VVV", 2), ("EEE", 1), ("VVI", 3), ("VII", 4)})
+# Every model and every number of components once, and both stacks; all others are slow.
+QUICK_MODELS = ({("VVV", 3), ("EEE", 4)}, {("VVI", 2), ("VII", 1)})
 
 
 def mixture_of(parameters):
@@ -348,13 +348,13 @@ def test_slow_clusters_reach_a_quarter_and_three_quarters_from_nearly_any_key_on
     model, optimum = scikit_learn_optimum(slow_to_converge)
     np.testing.assert_allclose(np.sort(model.weights_), [0.25, 0.75], atol=0.02)
     # The default tol leaves some keys at weights of 0.32 or 0.37, within 1e-3 nats per sample of the optimum.
-    default, tight = ([jaxgmm.fit(slow_to_converge, 2, key=key, tol=tol) for key in range(20)] for tol in (1e-5, 1e-8))
+    default, tight = ([jaxgmm.fit(slow_to_converge, 2, key=key, tol=tol) for key in range(10)] for tol in (1e-5, 1e-8))
     assert all(fit.status == Status.CONVERGED for fit in [*default, *tight])
     # Of ten starts three lead there, so one key of forty, about, finds a lower optimum; another finds a higher one.
-    assert sum(optimum - fit.log_likelihood < 1e-3 * len(slow_to_converge) for fit in default) >= 18
-    assert sum(optimum - fit.log_likelihood < 1e-3 for fit in tight) >= 18
+    assert sum(optimum - fit.log_likelihood < 1e-3 * len(slow_to_converge) for fit in default) >= 9
+    assert sum(optimum - fit.log_likelihood < 1e-3 for fit in tight) >= 9
     same = [np.sort(fit.mixture.weights) for fit in tight if abs(optimum - fit.log_likelihood) < 1e-3]
-    assert len(same) >= 16
+    assert len(same) >= 8
     np.testing.assert_allclose(same, np.tile(np.sort(model.weights_), (len(same), 1)), atol=2e-3)
 
 
