@@ -53,6 +53,11 @@ def stacked_with_ridge(reg_covar: float = 1e-12) -> jaxgmm.Sweep:
 
 
 @pytest.fixture(scope="module")
+def under_a_wider_ridge() -> jaxgmm.Sweep:
+    return stacked_with_ridge(1e-6)
+
+
+@pytest.fixture(scope="module")
 def one_feature() -> dict[str, tuple[dict[str, np.ndarray], jaxgmm.Mixture]]:
     """For every data set the rows of its table, and the mixture chosen."""
     swept = stacked_with_ridge()
@@ -103,16 +108,24 @@ def test_values_at_a_limit_are_no_cluster(one_feature, name: str) -> None:
     assert rows["n_components"][rows["chosen"]][0] in (2, 3)
 
 
-@pytest.mark.parametrize("options", [{"precision": "float32"}, {"reg_covar": 1e-6}, {"reg_covar": 1e-9}])
-def test_values_at_a_limit_are_no_cluster_under_a_wider_ridge(options: dict) -> None:
+@pytest.mark.parametrize("reg_covar", [1e-6, 1e-9])
+def test_values_at_a_limit_are_no_cluster_under_a_wider_ridge(reg_covar: float, request: pytest.FixtureRequest) -> None:
+    is_shared = reg_covar == 1e-6
+    swept = request.getfixturevalue("under_a_wider_ridge") if is_shared else stacked_with_ridge(reg_covar)
+    at_limits = [name.startswith("limit") for name in ONE_FEATURE]
+    assert all(k in (2, 3) for k in swept.chosen["n_components"][at_limits])
+    assert swept.chosen["data_set"].tolist() == list(range(len(ONE_FEATURE)))
+
+
+def test_values_at_a_limit_are_no_cluster_in_float32() -> None:
     x = np.stack([at_a_limit(seed) for seed in range(4)])[..., None]
-    chosen = jaxgmm.sweep(x, range(1, 6), n_init=3, **options).chosen
+    chosen = jaxgmm.sweep(x, KS, n_init=3, precision="float32").chosen
     assert all(k in (2, 3) for k in chosen["n_components"])
     assert len(chosen["n_components"]) == len(x)
 
 
-def test_components_narrower_than_the_ridge_are_counted(one_feature) -> None:
-    swept = stacked_with_ridge(1e-6)
+def test_components_narrower_than_the_ridge_are_counted(one_feature, under_a_wider_ridge: jaxgmm.Sweep) -> None:
+    swept = under_a_wider_ridge
     for name in ("bursts", "peaks"):
         rows, _ = one_feature[name]
         assert rows["ridge_dominated"][rows["n_components"] == 4].tolist() == [0]
@@ -234,24 +247,36 @@ def test_sentinels_in_one_column_leave_clusters_their_widths(family: str) -> Non
     np.testing.assert_allclose(np.sqrt(variances[is_cluster]), 0.5, rtol=0.1)
 
 
-@pytest.mark.parametrize("ridge", [0.0, 1e-26, (0.0, 1e-12)])
-def test_equal_values_are_spurious_without_a_ridge_too(ridge: float | tuple[float, ...]) -> None:
-    rng = np.random.default_rng(4)
-    x = 5 * rng.integers(2, size=1000) + rng.normal(size=1000)
-    x[:30] = 20
-    swept = jaxgmm.sweep(np.tile(x[:, None], (9, 1, 1)), KS, reg_covar=ridge)
+def with_equal_values(seed: int, value: float, n_equal: int) -> np.ndarray:
+    """Two clusters six apart, and equal values."""
+    rng = np.random.default_rng(seed)
+    x = 6 * rng.integers(2, size=N) + rng.normal(size=N)
+    x[:n_equal] = value
+    return x
+
+
+def heaps(value: float, n_equal: int) -> np.ndarray:
+    return np.stack([with_equal_values(seed, value, n_equal) for seed in range(len(ONE_FEATURE))])[..., None]
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-26])
+def test_equal_values_are_spurious_without_a_ridge_too(ridge: float) -> None:
+    swept = jaxgmm.sweep(heaps(20.0, 30), KS, reg_covar=ridge, max_iter=100)
     # Where nothing is added, most runs that shrink onto the heap are degenerate, and any of the others may win.
     assert all(k in (3, 4) for k in swept.chosen["n_components"])
-    assert swept.best.spurious.tolist() == [1] * 9
+    assert swept.best.spurious.tolist() == [1] * len(ONE_FEATURE)
 
 
-def test_a_ridge_at_which_larger_k_are_degenerate_decides_nothing() -> None:
-    rng = np.random.default_rng(1)
-    cluster = rng.integers(2, size=600)
-    x = np.stack([6 * cluster + rng.normal(size=600), rng.normal(size=600)], axis=1)
-    x[:20, 1] = -9999
-    swept = jaxgmm.sweep(x, range(1, 4), n_init=5, reg_covar=(0.0, 1e-12))
-    assert swept.chosen["n_components"].tolist() == [3]
+def test_a_ridge_at_which_some_k_are_degenerate_decides_nothing() -> None:
+    x = np.concatenate([heaps(20.0, 30)[:4], heaps(-9999.0, 20)[:5]])
+    swept = jaxgmm.sweep(x, KS, reg_covar=(0.0, 1e-12), max_iter=100)
+    assert all(k in (3, 4) for k in swept.chosen["n_components"][:4])
+    assert swept.best.spurious.tolist() == [1] * len(x)
+    # Three components are degenerate without a ridge, and chosen at the next.
+    status = swept.table["status"].reshape(len(x), len(KS), 2)[4:]
+    assert np.all(status[:, 0, 0] == "CONVERGED")
+    assert np.all(status[:, 2, 0] == "DEGENERATE")
+    assert swept.chosen["n_components"][4:].tolist() == [3] * 5
 
 
 @pytest.mark.parametrize("sentinel", [-9999.0, 1e9, 1e12, 9.969209968386869e36, -3.4028234663852886e38])
