@@ -92,7 +92,7 @@ def draw_overview(by: str) -> Callable[[], Any]:
 
     def draw() -> None:
         x = many_data_sets()
-        plot.overview(x, jaxgmm.fit(x, 2, max_iter=40), by=by)
+        plot.overview(jaxgmm.fit(x, 2, max_iter=40), x, by=by)
 
     return draw
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import jaxgmm
+from jaxgmm import plot
 from jaxgmm.frames import GroupFits, fit_groups
 
 KINDS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}
@@ -189,3 +190,19 @@ def test_components_have_one_order_in_all_groups(options, means):
 def test_an_unknown_order_is_refused():
     with pytest.raises(ValueError, match="order_by must be None or one of 'mean', 'weight', 'red'; got 'size'"):
         fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, order_by="size")
+
+
+def test_pictures_need_no_more_than_the_fits(swept):
+    panels = plot.overview(swept)
+    assert sorted(panel.get_title() for panel in panels) == swept.names
+    assert plot.criterion(swept, data_set=1).get_title() == "P05, 67"
+    one = swept.group("P05", 67)
+    assert plot.criterion(one).get_title() == "P05, 67"
+    for draw in (plot.mixture, plot.histogram):
+        ax = draw(one)
+        assert (ax.get_title(), ax.get_xlabel()) == ("P05, 67", "red")
+        given = draw(one.mixture, one.x, names=["red"], sample_weight=one.sample_weight)
+        assert [len(own.patches) for own in (ax, given)] == [len(ax.patches)] * 2
+        assert len(ax.patches) > 0
+    with pytest.raises(ValueError, match="x must hold the samples: a FitResult has none of its own"):
+        plot.overview(swept.result)

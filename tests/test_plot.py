@@ -93,7 +93,7 @@ def stages_of_fit() -> tuple[np.ndarray, Fit]:
     return drawn(end), Fit(end, 3, Status.CONVERGED, 0, history, snapshots)
 
 
-def many_fits(*, n_features: int = 2) -> tuple[list[np.ndarray], Fit]:
+def many_fits(*, n_features: int = 2) -> tuple[Fit, list[np.ndarray]]:
     """Eight data sets of 10, 20, … samples, and fits of all kinds."""
     one = line_mixture() if n_features == 1 else plane_mixture()
     x = [drawn(one, 10 * (b + 1)) for b in range(8)]
@@ -102,7 +102,7 @@ def many_fits(*, n_features: int = 2) -> tuple[list[np.ndarray], Fit]:
     for leaf in mixture.arrays:
         leaf[status >= 2] = np.nan
     x[3][2] = np.nan
-    return x, Fit(mixture, np.full(8, 9), status, np.array([0, 0, 2, 0, 0, 0, 0, 1]))
+    return Fit(mixture, np.full(8, 9), status, np.array([0, 0, 2, 0, 0, 0, 0, 1])), x
 
 
 def diagnosis_of(mixture: Mixture, n_samples: int = 200, **options: Any) -> jaxgmm.Diagnosis:
@@ -525,9 +525,9 @@ def test_pairs_say_on_the_diagonal_how_many_samples_of_a_feature_are_outside() -
 
 @pytest.mark.parametrize("n_features", [1, 2])
 def test_panels_of_an_overview_follow_the_bulk_and_say_how_many_samples_are_outside(n_features: int) -> None:
-    x, result = many_fits(n_features=n_features)
+    result, x = many_fits(n_features=n_features)
     x[7][:5] = -9999
-    *_, panel = plot.overview(x, result, by="size")
+    *_, panel = plot.overview(result, x, by="size")
     assert panel.get_xlabel() == "N = 80, 5 outside\n1 spurious"
     assert panel.get_xlim()[0] > -20
 
@@ -657,15 +657,15 @@ def titles(axes: np.ndarray) -> list[str]:
 
 
 def test_by_status_takes_some_of_each_the_worst_first() -> None:
-    x, result = many_fits()
-    assert titles(plot.overview(x, result, n=5)) == ["6", "3", "5", "2", "7"]
+    result, x = many_fits()
+    assert titles(plot.overview(result, x, n=5)) == ["6", "3", "5", "2", "7"]
     # Among those that converged, the one with a spurious component first.
-    assert titles(plot.overview(x, result, n=20)) == ["6", "3", "5", "2", "7", "0", "1", "4"]
+    assert titles(plot.overview(result, x, n=20)) == ["6", "3", "5", "2", "7", "0", "1", "4"]
     stack, fits = np.stack([x[7]] * 40), jaxgmm_fits(40, status=np.repeat([0, 1], [39, 1]))
-    assert titles(plot.overview(stack, fits, n=4)) == ["39", "0", "19", "38"]
+    assert titles(plot.overview(fits, stack, n=4)) == ["39", "0", "19", "38"]
     # Those with spurious components are not thinned.
     fits = fits._replace(spurious=np.isin(np.arange(40), (7, 30)).astype(int))
-    assert titles(plot.overview(stack, fits, n=4)) == ["39", "7", "30", "0"]
+    assert titles(plot.overview(fits, stack, n=4)) == ["39", "7", "30", "0"]
 
 
 def jaxgmm_fits(n: int, *, status: np.ndarray) -> Fit:
@@ -674,8 +674,8 @@ def jaxgmm_fits(n: int, *, status: np.ndarray) -> Fit:
 
 
 def test_by_size_goes_from_the_smallest_to_the_largest() -> None:
-    x, result = many_fits()
-    axes = plot.overview(x[::-1], result, by="size", n=3)
+    result, x = many_fits()
+    axes = plot.overview(result, x[::-1], by="size", n=3)
     assert titles(axes) == ["7", "3", "0"]
     assert [panel.get_xlabel() for panel in axes] == ["N = 10, 1 spurious", "N = 50", "N = 80"]
 
@@ -686,7 +686,7 @@ def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() 
     result = jaxgmm_fits(4, status=np.array([0, 0, 0, 3]))
     for leaf in result.mixture.arrays:
         leaf[3] = np.nan
-    axes = plot.overview(x, result, by="misfit")
+    axes = plot.overview(result, x, by="misfit")
     least = np.nanmin(jaxgmm.diagnose(result.mixture, x).p_values, axis=1, initial=1)
     assert titles(axes) == [*(str(b) for b in np.argsort(least[:3])), "3"]
     assert titles(axes)[2] == "0"
@@ -696,8 +696,8 @@ def test_by_misfit_takes_the_least_likely_first_and_those_without_answer_last() 
 
 @pytest.mark.parametrize("n_features", [1, 2])
 def test_fits_without_answer_are_hatched_and_named(n_features: int) -> None:
-    x, result = many_fits(n_features=n_features)
-    axes = plot.overview(x, result, by="size", names=list("abcdefgh"))
+    result, x = many_fits(n_features=n_features)
+    axes = plot.overview(result, x, by="size", names=list("abcdefgh"))
     named = [text for panel in axes for text in texts(panel)]
     assert named == ["MAX_ITER", "NONFINITE", "DEGENERATE", "TOO_FEW_SAMPLES"]
     assert [panel.patch.get_hatch() is not None for panel in axes] == (result.status >= 2).tolist()
@@ -707,7 +707,7 @@ def test_fits_without_answer_are_hatched_and_named(n_features: int) -> None:
 
 def test_a_real_result_is_drawn() -> None:
     x = [drawn(line_mixture(), n) for n in (30, 40)]
-    axes = plot.overview(x, jaxgmm.fit(x, 2, init=line_mixture(), precision="float64"))
+    axes = plot.overview(jaxgmm.fit(x, 2, init=line_mixture(), precision="float64"), x)
     assert [len(panel.lines) for panel in axes] == [3, 3]
 
 
@@ -779,7 +779,7 @@ X, FIT = stages_of_fit()
         (lambda: plot.mixture(plane_mixture(), np.zeros((5, 2), complex)), "x must hold real numbers"),
         (lambda: plot.mixture("text"), "mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got str"),
         (lambda: plot.criterion(FIT), "draws a jaxgmm.Sweep, or its table, a dict of columns; got"),
-        (lambda: plot.overview(X, plane_mixture()), "result must be a jaxgmm.FitResult or Sweep; got Mixture"),
+        (lambda: plot.overview(plane_mixture(), X), "result must be a jaxgmm.FitResult or Sweep; got Mixture"),
         (lambda: plot.mixture(plane_mixture(), features=(0, 2)), "features must be two different of 0 to 1"),
         (lambda: plot.mixture(plane_mixture(), names=["a"]), "names must be of all 2 features"),
         (lambda: plot.mixture(plane_mixture(), X, sample_weight=[1.0]), r"sample_weight must have shape \(200,\)"),
@@ -794,8 +794,8 @@ X, FIT = stages_of_fit()
         (lambda: plot.criterion(table(), data_set=2), "has no data set 2; its last is 1"),
         (lambda: plot.overview(*many_fits(), by="age"), "by must be 'status', 'size' or 'misfit'; got 'age'"),
         (lambda: plot.overview(*many_fits(), n=0), "n must be at least 1; got 0"),
-        (lambda: plot.overview(X, FIT), "with a batch axis. Use plot.mixture"),
-        (lambda: plot.overview(many_fits()[0][:3], many_fits()[1]), "x holds 3 data sets, but result 8 fits"),
+        (lambda: plot.overview(FIT, X), "with a batch axis. Use plot.mixture"),
+        (lambda: plot.overview(many_fits()[0], many_fits()[1][:3]), "x holds 3 data sets, but result 8 fits"),
         (lambda: plot.overview(*many_fits(), names=["a"]), "names must be of all 8 data sets; there are 1"),
         (lambda: plot.diagnosis(jaxgmm.diagnose(plane_mixture(), X[None])), r"batch axis.*diagnosis.of\(b\)"),
         (lambda: plot.diagnosis(diagnosis_of(plane_mixture()), names=["a"]), "names must be of all 2 features"),

@@ -104,7 +104,7 @@ def _of_samples(
     if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
         given = {"by": by, "n": n, "names": names, "sample_weight": weights}
-        return jaxgmm.plot.overview(x, _result(fitted), **given)
+        return jaxgmm.plot.overview(_result(fitted), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}; name another group.")

@@ -34,7 +34,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     favour, have hollow markers.
 
     Args:
-        sweep_or_table: a `Sweep`, or its table.
+        sweep_or_table: a `Sweep`, or its table; or the `GroupFits` or `GroupFit` of a choice among models.
         criterion: a column of the table.
         data_set: number of the data set.
         ax: where to draw; a new figure without it.
@@ -45,7 +45,8 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     Raises:
         ValueError: no such data set or criterion.
     """
-    whole = sweep_or_table if isinstance(sweep_or_table, Mapping) else getattr(sweep_or_table, "table", None)
+    given = getattr(sweep_or_table, "sweep", sweep_or_table)
+    whole = given if isinstance(given, Mapping) else getattr(given, "table", None)
     if not isinstance(whole, Mapping):
         raise ValueError(
             "plot.criterion draws a jaxgmm.Sweep, or its table, a dict of columns; got "
@@ -85,6 +86,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     ylabel = f"{_written(criterion)} above its minimum (lower is better)"
     ylabel = "p-value of K against K + 1" if criterion == LRT else ylabel
     ax.set(xlabel="components K", ylabel=ylabel, xticks=np.unique(table["n_components"]))
+    ax.set_title(_title(sweep_or_table, data_set))
     ax.margins(x=0.08, y=0.1)
     ax.legend(handles=handles, frameon=False, fontsize="small")
     without_frame(ax)
@@ -103,6 +105,11 @@ def _above_minimum(values: np.ndarray) -> np.ndarray:
     """The difference of each value from the least finite one."""
     finite = values[np.isfinite(values)]
     return values - np.min(finite) if len(finite) else values
+
+
+def _title(given: Any, data_set: int) -> str:
+    """The name of a group; no text where data sets have no names."""
+    return given.names[data_set] if hasattr(given, "names") else getattr(given, "name", "")
 
 
 def _key(shape: str, label: str, **style: Any) -> Line2D:

@@ -34,7 +34,8 @@ def mixture(
     words say how many samples, sentinels and far outliers, are outside.
 
     Args:
-        mixture: one mixture, or the fit of one data set; for D = 1, `histogram` is drawn.
+        mixture: one mixture, or the fit of one data set; for D = 1, `histogram` is drawn. The `GroupFit` of a group
+            has samples, names and weights of its own, and a title.
         x: samples `(N, D)`, or None.
         ax: where to draw; a new figure without it.
         features: the two features, numbered from 0.
@@ -48,9 +49,10 @@ def mixture(
     Raises:
         ValueError: a batch of mixtures, or samples of another number of features.
     """
-    mixture = one_mixture(mixture)
+    given, mixture = mixture, one_mixture(mixture)
     if mixture.n_features == 1:
-        return histogram(mixture, x, ax=ax, names=names, sample_weight=sample_weight)
+        return histogram(given, x, ax=ax, names=names, sample_weight=sample_weight)
+    x, names, sample_weight, title = of_group(given, x, names, sample_weight)
     samples = one_data_set(x, mixture)
     names, (i, j) = names_of_features(names, mixture.n_features), checked_features(features, mixture)
     if sample_weight is not None:
@@ -58,7 +60,7 @@ def mixture(
     ax = axes_for_one(ax, (5.0, 4.2))
     draw_plane(ax, mixture, samples, (i, j), contours=contours, labels=True)
     say_outside(ax, samples[:, (i, j)], marginal(mixture, (i, j)))
-    ax.set(xlabel=names[i], ylabel=names[j])
+    ax.set(xlabel=names[i], ylabel=names[j], title=title)
     without_frame(ax)
     label_offsets(ax)
     return ax
@@ -80,7 +82,7 @@ def histogram(
     sentinels and far outliers, are outside. A density far higher than the bars leaves the picture at the top.
 
     Args:
-        mixture: one mixture with D = 1.
+        mixture: one mixture with D = 1, or a fit, as for `mixture`.
         x: samples `(N, 1)`, or None.
         ax: where to draw; a new figure without it.
         bins: as for `numpy.histogram`; by default, 8 to about 100 of one width, by the rule of Freedman and
@@ -94,6 +96,7 @@ def histogram(
     Raises:
         ValueError: a batch of mixtures, or another number of features.
     """
+    x, names, sample_weight, title = of_group(mixture, x, names, sample_weight)
     mixture = one_mixture(mixture)
     if mixture.n_features != 1:
         raise ValueError(
@@ -105,7 +108,7 @@ def histogram(
     ax = axes_for_one(ax, (5.0, 3.4))
     draw_histogram(ax, mixture, samples[:, 0], weight=weight, bins=bins, labels=True)
     say_outside(ax, samples if weight is None else samples[weight > 0], marginal(mixture, (0,)))
-    ax.set(xlabel=names[0], ylabel="density")
+    ax.set(xlabel=names[0], ylabel="density", title=title)
     without_frame(ax)
     label_offsets(ax)
     return ax
@@ -122,6 +125,29 @@ def one_mixture(mixture: Any) -> Mixture:
             "plot.overview."
         )
     return mixture
+
+
+def of_groups(fits: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Samples, names and weights of the fits of groups, as far as they are not given.
+
+    Raises:
+        ValueError: the fits have no samples.
+    """
+    if not hasattr(fits, "x"):
+        raise ValueError(f"x must hold the samples: a {type(fits).__name__} has none of its own.")
+    return (
+        fits.x,
+        fits.names if names is None else names,
+        fits.sample_weight if sample_weight is None else sample_weight,
+    )
+
+
+def of_group(fit: Any, x: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any, str]:
+    """The same of one group, whose names are those of its features, if x is None; and its title, or no text."""
+    if x is not None or not hasattr(fit, "features"):
+        return x, names, sample_weight, ""
+    own = fit.sample_weight if sample_weight is None else sample_weight
+    return fit.x, fit.features if names is None else names, own, fit.name
 
 
 def one_data_set(x: Any, mixture: Mixture) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.mixture import Mixture
 from jaxgmm.plot.histograms import draw_histogram
 from jaxgmm.plot.limits import n_outside
-from jaxgmm.plot.mixtures import checked_features
+from jaxgmm.plot.mixtures import checked_features, of_groups
 from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo, whole_or_none
 from jaxgmm.plot.planes import draw_plane
 from jaxgmm.status import Status
@@ -22,8 +22,8 @@ _COLUMNS = 6
 
 @whole_or_none
 def overview(
-    x: Any,
     result: Any,
+    x: Any = None,
     *,
     by: Literal["status", "size", "misfit"] = "status",
     n: int = 24,
@@ -38,8 +38,9 @@ def overview(
     many are outside.
 
     Args:
-        x: a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
-        result: a `FitResult` of these, or a `Sweep`.
+        result: a `FitResult` of B data sets, a `Sweep`, or the `GroupFits` of a frame, which have samples, names and
+            weights of their own.
+        x: the samples, a stack `(B, N, D)`, or a sequence of `(N_i, D)`.
         by: `"status"` takes equal numbers of each status, as far as available, the worst first; within a status, those
             with the most spurious components, then others evenly from first to last. `"size"` goes from the smallest
             data set to the largest in equal steps of rank. `"misfit"` takes those whose residuals are least likely to
@@ -61,6 +62,8 @@ def overview(
         raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
     if n < 1:
         raise ValueError(f"n must be at least 1; got {n!r}.")
+    if x is None:
+        x, names, sample_weight = of_groups(result, names, sample_weight)
     # For a sweep, draw the chosen fits; for fits of groups, the fits.
     result = getattr(result, "best", getattr(result, "result", result))
     if not hasattr(result, "status"):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxgmm.mixture import Mixture
 from jaxgmm.plot.histograms import draw_histogram
 from jaxgmm.plot.limits import say_outside
-from jaxgmm.plot.mixtures import checked_weight, names_of_features, one_data_set, one_mixture
+from jaxgmm.plot.mixtures import checked_weight, names_of_features, of_group, one_data_set, one_mixture
 from jaxgmm.plot.palette import axes_for_many, label_offsets, whole_or_none, without_frame
 from jaxgmm.plot.planes import draw_plane, marginal
 
@@ -27,7 +27,7 @@ def pairs(
     Axes follow the bulk of the samples; the histogram of a feature says how many are outside.
 
     Args:
-        mixture: one mixture of two features or more.
+        mixture: one mixture of two features or more, or a fit, as for `plot.mixture`.
         x: samples `(N, D)`, or None.
         ax: `(D, D)` axes; a new figure without it. Those above the diagonal are hidden.
         names: of the features.
@@ -39,6 +39,7 @@ def pairs(
     Raises:
         ValueError: a batch of mixtures, one feature, or samples of another number of features.
     """
+    x, names, sample_weight, title = of_group(mixture, x, names, sample_weight)
     mixture = one_mixture(mixture)
     samples, d = one_data_set(x, mixture), mixture.n_features
     names = names_of_features(names, d)
@@ -71,6 +72,7 @@ def pairs(
         for panel in axes[row, :row]:
             panel.set_ylim(axes[row, row].get_xlim())
     label_offsets(*axes[np.tril_indices(d)], small=True)
+    axes[0, 0].set_title(title)
     return axes
 
 

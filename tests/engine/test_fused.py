@@ -199,7 +199,10 @@ def test_a_bad_neighbour_changes_no_bit(case: Case, kernels: list[str]) -> None:
     spoilt = case.x.copy()
     spoilt[2, 5] = np.nan
     spoilt[4] = 1.0
-    own, found = jaxgmm.fit(case.x, case.n_components, **case.options), jaxgmm.fit(spoilt, case.n_components, **case.options)
+    own, found = (
+        jaxgmm.fit(case.x, case.n_components, **case.options),
+        jaxgmm.fit(spoilt, case.n_components, **case.options),
+    )
     assert kernels
     assert found.status[2] == Status.NONFINITE
     for row in (0, 1, 3, 5):
