@@ -88,8 +88,10 @@ def outlier_p_value(log_joint: Float[Array, "k n"], factors: Factors) -> Float[A
     """
     is_absent = factors.constants == -jnp.inf
     distances = jnp.where(is_absent[:, None], jnp.inf, 2 * (factors.constants[:, None] - log_joint))
+    # Whether a minimum propagates NaN depends on how XLA vectorises it.
+    is_unknown = jnp.any(jnp.isnan(distances), axis=0) | jnp.all(is_absent)
     nearest = jnp.maximum(jnp.min(distances, axis=0), 0)
-    return jnp.where(jnp.all(is_absent), jnp.nan, survival(nearest, factors.means.shape[1]))
+    return jnp.where(is_unknown, jnp.nan, survival(nearest, factors.means.shape[1]))
 
 
 def labels(log_joint: Float[Array, "k n"], factors: Factors) -> Float[Array, "n c"]:

@@ -7,6 +7,7 @@ names, `len(result)` is the number of data sets, and `result.of(b)` is what was 
 
 import dataclasses
 import html
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self, SupportsInt, TypeVar, dataclass_transform
 
@@ -21,6 +22,8 @@ Type = TypeVar("Type", bound=type)
 # Lines that are printed of a result, and rows of a block that may have many.
 _MOST_LINES = 15
 _MOST_ROWS = 6
+# Characters of a line of a note.
+_LONGEST_NOTE = 76
 # Between these, six digits are no tenths, and tenths can be told apart.
 _LARGE, _HUGE = 1e5, 1e15
 # What describing a record may raise where tracers, shapes, axes or anything else stand in place of its arrays.
@@ -154,6 +157,11 @@ def shown(rows: Iterable[Sequence[str]], names: Sequence[str] = ()) -> Block:
         left = len(rows) - (_MOST_ROWS - 1)
         rows = [*rows[: _MOST_ROWS - 1], [f"and {left:,} more", *[""] * (len(rows[0]) - 1)]]
     return Block(rows, names)
+
+
+def written(notes: Iterable[str]) -> Block:
+    """A block of sentences, in lines that fit a terminal."""
+    return Block([[line] for note in notes for line in textwrap.wrap(note, _LONGEST_NOTE, subsequent_indent="  ")])
 
 
 def checked_index(index: Any, n: int) -> Any:

@@ -48,3 +48,13 @@ def test_what_is_known_of_far_missing_and_absent() -> None:
     assert jaxgmm.outlier_p_values(alone, mixture.means[1:])[0] < 0.1
     nothing = jaxgmm.Mixture(np.zeros(2), mixture.means, mixture.covariances)
     assert np.all(np.isnan(jaxgmm.outlier_p_values(nothing, x)))
+
+
+def test_mixtures_without_an_answer_know_no_outliers_among_many() -> None:
+    weights, means, variances = np.full((200, 3), 1 / 3), RNG.normal(size=(200, 3, 1)), np.ones((200, 3, 1))
+    mixture = jaxgmm.Mixture(weights, means, variances)
+    for leaf in mixture.arrays:
+        leaf[::7] = np.nan
+    found = jaxgmm.outlier_p_values(mixture, [RNG.normal(size=(90 + b % 30, 1)) for b in range(200)])
+    assert [bool(np.all(np.isnan(own))) for own in found] == [b % 7 == 0 for b in range(200)]
+    assert not any(np.any(np.isnan(own)) for b, own in enumerate(found) if b % 7)

@@ -14,7 +14,7 @@ from jaxgmm.flagging import flags
 from jaxgmm.frames.columns import arrow
 from jaxgmm.frames.labelling import Rows, labelled, rows_of
 from jaxgmm.mixture import Mixture
-from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses
+from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses, written
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
 from jaxgmm.tables.keys import group_of
@@ -70,7 +70,7 @@ class GroupFit(Record):
 
     def _described(self) -> tuple[str, list[Block]]:
         title, blocks = self.result._described()
-        doubts = [Block([[sentence] for sentence in self.flags])] if self.flags else []
+        doubts = [written(self.flags)] if self.flags else []
         return f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}", [*blocks, *doubts]
 
 
@@ -273,7 +273,7 @@ class GroupFits(Record):
         rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group")]
         blocks += [statuses(self.result.status, "group"), Block(rows)]
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
-        blocks.append(Block([[f"tables: {tables}"], *([note] for note in self.notes)]))
+        blocks += [Block([[f"tables: {tables}"]]), *([written(self.notes)] if self.notes else [])]
         return f"GroupFits: {of}", blocks
 
 

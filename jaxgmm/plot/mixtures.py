@@ -135,11 +135,8 @@ def of_groups(fits: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any]
     """
     if not hasattr(fits, "x"):
         raise ValueError(f"x must hold the samples: a {type(fits).__name__} has none of its own.")
-    return (
-        fits.x,
-        fits.names if names is None else names,
-        fits.sample_weight if sample_weight is None else sample_weight,
-    )
+    own = fits.sample_weight if sample_weight is None else sample_weight
+    return fits.x, fits.names if names is None else names, own
 
 
 def of_group(fit: Any, x: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.fit_result import FitResult, remarks
-from jaxgmm.record import Block, Record, counted, record, rows_within, shown, span, statuses
+from jaxgmm.record import Block, Record, counted, record, rows_within, shown, span, statuses, written
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.settings import LRT
 
@@ -66,7 +66,7 @@ class Sweep(Record):
 
     def _described(self) -> tuple[str, list[Block]]:
         n_models = f"{counted(len(self.table['data_set']), 'model')}, D = {self.best.mixture.n_features}"
-        notes = [Block([[note] for note in self.notes])] if self.notes else []
+        notes = [written(self.notes)] if self.notes else []
         if not self._batch:
             return f"Sweep: {n_models}", [_described_models(self.table), *notes]
         rows = [["log-likelihood", span(self.best.log_likelihood)], *remarks(self.best)]
