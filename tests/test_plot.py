@@ -540,6 +540,15 @@ def test_stages_follow_the_bulk_and_say_how_many_samples_are_outside() -> None:
     assert start.get_xlim()[0] > -20
 
 
+def test_sentinels_among_few_distinct_values_are_outside() -> None:
+    one = Mixture(np.ones(1), np.ones((1, 2)), np.eye(2)[None])
+    x = np.stack([np.arange(300) % 2, np.arange(300) % 3], axis=1)
+    x[:20] = -9999
+    assert "outside: 20 samples" in texts(plot.mixture(one, x))
+    few = np.array([[-9999.0], [-9999], [1], [2], [3], [4]])
+    assert "outside: 2 samples" in texts(plot.histogram(line_mixture(), few))
+
+
 def test_a_small_cluster_far_away_is_not_left_out() -> None:
     x = drawn(plane_mixture())
     x[:10] += 1000
@@ -627,6 +636,17 @@ def test_the_minimum_of_a_criterion_is_that_of_the_data_set_and_of_finite_values
     np.testing.assert_array_equal(other.lines[0].get_ydata(), [0, 2, 4])
     nothing = plot.criterion(table(bic=np.full(12, np.inf)))
     assert [len(drawn.get_xdata()) for drawn in nothing.lines] == [0, 0, 0, 0]
+
+
+def test_a_degenerate_model_far_below_does_not_flatten_the_others() -> None:
+    bic = table()["bic"]
+    bic[5] = -1e6
+    ax = plot.criterion(table(bic=bic))
+    assert texts(ax) == ["outside: 1 model"]
+    np.testing.assert_allclose(ax.get_ylim(), (-3.5, 38.5))
+    # What is chosen is shown, and so is a sound model.
+    assert texts(plot.criterion(table(bic=bic, chosen=np.arange(12) % 6 == 5))) == []
+    assert texts(plot.criterion(table(bic=bic, spurious=np.zeros(12, int)))) == []
 
 
 def test_a_sweep_is_drawn_by_its_table() -> None:

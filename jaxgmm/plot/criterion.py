@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from jaxgmm.plot.limits import is_far, write_outside
 from jaxgmm.plot.palette import (
     EMPHASIS,
     GREY,
@@ -19,6 +20,7 @@ from jaxgmm.plot.palette import (
     whole_or_none,
     without_frame,
 )
+from jaxgmm.record import counted
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.sweeping import LEVEL, LRT
 from jaxgmm.soundness import is_sound
@@ -31,7 +33,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
 
     Only differences between models say anything, so the data set's minimum is 0; p-values stay as they are.
     The chosen model has a ring. Models that are degenerate or have spurious components, which do not count in their
-    favour, have hollow markers.
+    favour, have hollow markers; where one's value is far from all others, it is outside, and words say so.
 
     Args:
         sweep_or_table: a `Sweep`, or its table; or the `GroupFits` or `GroupFit` of a choice among models.
@@ -59,11 +61,13 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     if not np.any(rows):
         raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")
     table = {name: np.asarray(column)[rows] for name, column in whole.items()}
-    if criterion != LRT:
-        table[criterion] = _above_minimum(table[criterion])
-    ax = axes_for_one(ax, (5.0, 3.6))
     statuses = np.array([Status[name] for name in table["status"].tolist()], int)
     hollow = ~is_sound(statuses, table["spurious"])
+    far = np.zeros(len(hollow), bool)
+    if criterion != LRT:
+        far = hollow & (table["chosen"] == 0) & is_far(np.asarray(table[criterion], float)[:, None])
+        table[criterion] = _above_minimum(table[criterion], ~far)
+    ax = axes_for_one(ax, (5.0, 3.6))
     kinds = list(dict.fromkeys(zip(table["covariance_type"].tolist(), table["reg_covar"].tolist(), strict=True)))
     for number, (family, ridge) in enumerate(kinds):
         of_kind = (table["covariance_type"] == family) & (table["reg_covar"] == ridge)
@@ -88,6 +92,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     ax.set(xlabel="components K", ylabel=ylabel, xticks=np.unique(table["n_components"]))
     ax.set_title(_title(sweep_or_table, data_set))
     ax.margins(x=0.08, y=0.1)
+    _leave_out(ax, table[criterion], far)
     ax.legend(handles=handles, frameon=False, fontsize="small")
     without_frame(ax)
     label_offsets(ax)
@@ -101,15 +106,25 @@ def _draw_line(ax: Axes, number: int, k: np.ndarray, values: np.ndarray, hollow:
     ax.plot(k[hollow], values[hollow], linestyle="none", markerfacecolor="white", zorder=3, **style)
 
 
-def _above_minimum(values: np.ndarray) -> np.ndarray:
-    """The difference of each value from the least finite one."""
-    finite = values[np.isfinite(values)]
+def _above_minimum(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """The difference of each value from the least finite one that is shown."""
+    finite = values[shown & np.isfinite(values)]
     return values - np.min(finite) if len(finite) else values
 
 
 def _title(given: Any, data_set: int) -> str:
     """The name of a group; no text where data sets have no names."""
     return given.names[data_set] if hasattr(given, "names") else getattr(given, "name", "")
+
+
+def _leave_out(ax: Axes, values: np.ndarray, far: np.ndarray) -> None:
+    """Limits without the values that are far, and words that say how many."""
+    if not np.any(far):
+        return
+    shown = values[~far & np.isfinite(values)]
+    margin = 0.1 * np.ptp(shown) or 1.0
+    ax.set_ylim(np.min(shown) - margin, np.max(shown) + margin)
+    write_outside(ax, counted(np.count_nonzero(far), "model"))
 
 
 def _key(shape: str, label: str, **style: Any) -> Line2D:

@@ -12,22 +12,34 @@ from jaxgmm.record import counted
 _FAR = 20
 # More distinct values than this share, and than this number, are not left out, however far they are.
 _SHARE, _FEW = 0.02, 2
+_FEWEST_DISTINCT = 10
 _MARGIN = 0.05
 
 
 def bulk(values: np.ndarray) -> tuple[float, float]:
     """The range of finite values without sentinels such as -9999 and without a few far outliers; NaN without values."""
-    # Distinct values are counted, because a sentinel is one value, however often it occurs.
-    distinct = np.unique(values[np.isfinite(values)])
+    values = values[np.isfinite(values)]
+    distinct = np.unique(values)
     if len(distinct) == 0:
         return (np.nan, np.nan)
-    low, high = np.percentile(distinct, (25, 75))
+    low, high = _quartiles(values, distinct)
     with np.errstate(over="ignore"):
         reach = _FAR * (high - low)
         near = distinct[(distinct >= low - reach) & (distinct <= high + reach)]
     n_far = len(distinct) - len(near)
     shown = near if n_far <= max(_FEW, _SHARE * len(distinct)) else distinct
     return (float(shown[0]), float(shown[-1]))
+
+
+def _quartiles(values: np.ndarray, distinct: np.ndarray) -> np.ndarray:
+    """Quartiles of distinct values, among which a sentinel is one, however often it occurs.
+
+    A sentinel shifts the quartiles of few distinct values; those of all values may be closer.
+    """
+    found = np.percentile(distinct, (25, 75))
+    of_all = np.percentile(values, (25, 75))
+    is_closer = len(distinct) < _FEWEST_DISTINCT and 0 < np.ptp(of_all) < np.ptp(found)
+    return of_all if is_closer else found
 
 
 def is_far(points: np.ndarray) -> np.ndarray:
@@ -59,11 +71,15 @@ def n_outside(ax: Axes, points: np.ndarray) -> int:
 
 
 def say_outside(ax: Axes, points: np.ndarray, mixture: Mixture | None = None) -> None:
-    """Writes how many samples, and components of a mixture of as many features, lie beyond the limits of the axes."""
+    """Says how many samples, and components of a mixture of as many features, lie beyond the limits of the axes."""
     found = {"sample": n_outside(ax, points)}
     if mixture is not None:
         found["component"] = n_outside(ax, mixture.means[mixture.weights > 0])
-    words = ", ".join(counted(n, noun) for noun, n in found.items() if n)
     if found["sample"]:
-        place = {"ha": "right", "va": "top", "transform": ax.transAxes}
-        ax.text(0.99, 0.99, f"outside: {words}", fontsize="small", color=INK, path_effects=halo(3), zorder=5, **place)
+        write_outside(ax, ", ".join(counted(n, noun) for noun, n in found.items() if n))
+
+
+def write_outside(ax: Axes, words: str) -> None:
+    """Says in the corner of a picture what is outside."""
+    place = {"ha": "right", "va": "top", "transform": ax.transAxes}
+    ax.text(0.99, 0.99, f"outside: {words}", fontsize="small", color=INK, path_effects=halo(3), zorder=5, **place)

@@ -24,7 +24,7 @@ EMPHASIS = "#D55E00"
 # More labels than this hide the picture.
 MOST_LABELS = 12
 # Powers of ten of an axis's largest number, between which numbers are written in full.
-_SMALLEST, _LARGEST = -3, 3
+_SMALLEST, _LARGEST = -2, 3
 
 _Arguments = ParamSpec("_Arguments")
 _Axes = TypeVar("_Axes")
