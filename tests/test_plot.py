@@ -469,6 +469,11 @@ def test_a_component_without_width_neither_narrows_the_bars_nor_flattens_them() 
     assert ax.get_ylim()[1] == pytest.approx(1.5 * max(bars(ax)[1]))
 
 
+def test_a_density_needs_no_samples() -> None:
+    ax = plot.histogram(one_dimensional([1.0], [2.0], [1.0]))
+    assert (len(ax.lines), len(ax.patches)) == (2, 0)
+
+
 def test_a_mixture_of_one_feature_is_a_histogram() -> None:
     ax = plot.mixture(line_mixture(), drawn(line_mixture()), names=["height"])
     assert (ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)) == ("height", "density", 3)

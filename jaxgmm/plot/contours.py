@@ -49,7 +49,7 @@ def draw_contours(
     low, high = np.transpose(limits) if limits else _corners(plane, radii, points)
     whole = _rectangle(low, high)
     is_narrow = ~_is_shown(plane, whole)
-    places = [_place(plane, k, radii[k]) for k in np.flatnonzero(is_narrow)]
+    places = [_place(plane, k, radii[k]) for k in np.flatnonzero(is_narrow).tolist()]
     masked = np.any([_is_within(place, whole.points) for place in places], axis=0) if places else False
     segments = {level: [] for level in names}
     margin = 2 * float(np.max(np.linalg.norm(whole.steps, axis=1)))

@@ -44,12 +44,13 @@ def draw_histogram(
     limits = limits_of_bulk(values, means, _REACH * scales) if has_far else None
     tallest = 0.0
     if len(values):
-        most = _MOST_SMALL if small else _MOST
-        edges = np.histogram_bin_edges(values, bins) if bins is not None else None
-        edges = _edges(values, weight, scales, line_of_feature.weights[present], most) if edges is None else edges
+        shares, most = line_of_feature.weights[present], _MOST_SMALL if small else _MOST
+        own = bins is None
+        edges = _edges(values, weight, scales, shares, most) if own else np.histogram_bin_edges(values, bins)
         tallest = _draw_bars(ax, values, weight, edges)
     if len(present):
-        ends = limits or (min(*values, *(means - _REACH * scales)), max(*values, *(means + _REACH * scales)))
+        all_ends = np.concatenate([values, means - _REACH * scales, means + _REACH * scales])
+        ends = limits or (np.min(all_ends), np.max(all_ends))
         highest = _draw_densities(ax, line_of_feature, present, ends, small=small)
         if tallest > 0 and highest > _SPIKE * tallest:
             ax.set_ylim(0, _TOP * tallest)
@@ -65,8 +66,8 @@ def _draw_bars(ax: Axes, values: np.ndarray, weight: np.ndarray, edges: np.ndarr
     """Bars whose area is their share of all samples. Returns the height of the tallest."""
     counts, _ = np.histogram(values, edges, weights=weight)
     heights = counts / np.sum(weight) / np.diff(edges)
-    edge = {"edgecolor": "white", "linewidth": 0.4} if len(counts) <= _MOST_SMALL else {"linewidth": 0}
-    ax.bar(edges[:-1], heights, np.diff(edges), align="edge", color=PALE, zorder=1, **edge)
+    gap = 0.4 if len(counts) <= _MOST_SMALL else 0.0
+    ax.bar(edges[:-1], heights, np.diff(edges), align="edge", color=PALE, edgecolor="white", linewidth=gap, zorder=1)
     return float(np.max(heights))
 
 

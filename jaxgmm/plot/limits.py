@@ -12,6 +12,7 @@ from jaxgmm.record import counted
 _FAR = 20
 # More distinct values than this share, and than this number, are not left out, however far they are.
 _SHARE, _FEW = 0.02, 2
+# With fewer distinct values, such as counts, a sentinel may shift their quartiles.
 _FEWEST_DISTINCT = 10
 _MARGIN = 0.05
 
@@ -32,10 +33,7 @@ def bulk(values: np.ndarray) -> tuple[float, float]:
 
 
 def _quartiles(values: np.ndarray, distinct: np.ndarray) -> np.ndarray:
-    """Quartiles of distinct values, among which a sentinel is one, however often it occurs.
-
-    A sentinel shifts the quartiles of few distinct values; those of all values may be closer.
-    """
+    """Quartiles of distinct values, among which a sentinel is one, however often it occurs; of all, if closer."""
     found = np.percentile(distinct, (25, 75))
     of_all = np.percentile(values, (25, 75))
     is_closer = len(distinct) < _FEWEST_DISTINCT and 0 < np.ptp(of_all) < np.ptp(found)
