@@ -71,7 +71,7 @@ def draw_histogram() -> None:
 def draw_stages() -> None:
     """From a start that is far off: EM has found the clusters after a few iterations."""
     x, start = three_clusters()
-    plot.stages(x, jaxgmm.fit(x, 3, init=start, history=(0, 1)), (0, 1))
+    plot.stages(jaxgmm.fit(x, 3, init=start, history=(0, 1)), x, (0, 1))
 
 
 def draw_criterion() -> None:

@@ -115,7 +115,7 @@ PICTURES: dict[str, tuple[tuple[int, int], Callable[[Any], Any]]] = {
     "mixture": ((1, 1), lambda ax: plot.mixture(plane_mixture(), drawn(plane_mixture()), ax=ax[0])),
     "contours": ((1, 1), lambda ax: plot.mixture(plane_mixture(), drawn(plane_mixture()), ax=ax[0], contours=True)),
     "histogram": ((1, 1), lambda ax: plot.histogram(line_mixture(), drawn(line_mixture()), ax=ax[0])),
-    "stages": ((1, 4), lambda ax: plot.stages(*stages_of_fit(), ax=ax)),
+    "stages": ((1, 4), lambda ax: plot.stages(*stages_of_fit()[::-1], ax=ax)),
     "criterion": ((1, 1), lambda ax: plot.criterion(table(), ax=ax[0])),
     "pairs": ((3, 3), lambda ax: plot.pairs(space_mixture(), drawn(space_mixture()), ax=ax)),
     "overview": ((2, 4), lambda ax: plot.overview(*many_fits(), ax=ax, n=8)),
@@ -184,7 +184,7 @@ def test_axes_given_are_drawn_into_and_returned(name: str) -> None:
         (lambda: plot.mixture(plane_mixture()), ()),
         (lambda: plot.histogram(line_mixture()), ()),
         (lambda: plot.criterion(table()), ()),
-        (lambda: plot.stages(*stages_of_fit()), (4,)),
+        (lambda: plot.stages(*stages_of_fit()[::-1]), (4,)),
         (lambda: plot.pairs(space_mixture(), drawn(space_mixture())), (3, 3)),
         (lambda: plot.overview(*many_fits(), n=7), (7,)),
         (lambda: plot.diagnosis(diagnosis_of(plane_mixture())), (4,)),
@@ -217,8 +217,8 @@ def stages_far_away() -> tuple[np.ndarray, Fit]:
 @pytest.mark.parametrize(
     ("draw", "label"),
     [
-        (lambda: plot.stages(*stages_far_away())[-1], "log-likelihood (nats) + 1,234,500"),
-        (lambda: plot.stages(*stages_far_away())[0], "feature 1 − 1,700,000,000, in 1e3"),
+        (lambda: plot.stages(*stages_far_away()[::-1])[-1], "log-likelihood (nats) + 1,234,500"),
+        (lambda: plot.stages(*stages_far_away()[::-1])[0], "feature 1 − 1,700,000,000, in 1e3"),
         (lambda: plot.mixture(far_away(plane_mixture())), "feature 1 − 1,700,000,000, in 1e3"),
         (lambda: plot.histogram(far_away(line_mixture())), "density, in 1e-6"),
         (lambda: plot.pairs(far_away(space_mixture()), None)[2, 0], "feature 2\n− 1,700,000,000, in 1e3"),
@@ -540,7 +540,7 @@ def test_panels_of_an_overview_follow_the_bulk_and_say_how_many_samples_are_outs
 def test_stages_follow_the_bulk_and_say_how_many_samples_are_outside() -> None:
     x, result = stages_of_fit()
     x[:3] = -9999
-    start, *_ = plot.stages(x, result)
+    start, *_ = plot.stages(result, x)
     assert "outside: 3 samples" in texts(start)
     assert start.get_xlim()[0] > -20
 
@@ -565,7 +565,7 @@ def test_a_small_cluster_far_away_is_not_left_out() -> None:
 
 def test_stages_are_titled_and_the_log_likelihood_is_by_iteration() -> None:
     x, result = stages_of_fit()
-    start, one, end, history = plot.stages(x, result, (0, 1))
+    start, one, end, history = plot.stages(result, x, (0, 1))
     titles = [panel.get_title() for panel in (start, one, end)]
     assert titles == ["the start", "after 1 iteration", "CONVERGED after 3 iterations"]
     np.testing.assert_array_equal(history.lines[0].get_ydata(), result.history)
@@ -579,7 +579,7 @@ def test_stages_are_titled_and_the_log_likelihood_is_by_iteration() -> None:
 def test_a_stage_after_the_end_has_no_parameters() -> None:
     x, result = stages_of_fit()
     result.snapshots.weights[1] = result.snapshots.means[1] = result.snapshots.covariances[1] = np.nan
-    _, late, _, history = plot.stages(x, result, (0, 50))
+    _, late, _, history = plot.stages(result, x, (0, 50))
     assert (late.get_title(), texts(late)) == ("after 50 iterations", ["no parameters"])
     np.testing.assert_array_equal(history.lines[1].get_xdata(), [0])
 
@@ -588,7 +588,7 @@ def test_stages_of_one_feature_are_histograms() -> None:
     end = line_mixture()
     snapshots = end.map(lambda array: array[None])
     result = Fit(end, 2, Status.MAX_ITER, 0, np.array([-3.0, -2.0, -1.0]), snapshots)
-    axes = plot.stages(drawn(end), result, (1,), names=["height"])
+    axes = plot.stages(result, drawn(end), (1,), names=["height"])
     assert [len(panel.lines) for panel in axes] == [3, 3, 3]
     assert [panel.get_xlabel() for panel in axes] == ["height", "height", "iteration"]
 
@@ -812,9 +812,10 @@ X, FIT = stages_of_fit()
         (lambda: plot.histogram(plane_mixture()), "one feature; this one has 2"),
         (lambda: plot.pairs(line_mixture(), None), "two features or more.*plot.histogram"),
         (lambda: plot.pairs(space_mixture(), None, ax=[None] * 4), "ax must hold 9 matplotlib Axes; it holds 4"),
-        (lambda: plot.stages(X, FIT._replace(status=np.zeros(2))), "has a batch axis"),
-        (lambda: plot.stages(X, FIT._replace(snapshots=None)), r"no snapshots.*fit\(…, history=\(0, 1\)\)"),
-        (lambda: plot.stages(X, FIT, (0, 1, 2)), "has 2 snapshots; iterations names 3"),
+        (lambda: plot.stages(FIT._replace(status=np.zeros(2)), X), "has a batch axis"),
+        (lambda: plot.stages(FIT._replace(snapshots=None), X), r"no snapshots.*fit\(…, history=\(0, 1\)\)"),
+        (lambda: plot.stages(X, FIT), "result must be a jaxgmm.FitResult; got ndarray"),
+        (lambda: plot.stages(FIT, X, (0, 1, 2)), "has 2 snapshots; iterations names 3"),
         (lambda: plot.criterion(table(), "aic"), "criterion must be one that the sweep has, 'bic'; got 'aic'"),
         (lambda: plot.criterion(table(), data_set=2), "has no data set 2; its last is 1"),
         (lambda: plot.overview(*many_fits(), by="age"), "by must be 'status', 'size' or 'misfit'; got 'age'"),
@@ -846,8 +847,8 @@ class Nameless:
         lambda: plot.mixture(line_mixture(), names=[Nameless()]),
         lambda: plot.histogram(line_mixture(), np.zeros((5, 1)), bins=-1),
         lambda: plot.pairs(plane_mixture(), X, names=[Nameless(), "b"]),
-        lambda: plot.stages(X, FIT, features=(0, 2)),
-        lambda: plot.stages(X, FIT, features=(1, 1)),
+        lambda: plot.stages(FIT, X, features=(0, 2)),
+        lambda: plot.stages(FIT, X, features=(1, 1)),
         lambda: plot.criterion(table(chosen=np.array([None] * 11 + ["?"]))),
         lambda: plot.overview(*many_fits(), names=[Nameless()] * 8),
         lambda: plot.diagnosis(diagnosis_of(plane_mixture()), names=[Nameless(), "b"]),
@@ -871,8 +872,8 @@ def test_stages_of_other_iterations_than_named_are_refused():
     x = np.random.default_rng(0).normal(size=(60, 2)) + 4 * (np.arange(60) % 2)[:, None]
     result = jaxgmm.fit(x, 2, init=Mixture(np.full(2, 0.5), x[:2] + 3, np.stack([np.eye(2)] * 2)), history=(0, 3))
     with pytest.raises(ValueError, match="snapshot 1 is not of iteration 1; give the numbers"):
-        plot.stages(x, result)
-    axes = plot.stages(x, result, (0, 3))
+        plot.stages(result, x)
+    axes = plot.stages(result, x, (0, 3))
     plt.close(axes[0].figure)
 
 

@@ -20,8 +20,8 @@ from jaxgmm.status import Status
 
 @whole_or_none
 def stages(
-    x: Any,
     result: Any,
+    x: Any,
     iterations: Sequence[int] = (0, 1),
     *,
     ax: Any = None,
@@ -31,9 +31,9 @@ def stages(
     """Draws a fit at some of its iterations and at its end, and its log-likelihood by iteration.
 
     Args:
-        x: one data set `(N, D)`.
-        result: its fit, a `FitResult` without batch axis that has `history` and `snapshots`, for example from
-            `fit(x, 3, history=(0, 1))`.
+        result: the fit of one data set, a `FitResult` without batch axis that has `history` and `snapshots`, for
+            example from `fit(x, 3, history=(0, 1))`.
+        x: the data set, `(N, D)`.
         iterations: the iteration numbers given as `history`; 0 is the start.
         ax: one axes for each iteration, and two more; a new figure without it.
         features: which two features, if there are more.
@@ -43,8 +43,11 @@ def stages(
         the axes, in a row.
 
     Raises:
-        ValueError: a batch of fits, a result without history or snapshots, or iterations other than its snapshots'.
+        ValueError: no fit or a batch of fits, a result without history or snapshots, or iterations other than those of
+            its snapshots.
     """
+    if not hasattr(result, "status"):
+        raise ValueError(f"result must be a jaxgmm.FitResult; got {type(result).__name__}.")
     if np.ndim(result.status) != 0:
         raise ValueError("plot.stages draws one fit; this result has a batch axis. Fit the data set alone.")
     snapshots, history = result.snapshots, result.history
