@@ -111,6 +111,19 @@ def _surroundings_are_restored() -> Iterator[None]:
 
 
 @pytest.fixture
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _float64_where_mathematics_is_tested(request: pytest.FixtureRequest) -> None:
+    """In `em/` and `numerics/`, whose callers enable it; in float32 where a test says so."""
+    if request.path.parent.name in ("em", "numerics"):
+        request.getfixturevalue("float64")
+
+
+@pytest.fixture
 def float32_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """In mixed precision; else float64 would, as there is little to do in a test."""
     from jaxgmm.driver import plan

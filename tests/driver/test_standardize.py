@@ -1,6 +1,6 @@
 """Standardisation keeps densities, and brings mixtures back."""
 
-from collections.abc import Iterator
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,14 @@ import reference
 
 from jaxgmm.density import log_prob
 from jaxgmm.driver import standardize as module
-from jaxgmm.driver.standardize import to_data_units, to_standard
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.kernels import compiler_options
 
-standardize = jax.jit(module.standardize, static_argnames=("coordinates", "is_absolute"))
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
+at_once = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
+standardize = at_once(module.standardize, static_argnames=("coordinates", "is_absolute"))
+to_standard, to_data_units = at_once(module.to_standard), at_once(module.to_data_units)
 
 
 def table(seed: int = 0, n_features: int = 3) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The E-step about each component's mean keeps digits that raw moments lose."""
 
 import functools
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -15,12 +14,6 @@ from jaxgmm.em.maximization import m_step
 from jaxgmm.mixture import Mixture
 
 N_FEATURES, N_COMPONENTS = 2, 3
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 # Called as they are, they would compile again each time.

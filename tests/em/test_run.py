@@ -164,7 +164,7 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
         assert float(forward) == pytest.approx(reverse, rel=1e-6)
 
 
-@pytest.mark.parametrize("n_features", [3, 5, 9])
+@pytest.mark.parametrize("n_features", [3, 9])
 def test_gradients_of_many_features(n_features: int) -> None:
     rng = np.random.default_rng(n_features)
     x = rng.normal(size=(n_features, 150)) + 3 * rng.integers(0, 2, 150)

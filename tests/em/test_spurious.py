@@ -1,7 +1,6 @@
 """Spurious components are small and narrow beside the others, of equal values, or have too few samples."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 
 import jax
@@ -21,12 +20,6 @@ dominated_by_ridge = jax.jit(lambda mixture, ridge: owes_to_ridge(mixture, ridge
 @functools.partial(jax.jit, static_argnames=("tile",))
 def sizes_of(mixture: Mixture, z: jax.Array, weights: jax.Array, tile: int = 0) -> jax.Array:
     return effective_sizes(mixture, as_data(z, weights, tile, diagonal=mixture.is_diagonal))
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def mixture(widths: list[float], weights: list[float], *, diagonal: bool) -> Mixture:

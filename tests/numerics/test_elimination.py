@@ -1,5 +1,7 @@
 """Inverses by elimination against NumPy, and against the way through the Cholesky factor."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,14 @@ import pytest
 
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 from jaxgmm.numerics.elimination import MOST_ENTRIES, _by_features, _step_by_step, inverse_and_pivots
+from jaxgmm.numerics.kernels import compiler_options
+
+# Called as they are, they would compile each of their operations.
+compiled = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
+inverses = compiled(inverse_and_pivots)
+in_one_kernel = jax.jit(functools.partial(inverse_and_pivots, as_one_kernel=True))
+step_by_step, by_features = compiled(_step_by_step), compiled(_by_features)
+whitenings = compiled(lambda a: inverse_lower(cholesky(a)))
 
 
 def covariances(size: int, condition: float = 10.0) -> np.ndarray:
@@ -19,20 +29,16 @@ def covariances(size: int, condition: float = 10.0) -> np.ndarray:
     return (a + np.swapaxes(a, -1, -2)) / 2
 
 
-def one_kernel(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return inverse_and_pivots(a, as_one_kernel=True)
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 15])
 def test_inverse_and_pivots(size: int) -> None:
     a = covariances(size)
-    inverse, pivots = inverse_and_pivots(jnp.asarray(a))
+    inverse, pivots = inverses(jnp.asarray(a))
     np.testing.assert_allclose(inverse, np.linalg.inv(a), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(inverse, np.swapaxes(inverse, -1, -2))
     np.testing.assert_allclose(pivots, np.diagonal(np.linalg.cholesky(a), axis1=1, axis2=2) ** 2, rtol=1e-10)
     # Further matrices in a last axis, and all of it as one kernel.
     reshaped = jnp.moveaxis(jnp.asarray(a).reshape(10, 5, size, size), 1, -1)
-    for found, expected in zip(jax.jit(one_kernel)(reshaped), (inverse, pivots), strict=True):
+    for found, expected in zip(in_one_kernel(reshaped), (inverse, pivots), strict=True):
         np.testing.assert_allclose(jnp.moveaxis(found, -1, 1).reshape(expected.shape), expected, rtol=1e-9, atol=1e-11)
 
 
@@ -40,10 +46,10 @@ def test_inverse_and_pivots(size: int) -> None:
 def test_steps_written_out_are_those_of_the_loop(size: int) -> None:
     # Other platforms than a CPU take these, and are not at hand.
     a = jnp.moveaxis(jnp.asarray(covariances(size)), 0, 2)
-    for found, expected in zip(_step_by_step(a), _by_features(a), strict=True):
+    for found, expected in zip(step_by_step(a), by_features(a), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
-    further = _step_by_step(a.reshape(size, size, 10, 5))
-    for found, expected in zip(further, _by_features(a), strict=True):
+    further = step_by_step(a.reshape(size, size, 10, 5))
+    for found, expected in zip(further, by_features(a), strict=True):
         np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-12, atol=1e-13)
 
 
@@ -57,10 +63,10 @@ def test_as_accurate_as_the_cholesky_factor(size: int, condition: float) -> None
         return np.einsum("bni,bij,bnj->bn", x, np.asarray(inverse, np.float64), x)
 
     single = jnp.asarray(a, jnp.float32)
-    whitening = inverse_lower(cholesky(single))
+    whitening = whitenings(single)
     exact = distances(np.linalg.inv(np.asarray(single, np.float64)))
     by_factor = distances(jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening, precision="highest"))
-    as_one_kernel = distances(inverse_and_pivots(single)[0])
+    as_one_kernel = distances(inverses(single)[0])
     errors = [np.mean(np.abs(found - exact)) for found in (as_one_kernel, by_factor)]
     assert errors[0] < 1.5 * errors[1]
     assert errors[0] < 1e-6 * condition
@@ -72,7 +78,7 @@ def test_what_is_not_positive_definite_has_a_pivot_that_is_not_positive(size: in
     a[0, -1, -1] = -1
     a[1] = 0
     a[2] = np.nan
-    _, pivots = inverse_and_pivots(jnp.asarray(a))
+    _, pivots = inverses(jnp.asarray(a))
     np.testing.assert_array_equal(np.all(np.asarray(pivots) > 0, axis=1), np.arange(50) > 2)
 
 
@@ -90,5 +96,5 @@ def test_what_is_not_positive_definite_has_a_pivot_that_is_not_positive(size: in
 def test_as_many_as_are_promised_fit_one_kernel(n_runs: int, n_components: int, size: int, dtype: type) -> None:
     assert n_runs * n_components * size**2 == MOST_ENTRIES
     a = np.broadcast_to(2 * np.eye(size, dtype=dtype)[..., None], (n_components, size, size, n_runs))
-    inverse, _ = jax.jit(one_kernel)(a)
+    inverse, _ = in_one_kernel(a)
     np.testing.assert_allclose(inverse, a / 4)
