@@ -34,6 +34,8 @@ CHECKED = [
         "tables.schema",
         "tables.files",
         "tables.parts",
+        "tables.rows",
+        "tables.whole",
         "tables.job",
     )
 ]

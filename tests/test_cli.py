@@ -334,14 +334,14 @@ def contents(folder):
         ({"features": "red,well"}, "column 'well' is named twice"),
         ({"features": "red,red"}, "column 'red' is named twice"),
         ({"features": ","}, "no feature column is named; name at least one"),
-        ({"by": None}, "Missing option '--by'; see 'jaxgmm fit --help'"),
+        ({"features": None}, "Missing option '--features'; see 'jaxgmm fit --help'"),
         ({"components": 0}, "--components must be numbers from 1"),
-        ({"covariance": ","}, "covariance_type must be one of"),
+        ({"covariance": ","}, "--covariance must be one of"),
         ({"components": "two"}, "--components must be numbers from 1"),
         ({"starts": 0}, "'--starts'"),
         ({"covariance": "banana"}, "'full', 'tied', 'diag', 'spherical'"),
         ({"tol": -1}, "'--tol'"),
-        ({"reg_covar": "inf"}, "reg_covar must be a finite number"),
+        ({"reg_covar": "inf"}, "--reg-covar must be a finite number"),
         ({"weights": "red"}, "weights must not be negative"),
         ({"no_such_option": 1}, "No such option: --no-such-option"),
         ({"out": "taken"}, "taken/fits.parquet exists already; remove it, or name another directory"),
@@ -536,7 +536,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
     assert cli.main([*arguments, "--out", "out"]) == 2
     assert "holds an unfinished job; continue with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
-    assert "was begun with tol 1e-05, not 0.1" in capsys.readouterr().err
+    assert "was begun with --tol 1e-05, not 0.1" in capsys.readouterr().err
 
     fitted, call = [], getattr(jaxgmm, command)
     monkeypatch.setattr(
@@ -751,7 +751,7 @@ def test_the_doctor_notices_wrong_answers(here, capsys, monkeypatch):
     assert "WRONG" in capsys.readouterr().out
 
 
-KINDS = {"overview": ["--data", "cells.parquet", "--by", "size"]}
+KINDS = {"overview": ["--data", "cells.parquet", "--order", "size"]}
 KINDS |= {kind: ["--data", "cells.parquet", "--group", "b"] for kind in ("mixture", "pairs", "diagnosis")}
 KINDS |= {"criterion": ["--group", "well=b"]}
 
@@ -885,7 +885,7 @@ def test_pictures_take_weights_and_keys_as_the_fit_did(here, capsys, monkeypatch
         assert cli.main(["plot", "diagnosis", "out", *words]) == 0
         np.testing.assert_array_equal(drawn[-1][1], in_table_order(key, SAMPLES[key]))
         np.testing.assert_array_equal(drawn[-1][2], in_table_order(key, WEIGHTS[key]))
-    assert cli.main(["plot", "overview", "out", "--data", "odd.parquet", "--by", "misfit", "--out", "all.png"]) == 0
+    assert cli.main(["plot", "overview", "out", "--data", "odd.parquet", "--order", "misfit", "--out", "all.png"]) == 0
     pq.write_table(TABLE.set_column(0, "well", keys).slice(3), "fewer.parquet")
     assert cli.main(["plot", "overview", "out", "--data", "fewer.parquet", "--out", "more.png"]) == 2
 

@@ -68,7 +68,7 @@ MOMENTS = [
     ("typer", "import", "doctor"),
     ("numpy", "import", FIT),
     ("pyarrow", "import", "info cells.parquet"),
-    ("jaxgmm.tables.parts", "open_rows", FIT),
+    ("jaxgmm.tables.rows", "open_rows", FIT),
     ("jaxgmm.tables.parts", "plan", FIT),
     ("jaxgmm.tables.parts", "plan", "info cells.parquet --by well"),
     ("jax", "import", FIT),
@@ -151,9 +151,9 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     program = """
 import os, signal, sys
 from jaxgmm import cli
-from jaxgmm.tables import parts
-opened = parts.open_rows
-parts.open_rows = lambda *args, **options: (os.kill(os.getpid(), signal.SIGINT), opened(*args, **options))[1]
+from jaxgmm.tables import rows
+opened = rows.open_rows
+rows.open_rows = lambda *args, **options: (os.kill(os.getpid(), signal.SIGINT), opened(*args, **options))[1]
 sys.exit(cli.main())
 """
     command = [sys.executable, "-c", ignoring, "-c", program, "info", "cells.parquet"]

@@ -37,7 +37,7 @@ def _root(
 def _fit(
     *,
     file: of.Table,
-    by: of.By,
+    by: of.By = None,
     features: of.Features,
     components: Annotated[str, typer.Option(help="Number of components.", metavar="K", show_default=False)],
     out: of.Out,
@@ -60,11 +60,13 @@ def _fit(
     resume: of.Resume = False,
     as_json: of.Json = False,
 ) -> None:
-    """Fit a mixture to every group of a table.
+    """Fit a mixture to every group of a table, or one to the whole table.
 
     Separate several columns by commas, or repeat the option. Rows whose key is missing form a group of their own.
 
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
+
+    Without `--by`, one mixture is fitted to all rows, and the tables have no key columns.
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
     n_iter, spurious (how many components rest on a few samples or on equal values), ridge_dominated (how many owe more
@@ -79,7 +81,8 @@ def _fit(
 
     Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, and the tables say why; 2 misuse; 130 interrupted.
 
-    Parquet files may be larger than memory: they are read in parts of whole groups. If the rows are not sorted by key,
+    Parquet files may be larger than memory: they are read in parts of whole groups. (Without `--by`, memory must hold
+    the columns that are fitted.) If the rows are not sorted by key,
     they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
     interrupt, a crash or a power cut, the same command with `--resume` continues the job.
 
@@ -99,7 +102,7 @@ def _fit(
 def _sweep(
     *,
     file: of.Table,
-    by: of.By,
+    by: of.By = None,
     features: of.Features,
     out: of.Out,
     components: Annotated[
@@ -136,7 +139,7 @@ def _sweep(
     resume: of.Resume = False,
     as_json: of.Json = False,
 ) -> None:
-    """Fit several mixtures to every group of a table, and choose among them.
+    """Fit several mixtures to every group of a table, or to the whole table, and choose among them.
 
     Separate several columns by commas, or repeat the option. Rows whose key is missing form a group of their own.
 
@@ -235,25 +238,28 @@ def _plot(
         list[str] | None,
         typer.Option(help="The group, such as A7, or plate=1,well=A7; the first by default.", metavar="KEY"),
     ] = None,
-    by: Annotated[
+    order: Annotated[
         Literal["status", "size", "misfit"], typer.Option(help="What the groups of an overview are chosen by.")
     ] = "status",
+    by: Annotated[str | None, typer.Option(hidden=True)] = None,
     n: Annotated[int, typer.Option("--panels", "-n", help="Groups in an overview.", min=1, metavar="N")] = 24,
     separator: of.Separator = ",",
     as_json: of.Json = False,
 ) -> None:
     """Draw an overview of many fits, or one group's mixture, pairs of features, diagnosis or criterion.
 
-    Example: `jaxgmm plot overview fits --data cells.parquet --by misfit --out worst.png`
+    Example: `jaxgmm plot overview fits --data cells.parquet --order misfit --out worst.png`
 
     Example: `jaxgmm plot criterion fits --group plate=1,well=A7 --out bic.png`
 
     The table is read whole. Give keys that contain commas one by one: `--group plate=1 --group 'well=A,7'`. `jaxgmm
     plot criterion` needs the directory of a sweep.
     """
+    if by is not None:
+        raise ValueError(f"--by names keys of groups, which the fits know; give an overview --order {by}.")
     from jaxgmm.cli import pictures
 
-    pictures.plot(kind, fits, out, data, separator, group or [], by, n, as_json=as_json)
+    pictures.plot(kind, fits, out, data, separator, group or [], order, n, as_json=as_json)
 
 
 @app.command("info")
@@ -276,7 +282,7 @@ def _info(
     """
     from jaxgmm.cli import info
 
-    info.info(path, separator, by or [], as_json=as_json)
+    info.info(path, separator, by, as_json=as_json)
 
 
 @app.command("demo")

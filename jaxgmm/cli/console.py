@@ -1,12 +1,15 @@
 """Output of the command: lines, tables and JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import jaxgmm
 from jaxgmm.status import Status
@@ -34,6 +37,14 @@ def plain() -> Console:
 def say(text: str) -> None:
     """Prints a line on stderr."""
     typer.echo(text, err=True)
+
+
+@contextmanager
+def reading(path: Path, *, shown: bool) -> Iterator[None]:
+    """While this lasts, a terminal says that a file is read."""
+    # Before the first rows are known, there is nothing to count.
+    with Console(stderr=True).status(Text(f"reading {path}")) if shown else nullcontext():
+        yield
 
 
 def keep_programs() -> None:

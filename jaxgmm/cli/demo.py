@@ -38,21 +38,8 @@ def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
 
     run(*("sweep", cells, "--by", "plate,well", "--features", "red,green", "--components", "1-6", "--out", fits))
     run(*("plot", "overview", fits, "--data", cells, "--out", str(out / "overview.png")))
-    run(
-        *(
-            "plot",
-            "overview",
-            fits,
-            "--data",
-            cells,
-            "--by",
-            "misfit",
-            "--panels",
-            "12",
-            "--out",
-            str(out / "worst.png"),
-        )
-    )
+    worst = ("--order", "misfit", "--panels", "12", "--out", str(out / "worst.png"))
+    run(*("plot", "overview", fits, "--data", cells, *worst))
     run(*("plot", "criterion", fits, "--group", "plate=1,well=A03", "--out", str(out / "bic.png")))
     run(*("predict", cells, "--fits", fits, "--out", str(out / "predicted.parquet")))
 

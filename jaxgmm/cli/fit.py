@@ -1,14 +1,15 @@
-"""`jaxgmm fit` and `jaxgmm sweep`: a mixture for every group of a table, part by part."""
+"""`jaxgmm fit` and `jaxgmm sweep`: a mixture for every group of a table, part by part, or for the whole table."""
 
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,8 +20,9 @@ from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.engine.progress import bar
 from jaxgmm.settings import LRT, check_options, check_test
-from jaxgmm.tables import files, job, parts, tabular
-from jaxgmm.tables.groups import check_named, group
+from jaxgmm.tables import files, job, parts, tabular, whole
+from jaxgmm.tables.groups import Groups, check_named, group
+from jaxgmm.tables.rows import Rows, open_rows
 
 Item = TypeVar("Item")
 
@@ -42,7 +44,7 @@ class Request(NamedTuple):
     Attributes:
         file: the table.
         separator: of its fields, if it is a CSV file.
-        by: its key columns.
+        by: its key columns; none for one mixture of the whole table.
         features: its columns to fit.
         weights: its column of sample weights, or None.
         call: `jaxgmm.fit` or `jaxgmm.sweep`, by name.
@@ -99,7 +101,7 @@ class Request(NamedTuple):
 def requested(
     file: Path,
     separator: str,
-    by: list[str],
+    by: list[str] | None,
     features: list[str],
     weights: str | None,
     call: str,
@@ -110,23 +112,25 @@ def requested(
     names = files.column_names(file, separator)
     # A tab may be written in two ways, which describe the same job.
     separator = "tab" if separator in ("\t", "\\t") else separator
-    return Request(file, separator, of.columns(by, names), of.columns(features, names), weights, call, models, options)
+    return Request(file, separator, of.keys(by, names), of.columns(features, names), weights, call, models, options)
 
 
 def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
     """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER."""
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check_options(request)
-    # A CSV file is read whole here.
-    rows = interrupts.interruptible(lambda: _opened(request))
-    check_named(request.columns, request.by, request.features, request.weights)
+    # A CSV file with keys is read whole here.
+    with console.reading(request.file, shown=not as_json):
+        rows = interrupts.interruptible(lambda: _opened(request))
+    check_named(request.columns, request.by, request.features, request.weights, needs_key=False)
     description = request.description
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
     if resume and job.is_finished(out, request.outputs, description):
         interrupts.keeps(lambda: _ALL_WRITTEN)
         return _summarised(request, out, rows, summary.Done(0, 0.0, ()), as_json=as_json)
-    with interrupts.unwinding(), job.begun(out, request.outputs, description, resume=resume) as begun:
+    begins = job.begun(out, request.outputs, description, resume=resume, differing=of.differing)
+    with interrupts.unwinding(), begins as begun:
         interrupts.keeps(lambda: _kept(begun))
         try:
             done = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
@@ -135,19 +139,27 @@ def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
     return _summarised(request, out, rows, done, as_json=as_json)
 
 
-def _summarised(request: Request, out: Path, rows: parts.Rows, done: summary.Done, *, as_json: bool) -> bool:
+def _summarised(request: Request, out: Path, rows: Rows, done: summary.Done, *, as_json: bool) -> bool:
     files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
     return summary.summarised(
         files, rows.types(request.by), done, is_sweep=request.criterion is not None, as_json=as_json
     )
 
 
-def _opened(request: Request) -> parts.Rows:
-    return parts.open_rows(request.file, request.columns, keys=request.by, separator=request.separator)
+def _opened(request: Request) -> Rows:
+    separator = request.separator
+    return open_rows(request.file, request.columns, keys=request.by, separator=separator, are_numbers=True)
 
 
 def _check_options(request: Request) -> None:
     """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
+    try:
+        _check(request)
+    except ValueError as error:
+        raise ValueError(of.as_typed(str(error))) from None
+
+
+def _check(request: Request) -> None:
     given = request.options
     for k, family, ridge in request.combinations:
         check_options(
@@ -164,9 +176,10 @@ def _check_options(request: Request) -> None:
         check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])
 
 
-def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: bool) -> summary.Done:
+def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> summary.Done:
     """Fits the unfinished parts, and joins all parts."""
-    planned = parts.plan(rows, request.by, request.features, request.weights, _rows_per_part(request))
+    with console.reading(request.file, shown=shown):
+        planned = parts.plan(rows, request.by, request.features, request.weights, _rows_per_part(request))
     wanted = [part for part in range(planned.n_parts) if not begun.is_done(part)]
     if planned.n_parts > 1 and not planned.is_in_order and wanted:
         console.say(
@@ -177,31 +190,52 @@ def _fit_parts(request: Request, rows: parts.Rows, begun: job.Job, *, shown: boo
         console.keep_programs()
     began, n_done = time.perf_counter(), planned.n_groups(range(planned.n_parts)) - planned.n_groups(wanted)
     n_before, notes = n_done, {}
-    n_groups = len(planned.n_samples)
-    with bar(n_groups, "groups", n_done) if shown else nullcontext(lambda *_: None) as tell:
-        whole = parts.read(rows, planned, request.columns, wanted, begun.directory / "sorted")
-        for part, table in zip(wanted, _ahead(whole), strict=True):
+    n_groups, waits = len(planned.n_samples), Event()
+    with _bar(request, n_groups, n_done, waits) if shown and wanted else nullcontext(lambda *_: None) as tell:
+        coming = _groups(request, rows, planned, wanted, begun.directory / "sorted")
+        for part, groups in zip(wanted, _ahead(coming, waits), strict=True):
             n_own = planned.n_groups([part])
 
             def progress(done: int, of_all: int, first: int = n_done, own: int = n_own) -> None:
-                tell(first + own * done / of_all, n_groups)
+                tell(*(first + own * done / of_all, n_groups) if request.by else (done, of_all))
 
-            outputs, own_notes = _fitted(request, table, progress)
+            outputs, own_notes = _fitted(request, groups, progress)
             begun.keep(part, outputs)
             notes |= dict.fromkeys(own_notes)
             n_done += n_own
-            tell(n_done, n_groups)
     seconds = time.perf_counter() - began
     rows.check_unchanged()
     begun.finish(planned.n_parts)
     return summary.Done(n_done - n_before, seconds, tuple(notes))
 
 
+def _bar(
+    request: Request, n_groups: int, n_before: int, waits: Event
+) -> AbstractContextManager[Callable[[float, int], None]]:
+    """Counts groups; or runs, where there is one group."""
+
+    def doing() -> str:
+        return "reading" if waits.is_set() else "fitting"
+
+    return bar(n_groups, "groups", n_before, doing) if request.by else bar(None, "runs", doing=doing)
+
+
+def _groups(request: Request, rows: Rows, planned: parts.Plan, wanted: list[int], aside: Path) -> Iterator[Groups]:
+    """The groups of each wanted part. Without keys there is one part, the whole table."""
+
+    def grouped(table: pa.Table) -> Groups:
+        return group(table, request.by, request.features, request.weights)
+
+    if not request.by:
+        return (whole.read(rows, planned, request.features, request.weights) for _ in wanted)
+    # Not a loop, whose variable would hold a table while its groups are fitted.
+    return map(grouped, parts.read(rows, planned, request.columns, wanted, aside))
+
+
 def _fitted(
-    request: Request, table: pa.Table, progress: Callable[[int, int], None]
+    request: Request, groups: Groups, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, pa.Table], list[str]]:
     """The output tables of one part, and notes for the user."""
-    groups = group(table, request.by, request.features, request.weights)
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
         fitted, chosen, models, notes = jaxgmm.fit(groups.x, **options), None, {}, []
@@ -249,11 +283,18 @@ def _rows_per_part(request: Request) -> int:
     return max(1, min(by_work, _NUMBERS // len(request.columns)))
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each fetched while the previous one is processed."""
+def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:
+    """The same items, each fetched while the previous one is processed; `waits` is set while there is none."""
+
+    def awaited(coming: Future[Item | None]) -> Item | None:
+        waits.set()
+        item = coming.result()
+        waits.clear()
+        return item
+
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
+        while (item := awaited(coming)) is not None:
             coming = pool.submit(next, items, None)
             yield item
 

@@ -9,21 +9,23 @@ import numpy as np
 from jaxgmm.cli import console, interrupts, use
 from jaxgmm.cli import options as of
 from jaxgmm.tables import files, job, parts, saved
+from jaxgmm.tables.rows import open_rows
 
 
-def info(path: Path, separator: str, by: list[str], *, as_json: bool) -> None:
+def info(path: Path, separator: str, by: list[str] | None, *, as_json: bool) -> None:
     """Prints what a table, a directory of fits or a saved file holds."""
     facts = interrupts.interruptible(lambda: _facts(path, separator, by))
     if as_json:
         console.print_json(facts)
         return
     table = console.plain_table(str(path), "")
-    for name, value in facts.items():
+    # Fits of a whole table have no keys.
+    for name, value in ((name, value) for name, value in facts.items() if value not in ([], {})):
         table.add_row(name.replace("_", " "), _written(value))
     console.plain().print(table)
 
 
-def _facts(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
+def _facts(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
     if path.is_dir():
         return _of_fits(path)
     if path.suffix == ".safetensors":
@@ -31,13 +33,13 @@ def _facts(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
     return _of_table(path, separator, by)
 
 
-def _of_table(path: Path, separator: str, by: list[str]) -> dict[str, Any]:
+def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
     """Columns and rows of a table, and its groups."""
     names = files.column_names(path, separator)
-    by = of.columns(by, names)
-    rows = parts.open_rows(path, names, keys=by, separator=separator)
+    by = of.keys(by, names)
+    rows = open_rows(path, names, keys=by, separator=separator)
     first = next(iter(rows.blocks(names)))
-    n_rows = files.n_rows(path) if rows.table is None else rows.table.num_rows
+    n_rows = rows.n_rows or 0
     facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
     if not by:
         return facts

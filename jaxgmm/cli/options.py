@@ -1,12 +1,14 @@
 """Options that several commands share, and how their texts are parsed."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jaxgmm import settings
+from jaxgmm.tables.wording import shortened
 
 # Upper bound on the values in one range, larger than anyone needs.
 _MOST_NUMBERS = 1000
@@ -14,8 +16,11 @@ _MOST_NUMBERS = 1000
 
 Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.", show_default=False)]
 By = Annotated[
-    list[str],
-    typer.Option(help="Columns that identify the group of a row.", metavar="COLUMNS", show_default=False),
+    list[str] | None,
+    typer.Option(
+        help="Columns that identify the group of a row; without them, one mixture is fitted to the whole table.",
+        metavar="COLUMNS",
+    ),
 ]
 Features = Annotated[list[str], typer.Option(help="Numeric columns to fit.", metavar="COLUMNS", show_default=False)]
 AllowSpurious = Annotated[
@@ -39,6 +44,53 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlie
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables, and no progress.")]
 
 
+# Options whose names differ from those of the arguments in a request; for others, `_` is `-`.
+_TYPED = {
+    "n_components": "--components",
+    "covariance_type": "--covariance",
+    "n_init": "--starts",
+    "n_finalists": "--finalists",
+    "key": "--seed",
+    "n_folds": "--folds",
+    "avoid_spurious": "--allow-spurious",
+    "sample_weight": "--weights",
+}
+_ARGUMENTS = re.compile(rf"\b({'|'.join((*_TYPED, 'reg_covar', 'patience', 'split'))})\b")
+
+
+def as_typed(message: str) -> str:
+    """A message of the library with the names of options as the user types them."""
+    return _ARGUMENTS.sub(lambda found: _typed(found[0]), message)
+
+
+def differing(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """How a job begun earlier differs from the wanted one, in the words of the command."""
+    was, now = before.get(name), wanted.get(name)
+    if name == "call":
+        return f"by jaxgmm {was}, not by jaxgmm {now}"
+    if name == "file":
+        return f"with the file {was}, not {now}"
+    if name in ("bytes", "modified"):
+        return f"with another {before.get('file')} ({name}: {was}, not {now})"
+    option = _typed(name)
+    if _value(was) and _value(now):
+        return f"with {option} {_value(was)}, not {_value(now)}"
+    # A flag is given where the value is not the default.
+    had = was not in (None, [], False) or (name == "avoid_spurious" and was is False)
+    said = [f"{option} {_value(value)}".rstrip() for value in (was, now)]
+    return f"with {said[0]}, not without {option}" if had else f"without {option}, not with {said[1]}"
+
+
+def _typed(name: str) -> str:
+    return _TYPED.get(name, f"--{name.replace('_', '-')}")
+
+
+def _value(value: Any) -> str:
+    """The value of an option as it is typed; a flag has none."""
+    values = value if isinstance(value, list) else [value]
+    return shortened(",".join(str(own) for own in values if own is not None and not isinstance(own, bool)))
+
+
 def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
     """The columns that an option names, split at commas unless the whole text is the name of a column."""
     found: list[str] = []
@@ -47,6 +99,15 @@ def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
         if any(pieces) and not all(pieces):
             raise ValueError(f"{value!r} names a column without a name; write names, with a comma between them.")
         found += filter(None, pieces)
+    return found
+
+
+def keys(given: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """The columns that --by names; none if it is left out."""
+    found = columns(given or [], names)
+    # An unset variable in a script must not turn many fits into one.
+    if given and not found:
+        raise ValueError("--by names no column; name one, or leave out --by to take the whole table as one group.")
     return found
 
 

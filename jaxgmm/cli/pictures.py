@@ -23,7 +23,7 @@ def plot(
     data: Path | None,
     separator: str,
     group: list[str],
-    by: str,
+    order: str,
     n: int,
     *,
     as_json: bool,
@@ -44,7 +44,7 @@ def plot(
         if data is None:
             return _as_file(_criterion(fits, fitted, b), out.suffix[1:])
         x, weights = _samples(fitted, data, separator)
-        return _as_file(_of_samples(kind, fitted, x, weights, b, by, n), out.suffix[1:])
+        return _as_file(_of_samples(kind, fitted, x, weights, b, order, n), out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
     with use.writing(out), atomic.written(out) as file:
@@ -52,7 +52,7 @@ def plot(
     if as_json:
         console.print_json({"file": str(out)})
         return
-    of = "" if kind == "overview" else f" of {_name(fitted.keys, b)}"
+    of = "" if kind == "overview" or not fitted.keys.num_columns else f" of {_name(fitted.keys, b)}"
     console.plain().print(f"drew the {kind}{of}: {out}", soft_wrap=True)
 
 
@@ -96,14 +96,14 @@ def _of_samples(
     x: list[np.ndarray],
     weights: list[np.ndarray] | None,
     b: int,
-    by: str,
+    order: str,
     n: int,
 ) -> Any:
     """Draws a kind of picture that shows samples."""
     keys = fitted.keys
     if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
-        given = {"by": by, "n": n, "names": names, "sample_weight": weights}
+        given = {"by": order, "n": n, "names": names, "sample_weight": weights}
         return jaxgmm.plot.overview(_result(fitted), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
@@ -117,6 +117,9 @@ def _of_samples(
 
 
 def _name(keys: pa.Table, row: int) -> str:
+    """The key of a group in words."""
+    if not keys.num_columns:
+        return "the whole table"
     return " ".join(str(keys[name][row].as_py()) for name in keys.column_names)
 
 
@@ -144,6 +147,8 @@ def _numbered(keys: pa.Table, group: list[str]) -> int:
     if not group:
         return 0
     names = keys.column_names
+    if not names:
+        raise ValueError("--group names one of several groups, and these fits are of a whole table; leave out --group.")
     if len(names) == 1 and len(group) == 1:
         pieces = [group[0] if group[0].startswith(f"{names[0]}=") else f"{names[0]}={group[0]}"]
     else:

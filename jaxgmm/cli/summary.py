@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from jaxgmm.cli import console
+from jaxgmm.engine.progress import per_second
 from jaxgmm.status import Status
 from jaxgmm.tables import files
+from jaxgmm.tables.wording import counted
 
 # Statuses of fits that ended as requested.
 _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
@@ -41,7 +43,7 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
 
     Args:
         written: the tables that were written, `fits.parquet` first.
-        keys: the types that the key columns were read as.
+        keys: the types that the key columns were read as; none for one mixture of a whole table.
         done: the work of this call.
         is_sweep: whether models were chosen.
         as_json: whether to print one JSON object.
@@ -59,20 +61,23 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
     else:
         for note in done.notes:
             console.say(f"jaxgmm: {note}")
-        console.plain().print(f"\n{fits.num_rows:,} groups, {n_samples:,} samples", style="bold")
+        fitted = f"{counted(fits.num_rows, 'group')}," if keys else "one mixture of"
+        console.plain().print(f"\n{fitted} {counted(n_samples, 'sample')}", style="bold")
         console.print_statuses(counts)
         for name, meaning in flaws.items():
             if n_flawed[name]:
                 console.plain().print(f"{n_flawed[name]:,} {meaning} ({name})", soft_wrap=True)
-        _print_done(fits.num_rows, done, written)
+        _print_done(fits.num_rows, done, written, has_groups=bool(keys))
         if is_sweep:
             answered = fits.select(chosen).drop_null()
-            _print_choice(answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist()))
+            chosen_k, family = answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist())
+            _print_choice(chosen_k, family, "groups by the model chosen" if keys else "the model chosen")
     has_ended_well = any(counts[name] for name in _ENDED_WELL)
     if not has_ended_well:
         ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         wanted = " or ".join(_ENDED_WELL)
-        console.say(f"jaxgmm: no group ended {wanted} ({ended}); {written[0]} says what to do about each.")
+        whose, each = ("no group", " about each") if keys else ("the fit has not", "")
+        console.say(f"jaxgmm: {whose} ended {wanted} ({ended}); {written[0]} says what to do{each}.")
     return has_ended_well
 
 
@@ -81,19 +86,27 @@ def _n_above_0(column: pa.ChunkedArray) -> int:
     return int(np.count_nonzero(column.cast(pa.int32()).fill_null(0).to_numpy() > 0))
 
 
-def _print_done(n_groups: int, done: Done, written: list[Path]) -> None:
+def _print_done(n_groups: int, done: Done, written: list[Path], *, has_groups: bool) -> None:
     """Prints how many groups were fitted, in what time, and where the tables are."""
     printed = console.plain()
     if done.n_fitted == 0:
-        printed.print("all groups had been fitted before")
+        printed.print("all groups had been fitted before" if has_groups else "it had been fitted before")
+    elif not has_groups:
+        printed.print(f"fitted in {done.seconds:.1f} s")
     else:
         rest = "" if done.n_fitted == n_groups else f"; {n_groups - done.n_fitted:,} had been fitted before"
         rate = done.n_fitted / done.seconds if done.seconds else 0
-        printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {rate:,.0f} groups/s{rest}")
-    printed.print(("wrote " if done.n_fitted else "see ") + " and ".join(map(str, written)), soft_wrap=True)
+        printed.print(f"fitted {done.n_fitted:,} in {done.seconds:.1f} s, {per_second(rate)} groups/s{rest}")
+    printed.print(("wrote " if done.n_fitted else "see ") + _listed(written), soft_wrap=True)
 
 
-def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None:
+def _listed(written: list[Path]) -> str:
+    """Names of files, with "and" before the last."""
+    *others, last = map(str, written)
+    return f"{', '.join(others)} and {last}"
+
+
+def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray, title: str) -> None:
     """Prints how often each model was chosen: K in rows, families in columns."""
     families = list(dict.fromkeys(covariance_type.tolist()))
     table = console.plain_table("components", *families)
@@ -102,5 +115,5 @@ def _print_choice(n_components: np.ndarray, covariance_type: np.ndarray) -> None
     for k in np.unique(n_components).tolist():
         of_k = covariance_type[n_components == k]
         table.add_row(str(k), *(f"{np.count_nonzero(of_k == family):,}" for family in families))
-    console.plain().print("\ngroups by the model chosen", style="bold")
+    console.plain().print(f"\n{title}", style="bold")
     console.plain().print(table)

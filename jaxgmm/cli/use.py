@@ -10,9 +10,11 @@ import pyarrow as pa
 
 import jaxgmm
 from jaxgmm.cli import console, interrupts
-from jaxgmm.tables import files, job, parts, tabular
-from jaxgmm.tables.groups import numbers
+from jaxgmm.tables import files, job, tabular
+from jaxgmm.tables.groups import numbers, taken
 from jaxgmm.tables.keys import group_of
+from jaxgmm.tables.rows import Rows, open_rows
+from jaxgmm.tables.wording import counted
 
 # Rows read at a time, samples evaluated at a time, and numbers drawn at a time.
 _BLOCK = 2**20
@@ -70,9 +72,9 @@ def read_fits(directory: Path) -> Fitted:
     for name, unknown in _SINCE_0_2.items():
         if name not in table.column_names:
             table = table.append_column(name, pa.repeat(unknown, table.num_rows))
-    keys = table.select(description["by"])
     # Rows of other tables may have nulls where the fitted rows could not.
-    keys = keys.cast(pa.schema([pa.field(field.name, field.type) for field in keys.schema]))
+    table = table.cast(pa.schema([pa.field(field.name, field.type) for field in table.schema]))
+    keys = table.select(description["by"])
     return Fitted(keys, description["features"], description["weights"], table, rows)
 
 
@@ -101,9 +103,9 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool)
     by = fitted.keys.column_names
     _check_free(by, ("component", "uncertainty", "log_density"))
 
-    def opened() -> tuple[parts.Rows, pa.Schema]:
+    def opened() -> tuple[Rows, pa.Schema]:
         columns, known = [*by, *fitted.features], fitted.keys.schema
-        rows = parts.open_rows(file, columns, keys=by, known=known, separator=separator)
+        rows = open_rows(file, columns, keys=by, known=known, separator=separator, are_numbers=True)
         return rows, next(rows.blocks(by, size=1)).schema
 
     rows, of_keys = interrupts.interruptible(opened)
@@ -148,8 +150,11 @@ def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
     if as_json:
         console.print_json({"groups": len(has_answer), "without_answer": n_without, "file": str(out)})
         return
-    said = f"{len(has_answer):,} groups, {n:,} samples each; {n_without:,} groups without an answer; wrote {out}"
-    console.plain().print(said, soft_wrap=True)
+    said = f"{counted(len(has_answer), 'group')}, {counted(n, 'sample')} each"
+    if not fitted.keys.num_columns:
+        said = counted(n * len(has_answer), "sample")
+    said += f"; {counted(n_without, 'group')} without an answer" if n_without else ""
+    console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
 
 
 @contextmanager
@@ -176,7 +181,7 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
         raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
 
 
-def _predicted(rows: parts.Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+def _predicted(rows: Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
     """Predictions for the rows of a table, block by block, and how many of them belong to no fitted group."""
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
@@ -206,7 +211,7 @@ def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa
         groups = has_answer[first : first + at_a_time]
         key = jax.random.fold_in(jax.random.key(seed), number)
         drawn, component = jaxgmm.sample(key, mixture.of(groups), n)
-        columns = [*fitted.keys.take(np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
+        columns = [*taken(fitted.keys, np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
         columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
         yield pa.table(columns, schema=schema)
 

@@ -113,7 +113,8 @@ def batch(x: Any) -> Batch:
                     f"and x[{b}] has shape {item.shape}.{hint(x[b], 'x') if item.ndim == 1 else ''}"
                 )
         lengths = np.array([len(item) for item in sets])
-        samples, is_single = np.concatenate(sets), False
+        # One data set, which may be large, is not copied.
+        samples, is_single = sets[0] if len(sets) == 1 else np.concatenate(sets), False
     else:
         array = x if _is_on_accelerator(x) else numeric(x, "x")
         if array.ndim not in (2, 3):
@@ -159,7 +160,7 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
             raise ValueError(
                 f"{name} must have one (N_i{tail}) array for each data set: expected {wanted}, got {found}."
             )
-        return np.concatenate(items)
+        return items[0] if len(items) == 1 else np.concatenate(items)
     array = numeric(values, name)
     lengths = batch.lengths
     if not np.all(lengths == lengths[0]):

@@ -1,7 +1,9 @@
-"""A progress bar for long work: finished runs, rate, time left."""
+"""A progress bar for long work: what is being done, finished runs, rate, time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+
+from jaxgmm.engine import compilation
 
 
 @contextmanager
@@ -29,14 +31,22 @@ def progress_bar(n_runs: int, *, shown: bool | Callable[[int, int], None]) -> It
         yield tell
 
 
+def per_second(rate: float) -> str:
+    """A rate in digits that tell it from 0."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 @contextmanager
-def bar(n_all: int, unit: str, n_before: int = 0) -> Iterator[Callable[[float, int], None]]:
+def bar(
+    n_all: int | None, unit: str, n_before: int = 0, doing: Callable[[], str] = lambda: "fitting"
+) -> Iterator[Callable[[float, int], None]]:
     """A bar on stderr. Yields a function that is called with the numbers of finished and of all items.
 
     Args:
-        n_all: number of all items.
+        n_all: number of all items; None if it is not known yet.
         unit: their name.
         n_before: number of items finished earlier, which do not count for the rate.
+        doing: what is being done, in a word. While JAX compiles, the bar says that.
 
     Raises:
         ImportError: rich is not installed.
@@ -44,18 +54,31 @@ def bar(n_all: int, unit: str, n_before: int = 0) -> Iterator[Callable[[float, i
     try:
         from rich import progress
         from rich.console import Console
+        from rich.text import Text
     except ImportError:
         raise ImportError("progress=True needs rich: pip install 'jaxgmm[cli]'.") from None
+
+    class Doing(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:  # noqa: ARG002 (rich passes it)
+            # As wide as the longest word, so that the bar stays where it is.
+            return Text(f"{'compiling' if compilation.is_compiling() else doing():10}")
+
+    class Count(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            of_all = "" if task.total is None else f" of {task.total:,.0f}"
+            return f"{task.completed:,.0f}{of_all} {unit}"
 
     class Rate(progress.ProgressColumn):
         # Over the whole time: rich's own rate covers only the last moments.
         def render(self, task: progress.Task) -> str:
-            return f"{(task.completed - n_before) / task.elapsed if task.elapsed else 0:,.0f} {unit}/s"
+            rate = (task.completed - n_before) / task.elapsed if task.elapsed else 0
+            return f"{per_second(rate)} {unit}/s"
 
+    compilation.watch()
     columns = (
-        progress.TextColumn("fitting"),
+        Doing(),
         progress.BarColumn(),
-        progress.TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {unit}"),
+        Count(),
         Rate(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("left"),

@@ -25,6 +25,9 @@ _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2")
 # Bytes of each column that are read from a Parquet file at a time.
 _BUFFER = 2**18
+# Bytes of a CSV file that are read at a time, where it is not read whole.
+_CSV_BLOCK = 2**24
+_NOT_A_NUMBER = re.compile(r"CSV column #(\d+): .*conversion error to double: invalid value '(.*)'")
 # Separators that a CSV file is likely to have, and names of those that are hard to type.
 _SEPARATORS = (",", ";", "|", "\t")
 _NAMED = {"tab": "\t", "\\t": "\t"}
@@ -94,6 +97,38 @@ def read_table(
         column = typed(table[name], None if known is None else known.field(name).type)
         table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def blocks_of_numbers(path: Path, columns: Sequence[str], separator: str) -> Iterator[pa.Table]:
+    """Columns of numbers of a CSV file, block by block; only one block is held in memory.
+
+    Without columns, blocks have only their numbers of rows.
+
+    Raises:
+        ValueError: the file cannot be read as CSV, or a column holds something else than numbers.
+    """
+    names = column_names(path, separator)
+    # Arrow would take no columns for all. As texts, values of any column can be read.
+    types = dict.fromkeys(columns, pa.float64()) or {names[0]: pa.string()}
+    convert = csv.ConvertOptions(include_columns=list(types), column_types=types)
+    reading = csv.ReadOptions(block_size=_CSV_BLOCK)
+
+    def read(step: Callable[[], Read]) -> Read:
+        try:
+            return translated(path, step, separator)
+        except ValueError as error:
+            if found := _NOT_A_NUMBER.search(str(error.__cause__)):
+                column, value = names[int(found[1])], quoted(found[2])
+                raise ValueError(
+                    f"column {column!r} holds text, not numbers, such as {value}; convert it, or leave it out."
+                ) from error
+            raise
+
+    with read(lambda: csv.open_csv(path, reading, _form(separator), convert)) as reader:
+        batches = iter(reader)
+        while (batch := read(lambda: next(batches, None))) is not None:
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch]).select(list(columns))
 
 
 def opened(path: Path) -> pq.ParquetFile:

@@ -1,7 +1,8 @@
 """group(): the rows of a table as data sets, one for every group.
 
 Groups are sorted by key, column after column, nulls last; within a group, rows keep their order. Rows whose key is null
-form a group of their own. No step here loops over rows or groups in Python.
+form a group of their own. Without key columns, all rows are one group. No step here loops over rows or groups in
+Python.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ class Groups(NamedTuple):
         samples: `(M, D)`, the features of all rows; NaN where the table holds null.
         weights: `(M,)`, the samples' weights, or None.
         offsets: `(B + 1,)`; group `b` is samples `offsets[b]` to `offsets[b + 1]`.
-        rows: `(M,)`, the row of the table that each sample comes from.
+        rows: `(M,)`, the row of the table that each sample comes from; `(0,)` where samples keep the order of the rows.
     """
 
     keys: pa.Table
@@ -56,7 +57,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
 
     Args:
         table: with the columns named below; others are ignored.
-        by: the columns that make a group's key, at least one; texts, numbers, dates or booleans.
+        by: the columns that make a group's key: texts, numbers, dates or booleans; none if all rows are one group.
         features: the numeric columns to fit. Nulls become NaN, for which `jaxgmm.fit` returns a status.
         weights: a column of sample weights, not negative.
 
@@ -74,7 +75,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
         >>> groups.keys["cell"].to_pylist(), groups.n_samples.tolist()
         (['a', 'b'], [1, 2])
     """
-    check_named(table.column_names, by, features, weights)
+    check_named(table.column_names, by, features, weights, needs_key=False)
     if table.num_rows == 0:
         raise ValueError("the table is empty; it needs at least one row.")
     table = plain(table.select(list(dict.fromkeys([*by, *features, *([] if weights is None else [weights])]))))
@@ -85,7 +86,7 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
     sorted_codes = codes[order]
     offsets = np.flatnonzero(np.concatenate([[True], sorted_codes[1:] != sorted_codes[:-1], [True]]))
     return Groups(
-        keys=table.select(list(by)).take(order[offsets[:-1]]),
+        keys=taken(table.select(list(by)), order[offsets[:-1]]),
         samples=np.stack([column[order] for column in columns], axis=1),
         weights=None if sample_weight is None else sample_weight[order],
         offsets=offsets,
@@ -93,14 +94,35 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
     )
 
 
-def check_named(columns: Sequence[Any], by: Sequence[str], features: Sequence[str], weights: str | None) -> None:
+def taken(keys: pa.Table, rows: Int[np.ndarray, " m"]) -> pa.Table:
+    """Some rows of a table of keys. Arrow's `take` would forget how many there are if the table has no columns."""
+    return keys.take(rows) if keys.num_columns else _without_columns(len(rows))
+
+
+def joined(keys: Sequence[pa.Table]) -> pa.Table:
+    """The rows of several tables of keys, which may have no columns."""
+    return pa.concat_tables(keys) if keys[0].num_columns else _without_columns(sum(own.num_rows for own in keys))
+
+
+def _without_columns(n_rows: int) -> pa.Table:
+    return pa.table({"": pa.nulls(n_rows)}).select([])
+
+
+def check_named(
+    columns: Sequence[Any],
+    by: Sequence[str],
+    features: Sequence[str],
+    weights: str | None,
+    *,
+    needs_key: bool = True,
+) -> None:
     """Checks that a table has the named columns.
 
     Raises:
-        ValueError: no key or feature, a column named twice, or one that is missing or ambiguous.
+        ValueError: no feature, no key where one is needed, a column named twice, or one that is missing or ambiguous.
     """
-    for role, names in (("key", by), ("feature", features)):
-        if not names:
+    for role, names, is_needed in (("key", by, needs_key), ("feature", features, True)):
+        if is_needed and not names:
             raise ValueError(f"no {role} column is named; name at least one.")
     check_once(by, features)
     # Frames may have names of other types, some of which cannot be compared.

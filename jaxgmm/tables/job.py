@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jaxgmm.tables import atomic, files
-from jaxgmm.tables.wording import quoted, shortened
+from jaxgmm.tables.requests import Differing, check_same, differing
 
 try:
     import fcntl
@@ -33,8 +33,6 @@ except ImportError:
 UNFINISHED = ".unfinished"
 METADATA = b"jaxgmm"
 _JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
-# The key of the version in a description.
-_VERSION = "jaxgmm"
 
 
 class Job(NamedTuple):
@@ -124,7 +122,14 @@ class Job(NamedTuple):
 
 
 @contextmanager
-def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any], *, resume: bool) -> Iterator[Job]:
+def begun(
+    out: str | Path,
+    names: Sequence[str],
+    description: Mapping[str, Any],
+    *,
+    resume: bool,
+    differing: Differing = differing,
+) -> Iterator[Job]:
     """Begins or resumes a job, locked to this process.
 
     Args:
@@ -132,6 +137,7 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
         names: of the tables, without suffix.
         description: the request; JSON.
         resume: whether to continue a job begun earlier in this directory, if there is one.
+        differing: says how the job begun earlier differs from this one.
 
     Raises:
         OSError: tables of these names exist already, or another process is working on them.
@@ -141,13 +147,13 @@ def begun(out: str | Path, names: Sequence[str], description: Mapping[str, Any],
     if not job.directory.is_dir():
         finished = description_of(job.out / f"{job.names[0]}.parquet") if resume else None
         if finished is not None:
-            _check_same(job.out, finished, job.description)
+            check_same(job.out, finished, job.description, differing)
         files.check_absent(job.out, job.names)
     missing = [path for path in job.directory.absolute().parents if not path.exists()]
     with atomic.refusals(job.directory):
         job.directory.mkdir(parents=True, exist_ok=True)
     with _alone(job):
-        if not _is_begun(job, resume=resume):
+        if not _is_begun(job, differing, resume=resume):
             files.check_absent(job.out, job.names)
             # Parts without a description may belong to any job.
             with atomic.refusals(job.directory):
@@ -192,7 +198,7 @@ def description_of(path: str | Path) -> dict[str, Any] | None:
         return None
 
 
-def _is_begun(job: Job, *, resume: bool) -> bool:
+def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
     """Whether this job was begun earlier; raises if another was."""
     file = job.directory / _JOB
     if not file.is_file():
@@ -204,28 +210,8 @@ def _is_begun(job: Job, *, resume: bool) -> bool:
     before = _read_json(file)
     if before is None:
         raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")
-    _check_same(job.directory, before, job.description)
+    check_same(job.directory, before, job.description, differing)
     return True
-
-
-def _check_same(directory: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the difference, unless a directory's request is the wanted one."""
-    versions = [description.get(_VERSION) for description in (before, wanted)]
-    if versions[0] != versions[1] and None not in versions:
-        raise ValueError(
-            f"{directory} was begun by jaxgmm {quoted(versions[0])}, and this is {quoted(versions[1])}; "
-            "continue with the version that began it, or remove it to begin anew."
-        )
-    for name in {**before, **wanted}:
-        if before.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{directory} was begun with {name} {_said(before, name)}, not {_said(wanted, name)}; "
-                "ask for the same again, or remove it to begin anew."
-            )
-
-
-def _said(description: Mapping[str, Any], name: str) -> str:
-    return shortened(json.dumps(description[name])) if name in description else "left out"
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

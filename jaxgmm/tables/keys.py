@@ -59,11 +59,13 @@ def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) 
             would be written this way.
 
     Returns:
-        `(M,)`, numbers from 0; -1 where a row belongs to none of them.
+        `(M,)`, numbers from 0; -1 where a row belongs to none of them. Without key columns, all are of group 0.
 
     Raises:
         ValueError: a column holds keys of another kind than was fitted, which can never be equal.
     """
+    if not known.num_columns:
+        return np.zeros(keys.num_rows, dtype=np.int64)
     possible = np.ones(keys.num_rows, dtype=bool)
     columns = {}
     for name in known.column_names:

@@ -9,7 +9,7 @@ keys of all groups, and one block of rows as stored in the file. (If rows are un
 256th of the file.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
-from jaxgmm.tables import atomic, files
-from jaxgmm.tables.groups import check_numbers, checked_weights, key_codes, plain
+from jaxgmm.tables import atomic
+from jaxgmm.tables.groups import check_numbers, checked_weights, joined, key_codes, taken
+from jaxgmm.tables.rows import Rows
 from jaxgmm.tables.wording import shortened
 
 try:
@@ -28,82 +29,10 @@ except ImportError:
     # Windows lacks it.
     resource = None
 
-# Rows read at a time: small beside a part, large beside the cost of a call.
-_BLOCK = 2**17
 # Groups collected before equal ones are joined.
 _MANY = 2**20
 # Files open while rows are distributed, unless a process may not have as many.
 _MOST_FILES = 256
-
-
-class Rows(NamedTuple):
-    """The rows of a file.
-
-    Attributes:
-        path: a Parquet file, which is read block by block, or a CSV file.
-        table: all rows of a CSV file, which is read whole; None otherwise.
-        opened: the state of the file before anything was read.
-    """
-
-    path: Path
-    table: pa.Table | None
-    opened: atomic.State | None
-
-    @property
-    def has_types(self) -> bool:
-        """Whether the file itself has types for its columns."""
-        return self.table is None
-
-    def types(self, columns: Sequence[str]) -> dict[str, str]:
-        """The types that columns are read as, such as `int64` or `string`."""
-        if self.table is not None:
-            return {name: str(self.table.schema.field(name).type) for name in columns}
-        with files.opened(self.path) as file:
-            return {name: str(file.schema_arrow.field(name).type) for name in columns}
-
-    def check_unchanged(self) -> None:
-        """Checks that the file is still the one that was opened.
-
-        Raises:
-            ValueError: it has been changed, replaced or removed.
-        """
-        if atomic.state(self.path) != self.opened:
-            raise ValueError(
-                f"{self.path} was changed, replaced or removed while it was read; "
-                "begin anew with a file that nothing writes to."
-            )
-
-    def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
-        """Blocks of the rows from number `start` on, with the given columns and `size` rows, or a suitable number.
-
-        Raises:
-            ValueError: the file is no longer the one that was opened, or cannot be read.
-        """
-        size = size or _BLOCK
-        if self.table is not None:
-            for first in range(start, self.table.num_rows, size):
-                yield self.table.select(list(columns)).slice(first, size)
-            return
-        self.check_unchanged()
-        with files.opened(self.path) as file:
-            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            first_group = int(np.searchsorted(ends, start, side="right"))
-            skipped = start - (int(ends[first_group - 1]) if first_group else 0)
-            groups = list(range(first_group, file.num_row_groups))
-            batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
-            while (batch := self._unless_changed(lambda: next(batches, None))) is not None:
-                block = plain(pa.Table.from_batches([batch]).select(list(columns)).slice(skipped))
-                skipped = max(0, skipped - batch.num_rows)
-                if block.num_rows:
-                    yield block
-
-    def _unless_changed(self, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
-        """Reads, and raises if the file is no longer the one that was opened."""
-        try:
-            return files.translated(self.path, read)
-        finally:
-            # For a changed file, this error says more than Arrow's.
-            self.check_unchanged()
 
 
 class Plan(NamedTuple):
@@ -131,47 +60,12 @@ class Plan(NamedTuple):
         return int(np.sum(np.diff(self.first)[list(some)]))
 
 
-def open_rows(
-    path: str | Path,
-    columns: Sequence[str],
-    *,
-    keys: Sequence[str] = (),
-    known: pa.Schema | None = None,
-    separator: str = ",",
-) -> Rows:
-    """Opens the rows of a file; only a CSV file is read at once.
-
-    Args:
-        path: the file.
-        columns: those that will be read.
-        keys: those of them that are keys of groups.
-        known: types of the keys with which these will be compared; see `jaxgmm.tables.files.read_table`.
-        separator: of a CSV file's fields.
-
-    Raises:
-        OSError: no such file, or it may not be read.
-        ValueError: not a table, no rows, or a missing column.
-    """
-    path = Path(path)
-    opened, table = atomic.state(path), None
-    if files.is_parquet(path):
-        files.check_columns(path, files.column_names(path), columns)
-    else:
-        table = files.read_table(path, columns, keys=keys, known=known, separator=separator)
-    rows = Rows(path, table, opened)
-    rows.check_unchanged()
-    n_rows = files.n_rows(path) if rows.table is None else rows.table.num_rows
-    if n_rows == 0:
-        raise ValueError(f"{path} is empty; it needs at least one row below its header.")
-    return rows
-
-
 def plan(rows: Rows, by: Sequence[str], features: Sequence[str], weights: str | None, rows_per_part: int) -> Plan:
     """Finds the groups of a table, in one pass over its key columns, and distributes them to parts.
 
     Args:
         rows: the table.
-        by: the columns that make a group's key.
+        by: the columns that make a group's key; none if all rows are one group.
         features: columns that will be fitted.
         weights: column of sample weights, or None.
         rows_per_part: approximate number of rows in a part, which holds at least one group.
@@ -296,12 +190,12 @@ def _aside(directory: Path, part: int) -> Path:
 def _counted(keys: pa.Table, codes: np.ndarray, counts: np.ndarray) -> tuple[pa.Table, np.ndarray]:
     """The distinct keys in order, and the sum of counts of each."""
     _, first, group = np.unique(codes, return_index=True, return_inverse=True)
-    return keys.take(first), np.bincount(group, weights=counts).astype(np.int64)
+    return taken(keys, first), np.bincount(group, weights=counts).astype(np.int64)
 
 
 def _joined(found: list, by: Sequence[str], is_in_order: bool) -> tuple[list, bool]:
     """Merges groups of successive blocks, and says whether they were in order."""
-    keys = pa.concat_tables([keys for keys, _ in found])
+    keys = joined([keys for keys, _ in found])
     codes = key_codes(keys, by)
     is_in_order = is_in_order and bool(np.all(codes[1:] >= codes[:-1]))
     return [_counted(keys, codes, np.concatenate([counts for _, counts in found]))], is_in_order

@@ -14,7 +14,7 @@ from jaxtyping import Int
 # Results are reached through the package: importing this module does not import JAX.
 import jaxgmm
 from jaxgmm.status import Status
-from jaxgmm.tables.groups import check_once
+from jaxgmm.tables.groups import check_once, taken
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
 _FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "flags", "status", "explanation")
@@ -86,7 +86,7 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
     table = {"component": pa.array(component.astype(np.int32))}
     columns = np.concatenate(values, axis=1)
     table |= {name: pa.array(columns[:, i], from_pandas=True) for i, name in enumerate(names)}
-    return _beside(keys.take(group), table)
+    return _beside(taken(keys, group), table)
 
 
 def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
@@ -134,7 +134,7 @@ def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
         the key columns, then those of the table but for `data_set`; null for NaN.
     """
     columns = {name: pa.array(values, from_pandas=True) for name, values in table.items() if name != "data_set"}
-    return _beside(keys.take(table["data_set"]), columns)
+    return _beside(taken(keys, table["data_set"]), columns)
 
 
 def chosen_columns(table: dict[str, np.ndarray], n_groups: int, criterion: str) -> dict[str, pa.Array]:

@@ -22,6 +22,11 @@ def quoted(value: Any) -> str:
     return shortened(_QUOTED.repr(value))
 
 
+def counted(n: int, noun: str) -> str:
+    """`3 groups`, `1 group`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def listed(names: Iterable[Any]) -> str:
     """Names separated by commas, as many as fit."""
     names = list(islice(names, _MOST_NAMES + 1))

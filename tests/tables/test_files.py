@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from jaxgmm.tables import files, parts
+from jaxgmm.tables import files
 from jaxgmm.tables.groups import group
+from jaxgmm.tables.rows import open_rows
 
 TABLE = pa.table({"group": ["a", "b", "a"], "x": [1.5, 2.5, 3.5], "n": [1, 2, 3], "a,b.c": [7, 8, 9]})
 
@@ -36,7 +37,7 @@ def test_types_that_arrow_takes_no_rows_of_are_read_as_others(tmp_path):
         pytest.skip("this version of Arrow writes no such columns")
     table = files.read_table(tmp_path / "table.parquet", ["key", "x"])
     assert table.schema.field("key").type == pa.string()
-    rows = parts.open_rows(tmp_path / "table.parquet", ["key", "x"])
+    rows = open_rows(tmp_path / "table.parquet", ["key", "x"])
     for read in (table, next(rows.blocks(["key", "x"])), views):
         groups = group(read, ["key"], ["x"])
         assert (groups.keys["key"].to_pylist(), groups.n_samples.tolist()) == (["a", "b"], [1, 2])

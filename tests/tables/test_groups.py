@@ -105,6 +105,20 @@ def test_weights_follow_their_rows():
     assert group(table, ["key"], ["x"]).sample_weight is None
 
 
+def test_without_keys_all_rows_are_one_group():
+    groups = group(pa.table({"x": [3, 1, 2], "w": [1.0, 0.0, 2.0]}), [], ["x"], "w")
+    assert (groups.keys.num_columns, groups.keys.num_rows) == (0, 1)
+    assert groups.n_samples.tolist() == [3]
+    assert [x[:, 0].tolist() for x in groups.x] == [[3, 1, 2]]
+    assert [weights.tolist() for weights in groups.sample_weight] == [[1, 0, 2]]
+
+
+def test_keys_are_needed_where_they_are_asked_for():
+    check_named(["x"], [], ["x"], None, needs_key=False)
+    with pytest.raises(ValueError, match="no key column is named"):
+        check_named(["x"], [], ["x"], None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -114,7 +128,6 @@ def test_weights_follow_their_rows():
         ((["absent"], ["x"]), "no column 'absent'; its columns are key, x"),
         ((["key"], ["x", "x"]), "column 'x' is named twice"),
         ((["x"], ["x"]), "column 'x' is named twice"),
-        (([], ["x"]), "no key column is named"),
         ((["key"], []), "no feature column is named"),
         ((["key"], ["x"], "negative"), "weights must not be negative; column 'negative' holds -1.0"),
         ((["key"], ["x"], "text"), "column 'text' holds string, not numbers"),

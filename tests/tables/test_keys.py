@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from jaxgmm.tables import files, parts
+from jaxgmm.tables import files
 from jaxgmm.tables.groups import group
 from jaxgmm.tables.keys import _foreign, group_of, typed
+from jaxgmm.tables.rows import open_rows
 
 DISTINCT = {
     "leading zeros": ["001", "1"],
@@ -62,7 +63,7 @@ def csv_of(path, keys):
 
 def matched(path, known, **options):
     """The number of the known key that each row of a file has."""
-    rows = parts.open_rows(path, ["key", "x"], keys=["key"], known=known.schema, **options)
+    rows = open_rows(path, ["key", "x"], keys=["key"], known=known.schema, **options)
     keys = pa.concat_tables([block.select(["key"]) for block in rows.blocks(["key"])])
     return group_of(keys, known, path, has_types=rows.has_types).tolist()
 
@@ -100,9 +101,9 @@ def test_columns_that_are_no_keys_are_numbers_however_written(tmp_path):
 
 def test_rows_say_what_was_read_as_what(tmp_path):
     path = csv_of(tmp_path / "cells.csv", ["001", "1"])
-    assert parts.open_rows(path, ["x", "key"], keys=["key"]).types(["key", "x"]) == {"key": "string", "x": "int64"}
+    assert open_rows(path, ["x", "key"], keys=["key"]).types(["key", "x"]) == {"key": "string", "x": "int64"}
     pq.write_table(pa.table({"key": pa.array([1], pa.int16())}), tmp_path / "cells.parquet")
-    assert parts.open_rows(tmp_path / "cells.parquet", ["key"], keys=["key"]).types(["key"]) == {"key": "int16"}
+    assert open_rows(tmp_path / "cells.parquet", ["key"], keys=["key"]).types(["key"]) == {"key": "int16"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_several_columns_of_keys_are_matched_together(tmp_path):
     path = tmp_path / "cells.csv"
     path.write_text("plate,well,x\n1,01,5\n2,1,6\n01,1,7\n")
     known = pa.table({"plate": [1, 1, 2], "well": ["01", "1", "01"]})
-    rows = parts.open_rows(path, ["plate", "well", "x"], keys=["plate", "well"], known=known.schema)
+    rows = open_rows(path, ["plate", "well", "x"], keys=["plate", "well"], known=known.schema)
     assert group_of(next(rows.blocks(["plate", "well"])), known, path, has_types=False).tolist() == [0, -1, -1]
 
 

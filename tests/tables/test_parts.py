@@ -12,7 +12,9 @@ import pytest
 from pyarrow import csv
 
 from jaxgmm.tables import parts
+from jaxgmm.tables import rows as rows_module
 from jaxgmm.tables.groups import group
+from jaxgmm.tables.rows import open_rows
 
 SIZES = {("b", 2): 7, ("b", None): 3, ("a", 5): 1, (None, 1): 4, ("c", 0): 30, ("c", 9): 2}
 # Shuffled, so that neither groups nor their rows come in order.
@@ -35,7 +37,7 @@ def in_order(rows):
 def cut(tmp_path, table, rows_per_part, *, row_group_size=5, wanted=None):
     path = tmp_path / "table.parquet"
     pq.write_table(table, path, row_group_size=row_group_size)
-    rows = parts.open_rows(path, COLUMNS)
+    rows = open_rows(path, COLUMNS)
     planned = parts.plan(rows, BY, ["x"], None, rows_per_part)
     wanted = range(planned.n_parts) if wanted is None else wanted
     return planned, list(parts.read(rows, planned, COLUMNS, wanted, tmp_path / "aside"))
@@ -43,7 +45,7 @@ def cut(tmp_path, table, rows_per_part, *, row_group_size=5, wanted=None):
 
 @pytest.fixture(params=[3, 131_072], ids=["small blocks", "large blocks"], autouse=True)
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(parts, "_BLOCK", request.param)
+    monkeypatch.setattr(rows_module, "_BLOCK", request.param)
     monkeypatch.setattr(parts, "_MANY", request.param)
 
 
@@ -103,7 +105,7 @@ def test_categorical_keys_keep_their_type(tmp_path):
 def test_a_csv_file_has_the_same_parts(tmp_path):
     table = table_of([row for row in SHUFFLED if None not in row])
     csv.write_csv(table, tmp_path / "table.csv")
-    rows = parts.open_rows(tmp_path / "table.csv", COLUMNS)
+    rows = open_rows(tmp_path / "table.csv", COLUMNS)
     planned = parts.plan(rows, BY, ["x"], None, 5)
     found = list(parts.read(rows, planned, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
     expected_plan, expected = cut(tmp_path, table, 5)
@@ -115,13 +117,13 @@ def test_misuse_is_noticed_before_the_first_part(tmp_path):
     table = table_of(SHUFFLED).append_column("text", pa.array(["t"] * len(SHUFFLED)))
     table = table.append_column("w", pa.array([*[1.0] * (len(SHUFFLED) - 1), -1.0]))
     pq.write_table(table, tmp_path / "table.parquet")
-    rows = parts.open_rows(tmp_path / "table.parquet", COLUMNS)
+    rows = open_rows(tmp_path / "table.parquet", COLUMNS)
     with pytest.raises(ValueError, match="'text' holds string, not numbers"):
         parts.plan(rows, BY, ["text"], None, 5)
     with pytest.raises(ValueError, match=r"column 'w' holds -1\.0"):
         parts.plan(rows, BY, ["x"], "w", 5)
     with pytest.raises(ValueError, match="no column 'y'"):
-        parts.open_rows(tmp_path / "table.parquet", ["y"])
+        open_rows(tmp_path / "table.parquet", ["y"])
 
 
 def rewritten(path):
@@ -158,7 +160,7 @@ def test_a_file_that_is_changed_is_not_mixed_with_what_it_was(tmp_path, rows, ch
 
     def opened():
         pq.write_table(table_of(rows), path, row_group_size=5)
-        return parts.open_rows(path, COLUMNS)
+        return open_rows(path, COLUMNS)
 
     before_plan = opened()
     change(path)
@@ -181,12 +183,12 @@ def test_a_file_that_is_changed_is_not_mixed_with_what_it_was(tmp_path, rows, ch
 def test_a_file_that_is_changed_between_two_parts_is_read_no_further(tmp_path, change):
     path = tmp_path / "table.parquet"
     pq.write_table(table_of(in_order(SHUFFLED)), path, row_group_size=5)
-    rows = parts.open_rows(path, COLUMNS)
+    rows = open_rows(path, COLUMNS)
     planned = parts.plan(rows, BY, ["x"], None, 5)
     read = parts.read(rows, planned, COLUMNS, range(planned.n_parts), tmp_path / "aside")
     first = next(read)
     change(path)
-    if len(ROWS) < parts._BLOCK:
+    if len(ROWS) < rows_module._BLOCK:
         # All rows were read before.
         assert sum(part.num_rows for part in (first, *read)) == len(ROWS)
         return
@@ -204,16 +206,17 @@ def test_a_csv_file_that_is_changed_while_it_is_read_is_refused(tmp_path, monkey
         path.write_text(path.read_text() + "d,1,0.5,0.5\n")
         return table
 
-    monkeypatch.setattr(parts.files, "read_table", slowly)
+    monkeypatch.setattr(rows_module.files, "read_table", slowly)
     with pytest.raises(ValueError, match=r"table\.csv was changed, replaced or removed while it was read"):
-        parts.open_rows(path, COLUMNS)
+        open_rows(path, COLUMNS)
 
 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
 from jaxgmm.tables import parts
-rows = parts.open_rows(sys.argv[1], ["key", "x"])
+from jaxgmm.tables.rows import open_rows
+rows = open_rows(sys.argv[1], ["key", "x"])
 planned = parts.plan(rows, ["key"], ["x"], None, 1000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -238,7 +241,7 @@ def test_a_disk_that_is_full_while_rows_are_sorted_is_one_line_and_leaves_room(t
 @pytest.mark.parametrize("damage", ["removed", "cut short", "all removed"])
 def test_sorted_rows_that_are_damaged_are_one_line_with_the_remedy(tmp_path, damage):
     pq.write_table(table_of(SHUFFLED), tmp_path / "table.parquet", row_group_size=5)
-    rows, aside = parts.open_rows(tmp_path / "table.parquet", COLUMNS), tmp_path / "aside"
+    rows, aside = open_rows(tmp_path / "table.parquet", COLUMNS), tmp_path / "aside"
     planned = parts.plan(rows, BY, ["x"], None, 5)
     read = parts.read(rows, planned, COLUMNS, range(planned.n_parts), aside)
     next(read)
