@@ -16,7 +16,7 @@ from pyarrow import csv
 
 import jaxgmm
 from jaxgmm import cli, storage
-from jaxgmm.cli import demo, doctor, fit, summary
+from jaxgmm.cli import demo, doctor, fit, options, request, summary
 from jaxgmm.tables import files, parts
 
 # Unequal, and padded to one length, whether fitted together or each alone, so that few programs are compiled. For the
@@ -250,10 +250,10 @@ def test_a_file_that_is_changed_before_its_job_is_described_is_refused(here, cap
     write_keyed("keyed.csv", ["2", "10", "1"])
     check_named = fit.check_named
 
-    def written_to(*args):
+    def written_to(*args, **options):
         with open("keyed.csv", "a") as file:
             file.write("1,0.0,0.0\n")
-        check_named(*args)
+        check_named(*args, **options)
 
     monkeypatch.setattr(fit, "check_named", written_to)
     assert run(file="keyed.csv") == 2
@@ -552,6 +552,48 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
     assert sum(fitted) == 2
 
 
+@pytest.mark.parametrize(
+    ("changed", "flags", "words"),
+    [
+        ({"starts": 3}, [], "with --starts 2, not 3"),
+        ({"components": 3}, [], "with --components 2, not 3"),
+        ({"by": "well,name"}, [], "with --by well, not well,name"),
+        ({"by": None}, [], "with --by well, not without --by"),
+        ({"weights": "copies"}, [], "without --weights, not with --weights copies"),
+        ({"max_iter": 9}, [], "with --max-iter 1000, not 9"),
+        ({"seed": 9}, [], "with --seed 0, not 9"),
+        ({}, ["--allow-spurious"], "without --allow-spurious, not with --allow-spurious"),
+        ({"file": "copy.parquet"}, [], "with the file cells.parquet, not copy.parquet"),
+    ],
+)
+def test_another_job_is_refused_by_the_options_that_differ(here, capsys, changed, flags, words):
+    shutil.copy("cells.parquet", "copy.parquet")
+    (here / "out" / ".unfinished").mkdir(parents=True)
+    given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-5, "max_iter": 1000, "precision": "float64"}
+    models = {"n_components": 2, "covariance_type": "full", "reg_covar": 1e-12}
+    asked = request.Request(here / "cells.parquet", ",", ["well"], ["red", "green"], None, "fit", models, given)
+    (here / "out" / ".unfinished" / "job.json").write_text(json.dumps(asked.description))
+    assert run(flags=["--resume", *flags], **changed) == 2
+    assert f"out/.unfinished was begun {words}; ask for the same again, or remove it" in capsys.readouterr().err
+
+
+def test_flags_lists_and_commands_that_differ_are_named_as_they_are_typed():
+    before, wanted = {"split": False, "patience": None}, {"split": True, "patience": 2}
+    assert options.differing("split", before, wanted) == "without --split, not with --split"
+    assert options.differing("split", wanted, before) == "with --split, not without --split"
+    assert options.differing("patience", before, wanted) == "without --patience, not with --patience 2"
+    ridges = [{"reg_covar": [1e-6]}, {"reg_covar": [0.1, 1.0]}]
+    assert options.differing("reg_covar", *ridges) == "with --reg-covar 1e-06, not 0.1,1.0"
+    assert options.differing("call", {"call": "fit"}, {"call": "sweep"}) == "by jaxgmm fit, not by jaxgmm sweep"
+
+
+def test_the_library_s_options_are_called_as_they_are_typed(here, capsys):
+    assert run(command="sweep", components="1,3", criterion="lrt") == 2
+    assert "needs successive --components" in capsys.readouterr().err
+    assert run(command="sweep", components="1-3", criterion="lrt", flags=["--split"]) == 2
+    assert "leave out --weights and --split" in capsys.readouterr().err
+
+
 def test_an_interrupt_keeps_the_parts_that_are_done(here, capsys, small_parts, monkeypatch):
     whole, calls = jaxgmm.fit, []
 
@@ -675,7 +717,7 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
             "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has written",
         ),
         ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
-        ({"out": "p.csv"}, "--out must name a file that ends in .parquet; got p.csv"),
+        ({"out": "p.txt"}, "--out must name a file that ends in .parquet, .pq, .csv, .csv.gz, .csv.bz2; got p.txt"),
         ({"out": "cells.parquet"}, "cells.parquet exists already"),
         ({"out": "deep/p.parquet"}, "deep does not exist; make it"),
         ({"file": "narrow.parquet"}, "has no column 'green'"),
@@ -792,6 +834,11 @@ def test_misuse_of_plot_is_one_line_with_a_remedy(here, capsys, words, said):
     found = capsys.readouterr().err
     assert said in found
     assert found.count("\n") == 1
+
+
+def test_the_old_spelling_of_an_overview_s_order_is_told(here, capsys):
+    assert cli.main(["plot", "overview", "out", "--data", "cells.parquet", "--by", "misfit", "--out", "p.png"]) == 2
+    assert "give an overview --order misfit" in capsys.readouterr().err
 
 
 @pytest.mark.slow

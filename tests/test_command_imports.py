@@ -87,6 +87,7 @@ def test_misuse_that_no_file_is_needed_for_imports_no_more_than_typer(line):
 
 OF_FILES = {
     "fit absent.parquet --by well --features red --components 1 --out o": "does not exist",
+    "fit cells.parquet --features name --components 1 --out o": "not numbers",
     "fit cells.parquet --by wells --features red --components 1 --out o": "did you mean 'well'",
     "fit cells.parquet --by well --features name --components 1 --out o": "not numbers",
     "fit cells.parquet --by well --features red --components 1 --out fits": "exists already",
@@ -97,8 +98,9 @@ OF_FILES = {
     "predict cells.parquet --fits nowhere --out p.parquet": "does not exist",
     "predict absent.parquet --fits fits --out p.parquet": "does not exist",
     "predict cells.parquet --fits fits --out cells.parquet": "exists already",
-    "sample fits --out s.csv": "ends in .parquet",
+    "sample fits --out s.txt": "ends in .parquet",
     "plot mixture fits --out p.png": "give --data",
+    "plot overview fits --data cells.parquet --by misfit --out p.png": "give an overview --order misfit",
     "plot criterion fits --out p.png": "jaxgmm sweep writes it",
     "plot mixture fits --data absent.parquet --out p.png": "does not exist",
     "plot mixture fits --data cells.parquet --group z --out p.png": "no group is called",

@@ -11,7 +11,6 @@ from jaxgmm.cli import console
 from jaxgmm.cli import options as of
 
 _FAMILIES = ", ".join(settings.FAMILIES)
-_ParquetOut = Annotated[Path, typer.Option("--out", help="Parquet file to write.", metavar="FILE", show_default=False)]
 
 app = typer.Typer(
     name="jaxgmm",
@@ -58,6 +57,7 @@ def _fit(
     precision: of.Precision = "mixed",
     separator: of.Separator = ",",
     resume: of.Resume = False,
+    as_csv: of.Csv = False,
     as_json: of.Json = False,
 ) -> None:
     """Fit a mixture to every group of a table, or one to the whole table.
@@ -90,11 +90,12 @@ def _fit(
     JAX_COMPILATION_CACHE_DIR if that is set.
     """
     from jaxgmm.cli import fit
+    from jaxgmm.cli.request import requested
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
-    request = fit.requested(file, separator, by, features, weights, "fit", models, options)
-    if not fit.run(request, out, resume=resume, as_json=as_json):
+    request = requested(file, separator, by, features, weights, "fit", models, options)
+    if not fit.run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -137,6 +138,7 @@ def _sweep(
     precision: of.Precision = "mixed",
     separator: of.Separator = ",",
     resume: of.Resume = False,
+    as_csv: of.Csv = False,
     as_json: of.Json = False,
 ) -> None:
     """Fit several mixtures to every group of a table, or to the whole table, and choose among them.
@@ -159,6 +161,7 @@ def _sweep(
     Large files, `--resume`, compiled programs and exit codes are those of `jaxgmm fit`.
     """
     from jaxgmm.cli import fit
+    from jaxgmm.cli.request import requested
 
     models = {
         "n_components": of.whole_numbers(components),
@@ -170,8 +173,8 @@ def _sweep(
         "n_folds": folds,
     }
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
-    request = fit.requested(file, separator, by, features, weights, "sweep", models, options)
-    if not fit.run(request, out, resume=resume, as_json=as_json):
+    request = requested(file, separator, by, features, weights, "sweep", models, options)
+    if not fit.run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -182,7 +185,10 @@ def _predict(
     fits: Annotated[
         Path, typer.Option(help="Directory that jaxgmm fit or sweep has written.", metavar="DIR", show_default=False)
     ],
-    out: _ParquetOut,
+    out: of.TableOut,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of every component, too.")
+    ] = False,
     separator: of.Separator = ",",
     as_json: of.Json = False,
 ) -> None:
@@ -190,21 +196,26 @@ def _predict(
 
     Example: `jaxgmm predict cells.parquet --fits fits --out components.parquet`
 
+    Example: `jaxgmm predict cells.csv --fits fits --out components.csv --probabilities`
+
     The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. FILE has
     one row for each of its rows, in the same order: the key columns, component (from 0), uncertainty (1 minus the
-    probability of that component), and log_density (nats). They are null where a feature is missing or not finite, and
-    for groups without a fit. The table is read block by block and may be larger than memory.
+    probability of that component), and log_density (the logarithm of the mixture's density, in nats). With
+    `--probabilities` it also has probability_0, probability_1 and so on; components that a group does not have get 0.
+    All are null where a feature is missing or not finite, and for groups without a fit.
+
+    A Parquet table, or a CSV table without keys, is read block by block and may be larger than memory.
     """
     from jaxgmm.cli import use
 
-    use.predict(file, separator, fits, out, as_json=as_json)
+    use.predict(file, separator, fits, out, with_probabilities=probabilities, as_json=as_json)
 
 
 @app.command("sample")
 def _sample(
     *,
     fits: of.Fits,
-    out: _ParquetOut,
+    out: of.TableOut,
     n: Annotated[int, typer.Option("--samples", "-n", help="Samples of every group.", min=1, metavar="N")] = 100,
     seed: of.Seed = 0,
     as_json: of.Json = False,

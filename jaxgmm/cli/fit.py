@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +16,8 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
+from jaxgmm.cli.request import Request, check
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import LRT, check_options, check_test
 from jaxgmm.tables import files, job, parts, tabular, whole
 from jaxgmm.tables.groups import Groups, check_named, group
 from jaxgmm.tables.rows import Rows, open_rows
@@ -38,87 +36,10 @@ _COUNT = re.compile(r"\d+ of \d+ data sets")
 _ALL_WRITTEN = "all tables were written."
 
 
-class Request(NamedTuple):
-    """The job that one call of the command requests.
-
-    Attributes:
-        file: the table.
-        separator: of its fields, if it is a CSV file.
-        by: its key columns; none for one mixture of the whole table.
-        features: its columns to fit.
-        weights: its column of sample weights, or None.
-        call: `jaxgmm.fit` or `jaxgmm.sweep`, by name.
-        models: `n_components`, `covariance_type` and `reg_covar`, each one value or a list, and for a sweep the
-            options of its choice.
-        options: further options of both.
-    """
-
-    file: Path
-    separator: str
-    by: list[str]
-    features: list[str]
-    weights: str | None
-    call: str
-    models: dict[str, Any]
-    options: dict[str, Any]
-
-    @property
-    def criterion(self) -> str | None:
-        """The criterion by which models are chosen, or None if there is only one."""
-        return self.models.get("criterion")
-
-    @property
-    def combinations(self) -> list[tuple[int, str, float]]:
-        """The models fitted to every group."""
-        several = (self.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
-        return list(product(*(values if isinstance(values, list) else [values] for values in several)))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the tables to write; the last is put in place last."""
-        return ("components", "fits") if self.criterion is None else ("models", "components", "fits")
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns to read."""
-        return list(dict.fromkeys([*self.by, *self.features, *([self.weights] if self.weights else [])]))
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The request as recorded in the outputs. A modified file counts as a different file."""
-        size, changed = self.file.stat().st_size, datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
-        described = {
-            "jaxgmm": jaxgmm.__version__,
-            "file": self.file.name,
-            "bytes": size,
-            "modified": changed.isoformat(),
-        }
-        described |= {"call": self.call, "by": self.by, "features": self.features, "weights": self.weights}
-        described |= {} if self.separator == "," else {"separator": self.separator}
-        return described | self.models | self.options
-
-
-def requested(
-    file: Path,
-    separator: str,
-    by: list[str] | None,
-    features: list[str],
-    weights: str | None,
-    call: str,
-    models: dict[str, Any],
-    options: dict[str, Any],
-) -> Request:
-    """The request, whether or not the table has these columns."""
-    names = files.column_names(file, separator)
-    # A tab may be written in two ways, which describe the same job.
-    separator = "tab" if separator in ("\t", "\\t") else separator
-    return Request(file, separator, of.keys(by, names), of.columns(features, names), weights, call, models, options)
-
-
-def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
+def run(request: Request, out: Path, *, resume: bool, as_csv: bool, as_json: bool) -> bool:
     """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER."""
     tabular.check_output_columns(request.by, request.features, request.criterion)
-    _check_options(request)
+    check(request)
     # A CSV file with keys is read whole here.
     with console.reading(request.file, shown=not as_json):
         rows = interrupts.interruptible(lambda: _opened(request))
@@ -127,53 +48,46 @@ def run(request: Request, out: Path, *, resume: bool, as_json: bool) -> bool:
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
     if resume and job.is_finished(out, request.outputs, description):
-        interrupts.keeps(lambda: _ALL_WRITTEN)
-        return _summarised(request, out, rows, summary.Done(0, 0.0, ()), as_json=as_json)
+        done = summary.Done(0, 0.0, ())
+    else:
+        done = _done(request, rows, out, description, resume=resume, as_csv=as_csv, shown=not as_json)
+    interrupts.keeps(lambda: _ALL_WRITTEN)
+    written = [out / f"{name}.parquet" for name in reversed(request.outputs)]
+    if as_csv:
+        written += _as_csv(written, request.separator)
+    types = rows.types(request.by)
+    return summary.summarised(written, types, done, is_sweep=request.criterion is not None, as_json=as_json)
+
+
+def _done(
+    request: Request, rows: Rows, out: Path, description: dict[str, Any], *, resume: bool, as_csv: bool, shown: bool
+) -> summary.Done:
+    """Does the job, or the rest of it."""
     begins = job.begun(out, request.outputs, description, resume=resume, differing=of.differing)
     with interrupts.unwinding(), begins as begun:
+        if as_csv:
+            # These are written after all others; so they are not this job's.
+            files.check_absent(out, request.outputs, ".csv")
         interrupts.keeps(lambda: _kept(begun))
         try:
-            done = interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=not as_json))
+            return interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=shown))
         except OSError as error:
             raise OSError(f"{error} ({_kept(begun)})") from error
-    return _summarised(request, out, rows, done, as_json=as_json)
 
 
-def _summarised(request: Request, out: Path, rows: Rows, done: summary.Done, *, as_json: bool) -> bool:
-    files = [out / f"{name}.parquet" for name in reversed(request.outputs)]
-    return summary.summarised(
-        files, rows.types(request.by), done, is_sweep=request.criterion is not None, as_json=as_json
-    )
+def _as_csv(tables: list[Path], separator: str) -> list[Path]:
+    """Copies tables to CSV files beside them, unless an earlier call has, and returns the paths of these."""
+    interrupts.keeps(lambda: "all Parquet tables were written; the same command with --resume writes the CSV files.")
+    with interrupts.unwinding():
+        for path in tables:
+            if not path.with_suffix(".csv").exists():
+                files.copy_as_csv(path, separator)
+    return [path.with_suffix(".csv") for path in tables]
 
 
 def _opened(request: Request) -> Rows:
     separator = request.separator
     return open_rows(request.file, request.columns, keys=request.by, separator=separator, are_numbers=True)
-
-
-def _check_options(request: Request) -> None:
-    """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
-    try:
-        _check(request)
-    except ValueError as error:
-        raise ValueError(of.as_typed(str(error))) from None
-
-
-def _check(request: Request) -> None:
-    given = request.options
-    for k, family, ridge in request.combinations:
-        check_options(
-            k,
-            family,
-            given["n_init"],
-            given["n_finalists"],
-            given["tol"],
-            given["max_iter"],
-            ridge,
-            given["precision"],
-        )
-    if request.criterion == LRT:
-        check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])
 
 
 def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> summary.Done:

@@ -27,10 +27,19 @@ AllowSpurious = Annotated[
     bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
 ]
 Separator = Annotated[
-    str, typer.Option(help="Separator of the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
+    str,
+    typer.Option(
+        help="Separator of the fields of CSV files, read or written: a character, or tab.", metavar="CHARACTER"
+    ),
 ]
 Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has written.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Directory for the output tables.", metavar="DIR", show_default=False)]
+TableOut = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="Table to write: .parquet, .csv, .csv.gz or .csv.bz2.", metavar="FILE", show_default=False
+    ),
+]
 Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]
 Starts = Annotated[int, typer.Option(help="Starts for every model; the best run is kept.", min=1, metavar="R")]
 Finalists = Annotated[
@@ -41,6 +50,7 @@ Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nat
 MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Write each table as a CSV file, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables, and no progress.")]
 
 

@@ -1,7 +1,7 @@
 """`jaxgmm predict` and `jaxgmm sample`: components of samples, and samples drawn from fits."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 import jaxgmm
 from jaxgmm.cli import console, interrupts
+from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files, job, tabular
 from jaxgmm.tables.groups import numbers, taken
 from jaxgmm.tables.keys import group_of
@@ -46,6 +47,11 @@ class Fitted(NamedTuple):
         """`(B,)`, whether groups have mixtures."""
         is_first = self.components["component"].to_numpy() == 0
         return np.isfinite(numbers(self.components["weight"], "weight")[is_first])
+
+    @property
+    def n_components(self) -> int:
+        """K, the largest of all groups."""
+        return int(self.components["component"].to_numpy().max()) + 1
 
     def mixture(self) -> "jaxgmm.Mixture":
         """Weights `(B, K)` and so on; NaN where a group has no answer. Imports JAX."""
@@ -96,47 +102,57 @@ def described(path: Path) -> dict[str, Any]:
     return description
 
 
-def predict(file: Path, separator: str, fits: Path, out: Path, *, as_json: bool) -> None:
-    """Writes the most probable component of every row of a table."""
-    check_absent(out, (".parquet",))
+def predict(file: Path, separator: str, fits: Path, out: Path, *, with_probabilities: bool, as_json: bool) -> None:
+    """Writes the most probable component of every row of a table, and how well it fits."""
+    check_absent(out, files.KINDS)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
-    by = fitted.keys.column_names
-    _check_free(by, ("component", "uncertainty", "log_density"))
+    by, quantities = fitted.keys.column_names, [*_ALWAYS, *(["probability"] if with_probabilities else [])]
+    added = [name for quantity in quantities for name in _names(quantity, fitted.n_components)]
+    _check_free(by, added)
 
     def opened() -> tuple[Rows, pa.Schema]:
         columns, known = [*by, *fitted.features], fitted.keys.schema
         rows = open_rows(file, columns, keys=by, known=known, separator=separator, are_numbers=True)
         return rows, next(rows.blocks(by, size=1)).schema
 
-    rows, of_keys = interrupts.interruptible(opened)
+    with console.reading(file, shown=not as_json):
+        rows, of_keys = interrupts.interruptible(opened)
     # Keys are written as they were read: keys of no fitted group may not convert to the type that was fitted.
     schema = pa.schema([pa.field(field.name, field.type) for field in of_keys])
-    for name, kind in (("component", pa.int32()), ("uncertainty", pa.float64()), ("log_density", pa.float64())):
-        schema = schema.append(pa.field(name, kind))
+    for name in added:
+        schema = schema.append(pa.field(name, pa.int32() if name == "component" else pa.float64()))
     n_rows, n_without, n_unknown = 0, 0, 0
-    with writing(out), files.written(out, schema) as writer:
-        for table, of_no_group in interrupts.each(_predicted(rows, fitted, schema)):
+    shown = nullcontext(lambda *_: None) if as_json else bar(rows.n_rows, "rows", doing=lambda: "predicting")
+    with writing(out), files.written(out, schema, separator=separator) as writer, shown as tell:
+        for table, of_no_group in interrupts.each(_predicted(rows, fitted, quantities, schema)):
             writer.write_table(table)
             n_rows, n_without = n_rows + table.num_rows, n_without + table["component"].null_count
             n_unknown += of_no_group
-    if n_unknown == n_rows:
-        example = ", ".join(f"{name}={fitted.keys[name][0]}" for name in by)
-        console.say(
-            f"jaxgmm: warning: no row of {file} belongs to a group that was fitted; "
-            f"compare its keys with those of {fits}, such as {example}."
-        )
+            tell(n_rows, n_rows if rows.n_rows is None else rows.n_rows)
+    notes = [_unmatched(file, fits, fitted.keys)] if n_unknown == n_rows else []
     if as_json:
         counts = {"rows": n_rows, "without_answer": n_without, "of_unknown_groups": n_unknown}
-        console.print_json(counts | {"file": str(out)})
+        console.print_json(counts | {"notes": notes, "file": str(out)})
         return
-    said = f"{n_rows:,} rows, {n_without:,} of them without an answer"
+    for note in notes:
+        console.say(f"jaxgmm: warning: {note}")
+    said = f"{counted(n_rows, 'row')}, {n_without:,} of them without an answer"
     said += f", {n_unknown:,} of these in groups that were not fitted" if n_unknown else ""
     console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
 
 
+def _unmatched(file: Path, fits: Path, keys: pa.Table) -> str:
+    """A warning that no row has the key of a fitted group."""
+    example = ", ".join(f"{name}={keys[name][0]}" for name in keys.column_names)
+    return (
+        f"no row of {file} belongs to a group that was fitted; "
+        f"compare its keys with those of {fits}, such as {example}."
+    )
+
+
 def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
     """Writes samples drawn from the mixture of every group."""
-    check_absent(out, (".parquet",))
+    check_absent(out, files.KINDS)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     _check_free([*fitted.keys.column_names, *fitted.features], ("component",))
     has_answer = np.flatnonzero(fitted.has_answer)
@@ -167,7 +183,7 @@ def writing(out: Path) -> Iterator[None]:
 
 def check_absent(out: Path, kinds: Sequence[str]) -> None:
     """Raises ValueError or OSError unless a file of one of these kinds can be written there."""
-    if out.suffix not in kinds:
+    if not out.name.lower().endswith(tuple(kinds)):
         raise ValueError(f"--out must name a file that ends in {', '.join(kinds)}; got {out}.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} does not exist; make it, or name another file.")
@@ -181,7 +197,9 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
         raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
 
 
-def _predicted(rows: Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+def _predicted(
+    rows: Rows, fitted: Fitted, quantities: Sequence[str], schema: pa.Schema
+) -> Iterator[tuple[pa.Table, int]]:
     """Predictions for the rows of a table, block by block, and how many of them belong to no fitted group."""
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
@@ -191,12 +209,9 @@ def _predicted(rows: Rows, fitted: Fitted, schema: pa.Schema) -> Iterator[tuple[
         n_unknown = int(np.count_nonzero(group < 0))
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
-        component, uncertainty, log_density = _evaluated(mixture, group, samples)
-        predicted = [
-            pa.array(component, pa.int32(), mask=component < 0),
-            pa.array(uncertainty, from_pandas=True),
-            pa.array(log_density, from_pandas=True),
-        ]
+        found = _evaluated(mixture, group, samples, quantities)
+        # NaN is null, for components too.
+        predicted = [pa.array(found[name], from_pandas=True).cast(schema.field(name).type) for name in found]
         yield pa.table([*keys.columns, *predicted], schema=schema), n_unknown
 
 
@@ -216,19 +231,45 @@ def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa
         yield pa.table(columns, schema=schema)
 
 
+# Columns that `predict` writes always, and quantities that have a column for every component.
+_ALWAYS = ("component", "uncertainty", "log_density")
+_OF_COMPONENTS = ("probability",)
+
+
+def _quantities() -> dict[str, Callable[["jaxgmm.Mixture", np.ndarray], np.ndarray]]:
+    """What `predict` can write, by name. Imports JAX.
+
+    Each is a function from mixtures `(G,)` and samples `(G, N, D)` to values `(G, N)`, or `(G, N, K)` for those that
+    have one for every component; NaN, or component -1, where there is no answer.
+    """
+    return {
+        "component": jaxgmm.predict,
+        "uncertainty": lambda mixture, x: 1 - np.max(jaxgmm.responsibilities(mixture, x), axis=-1),
+        "log_density": jaxgmm.log_prob,
+        "probability": jaxgmm.responsibilities,
+    }
+
+
+def _names(quantity: str, n_components: int) -> list[str]:
+    """The columns of a quantity."""
+    return [f"{quantity}_{k}" for k in range(n_components)] if quantity in _OF_COMPONENTS else [quantity]
+
+
 def _evaluated(
-    mixture: "jaxgmm.Mixture", group: np.ndarray, samples: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Component, uncertainty and log-density of every sample under its group's mixture; -1 and NaN for group -1."""
-    component = np.full(len(group), -1)
-    uncertainty, log_density = np.full((2, len(group)), np.nan)
+    mixture: "jaxgmm.Mixture", group: np.ndarray, samples: np.ndarray, quantities: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The columns of quantities at every sample under its group's mixture; NaN for group -1."""
+    n_components, computed = mixture.weights.shape[-1], _quantities()
+    names = {quantity: _names(quantity, n_components) for quantity in quantities}
+    found = {quantity: np.full((len(group), len(names[quantity])), np.nan) for quantity in quantities}
     for groups, rows, is_own in _batches(group):
         own = mixture.of(groups)
-        x, of_own = samples[rows], rows[is_own]
-        component[of_own] = jaxgmm.predict(own, x)[is_own]
-        uncertainty[of_own] = 1 - np.max(jaxgmm.responsibilities(own, x), axis=-1)[is_own]
-        log_density[of_own] = jaxgmm.log_prob(own, x)[is_own]
-    return component, uncertainty, log_density
+        for quantity, values in found.items():
+            of_own = computed[quantity](own, samples[rows])[is_own]
+            values[rows[is_own]] = of_own.reshape(len(of_own), -1)
+    if "component" in found:
+        found["component"][found["component"] < 0] = np.nan
+    return {name: found[quantity][:, i] for quantity in quantities for i, name in enumerate(names[quantity])}
 
 
 def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -1,10 +1,12 @@
 """Whether JAX is compiling right now, so that a progress bar can say so.
 
-JAX reports the end of each step: tracing, lowering, and the compilation itself. A thread compiles from the end of its
-first tracing to the end of the compilation.
+JAX reports the ends of tracing, of lowering, and of the compilation itself. So a thread compiles from the end of tracing
+to the end of compilation, and, where a new program is expected, from the beginning.
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import get_ident
 
 _BEGUN = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
@@ -21,6 +23,16 @@ def watch() -> None:
     from jax import monitoring  # noqa: PLC0415
 
     monitoring.register_event_duration_secs_listener(_heard)
+
+
+@contextmanager
+def expected() -> Iterator[None]:
+    """What is done here begins with a compilation."""
+    _threads.add(get_ident())
+    try:
+        yield
+    finally:
+        _threads.discard(get_ident())
 
 
 def is_compiling() -> bool:

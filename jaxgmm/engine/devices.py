@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from jaxgmm import forking
-from jaxgmm.engine import fused
+from jaxgmm.engine import compilation, fused
 
 Device = Any  # a jax.Device, whose type its stubs do not export
 Item = TypeVar("Item")
@@ -214,7 +214,8 @@ def map_chunks(
             return work(chunk)
         with compiling.setdefault(program, Lock()):
             if program not in _COMPILED:
-                value = work(chunk)
+                with compilation.expected():
+                    value = work(chunk)
                 _COMPILED.add(program)
                 return value
         return work(chunk)

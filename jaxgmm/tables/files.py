@@ -3,12 +3,14 @@
 Every error names the file and the remedy in one line, and is a `ValueError` or an `OSError`.
 """
 
+import bz2
+import gzip
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ Read = TypeVar("Read")
 
 _PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".csv.gz", ".csv.bz2")
+KINDS = _PARQUET + _CSV
 # Bytes of each column that are read from a Parquet file at a time.
 _BUFFER = 2**18
 # Bytes of a CSV file that are read at a time, where it is not read whole.
@@ -143,14 +146,14 @@ def n_rows(path: Path) -> int:
         return file.metadata.num_rows
 
 
-def check_absent(directory: str | Path, names: Sequence[str]) -> None:
+def check_absent(directory: str | Path, names: Sequence[str], suffix: str = ".parquet") -> None:
     """Checks, before the work that fills them, that tables of these names can be written into a directory.
 
     Raises:
         OSError: one of them exists already, the directory is a file, or it may not be written to.
     """
     directory = Path(directory)
-    existing = [file for file in (directory / f"{name}.parquet" for name in names) if os.path.lexists(file)]
+    existing = [file for file in (directory / f"{name}{suffix}" for name in names) if os.path.lexists(file)]
     if existing:
         raise FileExistsError(f"{existing[0]} exists already; remove it, or name another directory.")
     nearest = _existing_ancestor(directory)
@@ -161,25 +164,59 @@ def check_absent(directory: str | Path, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def written(path: str | Path, schema: pa.Schema, *, aside: Path | None = None) -> Iterator[pq.ParquetWriter]:
-    """Opens a Parquet file for writing in pieces. It gets its name when it is complete; otherwise nothing is left.
+def written(
+    path: str | Path, schema: pa.Schema, *, aside: Path | None = None, separator: str = ","
+) -> Iterator[pq.ParquetWriter | csv.CSVWriter]:
+    """Opens a file for writing in pieces. It gets its name when it is complete; otherwise nothing is left.
+
+    Numbers in CSV files have all their digits, null is an empty field, and texts are quoted.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file, of a kind that can be read; an existing one is replaced.
         schema: its columns.
         aside: directory, on the same disk, for the incomplete file; that of the file by default.
+        separator: of a CSV file's fields.
+
+    Raises:
+        OSError: the disk refuses.
+        ValueError: an invalid separator.
+    """
+    path = Path(path)
+    with atomic.written(path, aside=aside) as file:
+        if is_parquet(path):
+            with pq.ParquetWriter(file, schema) as writer:
+                yield writer
+            return
+        form = csv.WriteOptions(delimiter=_form(separator).delimiter)
+        with _compressing(file, path) as stream, csv.CSVWriter(stream, schema, write_options=form) as writer:
+            yield writer
+
+
+def _compressing(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
+    """A stream that compresses what is written to a file as its name says."""
+    if path.suffix.lower() == ".gz":
+        # Without the time, so that equal tables are equal files.
+        return gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+    return bz2.BZ2File(file, "wb") if path.suffix.lower() == ".bz2" else nullcontext(file)
+
+
+def copy_as_csv(path: Path, separator: str) -> Path:
+    """Copies a Parquet file to a CSV file beside it, and returns the path of that.
 
     Raises:
         OSError: the disk refuses.
     """
-    with atomic.written(path, aside=aside) as file, pq.ParquetWriter(file, schema) as writer:
-        yield writer
+    copied = path.with_suffix(".csv")
+    with opened(path) as file, written(copied, file.schema_arrow, separator=separator) as writer:
+        for batch in file.iter_batches():
+            writer.write_table(pa.Table.from_batches([batch]))
+    return copied
 
 
 def _readable(path: str | Path) -> Path:
     path = atomic.readable(path, "one Parquet or CSV file")
-    if not path.name.lower().endswith(_PARQUET + _CSV):
-        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(_PARQUET + _CSV)}.")
+    if not path.name.lower().endswith(KINDS):
+        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(KINDS)}.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a header and at least one row.")
     return path

@@ -199,7 +199,7 @@ def test_a_file_that_is_changed_between_two_parts_is_read_no_further(tmp_path, c
 def test_a_csv_file_that_is_changed_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     csv.write_csv(table_of([row for row in SHUFFLED if None not in row]), path)
-    read = parts.files.read_table
+    read = rows_module.files.read_table
 
     def slowly(*args, **kwargs):
         table = read(*args, **kwargs)
