@@ -55,7 +55,7 @@ def _fit(
     allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
-    separator: of.Separator = ",",
+    separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -66,7 +66,10 @@ def _fit(
 
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
 
-    Without `--by`, one mixture is fitted to all rows, and the tables have no key columns.
+    Example: `jaxgmm fit cells.csv --features red,green --components 3 --out fits --csv`
+
+    Without `--by`, one mixture is fitted to all rows, and the tables have no key columns. With `--csv`, a CSV file is
+    written beside each of them.
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
     n_iter, spurious (how many components rest on a few samples or on equal values), ridge_dominated (how many owe more
@@ -136,7 +139,7 @@ def _sweep(
     allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
     precision: of.Precision = "mixed",
-    separator: of.Separator = ",",
+    separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -158,7 +161,7 @@ def _sweep(
     start_passed_over and passed_over (whether a start, or this model, has a better likelihood or criterion, but only
     because of spurious components or a degenerate end), chosen, and at_largest_k.
 
-    Large files, `--resume`, compiled programs and exit codes are those of `jaxgmm fit`.
+    Large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
     """
     from jaxgmm.cli import fit
     from jaxgmm.cli.request import requested
@@ -189,7 +192,7 @@ def _predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write the probability of every component, too.")
     ] = False,
-    separator: of.Separator = ",",
+    separator: of.SeparatorOfBoth = ",",
     as_json: of.Json = False,
 ) -> None:
     """Name the most probable component of every row of a table.

@@ -18,7 +18,7 @@ Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample 
 By = Annotated[
     list[str] | None,
     typer.Option(
-        help="Columns that identify the group of a row; without them, one mixture is fitted to the whole table.",
+        help="Columns that identify the group of a row. Left out, one mixture is fitted to the whole table.",
         metavar="COLUMNS",
     ),
 ]
@@ -27,9 +27,15 @@ AllowSpurious = Annotated[
     bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
 ]
 Separator = Annotated[
+    str, typer.Option(help="Separator of the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
+]
+# Of commands that also write CSV files.
+SeparatorOfBoth = Annotated[
     str,
     typer.Option(
-        help="Separator of the fields of CSV files, read or written: a character, or tab.", metavar="CHARACTER"
+        "--separator",
+        help="Separator of the fields of CSV files, read and written: a character, or tab.",
+        metavar="CHARACTER",
     ),
 ]
 Fits = Annotated[Path, typer.Argument(help="A directory that jaxgmm fit or sweep has written.", show_default=False)]

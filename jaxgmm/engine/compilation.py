@@ -1,7 +1,7 @@
 """Whether JAX is compiling right now, so that a progress bar can say so.
 
-JAX reports the ends of tracing, of lowering, and of the compilation itself. So a thread compiles from the end of tracing
-to the end of compilation, and, where a new program is expected, from the beginning.
+JAX reports the ends of tracing, of lowering, and of the compilation itself. So a thread compiles from the end of
+tracing to the end of compilation, and, where a new program is expected, from the beginning.
 """
 
 import functools
@@ -22,7 +22,7 @@ def watch() -> None:
     # Whoever imports this does not import JAX yet.
     from jax import monitoring  # noqa: PLC0415
 
-    monitoring.register_event_duration_secs_listener(_heard)
+    monitoring.register_event_duration_secs_listener(_heard)  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager

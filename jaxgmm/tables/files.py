@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -192,7 +192,7 @@ def written(
             yield writer
 
 
-def _compressing(file: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
+def _compressing(file: BinaryIO, path: Path) -> AbstractContextManager[Any]:
     """A stream that compresses what is written to a file as its name says."""
     if path.suffix.lower() == ".gz":
         # Without the time, so that equal tables are equal files.
