@@ -12,7 +12,7 @@ from jaxgmm.doubts import FLAGS
 from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
 from jaxgmm.frames.columns import arrow
-from jaxgmm.frames.labelling import Rows, labelled, rows_of
+from jaxgmm.frames.labelling import labelled, read
 from jaxgmm.mixture import Mixture
 from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses, written
 from jaxgmm.resampling import Bootstrap, bootstrap
@@ -134,14 +134,12 @@ class GroupFits(Record):
     @property
     def x(self) -> list[np.ndarray]:
         """The samples of each group, `(N_b, D)`, as `jaxgmm.fit` takes them."""
-        rows = self._rows_of(None)
-        return rows.of_groups(rows.samples)
+        return self._samples(None)[0]
 
     @property
     def sample_weight(self) -> list[np.ndarray] | None:
         """The sample weights of each group, `(N_b,)`; None without a column of weights."""
-        rows = self._rows_of(None)
-        return None if rows.weights is None else rows.of_groups(rows.weights)
+        return self._samples(None)[1]
 
     def frame(self, df: Any = None) -> Any:
         """The given frame, or else the one that was fitted.
@@ -169,9 +167,9 @@ class GroupFits(Record):
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
         own = self.of([number]) if self._batch else self
-        rows = own._rows_of(df)
+        x, weights = own._samples(self.frame(df))
         result, sweep = (part.of(0) if part is not None and self._batch else part for part in (own.result, own.sweep))
-        return GroupFit(tuple(key), self.features, rows.samples, rows.weights, result, sweep)
+        return GroupFit(tuple(key), self.features, x[0], None if weights is None else weights[0], result, sweep)
 
     def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:
         """The component of every row of a frame, under the mixture of the row's group.
@@ -195,9 +193,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known, it lacks columns, or it has one with the name of a new one.
         """
-        df = self.frame(df)
-        rows = rows_of(df, self.keys, self.features, None)
-        return labelled(df, rows, self.mixtures, probabilities=probabilities)
+        return labelled(self.frame(df), self.keys, self.features, self.mixtures, probabilities=probabilities)
 
     def diagnose(self, df: Any = None) -> Diagnosis:
         """Checks every group against its samples; see `jaxgmm.diagnose`.
@@ -205,9 +201,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known.
         """
-        rows = self._rows_of(df)
-        weights = None if rows.weights is None else rows.of_groups(rows.weights)
-        return diagnose(self.mixtures, rows.of_groups(rows.samples), weights)
+        return diagnose(self.mixtures, *self._samples(df))
 
     def bootstrap(self, n_replicates: int = 1000, df: Any = None, **options: Any) -> Bootstrap:
         """Fits replicates of every group; see `jaxgmm.bootstrap`, whose options these are.
@@ -216,9 +210,8 @@ class GroupFits(Record):
             ValueError: no frame is known, or groups have different numbers of components; take those of one number by
                 `of`.
         """
-        rows = self._rows_of(df)
-        weights = None if rows.weights is None else rows.of_groups(rows.weights)
-        return bootstrap(self.mixtures, rows.of_groups(rows.samples), n_replicates, sample_weight=weights, **options)
+        x, weights = self._samples(df)
+        return bootstrap(self.mixtures, x, n_replicates, sample_weight=weights, **options)
 
     def flags(self, df: Any = None) -> dict[str, np.ndarray]:
         """Which groups to distrust, by reason, residuals included; see `jaxgmm.flags`.
@@ -226,10 +219,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known.
         """
-        rows = self._rows_of(df)
-        weights = None if rows.weights is None else rows.of_groups(rows.weights)
-        asked = self.result if self.sweep is None else self.sweep
-        return flags(asked, rows.of_groups(rows.samples), weights)
+        return flags(self.result if self.sweep is None else self.sweep, *self._samples(df))
 
     def of(self, index: Any) -> "GroupFits":
         """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.
@@ -251,8 +241,10 @@ class GroupFits(Record):
             sweep=None if self.sweep is None else self.sweep.of(rows),
         )
 
-    def _rows_of(self, df: Any) -> Rows:
-        return rows_of(self.frame(df), self.keys, self.features, self.weights)
+    def _samples(self, df: Any) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Samples and weights of each group."""
+        keys = self.keys
+        return read(self.frame(df), keys, self.features, self.weights).by_group(keys.num_rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"df": None}

@@ -89,6 +89,12 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
     return _beside(taken(keys, group), table)
 
 
+def label_columns(n_components: int, *, probabilities: bool) -> list[str]:
+    """The columns of labels of rows; `probabilities` asks for those of all components."""
+    of_all = [f"probability_{k}" for k in range(n_components)] if probabilities else []
+    return ["component", "probability", "log_density", "p_value", *of_all]
+
+
 def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
     """The mixtures of all groups from the table of their components: the inverse of `components_table`.
 
