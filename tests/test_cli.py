@@ -436,10 +436,10 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
 
 def output_names(command):
     """The columns that tables of a command have beside keys and parameters."""
-    names = ("n_samples", "log_likelihood", "n_iter", *summary._FLAWS, "status", "explanation")
+    names = ("n_samples", "log_likelihood", "n_iter", *summary._FLAWS, "flags", "status", "explanation")
     chosen = ("n_components", "covariance_type", *summary._OF_SWEEPS)
     of_models = ("reg_covar", "n_parameters", "n_agreeing", "passed_over", "chosen")
-    return names if command == "fit" else (*names[:-1], *chosen, *of_models)
+    return names if command == "fit" else (*names[:-3], "status", *chosen, *of_models)
 
 
 def test_the_help_names_every_column_that_is_written(here):

@@ -11,6 +11,7 @@ from test_cli import TABLE, contents, predicted, run, write_keyed
 
 import jaxgmm
 from jaxgmm import cli
+from jaxgmm.cli import use
 from jaxgmm.tables import files
 
 TEXTS = csv.ConvertOptions(column_types={"well": pa.string()}, strings_can_be_null=False)
@@ -124,17 +125,32 @@ def test_probabilities_of_all_components_are_those_of_the_library(here):
     probabilities = np.stack([found[name] for name in names], axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), found["component"])
-    np.testing.assert_array_equal(1 - probabilities.max(axis=1), found["uncertainty"])
+    np.testing.assert_allclose(1 - probabilities.max(axis=1), found["uncertainty"], rtol=0, atol=1e-14)
+    assert np.min(found["uncertainty"]) >= 0
 
 
-def test_rows_without_an_answer_have_no_probabilities(here):
+def test_p_values_are_those_of_each_row_s_own_group(here):
+    pq.write_table(TABLE, "cells.parquet")
+    assert run() == 0
+    assert cli.main(["predict", "cells.parquet", "--fits", "out", "--out", "p.parquet", "--p-value"]) == 0
+    found = pq.read_table("p.parquet")
+    assert found.column_names == ["well", "component", "uncertainty", "log_density", "p_value"]
+    mixture = use.read_fits(here / "out").mixture()
+    group = np.array([["a", "b", "c"].index(key) for key in TABLE["well"].to_pylist()])
+    for b in range(3):
+        x = np.stack([TABLE["red"], TABLE["green"]], axis=1)[group == b]
+        expected = jaxgmm.outlier_p_values(mixture.of(b), x)
+        np.testing.assert_allclose(found["p_value"].to_numpy()[group == b], expected, rtol=1e-9)
+
+
+def test_rows_without_an_answer_have_nothing(here):
     assert job() == 0
     (here / "strange.csv").write_text("well,red,green\n004,0,0\n001,,0\n001,0,0\n")
-    words = ["--fits", "out", "--out", "p.csv", "--probabilities"]
+    words = ["--fits", "out", "--out", "p.csv", "--probabilities", "--p-value"]
     assert cli.main(["predict", "strange.csv", *words]) == 0
     lines = (here / "p.csv").read_text().splitlines()
-    assert lines[1:3] == ['"004",,,,,', '"001",,,,,']
-    assert lines[3].count(",") == 5
+    assert lines[1:3] == ['"004",,,,,,', '"001",,,,,,']
+    assert lines[3].count(",") == 6
     assert ",," not in lines[3]
 
 

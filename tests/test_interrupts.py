@@ -80,7 +80,7 @@ MOMENTS = [
     ("jaxgmm.fitting", "fit", FIT),
     ("jaxgmm.selection.sweeping", "sweep", FIT.replace("fit", "sweep", 1)),
     ("jaxgmm.driver.chunk", "fit_chunk", FIT),
-    ("jaxgmm.density", "predict", "predict cells.parquet --fits fits --out p.parquet"),
+    ("jaxgmm.tables.labels", "labels", "predict cells.parquet --fits fits --out p.parquet"),
     ("jaxgmm.sampling", "sample", "sample fits --out s.parquet"),
     ("jaxgmm.fitting", "fit", "doctor"),
 ]

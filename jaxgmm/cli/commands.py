@@ -74,7 +74,8 @@ def _fit(
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
     n_iter, spurious (how many components rest on a few samples or on equal values), ridge_dominated (how many owe more
     than a tenth of a variance to the ridge), start_passed_over (whether a likelier start was passed over because it had
-    spurious components or a degenerate end), status, and explanation, a sentence that says what the status means.
+    spurious components or a degenerate end), flags (names of the reasons to distrust the fit), status, and explanation,
+    a sentence that says what the status means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
@@ -192,6 +193,9 @@ def _predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write the probability of every component, too.")
     ] = False,
+    p_value: Annotated[
+        bool, typer.Option("--p-value", help="Write how unusual the row is, too: near 0 for outliers.")
+    ] = False,
     separator: of.SeparatorOfBoth = ",",
     as_json: of.Json = False,
 ) -> None:
@@ -203,15 +207,16 @@ def _predict(
 
     The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. FILE has
     one row for each of its rows, in the same order: the key columns, component (from 0), uncertainty (1 minus the
-    probability of that component), and log_density (the logarithm of the mixture's density, in nats). With
-    `--probabilities` it also has probability_0, probability_1 and so on; components that a group does not have get 0.
-    All are null where a feature is missing or not finite, and for groups without a fit.
+    probability of that component), and log_density (the logarithm of the mixture's density, in nats). With `--p-value`
+    it also has p_value, the probability of a sample at least as far from its component; with `--probabilities`,
+    probability_0, probability_1 and so on, which are 0 for components that a group does not have. All are null where a
+    feature is missing or not finite, and for groups without a fit.
 
     A Parquet table, or a CSV table without keys, is read block by block and may be larger than memory.
     """
     from jaxgmm.cli import use
 
-    use.predict(file, separator, fits, out, with_probabilities=probabilities, as_json=as_json)
+    use.predict(file, separator, fits, out, p_values=p_value, probabilities=probabilities, as_json=as_json)
 
 
 @app.command("sample")

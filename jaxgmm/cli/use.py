@@ -1,6 +1,6 @@
 """`jaxgmm predict` and `jaxgmm sample`: components of samples, and samples drawn from fits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from jaxgmm.tables import files, job, tabular
 from jaxgmm.tables.groups import numbers, taken
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.rows import Rows, open_rows
+from jaxgmm.tables.tabular import of_components
 from jaxgmm.tables.wording import counted
 
-# Rows read at a time, samples evaluated at a time, and numbers drawn at a time.
+# Rows read at a time, and numbers drawn at a time.
 _BLOCK = 2**20
-_EVALUATED = 2**18
 _DRAWN = 2**22
 # Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
 _SINCE_0_2 = {"ridge_dominated": pa.scalar(-1, pa.int32()), "start_passed_over": pa.scalar(False)}
@@ -102,12 +102,15 @@ def described(path: Path) -> dict[str, Any]:
     return description
 
 
-def predict(file: Path, separator: str, fits: Path, out: Path, *, with_probabilities: bool, as_json: bool) -> None:
+def predict(
+    file: Path, separator: str, fits: Path, out: Path, *, p_values: bool, probabilities: bool, as_json: bool
+) -> None:
     """Writes the most probable component of every row of a table, and how well it fits."""
     check_absent(out, files.KINDS)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
-    by, quantities = fitted.keys.column_names, [*_ALWAYS, *(["probability"] if with_probabilities else [])]
-    added = [name for quantity in quantities for name in _names(quantity, fitted.n_components)]
+    by = fitted.keys.column_names
+    added = ["component", "uncertainty", "log_density", *(["p_value"] if p_values else [])]
+    added += of_components(fitted.n_components) if probabilities else []
     _check_free(by, added)
 
     def opened() -> tuple[Rows, pa.Schema]:
@@ -124,7 +127,7 @@ def predict(file: Path, separator: str, fits: Path, out: Path, *, with_probabili
     n_rows, n_without, n_unknown = 0, 0, 0
     shown = nullcontext(lambda *_: None) if as_json else bar(rows.n_rows, "rows", doing=lambda: "predicting")
     with writing(out), files.written(out, schema, separator=separator) as writer, shown as tell:
-        for table, of_no_group in interrupts.each(_predicted(rows, fitted, quantities, schema)):
+        for table, of_no_group in interrupts.each(_predicted(rows, fitted, schema, probabilities=probabilities)):
             writer.write_table(table)
             n_rows, n_without = n_rows + table.num_rows, n_without + table["component"].null_count
             n_unknown += of_no_group
@@ -197,10 +200,10 @@ def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
         raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
 
 
-def _predicted(
-    rows: Rows, fitted: Fitted, quantities: Sequence[str], schema: pa.Schema
-) -> Iterator[tuple[pa.Table, int]]:
+def _predicted(rows: Rows, fitted: Fitted, schema: pa.Schema, *, probabilities: bool) -> Iterator[tuple[pa.Table, int]]:
     """Predictions for the rows of a table, block by block, and how many of them belong to no fitted group."""
+    from jaxgmm.tables.labels import labels  # noqa: PLC0415 (imports JAX)
+
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
     for block in rows.blocks([*by, *features], size=_BLOCK):
@@ -208,11 +211,13 @@ def _predicted(
         group = group_of(keys, fitted.keys, rows.path, has_types=rows.has_types)
         n_unknown = int(np.count_nonzero(group < 0))
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
-        group = np.where(np.all(np.isfinite(samples), axis=1), group, -1)
-        found = _evaluated(mixture, group, samples, quantities)
-        # NaN is null, for components too.
-        predicted = [pa.array(found[name], from_pandas=True).cast(schema.field(name).type) for name in found]
-        yield pa.table([*keys.columns, *predicted], schema=schema), n_unknown
+        found = labels(mixture, group, samples, probabilities=probabilities)
+        # Rounding can take a probability above 1.
+        found["uncertainty"] = np.maximum(0.0, 1 - found["probability"])
+        component = pa.array(found["component"], mask=found["component"] < 0)
+        # NaN is null.
+        others = [pa.array(found[name], from_pandas=True) for name in schema.names[len(by) + 1 :]]
+        yield pa.table([*keys.columns, component, *others], schema=schema), n_unknown
 
 
 def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -229,65 +234,3 @@ def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa
         columns = [*taken(fitted.keys, np.repeat(groups, n)).columns, pa.array(component.ravel().astype(np.int32))]
         columns += [pa.array(np.ascontiguousarray(drawn[..., i]).ravel()) for i in range(len(fitted.features))]
         yield pa.table(columns, schema=schema)
-
-
-# Columns that `predict` writes always, and quantities that have a column for every component.
-_ALWAYS = ("component", "uncertainty", "log_density")
-_OF_COMPONENTS = ("probability",)
-
-
-def _quantities() -> dict[str, Callable[["jaxgmm.Mixture", np.ndarray], np.ndarray]]:
-    """What `predict` can write, by name. Imports JAX.
-
-    Each is a function from mixtures `(G,)` and samples `(G, N, D)` to values `(G, N)`, or `(G, N, K)` for those that
-    have one for every component; NaN, or component -1, where there is no answer.
-    """
-    return {
-        "component": jaxgmm.predict,
-        "uncertainty": lambda mixture, x: 1 - np.max(jaxgmm.responsibilities(mixture, x), axis=-1),
-        "log_density": jaxgmm.log_prob,
-        "probability": jaxgmm.responsibilities,
-    }
-
-
-def _names(quantity: str, n_components: int) -> list[str]:
-    """The columns of a quantity."""
-    return [f"{quantity}_{k}" for k in range(n_components)] if quantity in _OF_COMPONENTS else [quantity]
-
-
-def _evaluated(
-    mixture: "jaxgmm.Mixture", group: np.ndarray, samples: np.ndarray, quantities: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The columns of quantities at every sample under its group's mixture; NaN for group -1."""
-    n_components, computed = mixture.weights.shape[-1], _quantities()
-    names = {quantity: _names(quantity, n_components) for quantity in quantities}
-    found = {quantity: np.full((len(group), len(names[quantity])), np.nan) for quantity in quantities}
-    for groups, rows, is_own in _batches(group):
-        own = mixture.of(groups)
-        for quantity, values in found.items():
-            of_own = computed[quantity](own, samples[rows])[is_own]
-            values[rows[is_own]] = of_own.reshape(len(of_own), -1)
-    if "component" in found:
-        found["component"][found["component"] < 0] = np.nan
-    return {name: found[quantity][:, i] for quantity in quantities for i, name in enumerate(names[quantity])}
-
-
-def _batches(group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Groups `(G,)`, the rows of each `(G, N)`, padded by repetition, and which of these rows are its own.
-
-    N and G are powers of two, so that few programs are compiled.
-    """
-    order = np.argsort(group, kind="stable")
-    order = order[np.searchsorted(group[order], 0) :]
-    groups, first, lengths = np.unique(group[order], return_index=True, return_counts=True)
-    padded = 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
-    for n in np.unique(padded):
-        members = np.flatnonzero(padded == n)
-        most = max(1, _EVALUATED // n)
-        for start in range(0, len(members), most):
-            some = members[start : start + most]
-            size = 1 << (len(some) - 1).bit_length()
-            some = np.concatenate([some, np.repeat(some[:1], size - len(some))])
-            is_own = np.arange(n) < lengths[some][:, None]
-            is_own[min(len(members) - start, most) :] = False
-            yield groups[some], order[first[some][:, None] + np.where(is_own, np.arange(n), 0)], is_own

@@ -91,8 +91,13 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
 
 def label_columns(n_components: int, *, probabilities: bool) -> list[str]:
     """The columns of labels of rows; `probabilities` asks for those of all components."""
-    of_all = [f"probability_{k}" for k in range(n_components)] if probabilities else []
+    of_all = of_components(n_components) if probabilities else []
     return ["component", "probability", "log_density", "p_value", *of_all]
+
+
+def of_components(n_components: int) -> list[str]:
+    """The columns of the probabilities of all components."""
+    return [f"probability_{k}" for k in range(n_components)]
 
 
 def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> "jaxgmm.Mixture":
