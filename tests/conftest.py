@@ -56,7 +56,9 @@ if find_spec("beartype"):
     record.record = unchecked
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm.driver import choose, prepare, runs  # noqa: E402 (under the hook)
+from jaxgmm import diagnosis, resampling, sampling  # noqa: E402 (under the hook)
+from jaxgmm.driver import choose, prepare, runs  # noqa: E402
+from jaxgmm.numerics.kernels import compiler_options  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -71,6 +73,17 @@ PROGRAMS = (prepare.PREPARED, choose.BEST_OF, runs.TAKE_ON, runs.CLOSER_LOOK)
 AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))
+
+# So would draws, and what a diagnosis finds.
+for module, name, static in (
+    (sampling, "_drawn", ("n_samples",)),
+    (resampling, "_drawn", ("n_samples",)),
+    (resampling, "_factors", ("n_samples", "kind")),
+    (diagnosis, "_at_samples", ()),
+    (diagnosis, "_separation", ()),
+):
+    traced = getattr(module, name).__wrapped__
+    setattr(module, name, jax.jit(traced, static_argnames=static, compiler_options=compiler_options("at once")))
 
 
 @pytest.fixture
