@@ -56,9 +56,10 @@ if find_spec("beartype"):
     record.record = unchecked
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm import diagnosis, resampling, sampling  # noqa: E402 (under the hook)
+from jaxgmm import diagnosis, pieces, resampling, sampling  # noqa: E402 (under the hook)
 from jaxgmm.driver import choose, prepare, runs  # noqa: E402
 from jaxgmm.numerics.kernels import compiler_options  # noqa: E402
+from jaxgmm.selection import held_out  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -74,24 +75,36 @@ AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))
 
-# So would draws, and what a diagnosis finds.
-for module, name, static in (
-    (sampling, "_drawn", ("n_samples",)),
-    (resampling, "_drawn", ("n_samples",)),
-    (resampling, "_factors", ("n_samples", "kind")),
-    (diagnosis, "_at_samples", ()),
-    (diagnosis, "_separation", ()),
-):
+# So would densities, draws, and what a diagnosis finds.
+FUNCTIONS = {
+    (pieces, "_factors_of"): (),
+    (pieces, "_at_one"): ("quantity",),
+    (pieces, "_at_each"): ("quantity",),
+    (held_out, "_densities"): (),
+    (sampling, "_drawn"): ("n_samples",),
+    (resampling, "_drawn"): ("n_samples",),
+    (resampling, "_factors"): ("n_samples", "kind"),
+    (diagnosis, "_at_samples"): (),
+    (diagnosis, "_separation"): (),
+}
+FUNCTIONS_FOR_USERS = {(module, name): getattr(module, name) for module, name in FUNCTIONS}
+for (module, name), static in FUNCTIONS.items():
     traced = getattr(module, name).__wrapped__
     setattr(module, name, jax.jit(traced, static_argnames=static, compiler_options=compiler_options("at once")))
 
 
 @pytest.fixture
-def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """For bits to be those of another process."""
     for program, as_for_users in zip(PROGRAMS, AS_FOR_USERS, strict=True):
         for effort, function in as_for_users.items():
             monkeypatch.setitem(program, effort, function)
+    for (module, name), function in FUNCTIONS_FOR_USERS.items():
+        monkeypatch.setattr(module, name, function)
+    # It keeps programs by shape.
+    pieces._program.cache_clear()
+    yield
+    pieces._program.cache_clear()
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.
