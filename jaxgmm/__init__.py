@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxgmm import em as em
     from jaxgmm import frames as frames
     from jaxgmm import plot as plot
+    from jaxgmm import report as report
     from jaxgmm import sklearn as sklearn
     from jaxgmm import storage as storage
     from jaxgmm.density import log_prob, outlier_p_values, predict, responsibilities
@@ -75,7 +76,14 @@ _NAMES_OF = {
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 # Public modules, some of which need the packages of an extra, and the module to import for each: `em` is a folder, and
 # importing a module that uses it imports all of it.
-_MODULES = {"em": "driver.chunk", "frames": "frames", "plot": "plot", "sklearn": "sklearn", "storage": "storage"}
+_MODULES = {
+    "em": "driver.chunk",
+    "frames": "frames",
+    "plot": "plot",
+    "report": "report",
+    "sklearn": "sklearn",
+    "storage": "storage",
+}
 
 
 def __getattr__(name: str) -> Any:

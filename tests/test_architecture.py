@@ -34,7 +34,7 @@ FLOORS = [
     {"tables"},
     {"diagnosis"},
     {"flagging"},
-    {"sklearn", "frames", "storage", "plot", "cli", "__main__"},
+    {"sklearn", "frames", "storage", "plot", "report", "cli", "__main__"},
 ]
 ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -14,7 +14,7 @@ import pytest
 
 SAVED = Path(__file__).parent / "data" / "version_0_1_0" / "fits.safetensors"
 HEAVY = ("jax", "jaxlib", "matplotlib", "pandas", "scipy", "sklearn")
-COMMANDS = ("fit", "sweep", "predict", "sample", "plot", "info", "demo", "doctor")
+COMMANDS = ("fit", "sweep", "predict", "sample", "plot", "report", "info", "demo", "doctor")
 # As `jaxgmm` itself is called, for one line after another. What was imported is told after each.
 PROGRAM = f"""
 import contextlib, io, json, sys
@@ -57,6 +57,7 @@ def tables(tmp_path_factory):
     draw = np.random.default_rng(0)
     table = pa.table({"well": ["a"] * 30 + ["b"] * 30, "red": draw.normal(size=60), "name": ["text"] * 60})
     pq.write_table(table, folder / "cells.parquet")
+    pq.write_table(table.slice(1), folder / "other.parquet")
     (folder / "there.png").touch()
     (folder / "damaged.safetensors").write_bytes(b"no")
     (folder / "saved.safetensors").write_bytes(SAVED.read_bytes())
@@ -105,6 +106,10 @@ OF_FILES = {
     "plot mixture fits --data absent.parquet --out p.png": "does not exist",
     "plot mixture fits --data cells.parquet --group z --out p.png": "no group is called",
     "plot mixture fits --data cells.parquet --out there.png": "exists already",
+    "report fits --data absent.parquet --out r.html": "does not exist",
+    "report nowhere --data cells.parquet --out r.html": "does not exist",
+    "report fits --data cells.parquet --out r.pdf": "ends in .html, .htm",
+    "report fits --data other.parquet --out r.html": "holds other groups than were fitted",
     "demo --out fits": "not an empty directory",
     "info absent": "does not exist",
     "info absent.safetensors": "does not exist",

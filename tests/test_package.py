@@ -10,7 +10,14 @@ import pytest
 
 import jaxgmm
 
-MODULES = {"em": None, "frames": "narwhals", "plot": "matplotlib", "sklearn": "sklearn", "storage": "safetensors"}
+MODULES = {
+    "em": None,
+    "frames": "narwhals",
+    "plot": "matplotlib",
+    "report": "narwhals",
+    "sklearn": "sklearn",
+    "storage": "safetensors",
+}
 
 
 def in_a_process(program: str) -> str:

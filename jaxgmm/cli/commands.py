@@ -281,6 +281,30 @@ def _plot(
     pictures.plot(kind, fits, out, data, separator, group or [], order, n, as_json=as_json)
 
 
+@app.command("report")
+def _report(
+    *,
+    fits: of.Fits,
+    data: Annotated[Path, typer.Option(help="The table that was fitted.", metavar="TABLE", show_default=False)],
+    out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE", show_default=False)],
+    title: Annotated[str | None, typer.Option(help="Title of the page.", metavar="TEXT")] = None,
+    separator: of.Separator = ",",
+    as_json: of.Json = False,
+) -> None:
+    """Write a page to walk through all fits of a directory.
+
+    Example: `jaxgmm report fits --data cells.parquet --out report.html`
+
+    FILE is one HTML file, which a browser opens without a network: a table of all groups that sorts, filters and
+    searches; pictures of all of them; plates, where the last key names wells such as A7; and beside these one group:
+    its samples and mixture, the criterion, residuals and components. Of each group, 200 samples are drawn at most. The
+    table is read whole.
+    """
+    from jaxgmm.cli import report
+
+    report.report(fits, data, separator, out, title, as_json=as_json)
+
+
 @app.command("info")
 def _info(
     *,

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 import jaxgmm
 from jaxgmm.cli import console, interrupts, use
-from jaxgmm.status import Status
 from jaxgmm.tables import atomic, files, groups, job
 from jaxgmm.tables.keys import group_of
 
@@ -43,8 +42,8 @@ def plot(
     def drawn() -> bytes:
         if data is None:
             return _as_file(_criterion(fits, fitted, b), out.suffix[1:])
-        x, weights = _samples(fitted, data, separator)
-        return _as_file(_of_samples(kind, fitted, x, weights, b, order, n), out.suffix[1:])
+        samples = use.read_samples(fitted, data, separator)
+        return _as_file(_of_samples(kind, fitted, samples, b, order, n), out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
     with use.writing(out), atomic.written(out) as file:
@@ -68,43 +67,20 @@ def _as_file(drawn: Any, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _samples(fitted: use.Fitted, data: Path, separator: str) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-    """The samples that were fitted, one array for each group, and their weights.
-
-    Raises:
-        ValueError: the table holds other groups.
-    """
-    known, weights = fitted.keys, fitted.weights
-    by = known.column_names
-    columns = [*by, *fitted.features]
-    columns += [weights] if weights and weights not in columns else []
-    table = files.read_table(data, columns, keys=by, known=known.schema, separator=separator)
-    found = groups.group(table, by, fitted.features, weights)
-    group = group_of(found.keys, known, data, has_types=files.is_parquet(data))
-    # Keys that were read as another type may be in another order.
-    order = np.argsort(group, kind="stable")
-    is_same = np.array_equal(group[order], np.arange(known.num_rows))
-    if not is_same or not np.array_equal(found.n_samples[order], fitted.table["n_samples"].to_numpy()):
-        raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was fitted.")
-    x, own = found.x, found.sample_weight
-    return [x[i] for i in order], None if own is None else [own[i] for i in order]
-
-
 def _of_samples(
     kind: str,
     fitted: use.Fitted,
-    x: list[np.ndarray],
-    weights: list[np.ndarray] | None,
+    samples: groups.Groups,
     b: int,
     order: str,
     n: int,
 ) -> Any:
     """Draws a kind of picture that shows samples."""
-    keys = fitted.keys
+    keys, x, weights = fitted.keys, samples.x, samples.sample_weight
     if kind == "overview":
         names = [_name(keys, row) for row in range(keys.num_rows)]
         given = {"by": order, "n": n, "names": names, "sample_weight": weights}
-        return jaxgmm.plot.overview(_result(fitted), x, **given)
+        return jaxgmm.plot.overview(fitted.result(), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}; name another group.")
@@ -170,27 +146,3 @@ def _are_called(column: pa.ChunkedArray, text: str) -> list[bool]:
         text == ("null" if value is None else str(value)) or (is_number and value is not None and text == f"{value:g}")
         for value in column.to_pylist()
     ]
-
-
-def _result(fitted: use.Fitted) -> "jaxgmm.FitResult":
-    """The fits as `jaxgmm.fit` would return them, without the starts."""
-    codes = {status.name: int(status) for status in Status}
-    table, none = fitted.table, np.empty((fitted.table.num_rows, 0))
-    return jaxgmm.FitResult(
-        mixture=fitted.mixture(),
-        log_likelihood=groups.numbers(table["log_likelihood"], "log_likelihood"),
-        n_iter=table["n_iter"].to_numpy(),
-        status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
-        spurious=table["spurious"].to_numpy(),
-        ridge_dominated=table["ridge_dominated"].to_numpy(),
-        start_passed_over=table["start_passed_over"].to_numpy(),
-        n_samples=table["n_samples"].to_numpy().astype(np.float64),
-        n_parameters=np.full(table.num_rows, -1, np.int32),
-        ridge=np.full((table.num_rows, len(fitted.features)), np.nan),
-        start_log_likelihood=none,
-        start_status=none.astype(np.int32),
-        start_spurious=none.astype(np.int32),
-        history=None,
-        snapshots=None,
-        efficiency=float("nan"),
-    )

@@ -11,9 +11,10 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm.cli import console, interrupts
 from jaxgmm.engine.progress import bar
+from jaxgmm.status import Status
 from jaxgmm.tables import files, job, tabular
-from jaxgmm.tables.groups import numbers, taken
-from jaxgmm.tables.keys import group_of
+from jaxgmm.tables.groups import Groups, group, numbers, taken
+from jaxgmm.tables.keys import group_of, matched
 from jaxgmm.tables.rows import Rows, open_rows
 from jaxgmm.tables.tabular import of_components
 from jaxgmm.tables.wording import counted
@@ -57,6 +58,29 @@ class Fitted(NamedTuple):
         """Weights `(B, K)` and so on; NaN where a group has no answer. Imports JAX."""
         return tabular.mixture_of(self.components, self.keys.num_rows, self.features)
 
+    def result(self) -> "jaxgmm.FitResult":
+        """The fits as `jaxgmm.fit` would return them, without the starts. Imports JAX."""
+        codes = {status.name: int(status) for status in Status}
+        table, none = self.table, np.empty((self.table.num_rows, 0))
+        return jaxgmm.FitResult(
+            mixture=self.mixture(),
+            log_likelihood=numbers(table["log_likelihood"], "log_likelihood"),
+            n_iter=table["n_iter"].to_numpy(),
+            status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
+            spurious=table["spurious"].to_numpy(),
+            ridge_dominated=table["ridge_dominated"].to_numpy(),
+            start_passed_over=table["start_passed_over"].to_numpy(),
+            n_samples=table["n_samples"].to_numpy().astype(np.float64),
+            n_parameters=np.full(table.num_rows, -1, np.int32),
+            ridge=np.full((table.num_rows, len(self.features)), np.nan),
+            start_log_likelihood=none,
+            start_status=none.astype(np.int32),
+            start_spurious=none.astype(np.int32),
+            history=None,
+            snapshots=None,
+            efficiency=float("nan"),
+        )
+
 
 def read_fits(directory: Path) -> Fitted:
     """Reads a directory that `jaxgmm fit` or `sweep` has written.
@@ -82,6 +106,25 @@ def read_fits(directory: Path) -> Fitted:
     table = table.cast(pa.schema([pa.field(field.name, field.type) for field in table.schema]))
     keys = table.select(description["by"])
     return Fitted(keys, description["features"], description["weights"], table, rows)
+
+
+def read_samples(fitted: Fitted, data: Path, separator: str) -> Groups:
+    """The samples that were fitted, in the order of the fits.
+
+    Raises:
+        OSError: no such table.
+        ValueError: the table holds other groups.
+    """
+    known, weights = fitted.keys, fitted.weights
+    by = known.column_names
+    columns = [*by, *fitted.features]
+    columns += [weights] if weights and weights not in columns else []
+    table = files.read_table(data, columns, keys=by, known=known.schema, separator=separator)
+    found, n_samples = group(table, by, fitted.features, weights), fitted.table["n_samples"].to_numpy()
+    own = matched(found, known, n_samples, data, has_types=files.is_parquet(data))
+    if own is None or found.keys.num_rows != known.num_rows:
+        raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was fitted.")
+    return own
 
 
 def check_filled(path: Path) -> None:

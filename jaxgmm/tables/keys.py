@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
-from jaxgmm.tables.groups import decoded, key_codes
+from jaxgmm.tables.groups import Groups, decoded, key_codes
 
 
 def typed(texts: pa.ChunkedArray, wanted: pa.DataType | None = None) -> pa.ChunkedArray:
@@ -86,6 +86,42 @@ def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) 
     number_of = np.full(len(codes), -1)
     number_of[of_known] = np.arange(known.num_rows)
     return np.where(possible, number_of[wanted], -1)
+
+
+def matched(
+    found: Groups, known: pa.Table, n_samples: Int[np.ndarray, " b"], path: object, *, has_types: bool
+) -> Groups | None:
+    """Those groups of a table that were fitted, in the order of the fits.
+
+    Args:
+        found: the groups of the table.
+        known: the keys of the B groups that were fitted.
+        n_samples: `(B,)`, their sizes.
+        path: the table's name, for errors.
+        has_types: whether its columns have types; see `group_of`.
+
+    Returns:
+        the groups; None if one is missing, or has another size.
+
+    Raises:
+        ValueError: a key column holds another kind of keys.
+    """
+    number = group_of(found.keys, known, path, has_types=has_types)
+    own = np.flatnonzero(number >= 0)
+    # Keys that were read as another type may be in another order.
+    place = own[np.argsort(number[own], kind="stable")]
+    if not np.array_equal(number[place], np.arange(known.num_rows)):
+        return None
+    if not np.array_equal(found.n_samples[place], n_samples):
+        return None
+    rows = np.concatenate([np.arange(*found.offsets[i : i + 2]) for i in place])
+    return Groups(
+        keys=known,
+        samples=found.samples[rows],
+        weights=None if found.weights is None else found.weights[rows],
+        offsets=np.concatenate([[0], np.cumsum(found.n_samples[place])]),
+        rows=found.rows[rows],
+    )
 
 
 def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:

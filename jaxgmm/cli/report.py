@@ -1,0 +1,45 @@
+"""`jaxgmm report`: a page about all fits of a directory."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+import jaxgmm
+from jaxgmm.cli import console, interrupts, use
+from jaxgmm.tables import atomic, files, job
+from jaxgmm.tables.groups import Groups
+
+
+def report(fits: Path, data: Path, separator: str, out: Path, title: str | None, *, as_json: bool) -> None:
+    """Writes a page about fits into a file."""
+    use.check_absent(out, (".html", ".htm"))
+    files.column_names(data, separator)
+    fitted = interrupts.interruptible(lambda: use.read_fits(fits))
+    samples = interrupts.interruptible(lambda: use.read_samples(fitted, data, separator))
+    content = interrupts.interruptible(lambda: _content(fits, fitted, samples))
+    pieces = interrupts.interruptible(lambda: jaxgmm.report.pieces(content, title))
+    with use.writing(out), atomic.written(out) as file:
+        for piece in interrupts.each(pieces):
+            file.write(piece)
+    if as_json:
+        console.print_json({"groups": fitted.keys.num_rows, "bytes": out.stat().st_size, "file": str(out)})
+        return
+    said = f"{fitted.keys.num_rows:,} groups, {out.stat().st_size / 1e6:,.1f} MB; wrote {out}, for any browser"
+    console.plain().print(said, soft_wrap=True)
+
+
+def _content(directory: Path, fitted: use.Fitted, samples: Groups) -> "jaxgmm.report.Content":
+    models, criterion = _models(directory)
+    console.keep_programs()
+    return jaxgmm.report.content_of_groups(samples, fitted.features, fitted.weights, fitted.result(), models, criterion)
+
+
+def _models(directory: Path) -> tuple[pa.Table | None, str | None]:
+    """The models that were tried and the criterion of the choice, if `jaxgmm sweep` wrote the directory."""
+    description = use.described(directory / "fits.parquet")
+    if "criterion" not in description:
+        return None, None
+    path = directory / "models.parquet"
+    if job.description_of(path) != description:
+        raise ValueError(f"{path} is not of the job that made {directory / 'fits.parquet'}; fit again.")
+    return files.read_table(path, files.column_names(path)), description["criterion"]
