@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
+from report_contents import read
 
 import jaxgmm
 from jaxgmm import cli, storage
 from jaxgmm.cli import demo, doctor, fit, options, request, summary
+from jaxgmm.frames import fit_groups
+from jaxgmm.report import write_report
 from jaxgmm.tables import files, parts
 
 # Unequal, and padded to one length, whether fitted together or each alone, so that few programs are compiled. For the
@@ -111,6 +114,32 @@ def test_answers_are_those_of_fit(here, capsys):
     assert "CONVERGED     3  The mean" in said.out
     assert "groups/s" in said.out
     assert "3 of 3 groups" in said.err
+
+
+@pytest.mark.parametrize("components", [2, "1-2"])
+def test_a_report_of_files_is_that_of_the_frame(here, capsys, components):
+    weights = None if components == 2 else "copies"
+    assert run(components=components, weights=weights) == 0
+    capsys.readouterr()
+    assert cli.main(["report", "out", "--data", "cells.parquet", "--out", "report.html", "--json"]) == 0
+    size = Path("report.html").stat().st_size
+    assert json.loads(capsys.readouterr().out) == {"groups": 3, "bytes": size, "file": "report.html"}
+    given = components if components == 2 else [1, 2]
+    options = {"n_init": 2, "precision": "float64", "weights": weights}
+    found = fit_groups(TABLE, "well", ["red", "green"], given, **options)
+    write_report(found, TABLE, "frame.html", weights=weights)
+    own, other = (read(Path(name).read_text("ascii")) for name in ("report.html", "frame.html"))
+    assert own.meta == other.meta
+    # Tables do not hold the starts.
+    for part, expected in ((own.core, other.core | {"flags": own.core["flags"]}), (own.blocks[0], other.blocks[0])):
+        assert list(part) == list(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(part[name], values, err_msg=name)
+    assert cli.main(["report", "out", "--data", "cells.parquet", "--out", "report.html"]) == 2
+    assert "report.html exists already" in capsys.readouterr().err
+    assert cli.main(["report", "out", "--data", "cells.parquet", "--out", "named.html", "--title", "Mine"]) == 0
+    assert "3 groups, 0.1 MB; wrote named.html" in capsys.readouterr().out
+    assert "<title>Mine</title>" in Path("named.html").read_text()
 
 
 def test_options_reach_fit(here):

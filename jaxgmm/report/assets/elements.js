@@ -57,4 +57,4 @@ const statusOf = (b) => META.status[core.status[b]][0];
 const isMisfit = (b) => core.p[b] < META.limits.misfit;
 const hasFlag = (b, name) => Boolean(core.flags[b] & (1 << META.flags.findIndex(([own]) => own === name)));
 const flagsOf = (b) => META.flags.filter((_, bit) => core.flags[b] & (1 << bit));
-const brief = (b) => (core.k[b] ? `K ${core.k[b]}  p ${probability(core.p[b])}` : statusOf(b));
+const brief = (b) => (core.k[b] ? `K ${core.k[b]}, p ${probability(core.p[b])}` : statusOf(b));

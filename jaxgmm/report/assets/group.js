@@ -104,8 +104,9 @@ function rest(b, g) {
 function matrixOf(b, g) {
   const node = el("div", { className: "matrix" });
   const todo = [];
-  node.style.gridTemplateColumns = `repeat(${D - 1}, 1fr)`;
+  node.style.gridTemplateColumns = `auto repeat(${D - 1}, 1fr)`;
   for (let j = 1; j < D; j++) {
+    node.append(el("span", { className: "up" }, META.features[j]));
     for (let i = 0; i < D - 1; i++) {
       if (i >= j) node.append(el("span"));
       else {

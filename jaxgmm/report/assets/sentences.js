@@ -117,6 +117,8 @@ function pTable(g) {
   const cell = (p) => {
     return el("td", { className: p < META.limits.misfit ? "bad" : "" }, Number.isNaN(p) ? "" : probability(p));
   };
-  const heads = ["residual of", "given those before", "by itself"];
-  return tableOf(heads, rows.map(([name, p, q]) => el("tr", {}, el("td", {}, name), cell(p), cell(q))));
+  // Nothing stands before the only feature.
+  const own = D > 1 ? (p, q) => [cell(p), cell(q)] : (_, q) => [cell(q)];
+  const heads = ["residual of", ...(D > 1 ? ["given those before"] : []), "by itself"];
+  return tableOf(heads, rows.map(([name, p, q]) => el("tr", {}, el("td", {}, name), ...own(p, q))));
 }
