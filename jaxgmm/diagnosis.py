@@ -214,7 +214,8 @@ def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
     chunks = []
     for n_samples in np.unique(lengths):
         held = n_components * n_features * (int(n_samples) + n_components * n_features)
-        size = max(1, _MOST_HELD // held)
+        # Chunks are padded to powers of two.
+        size = 1 << max(0, (_MOST_HELD // held).bit_length() - 1)
         members = np.flatnonzero(lengths == n_samples)
         chunks += [(part, int(n_samples)) for part in np.split(members, range(size, len(members), size))]
     return chunks

@@ -65,16 +65,17 @@ def drawn(content: Content) -> Drawn:
 
 def _chosen(samples: np.ndarray, usable: np.ndarray, of_group: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Rows of the samples to draw, group after group, by rising first feature."""
-    priority = np.random.default_rng(0).random(len(samples))
+    priority = 0.5 + 0.25 * np.random.default_rng(0).random(len(samples))
     for column in samples.T:
         for extreme, otherwise in ((np.minimum, np.inf), (np.maximum, -np.inf)):
             values = np.where(usable, column, otherwise)
             at_extreme = np.flatnonzero((values == extreme.reduceat(values, offsets[:-1])[of_group]) & usable)
             # One of those that are equal.
             _, first = np.unique(of_group[at_extreme], return_index=True)
-            priority[at_extreme[first]] = -1
-    priority[~usable] = np.inf
-    order = np.lexsort((priority, of_group))
+            priority[at_extreme[first]] = 0.25
+    priority[~usable] = 0.9
+    # One sort by group and priority, which is between 0 and 1.
+    order = np.argsort(of_group + priority)
     place = np.arange(len(order)) - offsets[of_group]
     kept = order[(place < MOST) & usable[order]]
     return kept[np.lexsort((samples[kept, 0], of_group[kept]))]
