@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-ridges bench-gpu bench-peers lint structure docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-ridges bench-reports bench-gpu bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -81,6 +81,9 @@ bench-honesty: $(READY)
 
 bench-ridges: $(READY)
 	$(BIN)/python -m benchmarks.ridges
+
+bench-reports: $(READY)
+	$(BIN)/python -m benchmarks.reports
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

@@ -879,13 +879,14 @@ def test_the_demonstration_is_a_session_from_table_to_pictures(here, capsys, mon
     assert "of the 93 wells that could be fitted" in " ".join(said.out.split())
     pictures = {path.name for path in (here / "demo").glob("*.png")}
     assert pictures == {"overview.png", "worst.png", "bic.png"}
+    assert "Plates" in (here / "demo" / "report.html").read_text()
     fits = pq.read_table("demo/fits/fits.parquet")
     assert fits["status"].to_pylist().count("CONVERGED") == 93
     assert cli.main(["demo", "--out", "demo"]) == 2
     assert "demo is not an empty directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "sweep", "predict", "sample", "plot", "info", "demo", "doctor"])
+@pytest.mark.parametrize("command", ["fit", "sweep", "predict", "sample", "plot", "report", "info", "demo", "doctor"])
 def test_every_command_has_an_example_in_its_help(capsys, command):
     assert cli.main([command, "--help"]) == 0
     assert f"Example: jaxgmm {command}" in " ".join(capsys.readouterr().out.split())

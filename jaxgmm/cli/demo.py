@@ -41,6 +41,7 @@ def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
     worst = ("--order", "misfit", "--panels", "12", "--out", str(out / "worst.png"))
     run(*("plot", "overview", fits, "--data", cells, *worst))
     run(*("plot", "criterion", fits, "--group", "plate=1,well=A03", "--out", str(out / "bic.png")))
+    run(*("report", fits, "--data", cells, "--out", str(out / "report.html")))
     run(*("predict", cells, "--fits", fits, "--out", str(out / "predicted.parquet")))
 
     chosen = pq.read_table(fits + "/fits.parquet", columns=["n_components"])["n_components"].to_pylist()
