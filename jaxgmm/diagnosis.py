@@ -321,6 +321,8 @@ def _radius(pit: np.ndarray) -> np.ndarray:
 
 def _kolmogorov_smirnov(residuals: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Distances `(C, F)` of residuals `(C, N, F)` from uniform, samples having weights `(C, N)`."""
+    if np.all((weight == 0) | (weight == np.max(weight, initial=0.0))):
+        return _of_equal_weights(residuals, weight > 0)
     order = np.argsort(residuals, axis=1)
     residuals = np.take_along_axis(residuals, order, axis=1)
     jumps = np.take_along_axis(np.broadcast_to(weight[..., None], residuals.shape), order, axis=1)
@@ -328,6 +330,15 @@ def _kolmogorov_smirnov(residuals: np.ndarray, weight: np.ndarray) -> np.ndarray
     total = after[:, -1:]
     before = (after - jumps) / total
     return np.max(np.maximum(after / total - residuals, residuals - before), axis=1)
+
+
+def _of_equal_weights(residuals: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """The same where all weights are equal or 0: values are sorted without their places, which takes half the time."""
+    n, rank = np.count_nonzero(counted, axis=1)[:, None, None], np.arange(1, residuals.shape[1] + 1)[:, None]
+    # NaN comes last, behind the samples that count, unless one of them is NaN.
+    ordered = np.sort(np.where(counted[..., None], residuals, np.nan), axis=1)
+    distances = np.maximum(rank / n - ordered, ordered - (rank - 1) / n)
+    return np.max(np.where(rank <= n, distances, np.where(n > 0, 0.0, np.nan)), axis=1)
 
 
 def _p_values(distances: np.ndarray, n_effective: np.ndarray) -> np.ndarray:
