@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
 # What each flag means, as the end of a sentence whose subject is the fit.
@@ -29,7 +28,9 @@ FLAGS = {
 # A single start among fewer than this says little.
 _FEWEST_STARTS = 4
 # ∫ √(p q) of two Gaussians of equal width 1.3 standard deviations apart. From 2 on they have two modes (0.61).
-_OVERLAP = 0.8
+OVERLAP = 0.8
+# Residuals are far from uniform if that is both certain and large.
+_P_VALUE, _MISFIT = 0.001, 0.05
 
 
 def of_fits(fits: Any) -> dict[str, np.ndarray]:
@@ -44,8 +45,13 @@ def of_fits(fits: Any) -> dict[str, np.ndarray]:
         "ridge_dominated": np.asarray(fits.ridge_dominated) > 0,
         "start_passed_over": np.asarray(fits.start_passed_over, bool),
         "few_agreeing": has_answer & _stands_alone(fits),
-        "overlapping": has_answer & (largest_overlap(mixture) > _OVERLAP),
+        "overlapping": has_answer & (largest_overlap(mixture) > OVERLAP),
     }
+
+
+def far_from_uniform(misfits: np.ndarray, p_values: np.ndarray) -> np.ndarray:
+    """`(B,)`, whether residuals are, by the distances and p-values `(B, T)` of `jaxgmm.Diagnosis`."""
+    return np.any((misfits > _MISFIT) & (p_values * p_values.shape[-1] < _P_VALUE), axis=-1)
 
 
 def flag_texts(found: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -58,7 +64,7 @@ def flag_texts(found: Mapping[str, np.ndarray]) -> np.ndarray:
     return texts[number.ravel()].reshape(np.shape(next(iter(found.values()))))
 
 
-def largest_overlap(mixture: Mixture) -> np.ndarray:
+def largest_overlap(mixture: Any) -> np.ndarray:
     """`(…,)`, the largest ∫ √(p q) of two components of each mixture, whatever their weights; 0 for one component."""
     mixture = mixture.map(np.asarray)
     largest = np.zeros(mixture.weights.shape[:-1])
@@ -71,7 +77,7 @@ def largest_overlap(mixture: Mixture) -> np.ndarray:
     return largest
 
 
-def _bhattacharyya(pair: Mixture) -> np.ndarray:
+def _bhattacharyya(pair: Any) -> np.ndarray:
     """Bhattacharyya distances of the components of mixtures `(…, 2, …)`, in nats."""
     gap = pair.means[..., 0, :] - pair.means[..., 1, :]
     with np.errstate(all="ignore"):

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.diagnosis import Diagnosis, diagnose
-from jaxgmm.doubts import of_fits
+from jaxgmm.diagnosis import diagnose
+from jaxgmm.doubts import far_from_uniform, of_fits
 from jaxgmm.fit_result import FitResult
 from jaxgmm.selection.sweep_result import Sweep
-
-# Residuals are far from uniform if that is both certain and large.
-_P_VALUE, _MISFIT = 0.001, 0.05
 
 
 def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
@@ -42,7 +39,8 @@ def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -
     if isinstance(result, Sweep):
         found |= _of_choice(result)
     if x is not None:
-        found["misfit"] = ~found["no_answer"] & _misfits(diagnose(fits, x, sample_weight))
+        checked = diagnose(fits, x, sample_weight)
+        found["misfit"] = ~found["no_answer"] & far_from_uniform(checked.misfits, checked.p_values)
     return found
 
 
@@ -53,8 +51,3 @@ def _of_choice(sweep: Sweep) -> dict[str, np.ndarray]:
         rows = sweep.table["data_set"][sweep.table[name]]
         found[name] = (np.bincount(rows, minlength=n_data_sets) > 0).reshape(np.shape(sweep.best.status))
     return found
-
-
-def _misfits(found: Diagnosis) -> np.ndarray:
-    n_tests = found.p_values.shape[-1]
-    return np.any((found.misfits > _MISFIT) & (found.p_values * n_tests < _P_VALUE), axis=-1)

@@ -196,7 +196,8 @@ def _lines(block: Block) -> list[str]:
 
 def _table(block: Block) -> str:
     def line(texts: Sequence[str], cell: str) -> str:
-        cells = "".join(f'<{cell} style="text-align:left;padding:1px 1em 1px 0">{html.escape(text)}</{cell}>' for text in texts)
+        style = "text-align:left;padding:1px 1em 1px 0"
+        cells = "".join(f'<{cell} style="{style}">{html.escape(text)}</{cell}>' for text in texts)
         return f"<tr>{cells}</tr>"
 
     head = f"<thead>{line(block.names, 'th')}</thead>" if block.names else ""

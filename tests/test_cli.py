@@ -127,7 +127,7 @@ def test_a_report_of_files_is_that_of_the_frame(here, capsys, components):
     given = components if components == 2 else [1, 2]
     options = {"n_init": 2, "precision": "float64", "weights": weights}
     found = fit_groups(TABLE, "well", ["red", "green"], given, **options)
-    write_report(found, TABLE, "frame.html", weights=weights)
+    write_report(found, TABLE, "frame.html")
     own, other = (read(Path(name).read_text("ascii")) for name in ("report.html", "frame.html"))
     assert own.meta == other.meta
     # Tables do not hold the starts.

@@ -1,6 +1,7 @@
 """What fit_groups() returns: tables, the arrays behind them, and a place to go on from."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import narwhals as nw
@@ -11,12 +12,13 @@ from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.doubts import FLAGS
 from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
-from jaxgmm.frames.columns import arrow
 from jaxgmm.frames.labelling import labelled, read
 from jaxgmm.mixture import Mixture
 from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses, written
+from jaxgmm.report import write_report
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
+from jaxgmm.tables.frame import arrow
 from jaxgmm.tables.keys import group_of
 
 
@@ -220,6 +222,15 @@ class GroupFits(Record):
             ValueError: no frame is known.
         """
         return flags(self.result if self.sweep is None else self.sweep, *self._samples(df))
+
+    def report(self, path: str | Path, df: Any = None, *, title: str | None = None, overwrite: bool = False) -> None:
+        """Writes a page about all groups; see `jaxgmm.report.write_report`.
+
+        Raises:
+            ValueError: no frame is known, or it holds other groups than these.
+            OSError: the file exists, or the disk refuses.
+        """
+        write_report(self, self.frame(df), path, title=title, overwrite=overwrite)
 
     def of(self, index: Any) -> "GroupFits":
         """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.

@@ -12,12 +12,13 @@ from jaxgmm.doubts import flag_texts
 from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit
 from jaxgmm.flagging import flags
-from jaxgmm.frames.columns import arrow, named, names_in, native
+from jaxgmm.frames.columns import names_in, native
 from jaxgmm.frames.group_fits import GroupFits
 from jaxgmm.ordering import align_components, order_components
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.settings import is_integer
+from jaxgmm.tables.frame import arrow, selected
 from jaxgmm.tables.groups import group
 from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
 from jaxgmm.tables.wording import quoted, remedy
@@ -81,7 +82,7 @@ def fit_groups(
     if order_by not in (None, "mean", "weight", *features):
         known = ", ".join(map(repr, ("mean", "weight", *features)))
         raise ValueError(f"order_by must be None or one of {known}; got {quoted(order_by)}.")
-    frame = named(df, by, features, weights)
+    frame = selected(df, by, features, weights)
     criteria = _criteria(n_components, options)
     call = sweep if criteria else fit
     unknown = [name for name in options if name not in inspect.signature(call).parameters]

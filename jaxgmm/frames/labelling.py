@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from jaxgmm.frames.columns import arrow, column_names, named, with_columns
+from jaxgmm.frames.columns import column_names, with_columns
 from jaxgmm.mixture import Mixture
+from jaxgmm.tables.frame import arrow, selected
 from jaxgmm.tables.groups import checked_weights, numbers, stable_order
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.labels import labels
@@ -51,7 +52,7 @@ def read(df: Any, keys: pa.Table, features: Sequence[str], weights: str | None) 
         ValueError: columns that are missing or of the wrong type, or negative weights.
     """
     by = keys.column_names
-    table = arrow(named(df, by, list(features), weights))
+    table = arrow(selected(df, by, list(features), weights))
     group = group_of(table.select(by), keys, "the frame", has_types=True)
     samples = np.stack([numbers(table[name], name) for name in features], axis=1)
     return Read(group, samples, None if weights is None else checked_weights(table[weights], weights))

@@ -47,10 +47,7 @@ def columns(content: Content, checks: "jaxgmm.Diagnosis", models: Models | None)
     result, has_answer = content.result, content.has_answer
     p_value = np.where(has_answer, adjusted(checks.p_values), np.nan)
     overlap = np.where(has_answer, _largest_overlap(checks), np.nan)
-    total = content.n_samples.astype(np.float64)
-    if content.sample_weight is not None:
-        total = np.add.reduceat(content.sample_weight, content.offsets[:-1])
-    flags = flagged(result, models, total, p_value, overlap).values()
+    flags = flagged(result, models, checks).values()
     found = {
         "n": content.n_samples.astype(np.uint32),
         "k": np.where(has_answer, np.sum(result.mixture.weights > 0, axis=1), 0).astype(np.uint16),
@@ -62,7 +59,7 @@ def columns(content: Content, checks: "jaxgmm.Diagnosis", models: Models | None)
         "flags": np.sum([flag.astype(np.uint16) << bit for bit, flag in enumerate(flags)], axis=0, dtype=np.uint16),
     }
     if content.sample_weight is not None:
-        found["total"] = total
+        found["total"] = np.add.reduceat(content.sample_weight, content.offsets[:-1])
     if models is not None:
         found["family"] = models.of_chosen(models.family, 0).astype(np.uint8)
         found["value"], found["lead"] = models.of_chosen(models.value, np.nan), models.lead.astype(np.float32)

@@ -20,7 +20,6 @@ def write_report(
     df: Any,
     path: str | Path,
     *,
-    weights: str | None = None,
     title: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -33,7 +32,6 @@ def write_report(
         found: B fits, as `jaxgmm.frames.fit_groups` returns them, or some of them (`found.of`).
         df: the frame that was fitted, which may hold other groups too.
         path: the HTML file; its directory must exist.
-        weights: the column of sample weights that `fit_groups` was given.
         title: of the page; without it, how many groups of what it shows.
         overwrite: whether to replace an existing file.
 
@@ -41,32 +39,28 @@ def write_report(
         ValueError: not fits of groups, or the frame holds other groups than these.
         OSError: the file exists, or the disk refuses.
     """
-    write(content_of_frame(found, df, weights), path, title=title, overwrite=overwrite)
+    write(content_of_frame(found, df), path, title=title, overwrite=overwrite)
 
 
-def content_of_frame(found: Any, df: Any, weights: str | None = None) -> Content:
+def content_of_frame(found: Any, df: Any) -> Content:
     """What a report about the fits of a frame is about; see `write_report`."""
     if not all(hasattr(found, name) for name in ("fits", "components", "models", "result")):
         raise ValueError(f"found must be what jaxgmm.frames.fit_groups returns; got {type(found).__name__}.")
     if np.ndim(found.result.status) != 1:
         raise ValueError("found is one group without a batch axis; select it as found.of([b]).")
-    fits = nw.from_native(found.fits, eager_only=True)
-    by = fits.columns[: fits.columns.index("n_samples")]
-    # After the keys come number and weight, then the means.
-    names = nw.from_native(found.components, eager_only=True).columns[len(by) + 2 :]
-    features = [name.removeprefix("mean_") for name in names[: found.result.mixture.n_features]]
-    frame, known = selected(df, by, features, weights), arrow(fits.select(by))
+    by, features, known = list(found.by), list(found.features), found.keys
+    frame = selected(df, by, features, found.weights)
     # As `fit_groups` did, if no fitted key has a null.
     if not any(column.null_count for column in known.columns):
         frame = frame.drop_nulls(subset=by)
-    groups = None
+    fits, groups = nw.from_native(found.fits, eager_only=True), None
     if len(frame):
         sizes = fits["n_samples"].to_numpy()
-        groups = matched(group(arrow(frame), by, features, weights), known, sizes, "df", has_types=True)
+        groups = matched(group(arrow(frame), by, features, found.weights), known, sizes, "df", has_types=True)
     if groups is None:
         raise ValueError("df holds other groups than were fitted; pass the frame that was given to fit_groups.")
     criterion = next((name for name in get_args(Criterion) if name in fits.columns[len(by) :]), None)
-    return content_of_groups(groups, features, weights, found.result, _models(found), criterion)
+    return content_of_groups(groups, features, found.weights, found.result, _models(found), criterion)
 
 
 def _models(found: Any) -> pa.Table | None:

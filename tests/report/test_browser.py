@@ -297,7 +297,7 @@ def test_the_list_can_be_kept_as_csv(page):
     rows = list(csv.DictReader(io.StringIO(page.evaluate("listAsCsv()"))))
     assert len(rows) == N - 1
     assert (rows[0]["plate"], rows[0]["well"], rows[0]["n_components"], rows[0]["bic"]) == ("P0", "A01", "2", "0")
-    assert rows[8]["flags"] == "misfit; K at limit"
+    assert rows[8]["flags"] == "at_largest_k; misfit"
 
 
 def test_odd_keys_are_read_as_texts(opened, tmp_path):

@@ -63,7 +63,7 @@ def test_some_groups_can_be_reported(found, tmp_path: Path) -> None:
 def test_weights_and_models_of_a_frame_are_reported(tmp_path: Path) -> None:
     options = {"weights": "w", "covariance_type": ["full", "diag"], "criterion": "aic", **FITTED}
     swept = fit_groups(FRAME.dropna(), n_components=[2], **options)
-    write_report(swept, FRAME, tmp_path / "report.html", weights="w")
+    write_report(swept, FRAME, tmp_path / "report.html")
     page = read((tmp_path / "report.html").read_text("ascii"))
     assert page.meta["criterion"] == "aic"
     assert page.meta["families"] == ["full", "diag"]

@@ -14,11 +14,12 @@ function sentences(b, g) {
   if (!k) return lines;
   const first = `${plural(k, "component")} describe${k === 1 ? "s" : ""} ${plural(core.n[b], "sample")}${total}.`;
   lines.push([first, choiceSentence(b, g)].filter(Boolean).join(" "));
-  if (hasFlag(b, "K at limit")) lines.push("No larger K was tried; try more.");
+  if (hasFlag(b, "at_largest_k")) lines.push("No larger K was tried; try more.");
   lines.push(...componentSentences(b, g));
   lines.push(residualSentence(core.p[b]));
-  if (hasFlag(b, "lone start")) lines.push("Only one start led here; more starts may find a better optimum.");
-  if (hasFlag(b, "passed over")) lines.push("Something likelier was not taken, since it is degenerate or spurious.");
+  if (hasFlag(b, "few_agreeing")) lines.push("Only one start led here; more starts may find a better optimum.");
+  const isPassedOver = hasFlag(b, "passed_over") || hasFlag(b, "start_passed_over");
+  if (isPassedOver) lines.push("Something likelier was not taken, since it is degenerate or spurious.");
   return lines;
 }
 
