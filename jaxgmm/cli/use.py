@@ -1,7 +1,7 @@
 """`jaxgmm predict` and `jaxgmm sample`: components of samples, and samples drawn from fits."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,13 +168,14 @@ def predict(
     for name in added:
         schema = schema.append(pa.field(name, pa.int32() if name == "component" else pa.float64()))
     n_rows, n_without, n_unknown = 0, 0, 0
-    shown = nullcontext(lambda *_: None) if as_json else bar(rows.n_rows, "rows", doing=lambda: "predicting")
-    with writing(out), files.written(out, schema, separator=separator) as writer, shown as tell:
-        for table, of_no_group in interrupts.each(_predicted(rows, fitted, schema, probabilities=probabilities)):
+    predicted = _predicted(rows, fitted, schema, probabilities=probabilities)
+    if not as_json:
+        predicted = _shown(predicted, rows.n_rows)
+    with writing(out), files.written(out, schema, separator=separator) as writer:
+        for table, of_no_group in interrupts.each(predicted):
             writer.write_table(table)
             n_rows, n_without = n_rows + table.num_rows, n_without + table["component"].null_count
             n_unknown += of_no_group
-            tell(n_rows, n_rows if rows.n_rows is None else rows.n_rows)
     notes = [_unmatched(file, fits, fitted.keys)] if n_unknown == n_rows else []
     if as_json:
         counts = {"rows": n_rows, "without_answer": n_without, "of_unknown_groups": n_unknown}
@@ -185,6 +186,16 @@ def predict(
     said = f"{counted(n_rows, 'row')}, {n_without:,} of them without an answer"
     said += f", {n_unknown:,} of these in groups that were not fitted" if n_unknown else ""
     console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
+
+
+def _shown(predicted: Iterator[tuple[pa.Table, int]], n_all: int | None) -> Iterator[tuple[pa.Table, int]]:
+    """The same, with a progress bar. It belongs to the thread that predicts, so that an interrupt does not draw it."""
+    n_done = 0
+    with bar(n_all, "rows", doing=lambda: "predicting") as tell:
+        for table, of_no_group in predicted:
+            n_done += table.num_rows
+            tell(n_done, n_all or n_done)
+            yield table, of_no_group
 
 
 def _unmatched(file: Path, fits: Path, keys: pa.Table) -> str:
