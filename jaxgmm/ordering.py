@@ -4,7 +4,7 @@ EM numbers components as its start did. In a table of thousands of fits, compone
 only after components have been sorted, or matched to those of a reference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -57,6 +57,13 @@ def order_components(result: Result, by: str | int = "mean") -> Result:
         keys = np.asarray(mixture.means)[..., feature]
     order = np.argsort(np.where(np.asarray(mixture.weights) == 0, np.inf, keys), axis=-1, kind="stable")
     return _with_order(result, order)
+
+
+def in_named_order(result: Result, order_by: str, features: Sequence[str]) -> Result:
+    """Components sorted by `order_by`: `"mean"`, `"weight"` or a feature; or left as they are, by `"start"`."""
+    if order_by in features:
+        return order_components(result, list(features).index(order_by))
+    return result if order_by == "start" else order_components(result, order_by)
 
 
 def align_components(result: Result, reference: Any) -> Result:

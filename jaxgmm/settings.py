@@ -79,3 +79,14 @@ def check_test(
         raise ValueError("criterion 'lrt' draws and fits samples of weight 1; leave out sample_weight and split.")
     if patience is not None and criteria[0] == LRT:
         raise ValueError("criterion 'lrt' stops at the first K that is not rejected; leave out patience.")
+
+
+# Orders of components, beside names of features.
+ORDERS = ("mean", "weight", "start")
+
+
+def check_order(order_by: Any, features: Sequence[str]) -> None:
+    """Raises ValueError unless components can be put in an order of this name."""
+    if not isinstance(order_by, str) or order_by not in (*ORDERS, *features):
+        known = ", ".join(map(repr, (*ORDERS, *features)))
+        raise ValueError(f"order_by must be one of {known}; got {order_by!r}.")

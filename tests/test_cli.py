@@ -82,7 +82,8 @@ def run(**changed):
 
 def expected_fits(**options):
     options = {"n_init": 2, "precision": "float64"} | options
-    return jaxgmm.fit([in_table_order(key, SAMPLES[key]) for key in SIZES], 2, **options)
+    fitted = jaxgmm.fit([in_table_order(key, SAMPLES[key]) for key in SIZES], 2, **options)
+    return jaxgmm.order_components(fitted)
 
 
 def output(name):
@@ -463,10 +464,13 @@ def test_help_shows_an_example_and_the_columns_written(capsys):
         assert name in said
 
 
+FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
+
+
 def output_names(command):
     """The columns that tables of a command have beside keys and parameters."""
-    names = ("n_samples", "log_likelihood", "n_iter", *summary._FLAWS, "flags", "status", "explanation")
-    chosen = ("n_components", "covariance_type", *summary._OF_SWEEPS)
+    names = ("n_samples", "log_likelihood", "n_iter", *FLAWS, "flags", "status", "explanation")
+    chosen = ("n_components", "covariance_type", "at_largest_k")
     of_models = ("reg_covar", "n_parameters", "n_agreeing", "passed_over", "chosen")
     return names if command == "fit" else (*names[:-3], "status", *chosen, *of_models)
 
@@ -496,6 +500,7 @@ def test_models_are_chosen_among_components_and_families(here, capsys):
     groups = [in_table_order(key, SAMPLES[key]) for key in SIZES]
     options = {"criterion": "icl", "n_init": 2, "precision": "float64"}
     sweep = jaxgmm.sweep(groups, range(1, 4), covariance_type=("full", "diag"), **options)
+    sweep = jaxgmm.order_components(sweep)
     fits, models, components = (output(name) for name in ("fits", "models", "components"))
     assert fits["n_components"].to_pylist() == sweep.chosen["n_components"].tolist() == [2, 2, 2]
     assert fits["covariance_type"].to_pylist() == sweep.chosen["covariance_type"].tolist()
@@ -591,6 +596,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
         ({"weights": "copies"}, [], "without --weights, not with --weights copies"),
         ({"max_iter": 9}, [], "with --max-iter 1000, not 9"),
         ({"seed": 9}, [], "with --seed 0, not 9"),
+        ({"order_by": "weight"}, [], "with --order-by mean, not weight"),
         ({}, ["--allow-spurious"], "without --allow-spurious, not with --allow-spurious"),
         ({"file": "copy.parquet"}, [], "with the file cells.parquet, not copy.parquet"),
     ],
@@ -600,7 +606,7 @@ def test_another_job_is_refused_by_the_options_that_differ(here, capsys, changed
     (here / "out" / ".unfinished").mkdir(parents=True)
     given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-5, "max_iter": 1000, "precision": "float64"}
     models = {"n_components": 2, "covariance_type": "full", "reg_covar": 1e-12}
-    asked = request.Request(here / "cells.parquet", ",", ["well"], ["red", "green"], None, "fit", models, given)
+    asked = request.Request(here / "cells.parquet", ",", ["well"], ["red", "green"], None, "mean", "fit", models, given)
     (here / "out" / ".unfinished" / "job.json").write_text(json.dumps(asked.description))
     assert run(flags=["--resume", *flags], **changed) == 2
     assert f"out/.unfinished was begun {words}; ask for the same again, or remove it" in capsys.readouterr().err
@@ -666,9 +672,7 @@ def test_json_is_one_object_and_nothing_else(here, capsys):
         "groups": 3,
         "samples": 122,
         "status": {"CONVERGED": 3},
-        "spurious": 0,
-        "ridge_dominated": 0,
-        "start_passed_over": 0,
+        "flags": {},
         "keys": {"well": "string"},
         "notes": [],
         "fitted": 3,
@@ -1010,7 +1014,7 @@ def test_spurious_components_are_allowed_if_asked_for(here, capsys, command):
     result = jaxgmm.fit([CLOSE], 3, **given) if command == "fit" else jaxgmm.sweep([CLOSE], 3, **given).best
     allowed = pq.read_table("allowed/fits.parquet")
     np.testing.assert_allclose(allowed["log_likelihood"], result.log_likelihood, rtol=1e-9)
-    assert counts["spurious"] == 1
+    assert counts["flags"]["spurious"] == 1
     assert output("fits")["spurious"].to_pylist() == [0]
     assert allowed["log_likelihood"][0].as_py() > output("fits")["log_likelihood"][0].as_py()
     assert cli.main(["info", "allowed", "--json"]) == 0
@@ -1018,16 +1022,15 @@ def test_spurious_components_are_allowed_if_asked_for(here, capsys, command):
 
 
 @pytest.mark.parametrize("is_sweep", [False, True])
-def test_the_summary_counts_groups_of_each_flaw_and_is_silent_about_none(here, capsys, is_sweep):
-    fits = {
-        "status": ["CONVERGED"] * 3 + ["NONFINITE"],
-        "n_samples": [5] * 4,
-        "spurious": [0, 2, 1, 0],
-        "ridge_dominated": [0, 0, 0, -1],
-        "start_passed_over": [True, True, True, False],
-    }
+def test_the_summary_counts_fits_of_each_flag_and_is_silent_about_none(here, capsys, is_sweep):
+    flags = [
+        "start_passed_over",
+        "spurious, start_passed_over",
+        "spurious, start_passed_over, at_largest_k",
+        "no_answer",
+    ]
+    fits = {"status": ["CONVERGED"] * 3 + ["NONFINITE"], "n_samples": [5] * 4, "flags": flags}
     chosen = {"n_components": [1, 2, 2, None], "covariance_type": ["full"] * 3 + [None]}
-    chosen["at_largest_k"] = [False, True, False, None]
     pq.write_table(pa.table(fits | (chosen if is_sweep else {})), "fits.parquet")
     done = summary.Done(4, 1.0, ("Weights are light.",))
     for as_json in (False, True):
@@ -1036,15 +1039,13 @@ def test_the_summary_counts_groups_of_each_flaw_and_is_silent_about_none(here, c
         said = capsys.readouterr()
         if as_json:
             facts = json.loads(said.out)
-            assert [facts[name] for name in summary._FLAWS] == [2, 0, 3]
-            assert facts.get("at_largest_k") == (1 if is_sweep else None)
+            assert facts["flags"] == {"no_answer": 1, "spurious": 2, "start_passed_over": 3, "at_largest_k": 1}
             assert facts["notes"] == ["Weights are light."]
             assert said.err == ""
         else:
-            assert "2 with spurious components (spurious)" in said.out
-            assert "3 where a likelier start was passed over" in said.out
-            assert "ridge_dominated" not in said.out
-            assert ("1 whose K is the largest that was tried" in said.out) is is_sweep
+            lines = [line.split() for line in said.out.splitlines()]
+            counts = {line[0]: line[1] for line in lines if line and line[0] in jaxgmm.FLAGS}
+            assert counts == {"no_answer": "1", "spurious": "2", "start_passed_over": "3", "at_largest_k": "1"}
             assert said.err == "jaxgmm: Weights are light.\n"
 
 
@@ -1126,3 +1127,13 @@ def test_a_job_that_another_version_began_is_refused_naming_both(here, capsys, m
     assert run(file="cells.csv", precision=None, reg_covar=1e-6, flags=["--resume"]) == 2
     assert "was begun by jaxgmm '0.1.0', and this is '9.9.9'" in capsys.readouterr().err
     assert contents(here / "out") == before
+
+
+def test_components_have_the_order_that_is_asked_for(here, capsys):
+    for order, name, sign in (("mean", "mean_red", 1), ("green", "mean_green", 1), ("weight", "weight", -1)):
+        assert run(order_by=order, out=order) == 0
+        values = pq.read_table(f"{order}/components.parquet")[name].to_numpy().reshape(-1, 2)
+        assert np.all(sign * np.diff(values, axis=1) > 0)
+    capsys.readouterr()
+    assert run(order_by="size", out="size") == 2
+    assert "--order-by must be one of 'mean', 'weight', 'start', 'red', 'green'; got 'size'" in capsys.readouterr().err

@@ -31,7 +31,8 @@ def output(name, out="out"):
 
 def test_answers_are_those_of_fit_and_have_no_keys(here, capsys):
     assert run(by=None, weights="copies") == 0
-    expected = jaxgmm.fit([X], 2, n_init=2, precision="float64", sample_weight=[TABLE["copies"].to_numpy()])
+    weights = [TABLE["copies"].to_numpy()]
+    expected = jaxgmm.order_components(jaxgmm.fit([X], 2, n_init=2, precision="float64", sample_weight=weights))
     np.testing.assert_array_equal(output("fits")["log_likelihood"], expected.log_likelihood)
     np.testing.assert_array_equal(output("components")["weight"], expected.mixture.weights[0])
     assert output("fits").column_names[0] == "n_samples"
@@ -82,7 +83,7 @@ def test_predictions_go_batch_by_batch(here, monkeypatch, file):
     monkeypatch.setattr(use, "_BLOCK", 50)
     assert predicted(file=file) == 0
     found = pq.read_table("predicted.parquet")
-    mixture = jaxgmm.fit([X], 2, n_init=2, precision="float64").mixture.of(0)
+    mixture = jaxgmm.order_components(jaxgmm.fit([X], 2, n_init=2, precision="float64")).mixture.of(0)
     assert found.column_names == ["component", "uncertainty", "log_density"]
     np.testing.assert_array_equal(found["component"], jaxgmm.predict(mixture, X))
     np.testing.assert_allclose(found["log_density"], jaxgmm.log_prob(mixture, X), rtol=1e-12)

@@ -188,7 +188,7 @@ def test_components_have_one_order_in_all_groups(options, means):
 
 
 def test_an_unknown_order_is_refused():
-    with pytest.raises(ValueError, match="order_by must be None or one of 'mean', 'weight', 'red'; got 'size'"):
+    with pytest.raises(ValueError, match="order_by must be one of 'mean', 'weight', 'start', 'red'; got 'size'"):
         fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, order_by="size")
 
 

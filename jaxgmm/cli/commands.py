@@ -54,6 +54,7 @@ def _fit(
     ] = 1e-12,
     allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
+    order_by: of.OrderBy = "mean",
     precision: of.Precision = "mixed",
     separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
@@ -98,7 +99,7 @@ def _fit(
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
-    request = requested(file, separator, by, features, weights, "fit", models, options)
+    request = requested(file, separator, by, features, weights, order_by, "fit", models, options)
     if not fit.run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
@@ -139,6 +140,7 @@ def _sweep(
     ] = "1e-12",
     allow_spurious: of.AllowSpurious = False,
     weights: of.Weights = None,
+    order_by: of.OrderBy = "mean",
     precision: of.Precision = "mixed",
     separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
@@ -177,7 +179,7 @@ def _sweep(
         "n_folds": folds,
     }
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
-    request = requested(file, separator, by, features, weights, "sweep", models, options)
+    request = requested(file, separator, by, features, weights, order_by, "sweep", models, options)
     if not fit.run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 

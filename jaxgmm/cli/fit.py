@@ -152,10 +152,11 @@ def _fitted(
     """The output tables of one part, and notes for the user."""
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
-        fitted, chosen, models, notes = jaxgmm.fit(groups.x, **options), None, {}, []
+        fitted, chosen, models, notes = _ordered(jaxgmm.fit(groups.x, **options), request), None, {}, []
         result = fitted
     else:
-        fitted, notes = _swept(groups.x, options)
+        swept, notes = _swept(groups.x, options)
+        fitted = _ordered(swept, request)
         result = fitted.best
         chosen = tabular.chosen_columns(fitted.table, groups.keys.num_rows, request.criterion)
         models = {"models": tabular.models_table(groups.keys, fitted.table)}
@@ -164,6 +165,13 @@ def _fitted(
         "fits": tabular.fits_table(groups.keys, groups.n_samples, result, _flagged(fitted), chosen),
     }
     return outputs, notes
+
+
+def _ordered(fitted: Any, request: Request) -> Any:
+    """Fits with components in the order that was asked for."""
+    from jaxgmm.ordering import in_named_order  # noqa: PLC0415 (imports JAX)
+
+    return in_named_order(fitted, request.order_by, request.features)
 
 
 def _flagged(fitted: "jaxgmm.FitResult | jaxgmm.Sweep") -> np.ndarray:

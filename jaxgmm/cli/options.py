@@ -56,6 +56,14 @@ Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nat
 MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
+OrderBy = Annotated[
+    str,
+    typer.Option(
+        help="Order of the components of every group: mean (of the first feature), another feature, weight (largest "
+        "first), or start (as EM began).",
+        metavar="ORDER",
+    ),
+]
 Csv = Annotated[bool, typer.Option("--csv", help="Write each table as a CSV file, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables, and no progress.")]
 
@@ -71,7 +79,7 @@ _TYPED = {
     "avoid_spurious": "--allow-spurious",
     "sample_weight": "--weights",
 }
-_ARGUMENTS = re.compile(rf"\b({'|'.join((*_TYPED, 'reg_covar', 'patience', 'split'))})\b")
+_ARGUMENTS = re.compile(rf"\b({'|'.join((*_TYPED, 'reg_covar', 'patience', 'split', 'order_by'))})\b")
 
 
 def as_typed(message: str) -> str:

@@ -8,6 +8,7 @@ import jaxgmm
 from jaxgmm.cli import console, interrupts, use
 from jaxgmm.tables import atomic, files, job
 from jaxgmm.tables.groups import Groups
+from jaxgmm.tables.wording import counted
 
 
 def report(fits: Path, data: Path, separator: str, out: Path, title: str | None, *, as_json: bool) -> None:
@@ -24,7 +25,7 @@ def report(fits: Path, data: Path, separator: str, out: Path, title: str | None,
     if as_json:
         console.print_json({"groups": fitted.keys.num_rows, "bytes": out.stat().st_size, "file": str(out)})
         return
-    said = f"{fitted.keys.num_rows:,} groups, {out.stat().st_size / 1e6:,.1f} MB; wrote {out}, for any browser"
+    said = f"{counted(fitted.keys.num_rows, 'group')}, {out.stat().st_size / 1e6:,.1f} MB; wrote {out}, for any browser"
     console.plain().print(said, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jaxgmm
 from jaxgmm.cli import options as of
-from jaxgmm.settings import LRT, check_options, check_test
+from jaxgmm.settings import LRT, check_options, check_order, check_test
 from jaxgmm.tables import files
 
 
@@ -20,6 +20,7 @@ class Request(NamedTuple):
         by: its key columns; none for one mixture of the whole table.
         features: its columns to fit.
         weights: its column of sample weights, or None.
+        order_by: `mean`, `weight`, `start` or a feature: the order of components.
         call: `jaxgmm.fit` or `jaxgmm.sweep`, by name.
         models: `n_components`, `covariance_type` and `reg_covar`, each one value or a list, and for a sweep the
             options of its choice.
@@ -31,6 +32,7 @@ class Request(NamedTuple):
     by: list[str]
     features: list[str]
     weights: str | None
+    order_by: str
     call: str
     models: dict[str, Any]
     options: dict[str, Any]
@@ -67,6 +69,7 @@ class Request(NamedTuple):
             "modified": changed.isoformat(),
         }
         described |= {"call": self.call, "by": self.by, "features": self.features, "weights": self.weights}
+        described["order_by"] = self.order_by
         described |= {} if self.separator == "," else {"separator": self.separator}
         return described | self.models | self.options
 
@@ -77,6 +80,7 @@ def requested(
     by: list[str] | None,
     features: list[str],
     weights: str | None,
+    order_by: str,
     call: str,
     models: dict[str, Any],
     options: dict[str, Any],
@@ -85,7 +89,8 @@ def requested(
     names = files.column_names(file, separator)
     # A tab may be written in two ways, which describe the same job.
     separator = "tab" if separator in ("\t", "\\t") else separator
-    return Request(file, separator, of.keys(by, names), of.columns(features, names), weights, call, models, options)
+    keys, wanted = of.keys(by, names), of.columns(features, names)
+    return Request(file, separator, keys, wanted, weights, order_by, call, models, options)
 
 
 def check(request: Request) -> None:
@@ -97,6 +102,7 @@ def check(request: Request) -> None:
 
 
 def _check(request: Request) -> None:
+    check_order(request.order_by, request.features)
     given = request.options
     for k, family, ridge in request.combinations:
         check_options(

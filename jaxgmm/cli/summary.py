@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from jaxgmm.cli import console
+from jaxgmm.doubts import FLAGS
 from jaxgmm.engine.progress import per_second
 from jaxgmm.status import Status
 from jaxgmm.tables import files
@@ -15,13 +15,6 @@ from jaxgmm.tables.wording import counted
 
 # Statuses of fits that ended as requested.
 _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
-# Columns of `fits.parquet` that are counted, and what a count above 0 means.
-_FLAWS = {
-    "spurious": "with spurious components",
-    "ridge_dominated": "with components whose width comes in part from the ridge",
-    "start_passed_over": "where a likelier start was passed over, for spurious components or a degenerate end",
-}
-_OF_SWEEPS = {"at_largest_k": "whose K is the largest that was tried: a larger K may be better"}
 
 
 class Done(NamedTuple):
@@ -48,14 +41,15 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
         is_sweep: whether models were chosen.
         as_json: whether to print one JSON object.
     """
-    flaws = _FLAWS | (_OF_SWEEPS if is_sweep else {})
     chosen = ["n_components", "covariance_type"] if is_sweep else []
     with files.opened(written[0]) as file:
-        fits = file.read(["status", "n_samples", *flaws, *chosen])
+        fits = file.read(["status", "n_samples", "flags", *chosen])
     counts, n_samples = Counter(fits["status"].to_pylist()), int(np.sum(fits["n_samples"].to_numpy()))
-    n_flawed = {name: _n_above_0(fits[name]) for name in flaws}
+    raised = Counter(name for flags in fits["flags"].to_pylist() for name in flags.split(", ") if name)
+    # In the order in which they are documented.
+    n_flagged = {name: raised[name] for name in FLAGS if raised[name]}
     if as_json:
-        facts = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts)} | n_flawed
+        facts = {"groups": fits.num_rows, "samples": n_samples, "status": dict(counts), "flags": n_flagged}
         facts |= {"keys": keys, "notes": list(done.notes), "fitted": done.n_fitted, "seconds": round(done.seconds, 3)}
         console.print_json(facts | {"files": [str(path) for path in written]})
     else:
@@ -64,9 +58,12 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
         fitted = f"{counted(fits.num_rows, 'group')}," if keys else "one mixture of"
         console.plain().print(f"\n{fitted} {counted(n_samples, 'sample')}", style="bold")
         console.print_statuses(counts)
-        for name, meaning in flaws.items():
-            if n_flawed[name]:
-                console.plain().print(f"{n_flawed[name]:,} {meaning} ({name})", soft_wrap=True)
+        if n_flagged:
+            table = console.plain_table("flag", "fits", "a fit that")
+            table.columns[1].justify = "right"
+            for name, n in n_flagged.items():
+                table.add_row(name, f"{n:,}", FLAGS[name])
+            console.plain().print(table)
         _print_done(fits.num_rows, done, written, has_groups=bool(keys))
         if is_sweep:
             answered = fits.select(chosen).drop_null()
@@ -79,11 +76,6 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
         whose, each = ("no group", " about each") if keys else ("the fit has not", "")
         console.say(f"jaxgmm: {whose} ended {wanted} ({ended}); {written[0]} says what to do{each}.")
     return has_ended_well
-
-
-def _n_above_0(column: pa.ChunkedArray) -> int:
-    """How many groups have a number above 0, or True; null is neither."""
-    return int(np.count_nonzero(column.cast(pa.int32()).fill_null(0).to_numpy() > 0))
 
 
 def _print_done(n_groups: int, done: Done, written: list[Path], *, has_groups: bool) -> None:

@@ -14,10 +14,10 @@ from jaxgmm.fitting import fit
 from jaxgmm.flagging import flags
 from jaxgmm.frames.columns import names_in, native
 from jaxgmm.frames.group_fits import GroupFits
-from jaxgmm.ordering import align_components, order_components
+from jaxgmm.ordering import align_components, in_named_order
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.selection.sweeping import sweep
-from jaxgmm.settings import is_integer
+from jaxgmm.settings import check_order, is_integer
 from jaxgmm.tables.frame import arrow, selected
 from jaxgmm.tables.groups import group
 from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
@@ -35,7 +35,7 @@ def fit_groups(
     *,
     weights: str | None = None,
     dropna: bool = True,
-    order_by: str | None = "mean",
+    order_by: str = "mean",
     align_to: Any = None,
     **options: Any,
 ) -> GroupFits:
@@ -55,7 +55,7 @@ def fit_groups(
         dropna: leave out rows where a key is null, as pandas does. False makes null a key like any other. NaN counts as
             null where it does for the frame: in pandas, but not in Polars and PyArrow.
         order_by: the order of components, the same in every group: `"mean"`, the smallest mean of the first feature
-            first; a feature, whose mean counts instead; `"weight"`, the largest first; or None, as EM's starts
+            first; a feature, whose mean counts instead; `"weight"`, the largest first; or `"start"`, as EM's start
             happened to number them.
         align_to: one mixture, or the fit of one data set, with the same features: components get the numbers of those
             they match; see `jaxgmm.align_components`. It replaces `order_by`.
@@ -79,9 +79,7 @@ def fit_groups(
     by, features = names_in("by", by), names_in("features", features)
     if not isinstance(weights, str | None):
         raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
-    if order_by not in (None, "mean", "weight", *features):
-        known = ", ".join(map(repr, ("mean", "weight", *features)))
-        raise ValueError(f"order_by must be None or one of {known}; got {quoted(order_by)}.")
+    check_order(order_by, features)
     frame = selected(df, by, features, weights)
     criteria = _criteria(n_components, options)
     call = sweep if criteria else fit
@@ -102,21 +100,13 @@ def fit_groups(
     groups = group(arrow(frame), by, features, weights)
     # With one number and no criterion there is no choice, and this is `fit`.
     fitted: FitResult | Sweep = call(groups.x, n_components, sample_weight=groups.sample_weight, **options)  # pyright: ignore[reportArgumentType]
-    fitted = _in_order(fitted, order_by, align_to, features)
+    fitted = in_named_order(fitted, order_by, features) if align_to is None else align_components(fitted, align_to)
     # Keys are rows of the frame itself, so that they keep the type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     tables = _tables(fitted, groups.n_samples, features, criteria)
     result, swept = (fitted.best, fitted) if isinstance(fitted, Sweep) else (fitted, None)
     made = (None if table is None else native(keys, table) for table in tables)
     return GroupFits(*made, result, swept, tuple(by), tuple(features), weights, df)
-
-
-def _in_order(fitted: FitResult | Sweep, order_by: str | None, align_to: Any, features: list[str]) -> FitResult | Sweep:
-    if align_to is not None:
-        return align_components(fitted, align_to)
-    if order_by is None:
-        return fitted
-    return order_components(fitted, features.index(order_by) if order_by in features else order_by)
 
 
 def _tables(
