@@ -1,21 +1,17 @@
 """Standardisation keeps densities, and brings mixtures back."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compilation import at_once
 
 from jaxgmm.density import log_prob
 from jaxgmm.driver import standardize as module
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture
-from jaxgmm.numerics.kernels import compiler_options
 
 pytestmark = pytest.mark.usefixtures("float64")
-at_once = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
 standardize = at_once(module.standardize, static_argnames=("coordinates", "is_absolute"))
 to_standard, to_data_units = at_once(module.to_standard), at_once(module.to_data_units)
 

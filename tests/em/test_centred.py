@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import reference
+from compilation import at_once
 
 from jaxgmm.em.centred import centred_e_step, centred_parameters, centred_responsibilities
 from jaxgmm.em.covariance import FAMILIES
@@ -16,12 +17,11 @@ from jaxgmm.mixture import Mixture
 N_FEATURES, N_COMPONENTS = 2, 3
 
 
-# Called as they are, they would compile again each time.
-parameters_of = jax.jit(centred_parameters)
-responsibilities_of = jax.jit(centred_responsibilities, static_argnames=("diagonal",))
+parameters_of = at_once(centred_parameters)
+responsibilities_of = at_once(centred_responsibilities, static_argnames=("diagonal",))
 
 
-@functools.partial(jax.jit, static_argnames=("family", "tile"))
+@functools.partial(at_once, static_argnames=("family", "tile"))
 def one_iteration(
     z: jax.Array, weights: jax.Array, start: Mixture, ridge: jax.Array, family: str, tile: int = 0
 ) -> tuple[Mixture, jax.Array]:
@@ -32,7 +32,7 @@ def one_iteration(
     return m_step(sums, FAMILIES[family], ridge, origins=start.means), log_likelihood
 
 
-@functools.partial(jax.jit, static_argnames=("family", "tile"))
+@functools.partial(at_once, static_argnames=("family", "tile"))
 def one_of_raw_moments(
     z: jax.Array, weights: jax.Array, start: Mixture, ridge: jax.Array, family: str, tile: int
 ) -> tuple[Mixture, jax.Array]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compilation import at_once
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data, as_data, collect, e_step, natural_parameters, over_tiles
@@ -19,7 +20,7 @@ def mixture_of(twin: reference.TwinMixture, *, diagonal: bool, dtype: type = np.
     return Mixture(*(jnp.asarray(leaf, dtype) for leaf in (twin.weights, twin.means, covariances)))
 
 
-@functools.partial(jax.jit, static_argnames=("tile", "as_one_kernel"))
+@functools.partial(at_once, static_argnames=("tile", "as_one_kernel"))
 def sums_under(
     mixture: Mixture, z: jax.Array, weights: jax.Array, tile: int = 0, *, as_one_kernel: bool = False
 ) -> tuple[SufficientStatistics, jax.Array, jax.Array]:
@@ -58,7 +59,7 @@ def test_statistics_are_weighted_sums_under_the_posterior(family: str, n_feature
     np.testing.assert_allclose(statistics.second, expected_second, rtol=1e-8, atol=1e-10)
 
 
-@functools.partial(jax.jit, static_argnames=("tile", "diagonal"))
+@functools.partial(at_once, static_argnames=("tile", "diagonal"))
 def sums_by_label(
     labels: jax.Array, z: jax.Array, weights: jax.Array, tile: int, *, diagonal: bool
 ) -> SufficientStatistics:
@@ -112,7 +113,7 @@ def test_float32_error_stays_below_what_cancellation_allows(smallest: float, tol
     assert np.all(np.asarray(remaining) > 0.2 * smallest)
 
 
-remaining_of = jax.jit(lambda mixture: natural_parameters(mixture)[1])
+remaining_of = at_once(lambda mixture: natural_parameters(mixture)[1])
 
 
 def test_remaining_variance_is_not_a_number_when_a_covariance_is_not_positive_definite() -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.em import fused, run
 from jaxgmm.em.centred import centred_e_step
@@ -18,11 +19,9 @@ from jaxgmm.em.methods import plain
 from jaxgmm.em.state import RUNNING, RunState, Settings
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
-from jaxgmm.numerics.kernels import compiler_options
 from jaxgmm.status import Status
 
 N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16
-at_once = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
 
 
 def narrow() -> fused.Lanes:

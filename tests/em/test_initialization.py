@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import as_data
@@ -21,8 +22,7 @@ from jaxgmm.em.initialization import (
     from_labels,
 )
 
-# Called as they are, they would compile again each time.
-cumulative_sum, lloyd, first_largest = map(jax.jit, (_cumulative_sum, _lloyd, _first_largest))
+cumulative_sum, lloyd, first_largest = map(at_once, (_cumulative_sum, _lloyd, _first_largest))
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 300, 5000])
@@ -123,7 +123,7 @@ def test_labels_on_large_data_are_spread_out_tile_by_tile() -> None:
         assert largest_array(made.jaxpr) < k * n // 8
 
 
-@functools.partial(jax.jit, static_argnames=("n_starts",))
+@functools.partial(at_once, static_argnames=("n_starts",))
 def seeded_labels(
     x: jax.Array, weights: jax.Array, present: jax.Array, uniformly: jax.Array, *, n_starts: int
 ) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compilation import at_once
 
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
@@ -21,13 +22,11 @@ from jaxgmm.em.expectation import e_step as sums_of
 from jaxgmm.em.methods import plain
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import features
-from jaxgmm.numerics.kernels import compiler_options
 
-# Called as they are, they would compile again each time.
-compiled = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
-run = compiled(em.run, static_argnames=("family",))
-step = compiled(em.step, static_argnames=("family",))
-init = compiled(plain.init)
+run = at_once(em.run, static_argnames=("family",))
+step = at_once(em.step, static_argnames=("family",))
+init = at_once(plain.init)
+# Also a part of other programs.
 features_of = jax.jit(features, static_argnames=("diagonal",))
 
 
@@ -153,14 +152,14 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     arguments = (*arguments[:2], arguments[2] + 0.01 * np.sign(arguments[2]))
     rng = np.random.default_rng(0)
     direction = tuple(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0) for leaf in arguments)
-    gradient = compiled(jax.grad(summary, argnums=(0, 1, 2)))(*arguments)
+    gradient = at_once(jax.grad(summary, argnums=(0, 1, 2)))(*arguments)
     reverse = sum(float(np.sum(np.asarray(g) * d)) for g, d in zip(gradient, direction, strict=True))
     h = 1e-5
     moved = [summary(*(a + sign * h * d for a, d in zip(arguments, direction, strict=True)), run) for sign in (1, -1)]
     assert reverse == pytest.approx(float(moved[0] - moved[1]) / (2 * h), rel=1e-4)
     # Of the two, one is the transpose of the other, whatever the family.
     if family in ("full", "spherical"):
-        forward = compiled(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
+        forward = at_once(lambda a, d: jax.jvp(summary, a, d)[1])(arguments, direction)
         assert float(forward) == pytest.approx(reverse, rel=1e-6)
 
 
@@ -179,7 +178,7 @@ def test_gradients_of_many_features(n_features: int) -> None:
         moved = features_of(x + shift * is_shifted, diagonal=False)
         return run(Data(moved, jnp.asarray(np.ones(150))), start, FAMILIES["full"], settings).mixture.means[0, 0]
 
-    gradient, h = compiled(jax.grad(at))(jnp.asarray(0.0)), 1e-4
+    gradient, h = at_once(jax.grad(at))(jnp.asarray(0.0)), 1e-4
     expected = float(at(jnp.asarray(h), run) - at(jnp.asarray(-h), run)) / (2 * h)
     assert float(gradient) == pytest.approx(expected, rel=1e-5)
 
@@ -192,7 +191,7 @@ def test_gradient_of_a_ridge_alone() -> None:
     def at(ridge: jax.Array, run: Callable = em.run) -> jax.Array:
         return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).mixture.weights[0]
 
-    slope = compiled(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
+    slope = at_once(jax.vmap(jax.grad(at)))(jnp.asarray([0.01, 0.1]))
     h = 1e-5
     expected = [(at(jnp.asarray(ridge + h), run) - at(jnp.asarray(ridge - h), run)) / (2 * h) for ridge in (0.01, 0.1)]
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
@@ -206,7 +205,7 @@ def test_ridges_map_over_one_compiled_run() -> None:
     def at(ridge: jax.Array, run: Callable = em.run) -> jax.Array:
         return run(data, start, FAMILIES["full"], settings._replace(ridge=ridge * jnp.eye(2))).log_likelihood
 
-    mapped = compiled(jax.vmap(at))(ridges)
+    mapped = at_once(jax.vmap(at))(ridges)
     np.testing.assert_allclose(mapped, [float(at(ridge, run)) for ridge in ridges], rtol=1e-12)
     assert mapped[0] > mapped[1] > mapped[2]
 
@@ -252,9 +251,9 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
     history = np.full((n_runs, 6), np.nan)
     last = functools.partial(jax.tree.map, lambda leaf: np.moveaxis(leaf, 0, -1))
 
-    begun = compiled(begin, static_argnames=("e_step",))
+    begun = at_once(begin, static_argnames=("e_step",))
 
-    @compiled
+    @at_once
     def one_step(state: RunState, family: jax.Array) -> RunState:
         return advance(state, read(state), family, settings)
 
@@ -264,7 +263,7 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
             state = one_step(state, family)
         return state
 
-    @functools.partial(compiled, static_argnames=("e_step",))
+    @functools.partial(at_once, static_argnames=("e_step",))
     def step_together(state: RunState, everywhere: Settings, e_step: EStep) -> RunState:
         sums = jax.vmap(read, -1, -1)(state)
         return advance(state, sums, families, everywhere, e_step=e_step)

@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.numerics.cholesky import UNROLLED_SIZE, cholesky, inverse_lower, log_determinant
 
 SIZES = [1, 2, 5, UNROLLED_SIZE, UNROLLED_SIZE + 1, 20]
+
+factors, inverses, log_determinants = map(at_once, (cholesky, inverse_lower, log_determinant))
 
 
 def covariances(size: int) -> np.ndarray:
@@ -18,17 +21,17 @@ def covariances(size: int) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_factors_and_their_inverses(size: int) -> None:
     a = covariances(size)
-    factor = cholesky(jnp.asarray(a))
+    factor = factors(jnp.asarray(a))
     np.testing.assert_allclose(factor, np.linalg.cholesky(a), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(inverse_lower(factor), np.linalg.inv(np.linalg.cholesky(a)), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(log_determinant(factor), np.linalg.slogdet(a)[1], rtol=1e-12)
+    np.testing.assert_allclose(inverses(factor), np.linalg.inv(np.linalg.cholesky(a)), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(log_determinants(factor), np.linalg.slogdet(a)[1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_not_positive_definite_has_no_factor(size: int) -> None:
     a = covariances(size)
     a[..., -1, -1] = -1
-    assert np.all(np.any(np.isnan(cholesky(jnp.asarray(a))), axis=(-2, -1)))
+    assert np.all(np.any(np.isnan(factors(jnp.asarray(a))), axis=(-2, -1)))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -38,9 +41,9 @@ def test_derivatives_are_those_of_differences(size: int) -> None:
     def function(a: jax.Array) -> jax.Array:
         return jnp.sum(inverse_lower(cholesky(a)))
 
-    direction = np.eye(size) * np.arange(1, size + 1)
-    expected = (function(jnp.asarray(a + 1e-5 * direction)) - function(jnp.asarray(a - 1e-5 * direction))) / 2e-5
-    derivative = np.sum(np.asarray(jax.grad(function)(jnp.asarray(a))) * direction)
+    direction, value = np.eye(size) * np.arange(1, size + 1), at_once(function)
+    expected = (value(jnp.asarray(a + 1e-5 * direction)) - value(jnp.asarray(a - 1e-5 * direction))) / 2e-5
+    derivative = np.sum(np.asarray(at_once(jax.grad(function))(jnp.asarray(a))) * direction)
     assert derivative == pytest.approx(float(expected), rel=1e-6)
 
 

@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
 from jaxgmm.numerics.elimination import MOST_ENTRIES, _by_features, _step_by_step, inverse_and_pivots
-from jaxgmm.numerics.kernels import compiler_options
 
-# Called as they are, they would compile each of their operations.
-compiled = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
-inverses = compiled(inverse_and_pivots)
+inverses = at_once(inverse_and_pivots)
 in_one_kernel = jax.jit(functools.partial(inverse_and_pivots, as_one_kernel=True))
-step_by_step, by_features = compiled(_step_by_step), compiled(_by_features)
-whitenings = compiled(lambda a: inverse_lower(cholesky(a)))
+step_by_step, by_features = at_once(_step_by_step), at_once(_by_features)
+whitenings = at_once(lambda a: inverse_lower(cholesky(a)))
 
 
 def covariances(size: int, condition: float = 10.0) -> np.ndarray:
