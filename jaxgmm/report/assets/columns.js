@@ -89,11 +89,11 @@ const COMPARED = {
 let keyTexts = []; // of each group, in lower case
 
 function matcher() {
-  const tests = state.q.toLowerCase().split(/\s+/).filter(Boolean).map(testOf);
+  const tests = state.q.toLowerCase().split(/\s+/).filter(Boolean).map(asTest);
   return (b) => tests.every((test) => test(b));
 }
 
-function testOf(word) {
+function asTest(word) {
   const found = word.match(CONDITION);
   const values = found && core[NAMES[found[1]] || found[1]];
   if (!values) return (b) => keyTexts[b].includes(word);
