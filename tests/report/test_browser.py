@@ -274,7 +274,8 @@ def test_a_list_higher_than_an_element_can_be_is_seen_to_its_end(page):
         assert row["y"] + row["height"] <= box["y"] + box["height"] + 1
 
 
-def test_paper_gets_pictures_or_the_opened_group(page):
+def test_paper_gets_pictures_or_the_opened_group_in_light_colours(opened, report):
+    page = opened(report, color_scheme="dark")
     until(page, "prefetched.size === 40")
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -285,6 +286,7 @@ def test_paper_gets_pictures_or_the_opened_group(page):
     page.wait_for_selector("#detail h2")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("#print-pictures canvas").count() == 0
+    assert page.locator("#detail td svg circle").first.get_attribute("fill") == "#0072B2"
     assert page.locator("#big").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

@@ -14,10 +14,7 @@ async function openGroup(b, focus) {
   detail.hidden = false;
   detail.dataset.group = b;
   document.body.classList.add("split", "opened");
-  const matrix = D > 2 ? matrixOf(b, g) : null;
-  detail.replaceChildren(titleBar(b), saidOf(b, g), ...pictureOf(b, g), ...(matrix ? matrix.nodes : []), ...rest(b, g));
-  drawLarge(g);
-  matrix?.draw();
+  fillDetail(b, g);
   if (wasClosed) layOut();
   else if (state.view === "plates") drawPlates();
   if (rank[b] >= 0) {
@@ -28,6 +25,14 @@ async function openGroup(b, focus) {
   detail.scrollTop = scrolled;
   document.title = `${key(b).join(" ")} ${NOTHING} ${META.title}`;
   toAddress();
+}
+
+function fillDetail(b, g) {
+  const matrix = D > 2 ? matrixOf(b, g) : null;
+  const pictures = [...pictureOf(b, g), ...(matrix ? matrix.nodes : [])];
+  $("detail").replaceChildren(titleBar(b), saidOf(b, g), ...pictures, ...rest(b, g));
+  drawLarge(g);
+  matrix?.draw();
 }
 
 function closeGroup() {

@@ -39,6 +39,7 @@ function forPaper(on) {
 function printGroup() {
   const g = groupNow(state.open);
   if (!g) return;
+  fillDetail(state.open, g); // in the colours of paper
   const big = $("big");
   [big.style.width, big.style.height] = ["560px", "370px"];
   drawGroup(big, g, 560, 370, { ...state, small: false });
