@@ -15,7 +15,7 @@ from jaxgmm.mixture import Mixture, as_mixture, full_covariances, with_room
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.settings import is_integer
 
-Result = TypeVar("Result", Mixture, FitResult, Sweep)
+Result = TypeVar("Result", bound=Mixture | FitResult | Sweep)
 
 # A distance beyond this is as bad as any.
 _FARTHEST = 2.0**100
@@ -48,8 +48,8 @@ def order_components(result: Result, by: str | int = "mean") -> Result:
     if isinstance(by, str) and by == "weight":
         keys = -np.asarray(mixture.weights)
     else:
-        feature = 0 if by == "mean" else by
-        if not is_integer(feature) or not 0 <= feature < mixture.n_features:
+        feature = 0 if isinstance(by, str) and by == "mean" else by
+        if isinstance(feature, str) or not is_integer(feature) or not 0 <= feature < mixture.n_features:
             raise ValueError(
                 f"by must be 'mean', 'weight' or the number of one of {mixture.n_features} features, from 0; "
                 f"got {by!r}."

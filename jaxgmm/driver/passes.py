@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
@@ -131,7 +132,7 @@ class _Slot(NamedTuple):
 
     state: em.RunState
     settings: em.Settings
-    family: Int[Array, "*s"]
+    family: Int[Array | np.ndarray, "*s"]
     total_weight: Float[Array, "*s"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -138,7 +139,7 @@ def n_parameters(n_components: Any, n_features: int, covariance_type: str) -> An
     return n_components - 1 + n_components * n_features + family.n_parameters(n_components, n_features)
 
 
-def one_of(names: Sequence[str], index: Int[Array, "*s"]) -> Family:
+def one_of(names: Sequence[str], index: Int[Array | np.ndarray, "*s"]) -> Family:
     """The family with a traced number.
 
     Families differ only in the M-step, so runs of several families can share the E-step, and a program, as long as they

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 _Tree = TypeVar("_Tree")
 
 
-def rows_of(tree: _Tree, number: Array) -> _Tree:
+def rows_of(tree: _Tree, number: Array | np.ndarray) -> _Tree:
     """Rows of every leaf, by their numbers."""
     return jax.tree.map(lambda leaf: leaf.at[number].get(mode="clip", wrap_negative_indices=False), tree)
 

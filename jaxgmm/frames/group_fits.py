@@ -168,10 +168,9 @@ class GroupFits(Record):
         number = int(group_of(pa.table(values, list(self.by)), known, "the key", has_types=True)[0])
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
-        own = self.of([number]) if self._batch else self
-        x, weights = own._samples(self.frame(df))
-        result, sweep = (part.of(0) if part is not None and self._batch else part for part in (own.result, own.sweep))
-        return GroupFit(tuple(key), self.features, x[0], None if weights is None else weights[0], result, sweep)
+        own = self.of(number) if self._batch else self
+        (x,), weights = own._samples(self.frame(df))
+        return GroupFit(tuple(key), self.features, x, None if weights is None else weights[0], own.result, own.sweep)
 
     def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:
         """The component of every row of a frame, under the mixture of the row's group.

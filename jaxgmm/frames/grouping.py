@@ -104,9 +104,9 @@ def fit_groups(
     # Keys are rows of the frame itself, so that they keep the type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     tables = _tables(fitted, groups.n_samples, features, criteria)
+    fits, components, models = (None if table is None else native(keys, table) for table in tables)
     result, swept = (fitted.best, fitted) if isinstance(fitted, Sweep) else (fitted, None)
-    made = (None if table is None else native(keys, table) for table in tables)
-    return GroupFits(*made, result, swept, tuple(by), tuple(features), weights, df)
+    return GroupFits(fits, components, models, result, swept, tuple(by), tuple(features), weights, df)
 
 
 def _tables(
