@@ -105,7 +105,8 @@ function tellCounts() {
   let text = filtered ? `${counted(order.length)} of ${plural(whole, "group")}.` : `${plural(whole, "group")}.`;
   if (answered && !misfits) text += ` In none of them p < ${limit}.`;
   if (misfits) text += ` In ${counted(misfits)} of them p < ${limit}: their samples do not look like the mixture.`;
-  if (misfits && !filtered) text += ` Chance alone would account for up to ${counted(Math.round(answered * limit))}.`;
+  const byChance = Math.round(answered * limit);
+  if (misfits && !filtered && byChance) text += ` Chance alone would account for up to ${counted(byChance)}.`;
   if (marks.size) text += ` ${plural(marks.size, "mark")}.`;
   $("status-line").replaceChildren(text);
   if (filtered) $("status-line").append(el("button", { onclick: clearFilters }, "Clear filters"));
