@@ -36,7 +36,7 @@ _P_VALUE, _MISFIT = 0.001, 0.05
 def of_fits(fits: Any) -> dict[str, np.ndarray]:
     """`(B,)` for each reason that the fields of fits may show, whether it holds."""
     status, mixture = np.asarray(fits.status), fits.mixture
-    has_answer = np.isfinite(np.asarray(mixture.weights)[..., 0])
+    has_answer = np.all(np.isfinite(np.asarray(mixture.weights)), axis=-1)
     return {
         "no_answer": ~has_answer,
         "max_iter": status == Status.MAX_ITER,

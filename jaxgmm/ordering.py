@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxgmm.engine.arrays import is_traced
 from jaxgmm.fit_result import FitResult
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances, with_room
 from jaxgmm.selection.sweep_result import Sweep
@@ -55,7 +56,9 @@ def order_components(result: Result, by: str | int = "mean") -> Result:
                 f"got {by!r}."
             )
         keys = np.asarray(mixture.means)[..., feature]
-    order = np.argsort(np.where(np.asarray(mixture.weights) == 0, np.inf, keys), axis=-1, kind="stable")
+    weights = np.asarray(mixture.weights)
+    keys = np.where(weights == 0, np.inf, np.where(np.isnan(weights), -np.inf, keys))
+    order = np.argsort(keys, axis=-1, kind="stable")
     return _with_order(result, order)
 
 
@@ -85,12 +88,14 @@ def align_components(result: Result, reference: Any) -> Result:
     Raises:
         ValueError: not one reference mixture, or one with other features.
     """
-    mixture, reference = _mixture_of(result), _mixture_of(reference)
+    mixture, reference = _mixture_of(result), as_mixture(reference)
     if np.ndim(reference.weights) != 1 or reference.n_features != mixture.n_features:
         raise ValueError(
             f"reference must be one mixture of {mixture.n_features} features; its means have shape "
             f"{np.shape(reference.means)}."
         )
+    if not all(np.all(np.isfinite(leaf)) for leaf in reference.arrays):
+        raise ValueError("reference holds NaN or infinity: its fit has no answer.")
     n_places = max(mixture.n_components, reference.n_components)
     result = order_components(_with_room(result, n_places))
     mixture = _mixture_of(result)
@@ -134,7 +139,13 @@ def _matched_order(mixture: Mixture, reference: Mixture) -> np.ndarray:
 
 
 def _mixture_of(result: Any) -> Mixture:
-    return as_mixture(result.best if isinstance(result, Sweep) else result)
+    """The mixtures of a result. Raises ValueError unless it is one, of concrete arrays."""
+    if not isinstance(result, Mixture | FitResult | Sweep):
+        raise ValueError(f"result must be a jaxgmm.Mixture, FitResult or Sweep; got {type(result).__name__}.")
+    mixture = as_mixture(result.best if isinstance(result, Sweep) else result)
+    if any(map(is_traced, mixture.arrays)):
+        raise ValueError("the order of components depends on their values; sort them outside jax.jit, vmap and grad.")
+    return mixture
 
 
 def _with_room(result: Result, n_components: int) -> Result:

@@ -1,6 +1,9 @@
 """From the fits of groups back to the rows of the frame, and on."""
 
+import copy
+import datetime
 import pickle
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -204,5 +207,70 @@ def test_pictures_need_no_more_than_the_fits(swept):
         given = draw(one.mixture, one.x, names=["red"], sample_weight=one.sample_weight)
         assert [len(own.patches) for own in (ax, given)] == [len(ax.patches)] * 2
         assert len(ax.patches) > 0
-    with pytest.raises(ValueError, match="x must hold the samples: a FitResult has none of its own"):
+    with pytest.raises(ValueError, match="x must hold the samples of many fits: a FitResult has none of its own"):
         plot.overview(swept.result)
+
+
+def keyed(keys, **options):
+    """Fits of groups of forty rows, by the keys of a pandas column; and the frame."""
+    values = np.random.default_rng(1).normal(size=40 * len(keys))
+    frame = pd.DataFrame({"key": np.repeat(np.array(keys, dtype=object), 40), "red": values})
+    return fit_groups(frame, "key", "red", 1, **OPTIONS, **options), frame
+
+
+def test_decimals_are_keys_by_value_whatever_their_digits():
+    found, frame = keyed([Decimal("1.10"), Decimal("1.2"), Decimal("0.3")])
+    assert [len(found.of([b]).x[0]) for b in range(3)] == [40] * 3
+    assert [len(found.group(Decimal(key)).x) for key in ("1.1", "1.20", "0.300")] == [40] * 3
+    assert found.predict(frame[frame["key"] == Decimal("1.2")])["component"].notna().all()
+
+
+@pytest.mark.parametrize("keys", [["b", None, "a"], [datetime.date(2020, 1, 1), None, datetime.date(2019, 1, 1)]])
+def test_missing_keys_and_columns_of_nothing_else_are_matched(keys):
+    found, frame = keyed(keys, dropna=False)
+    assert found.names[-1] == "null"
+    for null in (None, float("nan"), pd.NA, pd.NaT):
+        assert len(found.group(null).x) == 40
+    assert len(found.of([2]).x[0]) == 40
+    assert found.predict(frame[frame["key"].isna()])["component"].tolist() == [0] * 40
+    assert len(found.predict(frame.iloc[:0])) == 0
+    assert len(found.of([]).x) == 0
+
+
+@pytest.mark.parametrize("value", [2**70, object(), slice(None), 1j, np.array(1)])
+def test_what_cannot_be_a_key_is_no_group(found, value):
+    with pytest.raises((KeyError, ValueError), match=r"no group|where int64 was fitted"):
+        found.group("P04", value)
+
+
+def test_copies_keep_the_frame_of_the_caller(swept):
+    for again in (copy.copy(swept), copy.deepcopy(swept)):
+        assert again.df is swept.df
+        assert again.names == swept.names
+    assert copy.deepcopy(swept).result.status is not swept.result.status
+
+
+def test_a_group_is_named_once(swept):
+    with pytest.raises(ValueError, match="a group is named twice"):
+        swept.of([0, 0])
+
+
+def test_fits_without_an_answer_keep_their_flags_in_any_order():
+    reference = jaxgmm.Mixture(np.full(3, 1 / 3), np.array([[9.0], [0.0], [4.0]]), np.ones((3, 1)))
+    found = fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, align_to=reference, **OPTIONS)
+    assert found.fits["flags"].to_list()[2] == "no_answer"
+    assert found.components["component"].to_list() == [0, 1, 0, 1, 0, 1]
+    with pytest.raises(ValueError, match="reference holds NaN or infinity: its fit has no answer"):
+        fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, align_to=found.group("P06", 67), **OPTIONS)
+
+
+def test_what_is_no_frame_is_refused_in_words(found):
+    with pytest.raises(ValueError, match="df must be a pandas or Polars DataFrame or a PyArrow Table; got ndarray"):
+        found.predict(np.zeros((3, 1)))
+
+
+def test_pictures_refuse_what_they_cannot_draw(found, swept):
+    with pytest.raises(ValueError, match="these fits have no choice among models"):
+        plot.criterion(found)
+    with pytest.raises(ValueError, match="x must hold the samples of many fits: a GroupFit has none of its own"):
+        plot.overview(swept.group("P04", 67))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import permutations
 
+import jax
 import numpy as np
 import pytest
 
@@ -72,8 +73,19 @@ def test_an_unknown_order_is_refused(by):
 
 @pytest.mark.parametrize("thing", [3, np.zeros((2, 2))])
 def test_only_mixtures_and_results_have_components(thing):
-    with pytest.raises(ValueError, match="mixture must be a"):
-        jaxgmm.order_components(thing)
+    for put in (jaxgmm.order_components, lambda own: jaxgmm.align_components(own, mixtures())):
+        with pytest.raises(ValueError, match=r"result must be a jaxgmm.Mixture, FitResult or Sweep; got"):
+            put(thing)
+
+
+def test_components_are_sorted_outside_of_programs():
+    with pytest.raises(ValueError, match=r"sort them outside jax.jit, vmap and grad"):
+        jax.jit(jaxgmm.order_components)(mixtures())
+
+
+def test_unknown_components_come_before_absent_ones():
+    mixture = jaxgmm.Mixture(np.array([np.nan, np.nan, 0.0]), np.array([[np.nan], [np.nan], [0]]), np.ones((3, 1)))
+    np.testing.assert_array_equal(jaxgmm.order_components(mixture).weights, mixture.weights)
 
 
 def distance(mixture, reference, places):

@@ -1,6 +1,9 @@
 """What fit_groups() returns: tables, the arrays behind them, and a place to go on from."""
 
+from copy import deepcopy
 from dataclasses import replace
+from math import isnan
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
 from jaxgmm.frames.labelling import labelled, read
 from jaxgmm.mixture import Mixture
-from jaxgmm.record import Block, Record, counted, record, rows_within, span, statuses, written
+from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, span, statuses, written
 from jaxgmm.report import write_report
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
@@ -162,10 +165,7 @@ class GroupFits(Record):
         """
         if len(key) != len(self.by):
             raise ValueError(f"a key has a value for each of {', '.join(self.by)}; got {key!r}.")
-        known = self.keys
-        # None has the type of the other keys.
-        values = [pa.array([v], c.type if v is None else None) for v, c in zip(key, known.columns, strict=True)]
-        number = int(group_of(pa.table(values, list(self.by)), known, "the key", has_types=True)[0])
+        number = _number_of(key, self.keys)
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
         own = self.of(number) if self._batch else self
@@ -235,11 +235,13 @@ class GroupFits(Record):
         """The fits of one group, given its row of `fits`, or of several: a slice, a mask or an array of integers.
 
         Raises:
-            ValueError: these are the fits of one group already, or the index is none of these.
+            ValueError: these are the fits of one group already, the index is none of these, or a group is named twice.
             IndexError: there is no such group.
         """
         rows = self._rows(index)
         chosen = np.atleast_1d(np.arange(len(self))[rows])
+        if len(set(chosen.tolist())) < len(chosen):
+            raise ValueError("a group is named twice; name each group once.")
         components = np.sum(self.result.mixture.weights != 0, axis=-1)
         models = None if self.sweep is None else np.bincount(self.sweep.table["data_set"], minlength=len(self))
         return replace(
@@ -255,6 +257,14 @@ class GroupFits(Record):
         """Samples and weights of each group."""
         keys = self.keys
         return read(self.frame(df), keys, self.features, self.weights).by_group(keys.num_rows)
+
+    def __copy__(self) -> "GroupFits":
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GroupFits":
+        # The frame is the caller's.
+        copied = {name: deepcopy(getattr(self, name), memo) for name in field_names(self) if name != "df"}
+        return replace(self, **copied)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"df": None}
@@ -277,6 +287,26 @@ class GroupFits(Record):
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
         blocks += [Block([[f"tables: {tables}"]]), *([written(self.notes)] if self.notes else [])]
         return f"GroupFits: {of}", blocks
+
+
+def _number_of(key: tuple[Any, ...], known: pa.Table) -> int:
+    """The number of the group with a key; -1 if there is none."""
+    # Frames have nulls of their own. In a column of floats NaN may be a key, or stand for null.
+    is_nan = [isinstance(value, float) and isnan(value) for value in key]
+    is_float = [pa.types.is_floating(column.type) for column in known.columns]
+    is_null = [
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (nan and not may_be)
+        for value, nan, may_be in zip(key, is_nan, is_float, strict=True)
+    ]
+    for nulls in dict.fromkeys([tuple(is_null), tuple(map(or_, is_null, is_nan))]):
+        try:
+            values = [pa.array([None if null else value]) for value, null in zip(key, nulls, strict=True)]
+        except (pa.ArrowException, TypeError, OverflowError):
+            return -1
+        number = int(group_of(pa.table(values, known.column_names), known, "the key", has_types=True)[0])
+        if number >= 0:
+            return number
+    return -1
 
 
 def title_of(key: tuple[Any, ...]) -> str:

@@ -71,9 +71,9 @@ def labelled(df: Any, keys: pa.Table, features: Sequence[str], mixture: Mixture,
     Raises:
         ValueError: columns that are missing or of the wrong type, or one with the name of a new one.
     """
+    group, samples, _ = read(df, keys, features, None)
     known = column_names(df)
     taken = [name for name in label_columns(mixture.n_components, probabilities=probabilities) if name in known]
     if taken:
         raise ValueError(f"the frame has a column {taken[0]!r} already; rename it, or leave it out.")
-    group, samples, _ = read(df, keys, features, None)
     return with_columns(df, labels(mixture, group, samples, probabilities=probabilities))

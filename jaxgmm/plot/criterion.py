@@ -49,6 +49,8 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     """
     given = getattr(sweep_or_table, "sweep", sweep_or_table)
     whole = given if isinstance(given, Mapping) else getattr(given, "table", None)
+    if given is None:
+        raise ValueError("these fits have no choice among models; pass several numbers of components to fit_groups.")
     if not isinstance(whole, Mapping):
         raise ValueError(
             "plot.criterion draws a jaxgmm.Sweep, or its table, a dict of columns; got "

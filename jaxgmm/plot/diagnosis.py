@@ -53,6 +53,8 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     Raises:
         ValueError: a diagnosis with a batch axis, or names of another number of features.
     """
+    if not isinstance(diagnosis, Diagnosis):
+        raise ValueError(f"plot.diagnosis draws what jaxgmm.diagnose returns; got {type(diagnosis).__name__}.")
     if diagnosis.weights.ndim != 1:
         raise ValueError(
             "plot.diagnosis draws one data set's diagnosis; this has a batch axis. Select one with diagnosis.of(b)."

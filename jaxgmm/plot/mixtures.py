@@ -133,8 +133,8 @@ def of_groups(fits: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any]
     Raises:
         ValueError: the fits have no samples.
     """
-    if not hasattr(fits, "x"):
-        raise ValueError(f"x must hold the samples: a {type(fits).__name__} has none of its own.")
+    if not hasattr(fits, "names"):
+        raise ValueError(f"x must hold the samples of many fits: a {type(fits).__name__} has none of its own.")
     own = fits.sample_weight if sample_weight is None else sample_weight
     return fits.x, fits.names if names is None else names, own
 

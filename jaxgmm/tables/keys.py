@@ -69,7 +69,7 @@ def group_of(keys: pa.Table, known: pa.Table, path: object, *, has_types: bool) 
     possible = np.ones(keys.num_rows, dtype=bool)
     columns = {}
     for name in known.column_names:
-        own, of_known = decoded(keys[name]), decoded(known[name])
+        own, of_known = _of_one_type_if_null(decoded(keys[name]), decoded(known[name]))
         kinds = _kind(own.type), _kind(of_known.type)
         if not has_types and kinds[0] == "text":
             own, of_known, may_be = _as_written(own, of_known)
@@ -124,12 +124,28 @@ def matched(
     )
 
 
+def _of_one_type_if_null(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Columns of keys; one that holds nothing but nulls, and has no type, gets the type of the other."""
+    if pa.types.is_null(own.type):
+        return own.cast(known.type), known
+    return own, known.cast(own.type) if pa.types.is_null(known.type) else known
+
+
+def _common_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """A type that holds the decimals of two types; float64 if there is none."""
+    scale = max(one.scale, other.scale)
+    digits = scale + max(kind.precision - kind.scale for kind in (one, other))
+    return pa.decimal256(digits, scale) if digits <= _MOST_DIGITS else pa.float64()
+
+
 def _by_value(own: pa.ChunkedArray, known: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
     """Values of one kind converted to one type, and which of the first are unchanged by that."""
     if own.type == known.type:
         type_ = known.type
     elif _kind(known.type) == "text":
         type_ = pa.large_string()
+    elif pa.types.is_decimal(own.type) and pa.types.is_decimal(known.type):
+        type_ = _common_decimal(own.type, known.type)
     elif pa.types.is_decimal(own.type) or pa.types.is_decimal(known.type):
         type_ = pa.float64()
     else:
@@ -195,6 +211,8 @@ def _as_python_writes(values: pa.Array) -> pa.Array:
     return pa.array(values.to_numpy(zero_copy_only=False).astype(str), pa.string())
 
 
+# Of an Arrow decimal.
+_MOST_DIGITS = 76
 # In this order, because texts of integers are also texts of decimals.
 _INFERRED = (pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("s"), pa.float64())
 _WRITTEN: tuple[Callable[[pa.Array], pa.Array], ...] = (_as_arrow_writes, _as_python_writes)
