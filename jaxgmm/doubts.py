@@ -60,7 +60,7 @@ def flag_texts(found: Mapping[str, np.ndarray]) -> np.ndarray:
     rows = np.stack([np.atleast_1d(values) for values in found.values()], axis=-1)
     # Few combinations occur.
     combinations, number = np.unique(rows, axis=0, return_inverse=True)
-    texts = np.array([", ".join(names[row]) for row in combinations])
+    texts = np.array([", ".join(names[row]) for row in combinations], dtype=str)
     return texts[number.ravel()].reshape(np.shape(next(iter(found.values()))))
 
 
@@ -93,4 +93,6 @@ def _bhattacharyya(pair: Any) -> np.ndarray:
 
 def _stands_alone(fits: Any) -> np.ndarray:
     several = np.sum(np.asarray(fits.mixture.weights) != 0, axis=-1) > 1
-    return several & (fits.n_agreeing == 1) & (fits.start_status.shape[-1] >= _FEWEST_STARTS)
+    # Starts that were no finalists ended early, and could not agree.
+    n_ended = np.sum(np.asarray(fits.start_status) == Status.CONVERGED, axis=-1)
+    return several & (fits.n_agreeing == 1) & (n_ended >= _FEWEST_STARTS)

@@ -14,7 +14,7 @@ from jaxgmm.engine.arrays import is_traced
 from jaxgmm.fit_result import FitResult
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances, with_room
 from jaxgmm.selection.sweep_result import Sweep
-from jaxgmm.settings import is_integer
+from jaxgmm.settings import ORDERS, is_integer
 
 Result = TypeVar("Result", bound=Mixture | FitResult | Sweep)
 
@@ -64,9 +64,9 @@ def order_components(result: Result, by: str | int = "mean") -> Result:
 
 def in_named_order(result: Result, order_by: str, features: Sequence[str]) -> Result:
     """Components sorted by `order_by`: `"mean"`, `"weight"` or a feature; or left as they are, by `"start"`."""
-    if order_by in features:
-        return order_components(result, list(features).index(order_by))
-    return result if order_by == "start" else order_components(result, order_by)
+    if order_by in ORDERS:
+        return result if order_by == "start" else order_components(result, order_by)
+    return order_components(result, list(features).index(order_by))
 
 
 def align_components(result: Result, reference: Any) -> Result:
@@ -88,20 +88,27 @@ def align_components(result: Result, reference: Any) -> Result:
     Raises:
         ValueError: not one reference mixture, or one with other features.
     """
-    mixture, reference = _mixture_of(result), as_mixture(reference)
-    if np.ndim(reference.weights) != 1 or reference.n_features != mixture.n_features:
-        raise ValueError(
-            f"reference must be one mixture of {mixture.n_features} features; its means have shape "
-            f"{np.shape(reference.means)}."
-        )
-    if not all(np.all(np.isfinite(leaf)) for leaf in reference.arrays):
-        raise ValueError("reference holds NaN or infinity: its fit has no answer.")
+    mixture = _mixture_of(result)
+    reference = checked_reference(reference, mixture.n_features)
     n_places = max(mixture.n_components, reference.n_components)
     result = order_components(_with_room(result, n_places))
     mixture = _mixture_of(result)
     flat = mixture.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[mixture.weights.ndim - 1 :]))
-    order = _matched_order(flat, with_room(reference.map(np.asarray), n_places).map(lambda leaf: leaf[None]))
+    order = _matched_order(flat, with_room(reference, n_places).map(lambda leaf: leaf[None]))
     return _with_order(result, order.reshape(np.shape(mixture.weights)))
+
+
+def checked_reference(reference: Any, n_features: int) -> Mixture:
+    """A reference mixture, without what its absent components hold. Raises ValueError unless it is one."""
+    mixture = as_mixture(reference)
+    if np.ndim(mixture.weights) != 1 or mixture.n_features != n_features:
+        raise ValueError(
+            f"reference must be one mixture of {n_features} features; its means have shape {np.shape(mixture.means)}."
+        )
+    mixture = with_room(mixture.map(np.asarray), mixture.n_components)
+    if not all(np.all(np.isfinite(leaf)) for leaf in mixture.arrays):
+        raise ValueError("reference holds NaN or infinity: its fit has no answer.")
+    return mixture
 
 
 def matched(mixture: Mixture, fitted: Mixture) -> Mixture:

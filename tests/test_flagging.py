@@ -74,6 +74,15 @@ def test_a_single_start_among_many_stands_alone(result):
     assert not jaxgmm.flags(fewer)["few_agreeing"]
     one = replace(alone, mixture=alone.mixture.components([0]))
     assert not jaxgmm.flags(one)["few_agreeing"]
+    # Starts that are no finalists end before they can agree.
+    ended = np.array([Status.CONVERGED, *[Status.MAX_ITER] * 3], np.int32)
+    assert not jaxgmm.flags(replace(alone, start_status=ended))["few_agreeing"]
+
+
+def test_no_fits_have_no_flags_and_texts_all_the_same(result):
+    none = result.of([])
+    assert flag_texts(jaxgmm.flags(none)).dtype.kind == "U"
+    assert len(none.summary()["flags"]) == 0
 
 
 def test_the_choice_of_a_sweep_has_flags(swept):

@@ -148,7 +148,7 @@ def test_the_way_on_has_the_weights_and_models(swept):
     assert swept.diagnose().counts.shape == (3, 2)
     assert set(swept.flags()) == set(jaxgmm.FLAGS)
     assert column(swept.fits, "flags") == ["at_largest_k", "at_largest_k", "no_answer"]
-    assert one.flags == ["P04, 67 has the largest K that was tried, and a larger one may be better."]
+    assert one.doubts == ["P04, 67 has the largest K that was tried, and a larger one may be better."]
     # Labels need no weights.
     labelled = swept.predict(pd.DataFrame(COLUMNS).drop(columns="w"))
     assert column(labelled, "component") == [*HIGH.astype(int), None]
@@ -162,6 +162,8 @@ def test_parts_go_on_as_the_whole(swept):
     expected = [int(high) if plate == "P05" else None for high, plate in zip(HIGH, PLATE, strict=True)]
     assert column(part.predict(), "component") == [*expected, None]
     alone = swept.of(1)
+    assert {np.shape(holds) for holds in alone.flags().values()} == {()}
+    assert alone.diagnose().misfit.shape == ()
     assert column(alone.predict(), "component") == column(part.predict(), "component")
     assert alone.group("P05", 67).name == "P05, 67"
 
@@ -176,18 +178,37 @@ def test_a_pickle_leaves_the_frame_out(swept):
     assert swept.df is not None
 
 
+# The lighter cluster has the lower mean of `minus` and the higher of `red`.
 @pytest.mark.parametrize(
-    ("options", "means"),
+    ("features", "options", "red"),
     [
-        ({"order_by": "weight"}, [0, 9]),
-        ({"order_by": "red"}, [0, 9]),
-        ({"align_to": jaxgmm.Mixture(np.full(2, 0.5), np.array([[9.0], [0.0]]), np.ones((2, 1)))}, [9, 0]),
+        (["minus", "red"], {}, [9, 0]),
+        (["minus", "red"], {"order_by": "red"}, [0, 9]),
+        (["red", "minus"], {"order_by": "minus"}, [9, 0]),
+        (["minus", "red"], {"order_by": "weight"}, [0, 9]),
+        (["red"], {"align_to": jaxgmm.Mixture(np.full(2, 0.5), np.array([[9.0], [0.0]]), np.ones((2, 1)))}, [9, 0]),
     ],
 )
-def test_components_have_one_order_in_all_groups(options, means):
-    found = fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, **options, **OPTIONS)
-    np.testing.assert_allclose(found.components["mean_red"].to_numpy()[:4], means * 2, atol=0.6)
-    assert found.predict()["component"].to_list()[:200] == [means.index(9 * int(high)) for high in HIGH]
+def test_components_have_one_order_in_all_groups(features, options, red):
+    frame = pl.DataFrame(COLUMNS | {"minus": [-value for value in COLUMNS["red"]]})
+    options = options | OPTIONS | {"covariance_type": "diag"}
+    found = fit_groups(frame, ["plate", "well"], features, 2, **options)
+    np.testing.assert_allclose(found.components["mean_red"].to_numpy()[:4], red * 2, atol=0.6)
+    assert found.predict()["component"].to_list()[:200] == [red.index(9 * int(high)) for high in HIGH]
+
+
+def test_names_of_orders_come_before_features_of_the_same_name():
+    frame = pl.DataFrame(
+        {"g": ["a"] * 200, "x": COLUMNS["red"][:200], "mean": [-value for value in COLUMNS["red"][:200]]}
+    )
+    found = fit_groups(frame, "g", ["x", "mean"], 2, covariance_type="diag", **OPTIONS)
+    assert np.all(np.diff(found.components["mean_x"].to_numpy()) > 0)
+
+
+def test_a_reference_is_checked_before_any_work(monkeypatch):
+    monkeypatch.setattr("jaxgmm.frames.grouping.fit", None)
+    with pytest.raises(ValueError, match="mixture must be a"):
+        fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, align_to=3)
 
 
 def test_an_unknown_order_is_refused():

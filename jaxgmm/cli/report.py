@@ -32,7 +32,9 @@ def report(fits: Path, data: Path, separator: str, out: Path, title: str | None,
 def _content(directory: Path, fitted: use.Fitted, samples: Groups) -> "jaxgmm.report.Content":
     models, criterion = _models(directory)
     console.keep_programs()
-    return jaxgmm.report.content_of_groups(samples, fitted.features, fitted.weights, fitted.result(), models, criterion)
+    flags = fitted.table["flags"].to_pylist()
+    options = (fitted.features, fitted.weights, fitted.result(), models, criterion, flags)
+    return jaxgmm.report.content_of_groups(samples, *options)
 
 
 def _models(directory: Path) -> tuple[pa.Table | None, str | None]:

@@ -23,7 +23,11 @@ from jaxgmm.tables.wording import counted
 _BLOCK = 2**20
 _DRAWN = 2**22
 # Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
-_SINCE_0_2 = {"ridge_dominated": pa.scalar(-1, pa.int32()), "start_passed_over": pa.scalar(False)}
+_SINCE_0_2 = {
+    "ridge_dominated": pa.scalar(-1, pa.int32()),
+    "start_passed_over": pa.scalar(False),
+    "flags": pa.scalar(""),
+}
 
 
 class Fitted(NamedTuple):
@@ -59,7 +63,7 @@ class Fitted(NamedTuple):
         return tabular.mixture_of(self.components, self.keys.num_rows, self.features)
 
     def result(self) -> "jaxgmm.FitResult":
-        """The fits as `jaxgmm.fit` would return them, without the starts. Imports JAX."""
+        """The fits as `jaxgmm.fit` would return them, without starts and numbers of parameters. Imports JAX."""
         codes = {status.name: int(status) for status in Status}
         table, none = self.table, np.empty((self.table.num_rows, 0))
         return jaxgmm.FitResult(

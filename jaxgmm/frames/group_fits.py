@@ -56,8 +56,8 @@ class GroupFit(Record):
         return title_of(self.key)
 
     @property
-    def flags(self) -> list[str]:
-        """The reasons to distrust the fit, residuals included, each a sentence."""
+    def doubts(self) -> list[str]:
+        """The reasons to distrust the fit, residuals included, each a sentence; see `jaxgmm.flags`."""
         found = flags(self.result if self.sweep is None else self.sweep, self.x, self.sample_weight)
         return [f"{self.name} {FLAGS[name]}." for name, holds in found.items() if np.any(holds)]
 
@@ -75,8 +75,9 @@ class GroupFit(Record):
 
     def _described(self) -> tuple[str, list[Block]]:
         title, blocks = self.result._described()
-        doubts = [written(self.flags)] if self.flags else []
-        return f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}", [*blocks, *doubts]
+        doubts = self.doubts
+        title = f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}"
+        return title, [*blocks, *([written(doubts)] if doubts else [])]
 
 
 @record
@@ -157,7 +158,7 @@ class GroupFits(Record):
         return self.df if df is None else df
 
     def group(self, *key: Any, df: Any = None) -> GroupFit:
-        """One group, given its key, with its samples.
+        """One group, given its key, with its samples. It reads the whole frame; for the samples of all groups, use `x`.
 
         Raises:
             KeyError: no group has this key.
@@ -189,7 +190,8 @@ class GroupFits(Record):
             - `p_value`, small for outliers; see `jaxgmm.outlier_p_values`;
 
             and on request `probability_0` to `probability_K-1`. They are null in rows of groups that were not fitted or
-            have no answer, and where a feature is missing or infinite; pandas' columns of floats have NaN for null.
+            have no answer, and where a feature is missing or infinite; pandas' columns of floats have NaN for null. A
+            sample too far away for any density belongs to no component: `log_density` is -inf, and `p_value` 0.
 
         Raises:
             ValueError: no frame is known, it lacks columns, or it has one with the name of a new one.
@@ -202,7 +204,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known.
         """
-        return diagnose(self.mixtures, *self._samples(df))
+        return diagnose(self.result, *self._as_fitted(df))
 
     def bootstrap(self, n_replicates: int = 1000, df: Any = None, **options: Any) -> Bootstrap:
         """Fits replicates of every group; see `jaxgmm.bootstrap`, whose options these are.
@@ -211,8 +213,8 @@ class GroupFits(Record):
             ValueError: no frame is known, or groups have different numbers of components; take those of one number by
                 `of`.
         """
-        x, weights = self._samples(df)
-        return bootstrap(self.mixtures, x, n_replicates, sample_weight=weights, **options)
+        x, weights = self._as_fitted(df)
+        return bootstrap(self.result, x, n_replicates, sample_weight=weights, **options)
 
     def flags(self, df: Any = None) -> dict[str, np.ndarray]:
         """Which groups to distrust, by reason, residuals included; see `jaxgmm.flags`.
@@ -220,7 +222,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known.
         """
-        return flags(self.result if self.sweep is None else self.sweep, *self._samples(df))
+        return flags(self.result if self.sweep is None else self.sweep, *self._as_fitted(df))
 
     def report(self, path: str | Path, df: Any = None, *, title: str | None = None, overwrite: bool = False) -> None:
         """Writes a page about all groups; see `jaxgmm.report.write_report`.
@@ -257,6 +259,11 @@ class GroupFits(Record):
         """Samples and weights of each group."""
         keys = self.keys
         return read(self.frame(df), keys, self.features, self.weights).by_group(keys.num_rows)
+
+    def _as_fitted(self, df: Any) -> tuple[Any, Any]:
+        """Samples and weights with the batch axis of the result, or without."""
+        x, weights = self._samples(df)
+        return (x, weights) if self._batch else (x[0], None if weights is None else weights[0])
 
     def __copy__(self) -> "GroupFits":
         return replace(self)

@@ -14,7 +14,7 @@ from jaxgmm.fitting import fit
 from jaxgmm.flagging import flags
 from jaxgmm.frames.columns import names_in, native
 from jaxgmm.frames.group_fits import GroupFits
-from jaxgmm.ordering import align_components, in_named_order
+from jaxgmm.ordering import align_components, checked_reference, in_named_order
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.settings import check_order, is_integer
@@ -80,6 +80,7 @@ def fit_groups(
     if not isinstance(weights, str | None):
         raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
     check_order(order_by, features)
+    reference = None if align_to is None else checked_reference(align_to, len(features))
     frame = selected(df, by, features, weights)
     criteria = _criteria(n_components, options)
     call = sweep if criteria else fit
@@ -100,7 +101,7 @@ def fit_groups(
     groups = group(arrow(frame), by, features, weights)
     # With one number and no criterion there is no choice, and this is `fit`.
     fitted: FitResult | Sweep = call(groups.x, n_components, sample_weight=groups.sample_weight, **options)  # pyright: ignore[reportArgumentType]
-    fitted = in_named_order(fitted, order_by, features) if align_to is None else align_components(fitted, align_to)
+    fitted = in_named_order(fitted, order_by, features) if reference is None else align_components(fitted, reference)
     # Keys are rows of the frame itself, so that they keep the type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
     tables = _tables(fitted, groups.n_samples, features, criteria)

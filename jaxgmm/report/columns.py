@@ -47,7 +47,7 @@ def columns(content: Content, checks: "jaxgmm.Diagnosis", models: Models | None)
     result, has_answer = content.result, content.has_answer
     p_value = np.where(has_answer, adjusted(checks.p_values), np.nan)
     overlap = np.where(has_answer, _largest_overlap(checks), np.nan)
-    flags = flagged(result, models, checks).values()
+    flags = flagged(result, models, checks, content.flags).values()
     found = {
         "n": content.n_samples.astype(np.uint32),
         "k": np.where(has_answer, np.sum(result.mixture.weights > 0, axis=1), 0).astype(np.uint16),

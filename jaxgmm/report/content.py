@@ -25,6 +25,7 @@ class Content(NamedTuple):
         models: columns as in `jaxgmm.Sweep.table`, one row for each model tried, in the order of the groups; None where
             there was no choice.
         criterion: the column of `models` by which they were chosen, or None.
+        flags: `(B,)`, names of the flags of each fit, where the result holds no starts; else None.
     """
 
     keys: pa.Table
@@ -36,6 +37,7 @@ class Content(NamedTuple):
     result: "jaxgmm.FitResult"
     models: dict[str, np.ndarray] | None
     criterion: str | None
+    flags: list[str] | None = None
 
     @property
     def n_samples(self) -> Int[np.ndarray, " b"]:
@@ -66,6 +68,7 @@ def content_of_groups(
     result: "jaxgmm.FitResult",
     models: pa.Table | None = None,
     criterion: str | None = None,
+    flags: list[str] | None = None,
 ) -> Content:
     """What a report is about, from tables.
 
@@ -76,10 +79,11 @@ def content_of_groups(
         result: fits of the groups, in the same order.
         models: as `models.parquet`, one row for each model tried, with the keys of its group; None without a choice.
         criterion: the column of `models` by which they were chosen.
+        flags: `(B,)`, names of the flags of each fit, where the result holds no starts.
     """
     table = None if models is None else _numbered(models, groups.keys)
     return Content(
-        groups.keys, features, weights, groups.samples, groups.weights, groups.offsets, result, table, criterion
+        groups.keys, features, weights, groups.samples, groups.weights, groups.offsets, result, table, criterion, flags
     )
 
 

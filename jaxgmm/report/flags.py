@@ -14,24 +14,27 @@ FLAGS = tuple((name, f"It {sentence}.", name in _SERIOUS) for name, sentence in 
 MISFIT, CLOSE, OVERLAP = 0.01, 2.0, doubts.OVERLAP
 
 
-def flagged(result: "jaxgmm.FitResult", models: Models | None, checks: "jaxgmm.Diagnosis") -> dict[str, np.ndarray]:
+def flagged(
+    result: "jaxgmm.FitResult", models: Models | None, checks: "jaxgmm.Diagnosis", texts: list[str] | None
+) -> dict[str, np.ndarray]:
     """Whether each flag is raised for each of B fits.
 
     Args:
         result: the fits, or the chosen ones. It may hold no starts.
         models: those that were tried, or None.
         checks: the diagnosis of the fits.
+        texts: `(B,)`, the flags of a table of fits that holds no starts, or None.
 
     Returns:
         arrays `(B,)` of bool by the names of `FLAGS`, in their order.
     """
     found = doubts.of_fits(result)
     found["misfit"] = ~found["no_answer"] & doubts.far_from_uniform(checks.misfits, checks.p_values)
+    if texts is not None:
+        # Tables hold no starts, but the flag.
+        found["few_agreeing"] = np.array(["few_agreeing" in text.split(", ") for text in texts], bool)
     if models is not None:
         found["at_largest_k"] = models.of_chosen(models.at_largest_k, False)
         found["passed_over"] = models.any_of_group(models.passed_over)
-        # If no starts agree anywhere, each model had only one.
-        of_several = np.any(models.n_agreeing > 1) & (models.of_chosen(models.k, 0) > 1)
-        found["few_agreeing"] |= of_several & (models.of_chosen(models.n_agreeing, 0) == 1)
     nothing = np.zeros(len(found["no_answer"]), bool)
     return {name: found.get(name, nothing) for name, *_ in FLAGS}

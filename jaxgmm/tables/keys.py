@@ -114,7 +114,7 @@ def matched(
         return None
     if not np.array_equal(found.n_samples[place], n_samples):
         return None
-    rows = np.concatenate([np.arange(*found.offsets[i : i + 2]) for i in place])
+    rows = np.concatenate([np.arange(0), *(np.arange(*found.offsets[i : i + 2]) for i in place)])
     return Groups(
         keys=known,
         samples=found.samples[rows],

@@ -214,7 +214,7 @@ def test_p_values_of_a_test_are_left_as_they_are() -> None:
     assert page.core["value"].tolist() == [0.4]
     assert np.isnan(page.core["lead"][0])
     assert page.meta["level"] == 0.05
-    assert page.flags(0) == ["few_agreeing"]
+    assert page.flags(0) == []
 
 
 def test_a_lone_start_is_one_of_several() -> None:
@@ -225,6 +225,11 @@ def test_a_lone_start_is_one_of_several() -> None:
     page = page_of(content._replace(result=several))
     assert ["few_agreeing" in page.flags(b) for b in range(3)] == [True, False, False]
     assert page_of(content._replace(result=few)).flags(0) == []
+
+
+def test_flags_that_starts_would_show_come_from_the_table() -> None:
+    page = page_of(filled(3, 2)._replace(flags=["few_agreeing, spurious", "", "spurious"]))
+    assert [page.flags(b) for b in range(3)] == [["few_agreeing"], [], []]
 
 
 def test_odd_keys_are_texts_and_nothing_else() -> None:
