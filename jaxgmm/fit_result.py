@@ -150,7 +150,10 @@ class FitResult(Record):
             ["log-likelihood", f"{self.log_likelihood:,.6g}"],
             *remarks(self),
         ]
-        return f"FitResult: {of}", [Block(rows), *([Block(ended)] if ended else []), components_of(self.mixture)]
+        blocks = [Block(rows), *([Block(ended)] if ended else [])]
+        return f"FitResult: {of}", [*blocks, components_of(self.mixture)] if np.isfinite(
+            self.log_likelihood
+        ) else blocks
 
 
 def remarks(result: FitResult, noun: str = "data set") -> list[list[str]]:

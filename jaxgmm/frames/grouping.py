@@ -76,7 +76,9 @@ def fit_groups(
         0    a          4  NONFINITE
         1    b          4  CONVERGED
     """
-    by, features = names_in("by", by), names_in("features", features)
+    by, features = [] if by is None else names_in("by", by), names_in("features", features)
+    if not by:
+        raise ValueError("no key column is named; for one mixture of all rows, use jaxgmm.fit(df[features], …).")
     if not isinstance(weights, str | None):
         raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
     check_order(order_by, features)

@@ -26,7 +26,8 @@ def kind_of(value: Any) -> str:
     for kind in (Mixture, FitResult, Sweep, Bootstrap):
         if isinstance(value, kind):
             return kind.__name__
-    raise ValueError(f"a Mixture, FitResult, Sweep or Bootstrap can be saved; got {type(value).__name__}.")
+    remedy = " Save its .result." if hasattr(value, "result") else ""
+    raise ValueError(f"a Mixture, FitResult, Sweep or Bootstrap can be saved; got {type(value).__name__}.{remedy}")
 
 
 def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
