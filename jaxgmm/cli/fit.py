@@ -17,6 +17,7 @@ import jaxgmm
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.cli.request import Request, check
+from jaxgmm.doubts import flag_texts
 from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files, job, parts, tabular, whole
 from jaxgmm.tables.groups import Groups, check_named, group
@@ -162,7 +163,7 @@ def _fitted(
         models = {"models": tabular.models_table(groups.keys, fitted.table)}
     outputs = models | {
         "components": tabular.components_table(groups.keys, result, request.features),
-        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, _flagged(fitted), chosen),
+        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, flag_texts(jaxgmm.flags(fitted)), chosen),
     }
     return outputs, notes
 
@@ -172,13 +173,6 @@ def _ordered(fitted: Any, request: Request) -> Any:
     from jaxgmm.ordering import in_named_order  # noqa: PLC0415 (imports JAX)
 
     return in_named_order(fitted, request.order_by, request.features)
-
-
-def _flagged(fitted: "jaxgmm.FitResult | jaxgmm.Sweep") -> np.ndarray:
-    """The flags of each group, by name."""
-    from jaxgmm.doubts import flag_texts  # noqa: PLC0415 (imports JAX)
-
-    return flag_texts(jaxgmm.flags(fitted))
 
 
 def _swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:

@@ -170,7 +170,7 @@ class GroupFits(Record):
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
         own = self.of(number) if self._batch else self
-        (x,), weights = own._samples(self.frame(df))
+        (x,), weights = own._samples(df)
         return GroupFit(tuple(key), self.features, x, None if weights is None else weights[0], own.result, own.sweep)
 
     def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
+from jaxgmm.doubts import largest_overlap
 from jaxgmm.report.content import Content
 from jaxgmm.report.flags import flagged
 from jaxgmm.report.models import Models
@@ -46,7 +47,7 @@ def columns(content: Content, checks: "jaxgmm.Diagnosis", models: Models | None)
     """
     result, has_answer = content.result, content.has_answer
     p_value = np.where(has_answer, adjusted(checks.p_values), np.nan)
-    overlap = np.where(has_answer, _largest_overlap(checks), np.nan)
+    overlap = np.where(has_answer, largest_overlap(result.mixture), np.nan)
     flags = flagged(result, models, checks, content.flags).values()
     found = {
         "n": content.n_samples.astype(np.uint32),
@@ -76,9 +77,3 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     # Just below 1, of which there is no logarithm.
     smallest = np.minimum(np.min(p_values, axis=1), 1 - 1e-16)
     return -np.expm1(n_tests * np.log1p(-smallest))
-
-
-def _largest_overlap(checks: "jaxgmm.Diagnosis") -> np.ndarray:
-    largest, table = np.zeros(len(checks.weights)), checks.table
-    np.maximum.at(largest, table["data_set"], table["overlap"])
-    return largest

@@ -25,7 +25,6 @@ class Models(NamedTuple):
         chosen: `(M,)`, whether it was chosen.
         hollow: `(M,)`, whether it is degenerate or has spurious components, which the choice does not reward.
         passed_over: `(M,)`, whether its criterion is lower than that of the chosen model for this reason alone.
-        n_agreeing: `(M,)`, how many starts reached the same optimum.
         at_largest_k: `(M,)`, whether it was chosen, and no larger K was tried.
     """
 
@@ -39,7 +38,6 @@ class Models(NamedTuple):
     chosen: np.ndarray
     hollow: np.ndarray
     passed_over: np.ndarray
-    n_agreeing: np.ndarray
     at_largest_k: np.ndarray
 
     @property
@@ -116,7 +114,6 @@ def models(content: Content) -> Models | None:
         chosen=chosen[rows],
         hollow=hollow[rows],
         passed_over=table["passed_over"][rows].astype(bool),
-        n_agreeing=table["n_agreeing"][rows].astype(np.int64),
         at_largest_k=table["at_largest_k"][rows].astype(bool),
     )
 
