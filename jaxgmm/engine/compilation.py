@@ -1,7 +1,8 @@
 """Whether JAX is compiling right now, so that a progress bar can say so.
 
 JAX reports the ends of tracing, of lowering, and of the compilation itself. So a thread compiles from the end of
-tracing to the end of compilation, and, where a new program is expected, from the beginning.
+lowering to the end of compilation, and, where a new program is expected, from the beginning. The end of tracing says
+nothing: what is traced for its shapes alone is never compiled.
 """
 
 import functools
@@ -9,16 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
 
-_BEGUN = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
+_BEGUN = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _ENDED = "/jax/core/compile/backend_compile_duration"
 
 # Threads that are compiling.
 _threads: set[int] = set()
 
 
-@functools.cache
 def watch() -> None:
-    """From here on `is_compiling` knows."""
+    """From here on `is_compiling` knows.
+
+    What was lowered before and never compiled is forgotten.
+    """
+    _listen()
+    _threads.clear()
+
+
+@functools.cache
+def _listen() -> None:
     # Whoever imports this does not import JAX yet.
     from jax import monitoring  # noqa: PLC0415
 
@@ -41,7 +50,7 @@ def is_compiling() -> bool:
 
 
 def _heard(event: str, _seconds: float, **_: object) -> None:
-    if event in _BEGUN:
+    if event == _BEGUN:
         _threads.add(get_ident())
     elif event == _ENDED:
         _threads.discard(get_ident())

@@ -24,13 +24,27 @@ def words(monkeypatch):
     return said
 
 
-def test_what_is_compiled_is_known_from_the_end_of_tracing_to_the_end():
+def test_what_is_compiled_is_known_from_the_end_of_lowering_to_the_end():
     compilation.watch()
-    traced = jax.jit(lambda x: 2 * x).trace(np.arange(3.0))
+    lowered = jax.jit(lambda x: 2 * x).lower(np.arange(3.0))
     assert compilation.is_compiling()
-    compiled = traced.lower().compile()
+    compiled = lowered.compile()
     assert not compilation.is_compiling()
     compiled(np.arange(3.0))
+    assert not compilation.is_compiling()
+
+
+def test_what_is_traced_for_its_shapes_is_not_compiled():
+    compilation.watch()
+    jax.eval_shape(jax.jit(lambda x: 4 * x), np.arange(3.0))
+    jax.jit(lambda x: 5 * x).trace(np.arange(3.0))
+    assert not compilation.is_compiling()
+
+
+def test_what_was_lowered_before_and_never_compiled_is_forgotten():
+    compilation.watch()
+    jax.jit(lambda x: 6 * x).lower(np.arange(3.0))
+    compilation.watch()
     assert not compilation.is_compiling()
 
 
@@ -46,7 +60,8 @@ def test_a_compilation_that_is_expected_lasts_to_its_end_or_that_of_the_work():
 
 
 def test_one_thread_that_compiles_is_enough():
-    compilation._heard(compilation._BEGUN[1], 0.1)
+    compilation.watch()
+    compilation._heard(compilation._BEGUN, 0.1)
     other = threading.Thread(target=compilation._heard, args=(compilation._ENDED, 0.1))
     other.start()
     other.join()
@@ -59,9 +74,8 @@ def test_a_bar_says_what_is_done_and_that_jax_compiles(words):
     doing = ["reading"]
     with progress.bar(10, "groups", doing=lambda: doing[0]):
         pass
-    compilation._heard(compilation._BEGUN[0], 0.1)
     with progress.bar(10, "groups", doing=lambda: doing[0]):
-        pass
+        compilation._heard(compilation._BEGUN, 0.1)
     compilation._heard(compilation._ENDED, 0.1)
     with progress.bar(10, "groups"):
         pass
