@@ -54,26 +54,88 @@ def far_from_uniform(misfits: np.ndarray, p_values: np.ndarray) -> np.ndarray:
     return np.any((misfits > _MISFIT) & (p_values * p_values.shape[-1] < _P_VALUE), axis=-1)
 
 
+def component_flags(fits: Any, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flags of the components of B fits, `(B, K)` for each reason: those of the fit that may concern the component.
+
+    `overlapping` holds for those components that overlap another, and `ridge_dominated` for the narrowest, compared
+    with the ridge, of which the fit says how many there are. Every other reason concerns the whole fit, or it is not
+    known which component gave it.
+
+    Args:
+        fits: B fits, with a batch axis.
+        found: `(B,)` for each reason, as `jaxgmm.flags` returns them.
+    """
+    n_components = fits.mixture.n_components
+    flags = {name: np.repeat(values[:, None], n_components, axis=1) for name, values in found.items()}
+    for name in _CONCERNED.keys() & found.keys():
+        # Few fits have these flags.
+        rows = np.flatnonzero(found[name])
+        if len(rows):
+            flags[name][rows] = _CONCERNED[name](fits, rows)
+    return flags
+
+
+def model_flags(table: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flags of the models of a sweep, `(M,)` for each reason.
+
+    A chosen model has all flags of its data set's fit. The mixtures and starts of others are not kept; they have those
+    flags that their rows show.
+
+    Args:
+        table: `jaxgmm.Sweep.table`, with M rows.
+        found: `(B,)` for each reason, as `jaxgmm.flags` returns them.
+    """
+    has_answer = np.isfinite(table["log_likelihood"])
+    shown = {
+        "no_answer": ~has_answer,
+        "max_iter": table["status"] == Status.MAX_ITER.name,
+        "degenerate": has_answer & (table["status"] == Status.DEGENERATE.name),
+        "spurious": table["spurious"] > 0,
+        "ridge_dominated": table["ridge_dominated"] > 0,
+        "start_passed_over": table["start_passed_over"],
+    }
+    nothing, data_set = np.zeros(len(has_answer), bool), table["data_set"]
+    return {
+        name: np.where(table["chosen"], values[data_set], shown.get(name, nothing)) for name, values in found.items()
+    }
+
+
+def combined(found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Flags as numbers of texts, and these texts: names separated by commas, no text where there are none.
+
+    Args:
+        found: arrays of one shape, whether each reason holds; at most 31 reasons.
+    """
+    codes = sum(np.asarray(values).astype(np.int32) << bit for bit, values in enumerate(found.values()))
+    # Few combinations occur.
+    combinations, number = np.unique(codes, return_inverse=True)
+    texts = [", ".join(name for bit, name in enumerate(found) if code >> bit & 1) for code in combinations.tolist()]
+    return number.reshape(np.shape(codes)), texts
+
+
 def flag_texts(found: Mapping[str, np.ndarray]) -> np.ndarray:
     """`(B,)`, the names of the flags of each fit, separated by commas; empty where there are none."""
-    names = np.array(list(found))
-    rows = np.stack([np.atleast_1d(values) for values in found.values()], axis=-1)
-    # Few combinations occur.
-    combinations, number = np.unique(rows, axis=0, return_inverse=True)
-    texts = np.array([", ".join(names[row]) for row in combinations], dtype=str)
-    return texts[number.ravel()].reshape(np.shape(next(iter(found.values()))))
+    number, texts = combined(found)
+    return np.array(texts, dtype=str)[number]
 
 
 def largest_overlap(mixture: Any) -> np.ndarray:
     """`(…,)`, the largest ∫ √(p q) of two components of each mixture, whatever their weights; 0 for one component."""
+    return np.max(overlaps(mixture), axis=-1, initial=0)
+
+
+def overlaps(mixture: Any) -> np.ndarray:
+    """`(…, K)`, the largest ∫ √(p q) of each component and another; 0 for one that is absent, NaN or alone."""
     mixture = mixture.map(np.asarray)
-    largest = np.zeros(mixture.weights.shape[:-1])
+    largest = np.zeros(mixture.weights.shape)
     for i in range(mixture.n_components):
         for j in range(i):
             pair = mixture.components([i, j])
             distance = _bhattacharyya(pair)
             are_present = np.all(np.isfinite(pair.weights) & (pair.weights != 0), axis=-1)
-            largest = np.maximum(largest, np.where(are_present, np.exp(-distance), 0))
+            overlap = np.where(are_present, np.exp(-distance), 0)
+            for k in (i, j):
+                largest[..., k] = np.maximum(largest[..., k], overlap)
     return largest
 
 
@@ -89,6 +151,35 @@ def _bhattacharyya(pair: Any) -> np.ndarray:
         own = np.linalg.slogdet(covariances)[1]
         square = np.sum(gap * np.linalg.solve(both, gap[..., None])[..., 0], axis=-1)
         return square / 8 + (np.linalg.slogdet(both)[1] - np.mean(own, axis=-1)) / 2
+
+
+def _overlaps(fits: Any, rows: np.ndarray) -> np.ndarray:
+    """`(R, K)`, which components of some fits overlap another almost entirely."""
+    return overlaps(fits.mixture.of(rows)) > OVERLAP
+
+
+def _is_narrowest(fits: Any, rows: np.ndarray) -> np.ndarray:
+    """`(R, K)`, which components owe most to the ridge, as many as `ridge_dominated` says."""
+    mixture, scales = fits.mixture.of(rows), np.sqrt(fits.ridge[rows])[:, None, :]
+    with np.errstate(all="ignore"):
+        if mixture.is_diagonal:
+            widths = np.min(mixture.covariances / scales**2, axis=-1)
+        else:
+            widths = _least_eigenvalues(mixture.covariances / scales[..., None] / scales[..., None, :])
+    widths = np.where(mixture.weights > 0, widths, np.inf)
+    rank = np.argsort(np.argsort(widths, axis=-1, kind="stable"), axis=-1)
+    return rank < np.asarray(fits.ridge_dominated)[rows, None]
+
+
+def _least_eigenvalues(matrices: np.ndarray) -> np.ndarray:
+    """`(…,)`, the least eigenvalue of each matrix; infinite where it is not finite."""
+    is_finite = np.all(np.isfinite(matrices), axis=(-2, -1))
+    least = np.linalg.eigvalsh(np.where(is_finite[..., None, None], matrices, 0.0))[..., 0]
+    return np.where(is_finite, least, np.inf)
+
+
+# Flags of which it is known which components they concern.
+_CONCERNED = {"overlapping": _overlaps, "ridge_dominated": _is_narrowest}
 
 
 def _stands_alone(fits: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ from report_contents import read
 import jaxgmm
 from jaxgmm import cli, storage
 from jaxgmm.cli import demo, doctor, fit, options, request, summary
+from jaxgmm.doubts import flag_texts
 from jaxgmm.frames import fit_groups
 from jaxgmm.report import write_report
 from jaxgmm.tables import files, parts
@@ -507,6 +508,9 @@ def test_models_are_chosen_among_components_and_families(here, capsys):
     np.testing.assert_array_equal(fits["icl"], sweep.chosen["icl"])
     assert models.column_names[0] == "well"
     assert models.num_rows == 3 * 3 * 2
+    assert models["flags"].filter(models["chosen"]).equals(fits["flags"])
+    assert fits["flags"].to_pylist() == flag_texts(jaxgmm.flags(sweep)).tolist()
+    assert components["flags"].to_pylist() == [text for text in fits["flags"].to_pylist() for _ in range(2)]
     np.testing.assert_array_equal(models["log_likelihood"], sweep.table["log_likelihood"])
     # A row for each component that is there.
     assert components["component"].to_pylist() == [0, 1] * 3

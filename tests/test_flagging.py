@@ -7,7 +7,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Status
-from jaxgmm.doubts import flag_texts, largest_overlap
+from jaxgmm.doubts import component_flags, flag_texts, largest_overlap, model_flags, overlaps
 
 RNG = np.random.default_rng(0)
 # Four data sets of 200 samples: two clusters, one cluster, a heap beside a cluster, and a value that is missing.
@@ -119,6 +119,51 @@ def test_overlap_is_that_of_diagnose(diagonal):
 def test_absent_components_overlap_nothing():
     mixture = jaxgmm.Mixture(np.array([1.0, 0.0]), np.zeros((2, 1)), np.ones((2, 1)))
     assert largest_overlap(mixture) == 0
+
+
+def test_a_flag_of_a_component_is_one_of_its_fit_that_may_concern_it(result):
+    found = jaxgmm.flags(result)
+    of_each = component_flags(result, found)
+    assert list(of_each) == list(found)
+    for name, holds in of_each.items():
+        assert holds.shape == (4, 2)
+        np.testing.assert_array_equal(holds.any(axis=1), found[name])
+    # The heap of equal values is component 1 of an ordered fit: it owes its width to the ridge, and the other does not.
+    ordered = jaxgmm.order_components(result)
+    assert result.ridge_dominated[2] == 1
+    assert component_flags(ordered, found)["ridge_dominated"].tolist() == [[False] * 2] * 2 + [
+        [False, True],
+        [False] * 2,
+    ]
+    assert of_each["spurious"][2].tolist() == [True, True]
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_flags_tell_which_components_overlap_and_which_owe_most_to_the_ridge(result, diagonal):
+    # The first two overlap; the third is narrow along a direction between the axes, or along the second.
+    means = np.array([[[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [0.0, 0.0]]])
+    narrow = np.array([[1.0, 1 - 1e-9], [1 - 1e-9, 1.0]])
+    covariances = np.stack([np.eye(2), np.eye(2), narrow, np.eye(2)])[None]
+    if diagonal:
+        covariances = np.array([[[1.0, 1.0], [1.0, 1.0], [1.0, 1e-9], [1.0, 1.0]]])
+    mixture = jaxgmm.Mixture(np.array([[0.4, 0.3, 0.3, 0.0]]), means, covariances)
+    fits = replace(result.of([0]), mixture=mixture, ridge_dominated=np.array([1]), ridge=np.full((1, 2), 1e-9))
+    found = component_flags(fits, jaxgmm.flags(fits))
+    assert found["overlapping"].tolist() == [[True, True, False, False]]
+    assert found["ridge_dominated"].tolist() == [[False, False, True, False]]
+    np.testing.assert_array_equal(np.max(overlaps(mixture), axis=-1), largest_overlap(mixture))
+
+
+def test_models_have_the_flags_of_their_rows_and_the_chosen_ones_those_of_their_fits(swept):
+    found = jaxgmm.flags(swept)
+    texts, table = flag_texts(model_flags(swept.table, found)), swept.table
+    chosen = table["chosen"]
+    assert texts[chosen].tolist() == flag_texts(found)[table["data_set"][chosen]].tolist()
+    assert texts[chosen][0] == "at_largest_k"
+    assert texts[table["data_set"] == 3].tolist() == ["no_answer"] * 2
+    others = ~chosen & (table["data_set"] < 3)
+    flawed = (table["spurious"] > 0) | (table["ridge_dominated"] > 0) | (table["status"] == "MAX_ITER")
+    assert [text != "" for text in texts[others]] == (flawed | table["start_passed_over"])[others].tolist()
 
 
 def test_only_results_have_flags(result):

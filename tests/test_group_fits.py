@@ -148,6 +148,8 @@ def test_the_way_on_has_the_weights_and_models(swept):
     assert swept.diagnose().counts.shape == (3, 2)
     assert set(swept.flags()) == set(jaxgmm.FLAGS)
     assert column(swept.fits, "flags") == ["at_largest_k", "at_largest_k", "no_answer"]
+    assert column(swept.components, "flags") == ["at_largest_k"] * 4 + ["no_answer"] * 2
+    assert column(swept.models, "flags") == ["", "at_largest_k"] * 2 + ["no_answer"] * 2
     assert one.doubts == ["P04, 67 has the largest K that was tried, and a larger one may be better."]
     # Labels need no weights.
     labelled = swept.predict(pd.DataFrame(COLUMNS).drop(columns="w"))

@@ -80,7 +80,8 @@ def _fit(
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
-    covariance matrix: covariance_F_F, and covariance_G_F where --features names F before G.
+    covariance matrix: covariance_F_F, and covariance_G_F where --features names F before G; and flags, those of the
+    fit, of which overlapping and ridge_dominated stand only at the components that they concern.
 
     A fit without an answer has nulls, and its status says why. `jaxgmm sweep` chooses the number of components.
 
@@ -162,7 +163,8 @@ def _sweep(
     covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
     and ridge_dominated (numbers of such components), n_agreeing (starts that reached the same optimum),
     start_passed_over and passed_over (whether a start, or this model, has a better likelihood or criterion, but only
-    because of spurious components or a degenerate end), chosen, and at_largest_k.
+    because of spurious components or a degenerate end), chosen, at_largest_k, and flags: those of the fit for the model
+    that was chosen, and for others those that their rows show.
 
     Large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
     """

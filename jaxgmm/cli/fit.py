@@ -17,7 +17,6 @@ import jaxgmm
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.cli.request import Request, check
-from jaxgmm.doubts import flag_texts
 from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files, job, parts, tabular, whole
 from jaxgmm.tables.groups import Groups, check_named, group
@@ -153,18 +152,19 @@ def _fitted(
     """The output tables of one part, and notes for the user."""
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
     if request.criterion is None:
-        fitted, chosen, models, notes = _ordered(jaxgmm.fit(groups.x, **options), request), None, {}, []
-        result = fitted
+        fitted, notes = _ordered(jaxgmm.fit(groups.x, **options), request), []
+        result, chosen = fitted, None
     else:
         swept, notes = _swept(groups.x, options)
         fitted = _ordered(swept, request)
-        result = fitted.best
-        chosen = tabular.chosen_columns(fitted.table, groups.keys.num_rows, request.criterion)
-        models = {"models": tabular.models_table(groups.keys, fitted.table)}
-    outputs = models | {
-        "components": tabular.components_table(groups.keys, result, request.features),
-        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, flag_texts(jaxgmm.flags(fitted)), chosen),
+        result, chosen = fitted.best, tabular.chosen_columns(fitted.table, groups.keys.num_rows, request.criterion)
+    flags = jaxgmm.flags(fitted)
+    outputs = {
+        "components": tabular.components_table(groups.keys, result, request.features, flags),
+        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, flags, chosen),
     }
+    if chosen is not None:
+        outputs["models"] = tabular.models_table(groups.keys, fitted.table, flags)
     return outputs, notes
 
 

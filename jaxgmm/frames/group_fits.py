@@ -95,8 +95,10 @@ class GroupFits(Record):
             `status`, and `explanation`, a sentence that says what the status means.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
             for every feature F, and `variance_F` (families `"diag"` and `"spherical"` only) or the lower triangle of
-            the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G.
-        models: a row for each model fitted to each group, as in `jaxgmm.Sweep.table`; None where there was no choice.
+            the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G; and `flags`, those
+            of the fit, of which `overlapping` and `ridge_dominated` stand only at the components that they concern.
+        models: a row for each model fitted to each group, as in `jaxgmm.Sweep.table`, and `flags`: those of the fit for
+            the model that was chosen, and for others those that their rows show; None where there was no choice.
         result: the fits of the groups, or the chosen ones, in the order of `fits`.
         sweep: all models fitted to the groups; None where there was no choice.
         by: names of the key columns.

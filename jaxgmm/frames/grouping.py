@@ -8,7 +8,6 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
-from jaxgmm.doubts import flag_texts
 from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit
 from jaxgmm.flagging import flags
@@ -116,12 +115,13 @@ def _tables(
     fitted: FitResult | Sweep, n_samples: np.ndarray, features: list[str], criteria: list[str]
 ) -> tuple[pa.Table, pa.Table, pa.Table | None]:
     """Fits, components and models, with the number of the group in place of its key."""
-    numbers, flagged = pa.table({"group": np.arange(len(n_samples))}), flag_texts(flags(fitted))
+    numbers, found = pa.table({"group": np.arange(len(n_samples))}), flags(fitted)
     if not isinstance(fitted, Sweep):
-        return fits_table(numbers, n_samples, fitted, flagged), components_table(numbers, fitted, features), None
+        return fits_table(numbers, n_samples, fitted, found), components_table(numbers, fitted, features, found), None
     chosen = chosen_columns(fitted.table, len(n_samples), criteria[0])
-    fits = fits_table(numbers, n_samples, fitted.best, flagged, chosen)
-    return fits, components_table(numbers, fitted.best, features), models_table(numbers, fitted.table)
+    fits = fits_table(numbers, n_samples, fitted.best, found, chosen)
+    components = components_table(numbers, fitted.best, features, found)
+    return fits, components, models_table(numbers, fitted.table, found)
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ The tables have one row for every group, for every component, or for every model
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 # Results are reached through the package: importing this module does not import JAX.
 import jaxgmm
+from jaxgmm.doubts import combined, component_flags, model_flags
 from jaxgmm.status import Status
 from jaxgmm.tables.groups import check_once, taken
 
@@ -20,14 +21,14 @@ _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
 _FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "flags", "status", "explanation")
 _CHOSEN = ("n_components", "covariance_type", "at_largest_k")
 _MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", *_FLAWS, "n_agreeing")
-_MODELS += ("passed_over", "chosen")
+_MODELS += ("passed_over", "chosen", "flags")
 
 
 def fits_table(
     keys: pa.Table,
     n_samples: Int[np.ndarray, " b"],
     result: "jaxgmm.FitResult",
-    flags: np.ndarray,
+    flags: Mapping[str, np.ndarray],
     chosen: dict[str, pa.Array] | None = None,
 ) -> pa.Table:
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
@@ -36,13 +37,13 @@ def fits_table(
         keys: one row for each of B groups.
         n_samples: `(B,)`, the groups' sizes.
         result: fits of the same groups, in the same order.
-        flags: `(B,)`, names of the reasons to distrust them; see `jaxgmm.flags`.
+        flags: `(B,)` for each reason to distrust them, as `jaxgmm.flags` returns them.
         chosen: columns with the choice for each group.
 
     Returns:
         the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
         `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see `jaxgmm.FitResult`),
-        `start_passed_over`, `flags`, `status` (a name) and `explanation` (its sentence).
+        `start_passed_over`, `flags` (names of the reasons), `status` (a name) and `explanation` (its sentence).
     """
     status = result.status.astype(np.int32)
     columns = {
@@ -53,25 +54,29 @@ def fits_table(
         "spurious": pa.array(result.spurious.astype(np.int32)),
         "ridge_dominated": pa.array(result.ridge_dominated.astype(np.int32)),
         "start_passed_over": pa.array(result.start_passed_over),
-        "flags": pa.array(flags, pa.string()),
+        "flags": _flags(flags),
         "status": _named(status, [code.name for code in Status]),
         "explanation": _named(status, [code.sentence for code in Status]),
     }
     return _beside(keys, columns)
 
 
-def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Sequence[str]) -> pa.Table:
+def components_table(
+    keys: pa.Table, result: "jaxgmm.FitResult", features: Sequence[str], flags: Mapping[str, np.ndarray]
+) -> pa.Table:
     """One row for every component, except absent ones, of every group.
 
     Args:
         keys: one row for each of B groups.
         result: fits of the same groups, in the same order; components of weight 0 are absent.
         features: names of the D features.
+        flags: `(B,)` for each reason to distrust them, as `jaxgmm.flags` returns them.
 
     Returns:
         the key columns, then `component` (numbered from 0), `weight`, `mean_f` for every feature f in data units, and
         in squared data units `variance_f`, or the lower triangle of the covariance matrix as `covariance_f_g`, f not
-        before g. Null where a fit has no answer.
+        before g, null where a fit has no answer; and `flags`, those of the fit that may concern the component (see
+        `jaxgmm.doubts.component_flags`).
     """
     n_groups, n_components = result.mixture.weights.shape
     means, covariances = result.mixture.means, result.mixture.covariances
@@ -86,6 +91,7 @@ def components_table(keys: pa.Table, result: "jaxgmm.FitResult", features: Seque
     table = {"component": pa.array(component.astype(np.int32))}
     columns = np.concatenate(values, axis=1)
     table |= {name: pa.array(columns[:, i], from_pandas=True) for i, name in enumerate(names)}
+    table["flags"] = _flags({name: own.ravel()[present] for name, own in component_flags(result, flags).items()})
     return _beside(taken(keys, group), table)
 
 
@@ -134,17 +140,20 @@ def mixture_of(components: pa.Table, n_groups: int, features: Sequence[str]) -> 
     return jaxgmm.Mixture(weights, means, covariances)
 
 
-def models_table(keys: pa.Table, table: dict[str, np.ndarray]) -> pa.Table:
+def models_table(keys: pa.Table, table: dict[str, np.ndarray], flags: Mapping[str, np.ndarray]) -> pa.Table:
     """One row for every model fitted to every group: the table of a sweep, with the groups' keys.
 
     Args:
         keys: one row for each of B groups.
         table: `jaxgmm.Sweep.table` of the same groups.
+        flags: `(B,)` for each reason to distrust the fits, as `jaxgmm.flags` returns them.
 
     Returns:
-        the key columns, then those of the table but for `data_set`; null for NaN.
+        the key columns, then those of the table but for `data_set`, null for NaN; and `flags`: those of the fit for the
+        model that was chosen, and for others those that the row shows (see `jaxgmm.doubts.model_flags`).
     """
     columns = {name: pa.array(values, from_pandas=True) for name, values in table.items() if name != "data_set"}
+    columns["flags"] = _flags(model_flags(table, flags))
     return _beside(taken(keys, table["data_set"]), columns)
 
 
@@ -165,7 +174,7 @@ def check_output_columns(by: Sequence[str], features: Sequence[str], criterion: 
     """
     check_once(by, features)
     # Both kinds of parameters are reserved: their names tell which kind a table holds when it is read back.
-    kinds = [("component", *_parameter_columns(features, diagonal=diagonal)) for diagonal in (False, True)]
+    kinds = [("component", *_parameter_columns(features, diagonal=diagonal), "flags") for diagonal in (False, True)]
     tables = [_FITS, *kinds]
     if criterion is not None:
         tables = [(*_FITS, *_CHOSEN, criterion), *kinds, (*_MODELS, *_CHOSEN, criterion)]
@@ -184,6 +193,11 @@ def _parameter_columns(features: Sequence[str], *, diagonal: bool) -> list[str]:
 
 def _named(codes: Int[np.ndarray, " b"], names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names)).dictionary_decode()
+
+
+def _flags(flags: Mapping[str, np.ndarray]) -> pa.Array:
+    """Names of the flags of each row, separated by commas."""
+    return _named(*combined(flags))
 
 
 def _beside(keys: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:

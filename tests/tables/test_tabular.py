@@ -38,7 +38,7 @@ def hand_made_result(*, diagonal):
 
 
 KEYS = pa.table({"cell": ["a", None]})
-FLAGGED = np.array(["max_iter, spurious", "no_answer"])
+FLAGGED = {name: np.array([name != "no_answer", name == "no_answer"]) for name in ("no_answer", "max_iter", "spurious")}
 
 
 def test_fits_table_says_how_every_group_ended():
@@ -58,23 +58,45 @@ def test_fits_table_says_how_every_group_ended():
 
 
 def test_components_table_names_every_covariance_entry():
-    rows = tabular.components_table(KEYS, hand_made_result(diagonal=False), ["f", "g"]).to_pylist()
+    rows = tabular.components_table(KEYS, hand_made_result(diagonal=False), ["f", "g"], FLAGGED).to_pylist()
     names = ["cell", "component", "weight", "mean_f", "mean_g", "covariance_f_f", "covariance_g_f", "covariance_g_g"]
-    assert [list(row) for row in rows] == [names] * 4
-    assert list(rows[0].values()) == ["a", 0, 0.25, 10, 20, 1, 0.25, 2]
-    assert list(rows[1].values()) == ["a", 1, 0.75, 30, 40, 3, -0.5, 4]
-    assert [list(row.values()) for row in rows[2:]] == [[None, k, *[None] * 6] for k in range(2)]
+    assert [list(row) for row in rows] == [[*names, "flags"]] * 4
+    assert list(rows[0].values()) == ["a", 0, 0.25, 10, 20, 1, 0.25, 2, "max_iter, spurious"]
+    assert list(rows[1].values()) == ["a", 1, 0.75, 30, 40, 3, -0.5, 4, "max_iter, spurious"]
+    assert [list(row.values()) for row in rows[2:]] == [[None, k, *[None] * 6, "no_answer"] for k in range(2)]
 
 
 def test_components_table_of_axis_aligned_families_holds_variances():
-    rows = tabular.components_table(KEYS, hand_made_result(diagonal=True), ["f", "g"]).to_pylist()
-    assert list(rows[1].items())[5:] == [("variance_f", 3), ("variance_g", 4)]
+    rows = tabular.components_table(KEYS, hand_made_result(diagonal=True), ["f", "g"], FLAGGED).to_pylist()
+    assert list(rows[1].items())[5:7] == [("variance_f", 3), ("variance_g", 4)]
+
+
+def test_models_table_has_the_flags_of_each_model():
+    models = {
+        "data_set": np.array([0, 0, 1]),
+        "n_components": np.array([1, 2, 1]),
+        "chosen": np.array([False, True, False]),
+    }
+    models |= {
+        "log_likelihood": np.array([-1.0, -2.0, NAN]),
+        "status": np.array(["MAX_ITER", "CONVERGED", "NONFINITE"]),
+    }
+    models |= {
+        "spurious": np.zeros(3, int),
+        "ridge_dominated": np.zeros(3, int),
+        "start_passed_over": np.zeros(3, bool),
+    }
+    rows = tabular.models_table(KEYS, models, FLAGGED).to_pylist()
+    assert [row["flags"] for row in rows] == ["max_iter", "max_iter, spurious", "no_answer"]
+    assert [row["cell"] for row in rows] == ["a", "a", None]
+    assert [row["log_likelihood"] for row in rows] == [-1.0, -2.0, None]
 
 
 @pytest.mark.parametrize(
     ("by", "features", "name"),
     [
         (["status"], ["f"], "status"),
+        (["flags"], ["f"], "flags"),
         (["weight"], ["f"], "weight"),
         (["k"], ["c", "b_c", "a", "a_b"], "covariance_a_b_c"),
     ],
@@ -98,7 +120,7 @@ def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
     for leaf in mixture.arrays:
         leaf[2] = np.nan
     result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 12, history=None, efficiency=1.0)
-    table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features)
+    table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features, {"spurious": np.zeros(3, bool)})
     assert table.num_rows == 4 + 2 + 4
     read = tabular.mixture_of(table, 3, features)
     for leaf, expected in zip(read.arrays, mixture.arrays, strict=True):
