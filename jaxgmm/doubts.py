@@ -33,8 +33,13 @@ OVERLAP = 0.8
 _P_VALUE, _MISFIT = 0.001, 0.05
 
 
-def of_fits(fits: Any) -> dict[str, np.ndarray]:
-    """`(B,)` for each reason that the fields of fits may show, whether it holds."""
+def of_fits(fits: Any, overlap: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """`(B,)` for each reason that the fields of fits may show, whether it holds.
+
+    Args:
+        fits: B fits.
+        overlap: `(B,)`, their largest overlaps, if they are known already.
+    """
     status, mixture = np.asarray(fits.status), fits.mixture
     has_answer = np.all(np.isfinite(np.asarray(mixture.weights)), axis=-1)
     return {
@@ -45,7 +50,7 @@ def of_fits(fits: Any) -> dict[str, np.ndarray]:
         "ridge_dominated": np.asarray(fits.ridge_dominated) > 0,
         "start_passed_over": np.asarray(fits.start_passed_over, bool),
         "few_agreeing": has_answer & _stands_alone(fits),
-        "overlapping": has_answer & (largest_overlap(mixture) > OVERLAP),
+        "overlapping": has_answer & ((largest_overlap(mixture) if overlap is None else overlap) > OVERLAP),
     }
 
 

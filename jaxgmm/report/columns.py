@@ -47,14 +47,14 @@ def columns(content: Content, checks: "jaxgmm.Diagnosis", models: Models | None)
     """
     result, has_answer = content.result, content.has_answer
     p_value = np.where(has_answer, adjusted(checks.p_values), np.nan)
-    overlap = np.where(has_answer, largest_overlap(result.mixture), np.nan)
-    flags = flagged(result, models, checks, content.flags).values()
+    overlap = largest_overlap(result.mixture)
+    flags = flagged(result, models, checks, content.flags, overlap).values()
     found = {
         "n": content.n_samples.astype(np.uint32),
         "k": np.where(has_answer, np.sum(result.mixture.weights > 0, axis=1), 0).astype(np.uint16),
         "status": result.status.astype(np.uint8),
         "p": p_value.astype(np.float32),
-        "overlap": overlap.astype(np.float32),
+        "overlap": np.where(has_answer, overlap, np.nan).astype(np.float32),
         "spurious": np.clip(result.spurious, 0, _UINT16).astype(np.uint16),
         "ridge": np.clip(result.ridge_dominated, 0, _UINT16).astype(np.uint16),
         "flags": np.sum([flag.astype(np.uint16) << bit for bit, flag in enumerate(flags)], axis=0, dtype=np.uint16),

@@ -15,7 +15,11 @@ MISFIT, CLOSE, OVERLAP = 0.01, 2.0, doubts.OVERLAP
 
 
 def flagged(
-    result: "jaxgmm.FitResult", models: Models | None, checks: "jaxgmm.Diagnosis", texts: list[str] | None
+    result: "jaxgmm.FitResult",
+    models: Models | None,
+    checks: "jaxgmm.Diagnosis",
+    texts: list[str] | None,
+    overlap: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Whether each flag is raised for each of B fits.
 
@@ -24,11 +28,12 @@ def flagged(
         models: those that were tried, or None.
         checks: the diagnosis of the fits.
         texts: `(B,)`, the flags of a table of fits that holds no starts, or None.
+        overlap: `(B,)`, the largest overlap of two components of each fit.
 
     Returns:
         arrays `(B,)` of bool by the names of `FLAGS`, in their order.
     """
-    found = doubts.of_fits(result)
+    found = doubts.of_fits(result, overlap)
     found["misfit"] = ~found["no_answer"] & doubts.far_from_uniform(checks.misfits, checks.p_values)
     if texts is not None:
         # Tables hold no starts, but the flag.

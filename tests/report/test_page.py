@@ -13,7 +13,7 @@ import pytest
 from report_contents import ODD, filled, page_of, tried
 
 import jaxgmm
-from jaxgmm import Status
+from jaxgmm import Status, doubts
 from jaxgmm.report import write
 from jaxgmm.report.columns import adjusted
 from jaxgmm.report.drawn import LEVELS, MOST, WEIGHT_LEVELS
@@ -37,6 +37,14 @@ def test_arrays_come_back_from_their_texts() -> None:
     for name, values in given.items():
         assert back[name].dtype == values.dtype
         np.testing.assert_array_equal(back[name], values.ravel())
+
+
+def test_overlaps_are_computed_once(monkeypatch) -> None:
+    computed = []
+    distances = doubts._bhattacharyya
+    monkeypatch.setattr(doubts, "_bhattacharyya", lambda pair: computed.append(pair) or distances(pair))
+    page_of(filled(3, 1))
+    assert len(computed) == 1
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 5])
