@@ -3,6 +3,7 @@
 import copy
 import datetime
 import pickle
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import jaxgmm
 from jaxgmm import plot
 from jaxgmm.frames import GroupFits, fit_groups
+from jaxgmm.tables.frame import read
 
 KINDS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}
 LABELS = ("component", "probability", "log_density", "p_value")
@@ -120,6 +122,35 @@ def test_one_group_is_taken_out_by_its_key(found):
     assert jaxgmm.predict(one, one.x).shape == (len(one.x),)
     assert one.diagnose().misfit == found.diagnose().misfit[1]
     np.testing.assert_array_equal(one.result.status, found.of(1).result.status)
+
+
+def test_the_rows_of_groups_are_found_once(fitted, monkeypatch):
+    reads = []
+
+    def counted(df, keys, features, weights, rows=None):
+        reads.append(len(df) if rows is None else len(rows))
+        return read(df, keys, features, weights, rows)
+
+    monkeypatch.setattr("jaxgmm.frames.group_fits.read", counted)
+    for found in fitted.values():
+        # A copy knows no rows yet.
+        found = copy.copy(found)  # noqa: PLW2901
+        for plate in ("P05", "P04", "P05"):
+            x = found.group(plate, 67).x
+            np.testing.assert_array_equal(x[:, 0], np.array(COLUMNS["red"])[:200][plate == PLATE])
+        assert reads == [201, np.sum(PLATE == "P05"), np.sum(PLATE == "P04"), np.sum(PLATE == "P05")]
+        reads.clear()
+
+
+def test_a_frame_that_is_changed_in_place_is_read_anew(fitted):
+    frame = pd.DataFrame(COLUMNS)
+    found = replace(fitted["pandas"], df=frame)
+    before = {plate: found.group(plate, 67).x for plate in ("P04", "P05")}
+    frame["plate"] = frame["plate"].map({"P04": "P05", "P05": "P04", "P06": "P06"})
+    np.testing.assert_array_equal(found.group("P05", 67).x, before["P04"])
+    frame.loc[201] = ["P05", 67, 9.5, 1.0, "one more"]
+    np.testing.assert_array_equal(found.group("P05", 67).x, [*before["P04"], [9.5]])
+    assert "_membership" not in pickle.loads(pickle.dumps(found)).__dict__
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from math import isnan
-from operator import or_
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.doubts import FLAGS
 from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
-from jaxgmm.frames.labelling import labelled, read
+from jaxgmm.frames.labelling import labelled
+from jaxgmm.frames.membership import Membership, membership, number_of, title_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, span, statuses, written
 from jaxgmm.report import write_report
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
-from jaxgmm.tables.frame import arrow
-from jaxgmm.tables.keys import group_of
+from jaxgmm.tables.frame import Samples, arrow, read
+from jaxgmm.tables.groups import Groups
 
 
 @record
@@ -142,12 +142,12 @@ class GroupFits(Record):
     @property
     def x(self) -> list[np.ndarray]:
         """The samples of each group, `(N_b, D)`, as `jaxgmm.fit` takes them."""
-        return self._samples(None)[0]
+        return self._groups(None).x
 
     @property
     def sample_weight(self) -> list[np.ndarray] | None:
         """The sample weights of each group, `(N_b,)`; None without a column of weights."""
-        return self._samples(None)[1]
+        return self._groups(None).sample_weight
 
     def frame(self, df: Any = None) -> Any:
         """The given frame, or else the one that was fitted.
@@ -160,7 +160,10 @@ class GroupFits(Record):
         return self.df if df is None else df
 
     def group(self, *key: Any, df: Any = None) -> GroupFit:
-        """One group, given its key, with its samples. It reads the whole frame; for the samples of all groups, use `x`.
+        """One group, given its key, with its samples.
+
+        The first call finds the rows of all groups of the frame that was fitted, which are kept for the calls that
+        follow; another frame is read whole each time.
 
         Raises:
             KeyError: no group has this key.
@@ -168,12 +171,11 @@ class GroupFits(Record):
         """
         if len(key) != len(self.by):
             raise ValueError(f"a key has a value for each of {', '.join(self.by)}; got {key!r}.")
-        number = _number_of(key, self.keys)
+        number = number_of(key, self.keys)
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
-        own = self.of(number) if self._batch else self
-        (x,), weights = own._samples(df)
-        return GroupFit(tuple(key), self.features, x, None if weights is None else weights[0], own.result, own.sweep)
+        own, found = self.of(number) if self._batch else self, self._of_group(number, self.frame(df))
+        return GroupFit(tuple(key), self.features, found.samples, found.weights, own.result, own.sweep)
 
     def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:
         """The component of every row of a frame, under the mixture of the row's group.
@@ -257,14 +259,32 @@ class GroupFits(Record):
             sweep=None if self.sweep is None else self.sweep.of(rows),
         )
 
-    def _samples(self, df: Any) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """Samples and weights of each group."""
-        keys = self.keys
-        return read(self.frame(df), keys, self.features, self.weights).by_group(keys.num_rows)
+    def _read(self, frame: Any, rows: np.ndarray | None = None) -> Samples:
+        """Samples of a frame, or of some of its rows."""
+        return read(frame, self.keys, self.features, self.weights, rows)
+
+    def _groups(self, df: Any) -> Groups:
+        """The samples of all groups."""
+        return self._read(self.frame(df)).by_group(self.keys)
+
+    @cached_property
+    def _membership(self) -> Membership:
+        """The rows of each group in the frame that was fitted. `dataclasses.replace`, pickles and copies drop it."""
+        return membership(self._read(self.df), self.keys)
+
+    def _of_group(self, number: int, frame: Any) -> Samples:
+        """The samples of one group. A frame that was changed in place since its rows were found is read anew."""
+        if frame is self.df and len(frame) == self._membership.n_rows:
+            found = self._read(frame, self._membership.of(number))
+            if np.all(found.group == number):
+                return found
+        self.__dict__.pop("_membership", None)
+        return self._read(frame, membership(self._read(frame), self.keys).of(number))
 
     def _as_fitted(self, df: Any) -> tuple[Any, Any]:
         """Samples and weights with the batch axis of the result, or without."""
-        x, weights = self._samples(df)
+        groups = self._groups(df)
+        x, weights = groups.x, groups.sample_weight
         return (x, weights) if self._batch else (x[0], None if weights is None else weights[0])
 
     def __copy__(self) -> "GroupFits":
@@ -276,7 +296,7 @@ class GroupFits(Record):
         return replace(self, **copied)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"df": None}
+        return {name: getattr(self, name) for name in field_names(self)} | {"df": None}
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -296,31 +316,6 @@ class GroupFits(Record):
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
         blocks += [Block([[f"tables: {tables}"]]), *([written(self.notes)] if self.notes else [])]
         return f"GroupFits: {of}", blocks
-
-
-def _number_of(key: tuple[Any, ...], known: pa.Table) -> int:
-    """The number of the group with a key; -1 if there is none."""
-    # Frames have nulls of their own. In a column of floats NaN may be a key, or stand for null.
-    is_nan = [isinstance(value, float) and isnan(value) for value in key]
-    is_float = [pa.types.is_floating(column.type) for column in known.columns]
-    is_null = [
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (nan and not may_be)
-        for value, nan, may_be in zip(key, is_nan, is_float, strict=True)
-    ]
-    for nulls in dict.fromkeys([tuple(is_null), tuple(map(or_, is_null, is_nan))]):
-        try:
-            values = [pa.array([None if null else value]) for value, null in zip(key, nulls, strict=True)]
-        except (pa.ArrowException, TypeError, OverflowError):
-            return -1
-        number = int(group_of(pa.table(values, known.column_names), known, "the key", has_types=True)[0])
-        if number >= 0:
-            return number
-    return -1
-
-
-def title_of(key: tuple[Any, ...]) -> str:
-    """A key as a title: `P04, 67`."""
-    return ", ".join("null" if value is None else str(value) for value in key)
 
 
 def _part(table: Any, counts: np.ndarray, chosen: np.ndarray) -> Any:

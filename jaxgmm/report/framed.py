@@ -10,9 +10,7 @@ import pyarrow as pa
 from jaxgmm.report.content import Content, content_of_groups
 from jaxgmm.report.page import write
 from jaxgmm.settings import Criterion
-from jaxgmm.tables.frame import arrow, selected
-from jaxgmm.tables.groups import group
-from jaxgmm.tables.keys import matched
+from jaxgmm.tables.frame import arrow, read
 
 
 def write_report(
@@ -48,18 +46,11 @@ def content_of_frame(found: Any, df: Any) -> Content:
         raise ValueError(f"found must be what jaxgmm.frames.fit_groups returns; got {type(found).__name__}.")
     if np.ndim(found.result.status) != 1:
         raise ValueError("found is one group without a batch axis; select it as found.of([b]).")
-    by, features, known = list(found.by), list(found.features), found.keys
-    frame = selected(df, by, features, found.weights)
-    # As `fit_groups` did, if no fitted key has a null.
-    if not any(column.null_count for column in known.columns):
-        frame = frame.drop_nulls(subset=by)
-    fits, groups = nw.from_native(found.fits, eager_only=True), None
-    if len(frame):
-        sizes = fits["n_samples"].to_numpy()
-        groups = matched(group(arrow(frame), by, features, found.weights), known, sizes, "df", has_types=True)
-    if groups is None:
+    features, fits = list(found.features), nw.from_native(found.fits, eager_only=True)
+    groups = read(df, found.keys, features, found.weights).by_group(found.keys)
+    if not np.array_equal(groups.n_samples, fits["n_samples"].to_numpy()):
         raise ValueError("df holds other groups than were fitted; pass the frame that was given to fit_groups.")
-    criterion = next((name for name in get_args(Criterion) if name in fits.columns[len(by) :]), None)
+    criterion = next((name for name in get_args(Criterion) if name in fits.columns[len(found.by) :]), None)
     return content_of_groups(groups, features, found.weights, found.result, _models(found), criterion)
 
 

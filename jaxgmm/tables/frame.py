@@ -1,16 +1,73 @@
 """Data frames of any kind that Narwhals knows, as tables of their named columns."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import narwhals as nw
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float, Int
 
-from jaxgmm.tables.groups import check_named, plain
+from jaxgmm.tables.groups import Groups, check_named, checked_weights, numbers, plain, stable_order
+from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.wording import shortened
 
 
-def selected(df: Any, by: Sequence[str], features: Sequence[str], weights: str | None) -> nw.DataFrame[Any]:
+class Samples(NamedTuple):
+    """The samples of a frame, and the known groups that they belong to.
+
+    Attributes:
+        group: `(M,)`, the number of each row's group; -1 where it has none.
+        samples: `(M, D)`, the features.
+        weights: `(M,)`, the sample weights, or None.
+    """
+
+    group: Int[np.ndarray, " m"]
+    samples: Float[np.ndarray, "m d"]
+    weights: Float[np.ndarray, " m"] | None
+
+    def by_group(self, keys: pa.Table) -> Groups:
+        """The samples group after group, given a row of keys for each; rows of no group are left out."""
+        n_samples = np.bincount(self.group[self.group >= 0], minlength=keys.num_rows)
+        order = stable_order(np.where(self.group < 0, keys.num_rows, self.group))[: np.sum(n_samples)]
+        return Groups(
+            keys=keys,
+            samples=self.samples[order],
+            weights=None if self.weights is None else self.weights[order],
+            offsets=np.concatenate([[0], np.cumsum(n_samples)]),
+            rows=order,
+        )
+
+
+def read(
+    df: Any, keys: pa.Table, features: Sequence[str], weights: str | None, rows: Int[np.ndarray, " m"] | None = None
+) -> Samples:
+    """Reads the samples of a frame, and finds the group of each.
+
+    Args:
+        df: a frame.
+        keys: a row for each of B groups.
+        features: the columns that hold samples; missing values become NaN.
+        weights: the column of sample weights, or None.
+        rows: numbers of the rows to read; all if None.
+
+    Raises:
+        ValueError: columns that are missing or of the wrong type, or negative weights.
+    """
+    by = keys.column_names
+    table = arrow(selected(df, by, list(features), weights, rows))
+    group = group_of(table.select(by), keys, "the frame", has_types=True)
+    samples = np.stack([numbers(table[name], name) for name in features], axis=1)
+    return Samples(group, samples, None if weights is None else checked_weights(table[weights], weights))
+
+
+def selected(
+    df: Any,
+    by: Sequence[str],
+    features: Sequence[str],
+    weights: str | None,
+    rows: Int[np.ndarray, " m"] | None = None,
+) -> nw.DataFrame[Any]:
     """The named columns of a frame, wrapped by Narwhals.
 
     Args:
@@ -18,6 +75,7 @@ def selected(df: Any, by: Sequence[str], features: Sequence[str], weights: str |
         by: names of key columns.
         features: names of numeric columns.
         weights: name of a column of weights, which may also be a key or a feature, or None.
+        rows: numbers of the rows to select; all if None.
 
     Raises:
         ValueError: not a frame or a lazy one, or columns that are missing or named twice.
@@ -30,6 +88,8 @@ def selected(df: Any, by: Sequence[str], features: Sequence[str], weights: str |
     elif nw.dependencies.is_pandas_like_dataframe(df):
         names = list(df.columns)
         check_named(names, by, features, weights)
+        # Rows first, as pandas copies the columns that it selects.
+        df, rows = (df if rows is None else df.iloc[rows]), None
         df = _dense(df.iloc[:, [_place(names, name) for name in needed]])
     frame = nw.from_native(df, pass_through=True)
     if isinstance(frame, nw.LazyFrame):
@@ -37,7 +97,8 @@ def selected(df: Any, by: Sequence[str], features: Sequence[str], weights: str |
     if not isinstance(frame, nw.DataFrame):
         raise ValueError(f"df must be a pandas or Polars DataFrame or a PyArrow Table; got {type(df).__name__}.")
     check_named(frame.columns, by, features, weights)
-    return frame.select(nw.col(needed))
+    frame = frame.select(nw.col(needed))
+    return frame if rows is None else frame[rows, :]
 
 
 def arrow(frame: nw.DataFrame[Any]) -> pa.Table:

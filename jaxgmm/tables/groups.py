@@ -44,12 +44,12 @@ class Groups(NamedTuple):
     @property
     def x(self) -> list[np.ndarray]:
         """The groups' samples, `(N_b, D)` each, as `jaxgmm.fit` takes them: views, not copies."""
-        return np.split(self.samples, self.offsets[1:-1])
+        return _by_group(self.samples, self.offsets)
 
     @property
     def sample_weight(self) -> list[np.ndarray] | None:
         """The groups' weights, `(N_b,)` each, as `jaxgmm.fit` takes them, or None."""
-        return None if self.weights is None else np.split(self.weights, self.offsets[1:-1])
+        return None if self.weights is None else _by_group(self.weights, self.offsets)
 
 
 def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: str | None = None) -> Groups:
@@ -92,6 +92,11 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
         offsets=offsets,
         rows=order,
     )
+
+
+def _by_group(values: np.ndarray, offsets: Int[np.ndarray, " boundaries"]) -> list[np.ndarray]:
+    """The values of each group; there may be no groups."""
+    return np.split(values, offsets[1:])[:-1]
 
 
 def taken(keys: pa.Table, rows: Int[np.ndarray, " m"]) -> pa.Table:
