@@ -138,7 +138,10 @@ def test_a_report_of_files_is_that_of_the_frame(here, capsys, components):
         for name, values in expected.items():
             np.testing.assert_array_equal(part[name], values, err_msg=name)
     assert cli.main(["report", "out", "--data", "cells.parquet", "--out", "report.html"]) == 2
-    assert "report.html exists already" in capsys.readouterr().err
+    assert "report.html exists already; remove it, name another file, or give --overwrite." in capsys.readouterr().err
+    words = ["report", "out", "--data", "cells.parquet", "--out", "report.html", "--title", "Again", "--overwrite"]
+    assert cli.main(words) == 0
+    assert "<title>Again</title>" in Path("report.html").read_text()
     assert cli.main(["report", "out", "--data", "cells.parquet", "--out", "named.html", "--title", "Mine"]) == 0
     assert "3 groups, 0.1 MB; wrote named.html" in capsys.readouterr().out
     assert "<title>Mine</title>" in Path("named.html").read_text()
@@ -692,7 +695,8 @@ def test_fit_points_to_sweep_for_several_numbers(here, capsys):
 def predicted(**options):
     arguments = {"file": "cells.parquet", "fits": "out", "out": "predicted.parquet"} | options
     file = arguments.pop("file")
-    return cli.main(["predict", file, *(word for name, value in arguments.items() for word in (f"--{name}", value))])
+    pairs = [(f"--{name}", value) for name, value in arguments.items()]
+    return cli.main(["predict", file, *(word for pair in pairs for word in pair if word is not None)])
 
 
 @pytest.mark.parametrize(("covariance", "precision"), [("full", "float64"), ("diag", "float32")])
@@ -709,7 +713,7 @@ def test_predictions_are_those_of_each_row_s_own_group(here, covariance, precisi
         np.testing.assert_array_equal(found["component"].to_numpy()[rows], jaxgmm.predict(own, x))
         np.testing.assert_allclose(found["log_density"].to_numpy()[rows], jaxgmm.log_prob(own, x), rtol=1e-12)
         most = jaxgmm.responsibilities(own, x).max(axis=1)
-        np.testing.assert_allclose(found["uncertainty"].to_numpy()[rows], 1 - most, atol=1e-12)
+        np.testing.assert_allclose(found["probability"].to_numpy()[rows], most, atol=1e-12)
 
 
 def test_rows_without_an_answer_are_null(here, capsys):
@@ -721,7 +725,7 @@ def test_rows_without_an_answer_are_null(here, capsys):
     assert "4 rows, 3 of them without an answer, 2 of these in groups that were not fitted" in said.out
     assert "warning" not in said.err
     found = pq.read_table("predicted.parquet")
-    for name in ("component", "uncertainty", "log_density"):
+    for name in ("component", "probability", "log_density"):
         assert found[name].is_null().to_pylist() == [True, True, True, False]
 
 
@@ -731,6 +735,40 @@ def test_rows_none_of_which_belongs_to_a_fitted_group_are_warned_of(here, capsys
     assert predicted(file="others.parquet") == 0
     warning = "warning: no row of others.parquet belongs to a group that was fitted; compare its keys with those of out"
     assert f"{warning}, such as well=a." in capsys.readouterr().err
+
+
+def test_what_is_written_replaces_a_file_only_on_request(here, capsys):
+    assert run() == 0
+    assert predicted() == 0
+    before = Path("predicted.parquet").read_bytes()
+    assert predicted() == 2
+    assert Path("predicted.parquet").read_bytes() == before
+    assert predicted(overwrite=None, keep="name") == 0
+    assert pq.read_table("predicted.parquet").column_names[:2] == ["well", "name"]
+    drawn = ["sample", "out", "--samples", "2", "--out", "predicted.parquet"]
+    assert cli.main(drawn) == 2
+    assert cli.main([*drawn, "--overwrite"]) == 0
+    assert pq.read_table("predicted.parquet").num_rows == 6
+    picture = ["plot", "mixture", "out", "--data", "cells.parquet", "--out", "m.svg"]
+    assert [cli.main(picture), cli.main(picture), cli.main([*picture, "--overwrite"])] == [0, 2, 0]
+
+
+def test_columns_of_the_table_are_kept_in_the_order_of_its_rows(here):
+    table = TABLE.append_column("cell_id", pa.array([f"{7 * i:05}" for i in range(TABLE.num_rows)]))
+    pq.write_table(table, "cells.parquet")
+    csv.write_csv(table, "cells.csv")
+    assert run() == 0
+    for file in ("cells.parquet", "cells.csv"):
+        out = f"of-{file}"
+        assert predicted(file=file, keep="cell_id,red,well", out=out) == 0
+        found = files.read_table(out, files.column_names(out), keys=["cell_id", "well"])
+        assert found.column_names == ["well", "cell_id", "red", "component", "probability", "log_density"]
+        for name in ("well", "cell_id", "red"):
+            assert found[name].to_pylist() == table[name].to_pylist()
+    # One mixture of all rows has no keys.
+    assert run(by=None, out="whole") == 0
+    assert predicted(file="cells.csv", fits="whole", keep="cell_id", out="whole.csv") == 0
+    assert Path("whole.csv").read_text().splitlines()[2].startswith('"00007",')
 
 
 def test_samples_have_the_moments_of_their_group(here, capsys):
@@ -755,7 +793,14 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
         ),
         ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
         ({"out": "p.txt"}, "--out must name a file that ends in .parquet, .pq, .csv, .csv.gz, .csv.bz2; got p.txt"),
-        ({"out": "cells.parquet"}, "cells.parquet exists already"),
+        (
+            {"out": "cells.parquet"},
+            "cells.parquet exists already; remove it, name another file, or give --overwrite.",
+        ),
+        ({"out": "cells.parquet", "overwrite": None}, "cells.parquet is read by this command; name another file."),
+        ({"out": "out/fits.parquet", "overwrite": None}, "out/fits.parquet is read by this command"),
+        ({"out": "folder.csv", "overwrite": None}, "folder.csv is a directory; name a file"),
+        ({"keep": "red,names"}, "cells.parquet has no column 'names'; did you mean 'name'?"),
         ({"out": "deep/p.parquet"}, "deep does not exist; make it"),
         ({"file": "narrow.parquet"}, "has no column 'green'"),
     ],
@@ -763,6 +808,7 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
 def test_misuse_of_predict_is_one_line_with_a_remedy(here, capsys, options, words):
     assert run() == 0
     (here / "foreign").mkdir()
+    (here / "folder.csv").mkdir()
     pq.write_table(TABLE, here / "foreign" / "fits.parquet")
     pq.write_table(TABLE.drop_columns(["green"]), "narrow.parquet")
     capsys.readouterr()
@@ -923,10 +969,10 @@ def test_keys_called_like_parameters_are_refused_or_harmless(here, capsys):
     pq.write_table(TABLE.rename_columns(["variance_red", "red", "green", "copies", "name"]), "odd.parquet")
     assert run(file="odd.parquet", by="variance_red") == 2
     assert "two columns of the output would be called 'variance_red'" in capsys.readouterr().err
-    pq.write_table(TABLE.rename_columns(["uncertainty", "red", "green", "copies", "name"]), "odder.parquet")
-    assert run(file="odder.parquet", by="uncertainty") == 0
+    pq.write_table(TABLE.rename_columns(["probability", "red", "green", "copies", "name"]), "odder.parquet")
+    assert run(file="odder.parquet", by="probability") == 0
     assert predicted(file="odder.parquet") == 2
-    assert "two columns of the output would be called 'uncertainty'" in capsys.readouterr().err
+    assert "two columns of the output would be called 'probability'" in capsys.readouterr().err
 
 
 def test_keys_of_another_kind_are_refused_and_of_another_width_are_not(here, capsys):

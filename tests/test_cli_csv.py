@@ -11,7 +11,7 @@ from test_cli import TABLE, contents, predicted, run, write_keyed
 
 import jaxgmm
 from jaxgmm import cli
-from jaxgmm.cli import use
+from jaxgmm.cli import fitted
 from jaxgmm.tables import files
 
 TEXTS = csv.ConvertOptions(column_types={"well": pa.string()}, strings_can_be_null=False)
@@ -121,12 +121,11 @@ def test_probabilities_of_all_components_are_those_of_the_library(here):
     found = pq.read_table("p.parquet")
     chosen = pq.read_table("out/fits.parquet")["n_components"].to_pylist()
     names = [f"probability_{k}" for k in range(max(chosen))]
-    assert found.column_names == ["well", "component", "uncertainty", "log_density", *names]
+    assert found.column_names == ["well", "component", "probability", "log_density", *names]
     probabilities = np.stack([found[name] for name in names], axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), found["component"])
-    np.testing.assert_allclose(1 - probabilities.max(axis=1), found["uncertainty"], rtol=0, atol=1e-14)
-    assert np.min(found["uncertainty"]) >= 0
+    np.testing.assert_array_equal(probabilities.max(axis=1), found["probability"])
 
 
 def test_p_values_are_those_of_each_row_s_own_group(here):
@@ -134,8 +133,8 @@ def test_p_values_are_those_of_each_row_s_own_group(here):
     assert run() == 0
     assert cli.main(["predict", "cells.parquet", "--fits", "out", "--out", "p.parquet", "--p-value"]) == 0
     found = pq.read_table("p.parquet")
-    assert found.column_names == ["well", "component", "uncertainty", "log_density", "p_value"]
-    mixture = use.read_fits(here / "out").mixture()
+    assert found.column_names == ["well", "component", "probability", "log_density", "p_value"]
+    mixture = fitted.read_fits(here / "out").mixture()
     group = np.array([["a", "b", "c"].index(key) for key in TABLE["well"].to_pylist()])
     for b in range(3):
         x = np.stack([TABLE["red"], TABLE["green"]], axis=1)[group == b]

@@ -84,7 +84,7 @@ def test_predictions_go_batch_by_batch(here, monkeypatch, file):
     assert predicted(file=file) == 0
     found = pq.read_table("predicted.parquet")
     mixture = jaxgmm.order_components(jaxgmm.fit([X], 2, n_init=2, precision="float64")).mixture.of(0)
-    assert found.column_names == ["component", "uncertainty", "log_density"]
+    assert found.column_names == ["component", "probability", "log_density"]
     np.testing.assert_array_equal(found["component"], jaxgmm.predict(mixture, X))
     np.testing.assert_allclose(found["log_density"], jaxgmm.log_prob(mixture, X), rtol=1e-12)
 

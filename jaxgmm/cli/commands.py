@@ -200,7 +200,14 @@ def _predict(
     p_value: Annotated[
         bool, typer.Option("--p-value", help="Write how unusual the row is, too: near 0 for outliers.")
     ] = False,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Columns of the table to write beside the keys, such as one that identifies rows.", metavar="COLUMNS"
+        ),
+    ] = None,
     separator: of.SeparatorOfBoth = ",",
+    overwrite: of.Overwrite = False,
     as_json: of.Json = False,
 ) -> None:
     """Name the most probable component of every row of a table.
@@ -209,18 +216,22 @@ def _predict(
 
     Example: `jaxgmm predict cells.csv --fits fits --out components.csv --probabilities`
 
+    Example: `jaxgmm predict cells.csv --fits fits --out components.csv --keep cell_id`
+
     The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. FILE has
-    one row for each of its rows, in the same order: the key columns, component (from 0), uncertainty (1 minus the
-    probability of that component), and log_density (the logarithm of the mixture's density, in nats). With `--p-value`
+    one row for each of its rows, in the same order: the key columns, those that `--keep` names, component (from 0),
+    probability (of that component), and log_density (the logarithm of the mixture's density, in nats). With `--p-value`
     it also has p_value, the probability of a sample at least as far from its component; with `--probabilities`,
     probability_0, probability_1 and so on, which are 0 for components that a group does not have. All are null where a
     feature is missing or not finite, and for groups without a fit.
 
-    A Parquet table, or a CSV table without keys, is read block by block and may be larger than memory.
+    A Parquet table, or a CSV table of which no keys and no other columns are written, is read block by block and may be
+    larger than memory.
     """
     from jaxgmm.cli import use
 
-    use.predict(file, separator, fits, out, p_values=p_value, probabilities=probabilities, as_json=as_json)
+    flags = {"p_values": p_value, "probabilities": probabilities, "overwrite": overwrite, "as_json": as_json}
+    use.predict(file, separator, fits, out, keep or [], **flags)
 
 
 @app.command("sample")
@@ -230,6 +241,7 @@ def _sample(
     out: of.TableOut,
     n: Annotated[int, typer.Option("--samples", "-n", help="Samples of every group.", min=1, metavar="N")] = 100,
     seed: of.Seed = 0,
+    overwrite: of.Overwrite = False,
     as_json: of.Json = False,
 ) -> None:
     """Draw samples from the mixture of every group.
@@ -240,7 +252,7 @@ def _sample(
     """
     from jaxgmm.cli import use
 
-    use.sample(fits, out, n, seed, as_json=as_json)
+    use.sample(fits, out, n, seed, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("plot")
@@ -267,6 +279,7 @@ def _plot(
     by: Annotated[str | None, typer.Option(hidden=True)] = None,
     n: Annotated[int, typer.Option("--panels", "-n", help="Groups in an overview.", min=1, metavar="N")] = 24,
     separator: of.Separator = ",",
+    overwrite: of.Overwrite = False,
     as_json: of.Json = False,
 ) -> None:
     """Draw an overview of many fits, or one group's mixture, pairs of features, diagnosis or criterion.
@@ -282,7 +295,7 @@ def _plot(
         raise ValueError(f"--by names keys of groups, which the fits know; give an overview --order {by}.")
     from jaxgmm.cli import pictures
 
-    pictures.plot(kind, fits, out, data, separator, group or [], order, n, as_json=as_json)
+    pictures.plot(kind, fits, out, data, separator, group or [], order, n, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("report")
@@ -293,6 +306,7 @@ def _report(
     out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE", show_default=False)],
     title: Annotated[str | None, typer.Option(help="Title of the page.", metavar="TEXT")] = None,
     separator: of.Separator = ",",
+    overwrite: of.Overwrite = False,
     as_json: of.Json = False,
 ) -> None:
     """Write a page to walk through all fits of a directory.
@@ -306,7 +320,7 @@ def _report(
     """
     from jaxgmm.cli import report
 
-    report.report(fits, data, separator, out, title, as_json=as_json)
+    report.report(fits, data, separator, out, title, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("info")

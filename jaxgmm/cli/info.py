@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.cli import console, interrupts, use
+from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
+from jaxgmm.cli.fitted import check_filled, described
 from jaxgmm.tables import files, job, parts, saved
 from jaxgmm.tables.rows import open_rows
 
@@ -59,8 +60,8 @@ def _of_fits(directory: Path) -> dict[str, Any]:
         return {
             "unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume continues the job"
         }
-    use.check_filled(path)
-    description = use.described(path)
+    check_filled(path)
+    description = described(path)
     with files.opened(path) as file:
         fits = file.read(["status", "n_samples"])
         keys = {name: str(file.schema_arrow.field(name).type) for name in description["by"]}

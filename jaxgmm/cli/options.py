@@ -56,6 +56,7 @@ Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nat
 MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
 OrderBy = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm.cli import console, interrupts, use
+from jaxgmm.cli import console, interrupts
+from jaxgmm.cli.fitted import Fitted, read_fits, read_samples
+from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, groups, job
 from jaxgmm.tables.keys import group_of
 
@@ -25,10 +27,11 @@ def plot(
     order: str,
     n: int,
     *,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Draws a picture of fits into a file."""
-    use.check_absent(out, _KINDS)
+    check_writable(out, _KINDS, overwrite=overwrite)
     if (data is None) != (kind == "criterion"):
         remedy = "leave out" if data else "give"
         raise ValueError(f"jaxgmm plot {kind} {'takes no' if data else 'needs the fitted'} table; {remedy} --data.")
@@ -36,17 +39,17 @@ def plot(
         _models_path(fits)
     else:
         files.column_names(data, separator)
-    fitted = interrupts.interruptible(lambda: use.read_fits(fits))
+    fitted = interrupts.interruptible(lambda: read_fits(fits))
     b = _numbered(fitted.keys, group)
 
     def drawn() -> bytes:
         if data is None:
             return _as_file(_criterion(fits, fitted, b), out.suffix[1:])
-        samples = use.read_samples(fitted, data, separator)
+        samples = read_samples(fitted, data, separator)
         return _as_file(_of_samples(kind, fitted, samples, b, order, n), out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
-    with use.writing(out), atomic.written(out) as file:
+    with writing(out), atomic.written(out) as file:
         file.write(picture)
     if as_json:
         console.print_json({"file": str(out)})
@@ -69,7 +72,7 @@ def _as_file(drawn: Any, kind: str) -> bytes:
 
 def _of_samples(
     kind: str,
-    fitted: use.Fitted,
+    fitted: Fitted,
     samples: groups.Groups,
     b: int,
     order: str,
@@ -99,7 +102,7 @@ def _name(keys: pa.Table, row: int) -> str:
     return " ".join(str(keys[name][row].as_py()) for name in keys.column_names)
 
 
-def _criterion(directory: Path, fitted: use.Fitted, b: int) -> Any:
+def _criterion(directory: Path, fitted: Fitted, b: int) -> Any:
     """The criterion of one group's models."""
     path = _models_path(directory)
     description = job.description_of(path) or {}

@@ -5,21 +5,25 @@ from pathlib import Path
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm.cli import console, interrupts, use
+from jaxgmm.cli import console, interrupts
+from jaxgmm.cli.fitted import Fitted, described, read_fits, read_samples
+from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, job
 from jaxgmm.tables.groups import Groups
 from jaxgmm.tables.wording import counted
 
 
-def report(fits: Path, data: Path, separator: str, out: Path, title: str | None, *, as_json: bool) -> None:
+def report(
+    fits: Path, data: Path, separator: str, out: Path, title: str | None, *, overwrite: bool, as_json: bool
+) -> None:
     """Writes a page about fits into a file."""
-    use.check_absent(out, (".html", ".htm"))
+    check_writable(out, (".html", ".htm"), overwrite=overwrite)
     files.column_names(data, separator)
-    fitted = interrupts.interruptible(lambda: use.read_fits(fits))
-    samples = interrupts.interruptible(lambda: use.read_samples(fitted, data, separator))
+    fitted = interrupts.interruptible(lambda: read_fits(fits))
+    samples = interrupts.interruptible(lambda: read_samples(fitted, data, separator))
     content = interrupts.interruptible(lambda: _content(fits, fitted, samples))
     pieces = interrupts.interruptible(lambda: jaxgmm.report.pieces(content, title))
-    with use.writing(out), atomic.written(out) as file:
+    with writing(out), atomic.written(out) as file:
         for piece in interrupts.each(pieces):
             file.write(piece)
     if as_json:
@@ -29,7 +33,7 @@ def report(fits: Path, data: Path, separator: str, out: Path, title: str | None,
     console.plain().print(said, soft_wrap=True)
 
 
-def _content(directory: Path, fitted: use.Fitted, samples: Groups) -> "jaxgmm.report.Content":
+def _content(directory: Path, fitted: Fitted, samples: Groups) -> "jaxgmm.report.Content":
     models, criterion = _models(directory)
     console.keep_programs()
     flags = fitted.table["flags"].to_pylist()
@@ -39,7 +43,7 @@ def _content(directory: Path, fitted: use.Fitted, samples: Groups) -> "jaxgmm.re
 
 def _models(directory: Path) -> tuple[pa.Table | None, str | None]:
     """The models that were tried and the criterion of the choice, if `jaxgmm sweep` wrote the directory."""
-    description = use.described(directory / "fits.parquet")
+    description = described(directory / "fits.parquet")
     if "criterion" not in description:
         return None, None
     path = directory / "models.parquet"

@@ -1,178 +1,65 @@
 """`jaxgmm predict` and `jaxgmm sample`: components of samples, and samples drawn from fits."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 import jaxgmm
 from jaxgmm.cli import console, interrupts
+from jaxgmm.cli import options as of
+from jaxgmm.cli.fitted import Fitted, read_fits, tables_of
+from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.engine.progress import bar
-from jaxgmm.status import Status
-from jaxgmm.tables import files, job, tabular
-from jaxgmm.tables.groups import Groups, group, numbers, taken
-from jaxgmm.tables.keys import group_of, matched
+from jaxgmm.tables import files
+from jaxgmm.tables.groups import numbers, taken
+from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.rows import Rows, open_rows
-from jaxgmm.tables.tabular import of_components
+from jaxgmm.tables.tabular import label_columns
 from jaxgmm.tables.wording import counted
 
 # Rows read at a time, and numbers drawn at a time.
 _BLOCK = 2**20
 _DRAWN = 2**22
-# Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
-_SINCE_0_2 = {
-    "ridge_dominated": pa.scalar(-1, pa.int32()),
-    "start_passed_over": pa.scalar(False),
-    "flags": pa.scalar(""),
-}
-
-
-class Fitted(NamedTuple):
-    """The fits of a directory.
-
-    Attributes:
-        keys: one row for each of B groups, sorted.
-        features: names of the D features.
-        weights: name of the column of sample weights, or None.
-        table: all of `fits.parquet`, with all columns of this version.
-        components: all of `components.parquet`.
-    """
-
-    keys: pa.Table
-    features: list[str]
-    weights: str | None
-    table: pa.Table
-    components: pa.Table
-
-    @property
-    def has_answer(self) -> np.ndarray:
-        """`(B,)`, whether groups have mixtures."""
-        is_first = self.components["component"].to_numpy() == 0
-        return np.isfinite(numbers(self.components["weight"], "weight")[is_first])
-
-    @property
-    def n_components(self) -> int:
-        """K, the largest of all groups."""
-        return int(self.components["component"].to_numpy().max()) + 1
-
-    def mixture(self) -> "jaxgmm.Mixture":
-        """Weights `(B, K)` and so on; NaN where a group has no answer. Imports JAX."""
-        return tabular.mixture_of(self.components, self.keys.num_rows, self.features)
-
-    def result(self) -> "jaxgmm.FitResult":
-        """The fits as `jaxgmm.fit` would return them, without starts and numbers of parameters. Imports JAX."""
-        codes = {status.name: int(status) for status in Status}
-        table, none = self.table, np.empty((self.table.num_rows, 0))
-        return jaxgmm.FitResult(
-            mixture=self.mixture(),
-            log_likelihood=numbers(table["log_likelihood"], "log_likelihood"),
-            n_iter=table["n_iter"].to_numpy(),
-            status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
-            spurious=table["spurious"].to_numpy(),
-            ridge_dominated=table["ridge_dominated"].to_numpy(),
-            start_passed_over=table["start_passed_over"].to_numpy(),
-            n_samples=table["n_samples"].to_numpy().astype(np.float64),
-            n_parameters=np.full(table.num_rows, -1, np.int32),
-            ridge=np.full((table.num_rows, len(self.features)), np.nan),
-            start_log_likelihood=none,
-            start_status=none.astype(np.int32),
-            start_spurious=none.astype(np.int32),
-            history=None,
-            snapshots=None,
-            efficiency=float("nan"),
-        )
-
-
-def read_fits(directory: Path) -> Fitted:
-    """Reads a directory that `jaxgmm fit` or `sweep` has written.
-
-    Raises:
-        OSError: it is not there.
-        ValueError: it was written by something else.
-    """
-    path = directory / "fits.parquet"
-    check_filled(path)
-    description = described(path)
-    components = directory / "components.parquet"
-    if job.description_of(components) != description:
-        raise ValueError(f"{components} is not of the job that made {path}; fit again.")
-    table = files.read_table(path, files.column_names(path))
-    rows = files.read_table(components, files.column_names(components))
-    if np.count_nonzero(rows["component"].to_numpy() == 0) != table.num_rows:
-        raise ValueError(f"{components} does not hold the groups of {path}; fit again.")
-    for name, unknown in _SINCE_0_2.items():
-        if name not in table.column_names:
-            table = table.append_column(name, pa.repeat(unknown, table.num_rows))
-    # Rows of other tables may have nulls where the fitted rows could not.
-    table = table.cast(pa.schema([pa.field(field.name, field.type) for field in table.schema]))
-    keys = table.select(description["by"])
-    return Fitted(keys, description["features"], description["weights"], table, rows)
-
-
-def read_samples(fitted: Fitted, data: Path, separator: str) -> Groups:
-    """The samples that were fitted, in the order of the fits.
-
-    Raises:
-        OSError: no such table.
-        ValueError: the table holds other groups.
-    """
-    known, weights = fitted.keys, fitted.weights
-    by = known.column_names
-    columns = [*by, *fitted.features]
-    columns += [weights] if weights and weights not in columns else []
-    table = files.read_table(data, columns, keys=by, known=known.schema, separator=separator)
-    found, n_samples = group(table, by, fitted.features, weights), fitted.table["n_samples"].to_numpy()
-    own = matched(found, known, n_samples, data, has_types=files.is_parquet(data))
-    if own is None or found.keys.num_rows != known.num_rows:
-        raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was fitted.")
-    return own
-
-
-def check_filled(path: Path) -> None:
-    """Raises OSError unless the table of fits exists."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has written.")
-
-
-def described(path: Path) -> dict[str, Any]:
-    """The request that a table of fits was made by.
-
-    Raises:
-        ValueError: it was made by something else.
-    """
-    description = job.description_of(path)
-    if not isinstance(description, dict) or not {"call", "by", "features", "weights"} <= set(description):
-        raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has written.")
-    return description
 
 
 def predict(
-    file: Path, separator: str, fits: Path, out: Path, *, p_values: bool, probabilities: bool, as_json: bool
+    file: Path,
+    separator: str,
+    fits: Path,
+    out: Path,
+    keep: Sequence[str],
+    *,
+    p_values: bool,
+    probabilities: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Writes the most probable component of every row of a table, and how well it fits."""
-    check_absent(out, files.KINDS)
+    check_writable(out, files.KINDS, overwrite=overwrite, read=[file, *tables_of(fits)])
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
-    added = ["component", "uncertainty", "log_density", *(["p_value"] if p_values else [])]
-    added += of_components(fitted.n_components) if probabilities else []
-    _check_free(by, added)
+    kept = list(dict.fromkeys([*by, *of.columns(keep, files.column_names(file, separator))]))
+    labels = label_columns(fitted.n_components, probabilities=probabilities)
+    added = [name for name in labels if p_values or name != "p_value"]
+    _check_free(kept, added)
 
     def opened() -> tuple[Rows, pa.Schema]:
-        columns, known = [*by, *fitted.features], fitted.keys.schema
-        rows = open_rows(file, columns, keys=by, known=known, separator=separator, are_numbers=True)
-        return rows, next(rows.blocks(by, size=1)).schema
+        columns = list(dict.fromkeys([*kept, *fitted.features]))
+        # Columns that are kept are read as keys are, so that 001 stays 001.
+        own, known = [name for name in kept if name not in fitted.features], fitted.keys.schema
+        rows = open_rows(file, columns, keys=own, known=known, separator=separator, are_numbers=True)
+        return rows, next(rows.blocks(kept, size=1)).schema
 
     with console.reading(file, shown=not as_json):
-        rows, of_keys = interrupts.interruptible(opened)
+        rows, of_kept = interrupts.interruptible(opened)
     # Keys are written as they were read: keys of no fitted group may not convert to the type that was fitted.
-    schema = pa.schema([pa.field(field.name, field.type) for field in of_keys])
+    schema = pa.schema([pa.field(field.name, field.type) for field in of_kept])
     for name in added:
         schema = schema.append(pa.field(name, pa.int32() if name == "component" else pa.float64()))
     n_rows, n_without, n_unknown = 0, 0, 0
-    predicted = _predicted(rows, fitted, schema, probabilities=probabilities)
+    predicted = _predicted(rows, fitted, kept, schema, probabilities=probabilities)
     if not as_json:
         predicted = _shown(predicted, rows.n_rows)
     with writing(out), files.written(out, schema, separator=separator) as writer:
@@ -211,9 +98,9 @@ def _unmatched(file: Path, fits: Path, keys: pa.Table) -> str:
     )
 
 
-def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
+def sample(fits: Path, out: Path, n: int, seed: int, *, overwrite: bool, as_json: bool) -> None:
     """Writes samples drawn from the mixture of every group."""
-    check_absent(out, files.KINDS)
+    check_writable(out, files.KINDS, overwrite=overwrite, read=tables_of(fits))
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     _check_free([*fitted.keys.column_names, *fitted.features], ("component",))
     has_answer = np.flatnonzero(fitted.has_answer)
@@ -234,48 +121,32 @@ def sample(fits: Path, out: Path, n: int, seed: int, *, as_json: bool) -> None:
     console.plain().print(f"{said}; wrote {out}", soft_wrap=True)
 
 
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """While a new file is being written, an interrupt leaves it complete or absent."""
-    interrupts.keeps(lambda: f"{out} was written." if out.exists() else "nothing was written.")
-    with interrupts.unwinding():
-        yield
-
-
-def check_absent(out: Path, kinds: Sequence[str]) -> None:
-    """Raises ValueError or OSError unless a file of one of these kinds can be written there."""
-    if not out.name.lower().endswith(tuple(kinds)):
-        raise ValueError(f"--out must name a file that ends in {', '.join(kinds)}; got {out}.")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent} does not exist; make it, or name another file.")
-    if out.exists():
-        raise FileExistsError(f"{out} exists already; remove it, or name another file.")
-
-
 def _check_free(names: Sequence[str], written: Sequence[str]) -> None:
     taken = [name for name in written if name in names]
     if taken:
-        raise ValueError(f"two columns of the output would be called {taken[0]!r}; rename a column, and fit again.")
+        raise ValueError(
+            f"two columns of the output would be called {taken[0]!r}; "
+            "rename that of the table, and fit again if it is a key or a feature."
+        )
 
 
-def _predicted(rows: Rows, fitted: Fitted, schema: pa.Schema, *, probabilities: bool) -> Iterator[tuple[pa.Table, int]]:
+def _predicted(
+    rows: Rows, fitted: Fitted, kept: list[str], schema: pa.Schema, *, probabilities: bool
+) -> Iterator[tuple[pa.Table, int]]:
     """Predictions for the rows of a table, block by block, and how many of them belong to no fitted group."""
     from jaxgmm.tables.labels import labels  # noqa: PLC0415 (imports JAX)
 
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
-    for block in rows.blocks([*by, *features], size=_BLOCK):
-        keys = block.select(by)
-        group = group_of(keys, fitted.keys, rows.path, has_types=rows.has_types)
+    for block in rows.blocks(list(dict.fromkeys([*kept, *features])), size=_BLOCK):
+        group = group_of(block.select(by), fitted.keys, rows.path, has_types=rows.has_types)
         n_unknown = int(np.count_nonzero(group < 0))
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         found = labels(mixture, group, samples, probabilities=probabilities)
-        # Rounding can take a probability above 1.
-        found["uncertainty"] = np.maximum(0.0, 1 - found["probability"])
         component = pa.array(found["component"], mask=found["component"] < 0)
         # NaN is null.
-        others = [pa.array(found[name], from_pandas=True) for name in schema.names[len(by) + 1 :]]
-        yield pa.table([*keys.columns, component, *others], schema=schema), n_unknown
+        others = [pa.array(found[name], from_pandas=True) for name in schema.names[len(kept) + 1 :]]
+        yield pa.table([*block.select(kept).columns, component, *others], schema=schema), n_unknown
 
 
 def _drawn(fitted: Fitted, has_answer: np.ndarray, n: int, seed: int, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -76,8 +76,8 @@ def read_table(
         path: see `column_names`.
         columns: the columns wanted, in the order wanted.
         keys: those of them that are keys of groups.
-        known: types of the fitted keys with which these will be compared; a column is read as its type if all its
-            values can be.
+        known: types of the fitted keys with which these will be compared, as far as they are; a column is read as its
+            type if all its values can be.
         separator: see `column_names`.
 
     Returns:
@@ -97,7 +97,7 @@ def read_table(
         path, lambda: csv.read_csv(path, parse_options=_form(separator), convert_options=convert), separator
     )
     for name in own:
-        column = typed(table[name], None if known is None else known.field(name).type)
+        column = typed(table[name], known.field(name).type if known is not None and name in known.names else None)
         table = table.set_column(table.column_names.index(name), name, column)
     return table
 
