@@ -830,6 +830,20 @@ def test_info_says_what_a_table_holds(here, capsys):
     assert "well string, red double" in " ".join(capsys.readouterr().out.split())
 
 
+def test_info_says_which_columns_are_read_otherwise_as_keys(here, capsys):
+    Path("cells.csv").write_text("plate,well,day,red\n001,1,2026-11-01,1.50\n002,2,2026-11-02,2\n")
+    assert cli.main(["info", "cells.csv", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["columns"] == {"plate": "int64", "well": "int64", "day": "date32[day]", "red": "double"}
+    assert facts["as_keys"] == {"plate": "string"}
+    assert cli.main(["info", "cells.csv"]) == 0
+    assert "as keys plate string" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["info", "cells.csv", "--by", "plate", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["keys"] == {"plate": "string"}
+    assert "as_keys" not in facts
+
+
 def test_info_of_a_folder_without_fits_says_what_to_name(here, capsys):
     assert cli.main(["info", "."]) == 2
     assert (

@@ -12,6 +12,9 @@ from jaxgmm.cli.fitted import check_filled, described
 from jaxgmm.tables import files, job, parts, saved
 from jaxgmm.tables.rows import open_rows
 
+# Types of columns of a CSV file that are not looked at again.
+_NOT_OTHERWISE = ("string", "double", "null")
+
 
 def info(path: Path, separator: str, by: list[str] | None, *, as_json: bool) -> None:
     """Prints what a table, a directory of fits or a saved file holds."""
@@ -42,6 +45,7 @@ def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any
     first = next(iter(rows.blocks(names)))
     n_rows = rows.n_rows or 0
     facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
+    facts |= _as_keys(path, separator, {name: kind for name, kind in facts["columns"].items() if name not in by})
     if not by:
         return facts
     files.check_columns(path, names, by, separator)
@@ -50,6 +54,19 @@ def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any
     sizes = {"smallest": int(least), "median": median, "largest": int(most)}
     facts |= {"keys": rows.types(by), "groups": len(planned.n_samples), "sizes": sizes}
     return facts | {"in_the_order_of_keys": planned.is_in_order}
+
+
+def _as_keys(path: Path, separator: str, columns: dict[str, str]) -> dict[str, Any]:
+    """Columns of a CSV file that would be read as another type if they were keys: a column of 001 and 2 as texts.
+
+    Numbers with a fraction are measurements, not keys.
+    """
+    others = [name for name, kind in columns.items() if kind not in _NOT_OTHERWISE]
+    if files.is_parquet(path) or not others:
+        return {}
+    read = open_rows(path, others, keys=others, separator=separator).types(others)
+    found = {name: kind for name, kind in read.items() if kind != columns[name]}
+    return {"as_keys": found} if found else {}
 
 
 def _of_fits(directory: Path) -> dict[str, Any]:
