@@ -141,7 +141,8 @@ def test_null_features_are_a_status_of_their_group(make):
     frame = make({"key": [1, 1, 2, 2, 2], "x": [1.0, None, 2.0, 3.0, 4.0]})
     found = fit_groups(frame, "key", "x", 1, **OPTIONS)
     assert column(found.fits, "status")[0] == "NONFINITE"
-    assert column(found.fits, "explanation")[0] == jaxgmm.Status.NONFINITE.sentence
+    assert column(found.fits, "explanation")[0] == f"{jaxgmm.Status.NONFINITE.sentence[:-1]} (1 of 2 samples)."
+    assert found.group(1).doubts[-1] == "1 holds NaN or infinity in 1 of 2 samples: row 1 of the frame."
     assert column(found.fits, "log_likelihood")[0] is None
     assert column(found.components, "mean_x") == [None, 3.0]
 

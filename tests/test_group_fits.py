@@ -118,6 +118,7 @@ def test_one_group_is_taken_out_by_its_key(found):
     np.testing.assert_array_equal(one.x[:, 0], np.array(COLUMNS["red"])[:200][PLATE == "P05"])
     np.testing.assert_array_equal(one.mixture.means, found.result.mixture.means[1])
     assert one.sweep is None
+    assert one.rows.tolist() == np.flatnonzero(PLATE == "P05").tolist()
     assert repr(one).startswith(f"P05, 67: {len(one.x)} samples, K = 2, D = 1")
     assert jaxgmm.predict(one, one.x).shape == (len(one.x),)
     assert one.diagnose().misfit == found.diagnose().misfit[1]

@@ -161,7 +161,7 @@ def _fitted(
     flags = jaxgmm.flags(fitted)
     outputs = {
         "components": tabular.components_table(groups.keys, result, request.features, flags),
-        "fits": tabular.fits_table(groups.keys, groups.n_samples, result, flags, chosen),
+        "fits": tabular.fits_table(groups, result, flags, chosen),
     }
     if chosen is not None:
         outputs["models"] = tabular.models_table(groups.keys, fitted.table, flags)

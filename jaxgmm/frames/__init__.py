@@ -4,7 +4,8 @@ pandas, Polars and PyArrow tables are read through Narwhals, and the results are
 """
 
 try:
-    from jaxgmm.frames.group_fits import GroupFit, GroupFits
+    from jaxgmm.frames.group_fit import GroupFit
+    from jaxgmm.frames.group_fits import GroupFits
     from jaxgmm.frames.grouping import fit_groups
 except ImportError as missing:
     raise ImportError(f"jaxgmm.frames needs more packages ({missing}): pip install 'jaxgmm[frames]'.") from None

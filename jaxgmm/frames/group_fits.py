@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from jaxgmm.diagnosis import Diagnosis, diagnose
-from jaxgmm.doubts import FLAGS
 from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
+from jaxgmm.frames.group_fit import GroupFit
 from jaxgmm.frames.labelling import labelled
 from jaxgmm.frames.membership import Membership, membership, number_of, title_of
 from jaxgmm.mixture import Mixture
@@ -23,61 +23,6 @@ from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
 from jaxgmm.tables.frame import Samples, arrow, read
 from jaxgmm.tables.groups import Groups
-
-
-@record
-class GroupFit(Record):
-    """The fit of one group, with its samples. What takes a mixture takes it as well.
-
-    Attributes:
-        key: the group's key, a value for each key column.
-        features: names of the D features.
-        x: `(N, D)`, its samples.
-        sample_weight: `(N,)`, or None for 1.
-        result: its fit, without a batch axis.
-        sweep: all models fitted to it; None where there was no choice.
-    """
-
-    key: tuple[Any, ...]
-    features: tuple[str, ...]
-    x: np.ndarray
-    sample_weight: np.ndarray | None
-    result: FitResult
-    sweep: Sweep | None
-
-    @property
-    def mixture(self) -> Mixture:
-        """The group's mixture."""
-        return self.result.mixture
-
-    @property
-    def name(self) -> str:
-        """The key as a title: `P04, 67`."""
-        return title_of(self.key)
-
-    @property
-    def doubts(self) -> list[str]:
-        """The reasons to distrust the fit, residuals included, each a sentence; see `jaxgmm.flags`."""
-        found = flags(self.result if self.sweep is None else self.sweep, self.x, self.sample_weight)
-        return [f"{self.name} {FLAGS[name]}." for name, holds in found.items() if np.any(holds)]
-
-    def diagnose(self) -> Diagnosis:
-        """See `jaxgmm.diagnose`."""
-        return diagnose(self.result, self.x, self.sample_weight)
-
-    def bootstrap(self, n_replicates: int = 1000, **options: Any) -> Bootstrap:
-        """See `jaxgmm.bootstrap`, whose options these are."""
-        return bootstrap(self.result, self.x, n_replicates, sample_weight=self.sample_weight, **options)
-
-    @property
-    def _batch(self) -> tuple[int, ...]:
-        return ()
-
-    def _described(self) -> tuple[str, list[Block]]:
-        title, blocks = self.result._described()
-        doubts = self.doubts
-        title = f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}"
-        return title, [*blocks, *([written(doubts)] if doubts else [])]
 
 
 @record
@@ -92,7 +37,8 @@ class GroupFits(Record):
             (`n_components`, `covariance_type`, `at_largest_k`, whether no larger K was tried, and the criterion),
             `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see
             `jaxgmm.FitResult`), `start_passed_over`, `flags`, the reasons to distrust the fit (see `jaxgmm.flags`),
-            `status`, and `explanation`, a sentence that says what the status means.
+            `status`, and `explanation`, a sentence that says what the status means, and how many samples hold NaN or
+            infinity where that is the reason.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
             for every feature F, and `variance_F` (families `"diag"` and `"spherical"` only) or the lower triangle of
             the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G; and `flags`, those
@@ -174,8 +120,8 @@ class GroupFits(Record):
         number = number_of(key, self.keys)
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
-        own, found = self.of(number) if self._batch else self, self._of_group(number, self.frame(df))
-        return GroupFit(tuple(key), self.features, found.samples, found.weights, own.result, own.sweep)
+        own, (rows, found) = self.of(number) if self._batch else self, self._of_group(number, self.frame(df))
+        return GroupFit(tuple(key), self.features, found.samples, found.weights, rows, own.result, own.sweep)
 
     def predict(self, df: Any = None, *, probabilities: bool = False) -> Any:
         """The component of every row of a frame, under the mixture of the row's group.
@@ -272,14 +218,16 @@ class GroupFits(Record):
         """The rows of each group in the frame that was fitted. `dataclasses.replace`, pickles and copies drop it."""
         return membership(self._read(self.df), self.keys)
 
-    def _of_group(self, number: int, frame: Any) -> Samples:
-        """The samples of one group. A frame that was changed in place since its rows were found is read anew."""
+    def _of_group(self, number: int, frame: Any) -> tuple[np.ndarray, Samples]:
+        """The rows and samples of one group. A frame that was changed in place since it was read is read anew."""
         if frame is self.df and len(frame) == self._membership.n_rows:
-            found = self._read(frame, self._membership.of(number))
+            rows = self._membership.of(number)
+            found = self._read(frame, rows)
             if np.all(found.group == number):
-                return found
+                return rows, found
         self.__dict__.pop("_membership", None)
-        return self._read(frame, membership(self._read(frame), self.keys).of(number))
+        rows = membership(self._read(frame), self.keys).of(number)
+        return rows, self._read(frame, rows)
 
     def _as_fitted(self, df: Any) -> tuple[Any, Any]:
         """Samples and weights with the batch axis of the result, or without."""

@@ -18,7 +18,7 @@ from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.settings import check_order, is_integer
 from jaxgmm.tables.frame import arrow, selected
-from jaxgmm.tables.groups import group
+from jaxgmm.tables.groups import Groups, group
 from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
 from jaxgmm.tables.wording import quoted, remedy
 
@@ -105,21 +105,23 @@ def fit_groups(
     fitted = in_named_order(fitted, order_by, features) if reference is None else align_components(fitted, reference)
     # Keys are rows of the frame itself, so that they keep the type they have there.
     keys = frame.select(nw.col(by))[groups.rows[groups.offsets[:-1]], :]
-    tables = _tables(fitted, groups.n_samples, features, criteria)
+    tables = _tables(fitted, groups, features, criteria)
     fits, components, models = (None if table is None else native(keys, table) for table in tables)
     result, swept = (fitted.best, fitted) if isinstance(fitted, Sweep) else (fitted, None)
     return GroupFits(fits, components, models, result, swept, tuple(by), tuple(features), weights, df)
 
 
 def _tables(
-    fitted: FitResult | Sweep, n_samples: np.ndarray, features: list[str], criteria: list[str]
+    fitted: FitResult | Sweep, groups: Groups, features: list[str], criteria: list[str]
 ) -> tuple[pa.Table, pa.Table, pa.Table | None]:
     """Fits, components and models, with the number of the group in place of its key."""
-    numbers, found = pa.table({"group": np.arange(len(n_samples))}), flags(fitted)
+    n_groups, found = len(groups.n_samples), flags(fitted)
+    numbers = pa.table({"group": np.arange(n_groups)})
+    groups = groups._replace(keys=numbers)
     if not isinstance(fitted, Sweep):
-        return fits_table(numbers, n_samples, fitted, found), components_table(numbers, fitted, features, found), None
-    chosen = chosen_columns(fitted.table, len(n_samples), criteria[0])
-    fits = fits_table(numbers, n_samples, fitted.best, found, chosen)
+        return fits_table(groups, fitted, found), components_table(numbers, fitted, features, found), None
+    chosen = chosen_columns(fitted.table, n_groups, criteria[0])
+    fits = fits_table(groups, fitted.best, found, chosen)
     components = components_table(numbers, fitted.best, features, found)
     return fits, components, models_table(numbers, fitted.table, found)
 

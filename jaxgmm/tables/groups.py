@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxgmm.tables.wording import listed, quoted
 
@@ -40,6 +40,12 @@ class Groups(NamedTuple):
     def n_samples(self) -> Int[np.ndarray, " b"]:
         """`(B,)`, the size of every group."""
         return np.diff(self.offsets)
+
+    @property
+    def n_unusable(self) -> Int[np.ndarray, " b"]:
+        """`(B,)`, how many samples of every group hold NaN or infinity; see `unusable`."""
+        before = np.concatenate([[0], np.cumsum(unusable(self.samples, self.weights))])
+        return np.diff(before[self.offsets])
 
     @property
     def x(self) -> list[np.ndarray]:
@@ -92,6 +98,14 @@ def group(table: pa.Table, by: Sequence[str], features: Sequence[str], weights: 
         offsets=offsets,
         rows=order,
     )
+
+
+def unusable(samples: Float[np.ndarray, "m d"], weights: Float[np.ndarray, " m"] | None) -> Bool[np.ndarray, " m"]:
+    """Which samples hold NaN or infinity, or have such a weight; a finite weight of 0 leaves a sample out."""
+    is_finite = np.all(np.isfinite(samples), axis=1)
+    if weights is None:
+        return ~is_finite
+    return ~np.isfinite(weights) | (~is_finite & (weights != 0))
 
 
 def _by_group(values: np.ndarray, offsets: Int[np.ndarray, " boundaries"]) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from jaxtyping import Int
 import jaxgmm
 from jaxgmm.doubts import combined, component_flags, model_flags
 from jaxgmm.status import Status
-from jaxgmm.tables.groups import check_once, taken
+from jaxgmm.tables.groups import Groups, check_once, taken
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
 _FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "flags", "status", "explanation")
@@ -25,8 +25,7 @@ _MODELS += ("passed_over", "chosen", "flags")
 
 
 def fits_table(
-    keys: pa.Table,
-    n_samples: Int[np.ndarray, " b"],
+    groups: Groups,
     result: "jaxgmm.FitResult",
     flags: Mapping[str, np.ndarray],
     chosen: dict[str, pa.Array] | None = None,
@@ -34,8 +33,7 @@ def fits_table(
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
 
     Args:
-        keys: one row for each of B groups.
-        n_samples: `(B,)`, the groups' sizes.
+        groups: B groups, with their samples.
         result: fits of the same groups, in the same order.
         flags: `(B,)` for each reason to distrust them, as `jaxgmm.flags` returns them.
         chosen: columns with the choice for each group.
@@ -43,11 +41,12 @@ def fits_table(
     Returns:
         the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
         `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see `jaxgmm.FitResult`),
-        `start_passed_over`, `flags` (names of the reasons), `status` (a name) and `explanation` (its sentence).
+        `start_passed_over`, `flags` (names of the reasons), `status` (a name) and `explanation` (its sentence,
+        and how many samples hold NaN or infinity where that is the reason).
     """
     status = result.status.astype(np.int32)
     columns = {
-        "n_samples": pa.array(n_samples.astype(np.int64)),
+        "n_samples": pa.array(groups.n_samples.astype(np.int64)),
         **(chosen or {}),
         "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
         "n_iter": pa.array(result.n_iter.astype(np.int32)),
@@ -56,9 +55,9 @@ def fits_table(
         "start_passed_over": pa.array(result.start_passed_over),
         "flags": _flags(flags),
         "status": _named(status, [code.name for code in Status]),
-        "explanation": _named(status, [code.sentence for code in Status]),
+        "explanation": _explained(status, groups),
     }
-    return _beside(keys, columns)
+    return _beside(groups.keys, columns)
 
 
 def components_table(
@@ -198,6 +197,20 @@ def _named(codes: Int[np.ndarray, " b"], names: Sequence[str]) -> pa.Array:
 def _flags(flags: Mapping[str, np.ndarray]) -> pa.Array:
     """Names of the flags of each row, separated by commas."""
     return _named(*combined(flags))
+
+
+def _explained(status: Int[np.ndarray, " b"], groups: Groups) -> pa.Array:
+    """A sentence for each group's status. Where samples cannot be used, it says how many."""
+    sentences, number = [code.sentence for code in Status], status.copy()
+    rows = np.flatnonzero(status == Status.NONFINITE)
+    if len(rows):
+        counts = np.stack([groups.n_unusable[rows], groups.n_samples[rows]], axis=1)
+        # Few pairs occur.
+        pairs, of_pair = np.unique(counts, axis=0, return_inverse=True)
+        number[rows] = len(sentences) + of_pair.ravel()
+        said = Status.NONFINITE.sentence.rstrip(".")
+        sentences += [f"{said} ({n:,} of {n_samples:,} samples)." for n, n_samples in pairs.tolist()]
+    return _named(number, sentences)
 
 
 def _beside(keys: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:

@@ -105,6 +105,14 @@ def test_weights_follow_their_rows():
     assert group(table, ["key"], ["x"]).sample_weight is None
 
 
+def test_samples_that_cannot_be_used_are_counted():
+    weights = pa.array([1.0, 0.0, 1.0, None, 2.0])
+    table = pa.table({"cell": ["b", "b", "b", "a", "a"], "x": [math.inf, math.nan, None, 1.0, 2.0], "w": weights})
+    assert group(table, ["cell"], ["x"]).n_unusable.tolist() == [0, 3]
+    # A weight of 0 leaves a sample out, and one that is missing spoils it.
+    assert group(table, ["cell"], ["x"], "w").n_unusable.tolist() == [1, 2]
+
+
 def test_without_keys_all_rows_are_one_group():
     groups = group(pa.table({"x": [3, 1, 2], "w": [1.0, 0.0, 2.0]}), [], ["x"], "w")
     assert (groups.keys.num_columns, groups.keys.num_rows) == (0, 1)

@@ -8,6 +8,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm.tables import tabular
+from jaxgmm.tables.groups import Groups
 
 NAN = math.nan
 
@@ -42,7 +43,10 @@ FLAGGED = {name: np.array([name != "no_answer", name == "no_answer"]) for name i
 
 
 def test_fits_table_says_how_every_group_ended():
-    rows = tabular.fits_table(KEYS, np.array([5, 6]), hand_made_result(diagonal=False), FLAGGED).to_pylist()
+    samples = np.zeros((11, 2))
+    samples[[6, 9], [0, 1]] = math.inf, NAN
+    groups = Groups(KEYS, samples, None, np.array([0, 5, 11]), np.arange(11))
+    rows = tabular.fits_table(groups, hand_made_result(diagonal=False), FLAGGED).to_pylist()
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
@@ -52,7 +56,8 @@ def test_fits_table_says_how_every_group_ended():
         },
         {
             "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "ridge_dominated": 0,
-            "start_passed_over": False, "flags": "no_answer", "status": "NONFINITE", "explanation": nonfinite.sentence,
+            "start_passed_over": False, "flags": "no_answer", "status": "NONFINITE",
+            "explanation": f"{nonfinite.sentence[:-1]} (2 of 6 samples).",
         },
     ]  # fmt: skip
 
