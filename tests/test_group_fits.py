@@ -327,5 +327,7 @@ def test_what_is_no_frame_is_refused_in_words(found):
 def test_pictures_refuse_what_they_cannot_draw(found, swept):
     with pytest.raises(ValueError, match="these fits have no choice among models"):
         plot.criterion(found)
+    with pytest.raises(ValueError, match=r"from 0; got 'P05'; for a group, draw found.group\(key\)"):
+        plot.criterion(swept, data_set="P05")
     with pytest.raises(ValueError, match="x must hold the samples of many fits: a GroupFit has none of its own"):
         plot.overview(swept.group("P04", 67))

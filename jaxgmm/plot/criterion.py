@@ -23,6 +23,7 @@ from jaxgmm.plot.palette import (
 from jaxgmm.record import counted
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.sweeping import LEVEL, LRT
+from jaxgmm.settings import is_integer
 from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 
@@ -38,7 +39,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     Args:
         sweep_or_table: a `Sweep`, or its table; or the `GroupFits` or `GroupFit` of a choice among models.
         criterion: a column of the table.
-        data_set: number of the data set.
+        data_set: number of the data set, from 0; of groups, their row in `fits`.
         ax: where to draw; a new figure without it.
 
     Returns:
@@ -59,6 +60,9 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     known = [name for name in (*CRITERIA, LRT) if name in whole]
     if criterion not in known:
         raise ValueError(f"criterion must be one that the sweep has, {', '.join(map(repr, known))}; got {criterion!r}.")
+    if not is_integer(data_set):
+        remedy = "; for a group, draw found.group(key)" if hasattr(sweep_or_table, "names") else ""
+        raise ValueError(f"data_set must be the number of a data set, from 0; got {data_set!r}{remedy}.")
     rows = np.asarray(whole["data_set"]) == data_set
     if not np.any(rows):
         raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")

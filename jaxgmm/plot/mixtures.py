@@ -13,6 +13,7 @@ from jaxgmm.plot.histograms import draw_histogram
 from jaxgmm.plot.limits import say_outside
 from jaxgmm.plot.palette import axes_for_one, label_offsets, whole_or_none, without_frame
 from jaxgmm.plot.planes import draw_plane, marginal
+from jaxgmm.settings import is_integer
 
 
 @whole_or_none
@@ -170,7 +171,7 @@ def names_of_features(names: Sequence[str] | None, n_features: int) -> Sequence[
 
 def checked_features(features: Sequence[int], mixture: Mixture) -> tuple[int, int]:
     """Two different existing features."""
-    chosen = tuple(int(feature) for feature in features)
+    chosen = tuple(int(feature) if is_integer(feature) else -1 for feature in features)
     if len(chosen) != 2 or chosen[0] == chosen[1] or not all(0 <= d < mixture.n_features for d in chosen):
         raise ValueError(f"features must be two different of 0 to {mixture.n_features - 1}; got {features!r}.")
     return chosen

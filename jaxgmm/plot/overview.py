@@ -15,6 +15,7 @@ from jaxgmm.plot.limits import n_outside
 from jaxgmm.plot.mixtures import checked_features, of_groups
 from jaxgmm.plot.palette import EMPHASIS, INK, axes_for_many, halo, whole_or_none
 from jaxgmm.plot.planes import draw_plane
+from jaxgmm.settings import check_integer
 from jaxgmm.status import Status
 
 _COLUMNS = 6
@@ -60,8 +61,7 @@ def overview(
     """
     if by not in ("status", "size", "misfit"):
         raise ValueError(f"by must be 'status', 'size' or 'misfit'; got {by!r}.")
-    if n < 1:
-        raise ValueError(f"n must be at least 1; got {n!r}.")
+    check_integer("n", n, 1)
     if x is None:
         x, names, sample_weight = of_groups(result, names, sample_weight)
     # For a sweep, draw the chosen fits; for fits of groups, the fits.
