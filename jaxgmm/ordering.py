@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm.engine.arrays import is_traced
@@ -81,21 +83,22 @@ def align_components(result: Result, reference: Any) -> Result:
         reference: one mixture, or the result of the fit of one data set, with the same features.
 
     Returns:
-        the same with components in another order, and room for as many as the reference has. Where a mixture has fewer,
-        components without a match are absent (weight 0); where it has more, those left over follow by the mean of the
-        first feature. Mixtures of NaN are unchanged.
+        the same, in arrays of the same kind, with components in another order, and room for as many as the reference
+        has. Where a mixture has fewer, components without a match are absent (weight 0); where it has more, those left
+        over follow by the mean of the first feature. Mixtures of NaN are unchanged.
 
     Raises:
         ValueError: not one reference mixture, or one with other features.
     """
-    mixture = _mixture_of(result)
+    given = mixture = _mixture_of(result)
     reference = checked_reference(reference, mixture.n_features)
     n_places = max(mixture.n_components, reference.n_components)
     result = order_components(_with_room(result, n_places))
     mixture = _mixture_of(result)
     flat = mixture.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[mixture.weights.ndim - 1 :]))
     order = _matched_order(flat, with_room(reference, n_places).map(lambda leaf: leaf[None]))
-    return _with_order(result, order.reshape(np.shape(mixture.weights)))
+    aligned = _with_order(result, order.reshape(np.shape(mixture.weights)))
+    return _mapped(aligned, lambda mixture: mixture.map(_of_kind, given))
 
 
 def checked_reference(reference: Any, n_features: int) -> Mixture:
@@ -161,6 +164,14 @@ def _with_room(result: Result, n_components: int) -> Result:
 
 def _with_order(result: Result, order: np.ndarray) -> Result:
     return _mapped(result, lambda mixture: _reordered(mixture, order))
+
+
+def _of_kind(array: np.ndarray, given: Any) -> Any:
+    """An array of the type of another, and of JAX if that is."""
+    if not isinstance(given, jax.Array):
+        return array.astype(given.dtype, copy=False)
+    with jax.enable_x64(True):
+        return jnp.asarray(array, given.dtype)
 
 
 def _mapped(result: Result, function: Callable[[Mixture], Mixture]) -> Result:

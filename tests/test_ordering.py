@@ -28,6 +28,17 @@ def shuffled(mixture):
     return mixture.map(lambda leaf: leaf[rows, order])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_stay_of_their_kind(dtype):
+    mixture = mixtures(4).map(lambda leaf: leaf.astype(dtype))
+    with jax.enable_x64(True):
+        of_jax = mixture.map(jax.numpy.asarray)
+    for given, kind in ((mixture, np.ndarray), (of_jax, jax.Array)):
+        aligned, ordered = jaxgmm.align_components(given, mixture.of(2)), jaxgmm.order_components(given)
+        assert all(isinstance(leaf, kind) and leaf.dtype == dtype for own in (aligned, ordered) for leaf in own.arrays)
+        assert_same(aligned, jaxgmm.align_components(mixture, mixture.of(2)))
+
+
 def assert_same(a, b):
     for own, other in zip(a.arrays, b.arrays, strict=True):
         np.testing.assert_array_equal(own, other)
