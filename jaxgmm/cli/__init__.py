@@ -4,7 +4,8 @@ Exit codes: 0 for success; 1 if no group ended CONVERGED or MAX_ITER, or `jaxgmm
 errors that the user can fix, from a misspelt column to a full disk, reported in one line on stderr; 130 after an
 interrupt, which keeps finished parts.
 
-    commands   declares the commands and options, with their help; imports only typer
+    commands   declares the commands and options, with their help, together with jobs (fit and sweep) and of_fits (those
+               that take fits); imports only typer
     fit, …     do the work of a command, and are imported when it is given; JAX and pyplot are imported through `jaxgmm`
                when first needed, so that misuse is reported before that
 """
