@@ -14,6 +14,7 @@ from jaxgmm.status import Status
 FLAGS = {
     "no_answer": "has no mixture; its status says why",
     "max_iter": "had not converged after max_iter iterations",
+    "far_from_converged": "had more than 1e-4 nats per sample left to gain when it ended, by its own estimate",
     "degenerate": "is degenerate: a component lost its support or its variance",
     "spurious": "has components that fit a few samples, or equal ones, instead of a cluster",
     "ridge_dominated": "has components that owe much of a variance to the ridge, so that their widths are not known",
@@ -25,6 +26,8 @@ FLAGS = {
     "misfit": "does not describe its data: residuals are far from uniform",
 }
 
+# Nats per sample: a tenth of what tells starts apart.
+_FAR = 1e-4
 # A single start among fewer than this says little.
 _FEWEST_STARTS = 4
 # ∫ √(p q) of two Gaussians of equal width 1.3 standard deviations apart. From 2 on they have two modes (0.61).
@@ -45,6 +48,7 @@ def of_fits(fits: Any, overlap: np.ndarray | None = None) -> dict[str, np.ndarra
     return {
         "no_answer": ~has_answer,
         "max_iter": status == Status.MAX_ITER,
+        "far_from_converged": has_answer & _is_far(fits.gap),
         "degenerate": has_answer & (status == Status.DEGENERATE),
         "spurious": np.asarray(fits.spurious) > 0,
         "ridge_dominated": np.asarray(fits.ridge_dominated) > 0,
@@ -52,6 +56,11 @@ def of_fits(fits: Any, overlap: np.ndarray | None = None) -> dict[str, np.ndarra
         "few_agreeing": has_answer & _stands_alone(fits),
         "overlapping": has_answer & ((largest_overlap(mixture) if overlap is None else overlap) > OVERLAP),
     }
+
+
+def _is_far(gap: Any) -> np.ndarray:
+    # Where it is infinite, the last steps did not say.
+    return (np.asarray(gap) > _FAR) & np.isfinite(gap)
 
 
 def far_from_uniform(misfits: np.ndarray, p_values: np.ndarray) -> np.ndarray:
@@ -94,6 +103,7 @@ def model_flags(table: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
     shown = {
         "no_answer": ~has_answer,
         "max_iter": table["status"] == Status.MAX_ITER.name,
+        "far_from_converged": has_answer & _is_far(table["gap"]),
         "degenerate": has_answer & (table["status"] == Status.DEGENERATE.name),
         "spurious": table["spurious"] > 0,
         "ridge_dominated": table["ridge_dominated"] > 0,

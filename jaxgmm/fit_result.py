@@ -26,6 +26,8 @@ class FitResult(Record):
         mixture: weights `(B, K)`, means `(B, K, D)`, covariances `(B, K, D, D)`, or variances `(B, K, D)` for `"diag"`
             and `"spherical"`. NaN where no sound parameters were found.
         log_likelihood: `(B,)`, total nats of the (weighted) data at the returned parameters.
+        gap: `(B,)`, how much log-likelihood the chosen run is estimated to have left to gain, in nats per sample; see
+            `tol` of `fit`. Infinite where the last steps did not say, and NaN without an answer.
         n_iter: `(B,)`, iterations of the chosen run.
         status: `(B,)`, codes of `jaxgmm.Status`.
         spurious: `(B,)`, number of spurious components of the chosen run. The size of a component with
@@ -61,6 +63,7 @@ class FitResult(Record):
 
     mixture: Mixture
     log_likelihood: np.ndarray
+    gap: np.ndarray
     n_iter: np.ndarray
     status: np.ndarray
     spurious: np.ndarray
@@ -108,7 +111,7 @@ class FitResult(Record):
         """Columns with a row for each data set, ready for a data frame.
 
         `data_set`, `status` (a name), `n_components` (those present; 0 without an answer), `n_samples`,
-        `n_parameters`, `log_likelihood`, `bic`, `n_iter`, `spurious`, `ridge_dominated`, `start_passed_over`,
+        `n_parameters`, `log_likelihood`, `bic`, `gap`, `n_iter`, `spurious`, `ridge_dominated`, `start_passed_over`,
         `n_agreeing`, and `flags`, the names of the reasons to distrust the fit that its fields show, separated by
         commas (see `jaxgmm.flags`).
         """
@@ -122,6 +125,7 @@ class FitResult(Record):
             "n_parameters": np.atleast_1d(self.n_parameters),
             "log_likelihood": np.atleast_1d(self.log_likelihood),
             "bic": np.atleast_1d(self.bic()),
+            "gap": np.atleast_1d(self.gap),
             "n_iter": np.atleast_1d(self.n_iter),
             **{name: np.atleast_1d(getattr(self, name)) for name in names},
             "flags": np.atleast_1d(flag_texts(of_fits(self))),
@@ -181,6 +185,7 @@ def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination
     return FitResult(
         mixture=no_mixtures(b),
         log_likelihood=np.full(b, np.nan),
+        gap=np.full(b, np.nan),
         n_iter=np.zeros(b, np.int32),
         status=np.zeros(b, np.int32),
         spurious=np.zeros(b, np.int32),

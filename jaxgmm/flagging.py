@@ -23,7 +23,8 @@ def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -
         sample_weight: as for `fit`.
 
     Returns:
-        `(B,)` for each reason in `FLAGS`, whether it holds: `no_answer`; `max_iter`; `degenerate`; `spurious`;
+        `(B,)` for each reason in `FLAGS`, whether it holds: `no_answer`; `max_iter`; `far_from_converged` (`gap` is
+        above 1e-4); `degenerate`; `spurious`;
         `ridge_dominated`; `start_passed_over`; `few_agreeing` (K > 1, and one start of at least four reached the
         log-likelihood of the fit, to within 1e-3 nats per sample); of a sweep, `at_largest_k` and `passed_over`;
         `overlapping` (for two components, ∫ √(p q) is above 0.8); and with x `misfit` (a distance of `jaxgmm.diagnose`

@@ -20,7 +20,7 @@ from jaxgmm.fitting import fit_batch, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw
 from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses
-from jaxgmm.settings import Precision, check_integer, check_options
+from jaxgmm.settings import TOL, Method, Precision, check_integer, check_options, method_for
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]
@@ -77,11 +77,12 @@ def bootstrap(
     kind: Kind = "weighted",
     covariance_type: str | None = None,
     sample_weight: Any = None,
-    tol: float = 1e-5,
+    tol: float = TOL,
     max_iter: int = 1000,
     reg_covar: float = 1e-12,
     key: Any = 0,
     precision: Precision = "mixed",
+    method: Method | None = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Bootstrap:
     """Fits replicates of data sets, each started from the parameters of the fit itself.
@@ -104,6 +105,7 @@ def bootstrap(
         reg_covar: as for `fit`.
         key: as for `fit`. Every data set draws from the same key.
         precision: as for `fit`.
+        method: as for `fit`.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -124,7 +126,7 @@ def bootstrap(
     fitted = _present(mixture, data)
     n_components = fitted.n_components
     family = _family(fitted) if covariance_type is None else covariance_type
-    check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision)
+    check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision, method)
     fitted = checked_mixture(fitted, data, n_components, family)
     check_integer("n_replicates", n_replicates, 1)
     if kind not in KINDS:
@@ -135,7 +137,8 @@ def bootstrap(
     else:
         replicates = _reweighted(kind, weighted(data, sample_weight), n_replicates, random)
     start = fitted.map(lambda leaf: np.repeat(leaf, n_replicates, axis=0))
-    request = Request("mixture", 1, 1, precision, float(tol), int(max_iter), checked_key(key))
+    settings = precision, float(tol), int(max_iter), checked_key(key)
+    request = Request("mixture", 1, 1, *settings, method=method_for(method, tol))
     with progress_bar(replicates.n_data_sets, shown=progress) as report:
         model = (n_components, family, ridge_in(precision, reg_covar))
         result = fit_batch(replicates, start, model, request, report)

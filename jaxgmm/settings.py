@@ -11,10 +11,14 @@ from typing import Any, Literal, get_args
 
 Family = Literal["full", "tied", "diag", "spherical"]
 Precision = Literal["mixed", "float32", "float64"]
+Method = Literal["quasi-newton", "em"]
 Criterion = Literal["bic", "aic", "aicc", "icl", "cv", "lrt"]
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+METHODS: tuple[str, ...] = get_args(Method)
+# Estimated distance of the mean log-likelihood per sample from its limit, in nats, at which runs stop by default.
+TOL = 1e-9
 # The bootstrap likelihood-ratio test is not a criterion of one model; it compares two.
 LRT = "lrt"
 
@@ -46,6 +50,7 @@ def check_options(
     max_iter: Any,
     reg_covar: Any,
     precision: Any,
+    method: Any = None,
 ) -> None:
     """Raises ValueError if an option is not valid."""
     at_least_one = {"n_components": n_components, "n_init": n_init}
@@ -60,9 +65,15 @@ def check_options(
     for name, value, known in (
         ("covariance_type", covariance_type, FAMILIES),
         ("precision", precision, PRECISIONS),
+        *((("method", method, METHODS),) if method is not None else ()),
     ):
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+
+
+def method_for(method: str | None, tol: float) -> str | None:
+    """The method that was asked for, or None for the fastest. A fixed number of iterations is one of EM's."""
+    return "em" if method is None and tol == 0 else method
 
 
 def check_test(

@@ -14,6 +14,7 @@ from jaxgmm.tables.keys import matched
 
 # Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
 _SINCE_0_2 = {
+    "gap": pa.scalar(np.nan),
     "ridge_dominated": pa.scalar(-1, pa.int32()),
     "start_passed_over": pa.scalar(False),
     "flags": pa.scalar(""),
@@ -59,6 +60,7 @@ class Fitted(NamedTuple):
         return jaxgmm.FitResult(
             mixture=self.mixture(),
             log_likelihood=numbers(table["log_likelihood"], "log_likelihood"),
+            gap=numbers(table["gap"], "gap"),
             n_iter=table["n_iter"].to_numpy(),
             status=np.array([codes[name] for name in table["status"].to_pylist()], np.int32),
             spurious=table["spurious"].to_numpy(),

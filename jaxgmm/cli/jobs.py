@@ -21,7 +21,7 @@ def fit(
     starts: of.Starts = 10,
     finalists: of.Finalists = None,
     seed: of.Seed = 0,
-    tol: of.Tol = 1e-5,
+    tol: of.Tol = settings.TOL,
     max_iter: of.MaxIter = 1000,
     reg_covar: Annotated[
         float,
@@ -33,6 +33,7 @@ def fit(
     weights: of.Weights = None,
     order_by: of.OrderBy = "mean",
     precision: of.Precision = "mixed",
+    method: of.Method = None,
     separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
     as_csv: of.Csv = False,
@@ -50,10 +51,11 @@ def fit(
     written beside each of them.
 
     `DIR/fits.parquet` has a row for every group, sorted by key: the key columns, n_samples, log_likelihood (nats),
-    n_iter, spurious (how many components rest on a few samples or on equal values), ridge_dominated (how many owe more
-    than a tenth of a variance to the ridge), start_passed_over (whether a likelier start was passed over because it had
-    spurious components or a degenerate end), flags (names of the reasons to distrust the fit), status, and explanation,
-    a sentence that says what the status means.
+    gap (nats per sample that were left to gain, by the run's own estimate), n_iter, spurious (how many components rest
+    on a few samples or on equal values), ridge_dominated (how many owe more than a tenth of a variance to the ridge),
+    start_passed_over (whether a likelier start was passed over because it had spurious components or a degenerate end),
+    flags (names of the reasons to distrust the fit), status, and explanation, a sentence that says what the status
+    means.
 
     `DIR/components.parquet` has a row for every component of every group: the key columns, component (from 0), weight,
     mean_F for every feature F, and then variance_F (families diag and spherical) or the lower triangle of the
@@ -76,7 +78,7 @@ def fit(
     from jaxgmm.cli.request import requested
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
-    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     request = requested(file, separator, by, features, weights, order_by, "fit", models, options)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
@@ -105,7 +107,7 @@ def sweep(
     ] = False,
     folds: Annotated[int, typer.Option(help="Folds of the criterion cv.", min=2, metavar="N")] = 5,
     seed: of.Seed = 0,
-    tol: of.Tol = 1e-5,
+    tol: of.Tol = settings.TOL,
     max_iter: of.MaxIter = 1000,
     reg_covar: Annotated[
         str,
@@ -119,6 +121,7 @@ def sweep(
     weights: of.Weights = None,
     order_by: of.OrderBy = "mean",
     precision: of.Precision = "mixed",
+    method: of.Method = None,
     separator: of.SeparatorOfBoth = ",",
     resume: of.Resume = False,
     as_csv: of.Csv = False,
@@ -136,7 +139,7 @@ def sweep(
     criterion. If axis-aligned families are tried together with others, all components have covariances.
 
     `DIR/models.parquet` has a row for every model fitted to every group: the key columns, n_components,
-    covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, n_iter, status, spurious
+    covariance_type, reg_covar, n_samples, n_parameters, log_likelihood, the criterion, gap, n_iter, status, spurious
     and ridge_dominated (numbers of such components), n_agreeing (starts that reached the same optimum),
     start_passed_over and passed_over (whether a start, or this model, has a better likelihood or criterion, but only
     because of spurious components or a degenerate end), chosen, at_largest_k, and flags: those of the fit for the model
@@ -156,7 +159,7 @@ def sweep(
         "split": split,
         "n_folds": folds,
     }
-    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, allow_spurious=allow_spurious)
+    options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     request = requested(file, separator, by, features, weights, order_by, "sweep", models, options)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)

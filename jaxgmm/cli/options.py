@@ -52,9 +52,19 @@ Finalists = Annotated[
     int | None, typer.Option(help="Run only this many of the starts to their ends.", min=1, metavar="R")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.", min=0, max=2**32 - 1, metavar="SEED")]
-Tol = Annotated[float, typer.Option(help="Stop when an iteration gains fewer nats per sample.", min=0, metavar="NATS")]
+Tol = Annotated[
+    float,
+    typer.Option(
+        help="Stop within so many nats per sample of the limit; 0 makes --max-iter iterations of EM.",
+        min=0,
+        metavar="NATS",
+    ),
+]
 MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
+Method = Annotated[
+    settings.Method | None, typer.Option(help="How runs advance; left out, the fastest.", show_default=False)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
 OrderBy = Annotated[
@@ -177,6 +187,7 @@ def of_runs(
     tol: float,
     max_iter: int,
     precision: str,
+    method: str | None,
     *,
     allow_spurious: bool,
 ) -> dict[str, Any]:
@@ -188,6 +199,7 @@ def of_runs(
         "tol": tol,
         "max_iter": max_iter,
         "precision": precision,
+        "method": method,
     }
     return told | ({"avoid_spurious": False} if allow_spurious else {})
 

@@ -114,6 +114,7 @@ def _check(request: Request) -> None:
             given["max_iter"],
             ridge,
             given["precision"],
+            given["method"],
         )
     if request.criterion == LRT:
         check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])

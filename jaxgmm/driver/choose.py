@@ -37,6 +37,7 @@ class ChunkFits(NamedTuple):
     mixture: Mixture
     log_likelihood: Float[np.ndarray, " g"]
     bounded_log_likelihood: Float[np.ndarray, " g"]
+    gap: Float[np.ndarray, " g"]
     n_iter: Int[np.ndarray, " g"]
     status: Int[np.ndarray, " g"]
     spurious: Int[np.ndarray, " g"]
@@ -59,6 +60,7 @@ class Best(NamedTuple):
     Attributes:
         start: the number of its start.
         mixture: its parameters, NaN where it has no answer.
+        gap: the estimated distance of its log-likelihood from the limit, per sample.
         n_iter: its iterations.
         status: how the fit ended.
         log_likelihoods: of all starts.
@@ -73,6 +75,7 @@ class Best(NamedTuple):
 
     start: Any
     mixture: Mixture
+    gap: Any
     n_iter: Any
     status: Any
     log_likelihoods: Any
@@ -121,6 +124,7 @@ def _best_of(
     return Best(
         start=best,
         mixture=answer(mixture),
+        gap=jnp.where(fitted, chosen.gap, jnp.nan),
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
         log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
@@ -156,6 +160,7 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
         mixture=_snapped(best.mixture, x),
         log_likelihood=log_likelihood,
         bounded_log_likelihood=of_best(best.bounded),
+        gap=best.gap,
         n_iter=best.n_iter,
         status=best.status,
         spurious=of_best(best.findings.spurious),
@@ -202,6 +207,7 @@ def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
         mixture=no_mixtures(),
         log_likelihood=full(np.nan, np.float64),
         bounded_log_likelihood=full(np.nan, np.float64),
+        gap=full(np.nan, np.float64),
         n_iter=full(0, np.int32),
         status=statuses,
         spurious=full(0, np.int32),

@@ -204,6 +204,8 @@ def in_kernels(
     begun = before._replace(
         mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
         log_likelihood=jnp.full(n_runs, -jnp.inf),
+        memory=jnp.full(n_runs, jnp.inf),
+        gap=jnp.full(n_runs, jnp.inf),
         n_iter=jnp.zeros(n_runs, jnp.int32),
         status=jnp.full(n_runs, em.RUNNING, jnp.int32),
     )
@@ -241,6 +243,7 @@ def in_kernels(
         status=row_of(moving, fused.STATUS).astype(jnp.int32),
         history=None,
         snapshots=None,
+        gap=row_of(moving, fused.GAP),
     )
     return *_ended(ended, before, wanted), executed
 

@@ -333,7 +333,8 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         absolute_ridge=request.absolute_ridge,
         is_weighted=shared.is_weighted,
     )
-    search, finish, centred = _ways(shape, layout, request, shared.search_dtype, machine)
+    ways = _ways(shape, layout, request, shared.search_dtype, machine)
+    search, finish, centred = ways
     program = Program(
         layout=layout,
         init=request.init,
@@ -343,7 +344,7 @@ def _sized(shared: _Shared, shape: _Shape, request: Request, effort: Effort, mac
         effort=effort,
         n_history=request.n_history,
         n_snapshots=request.n_snapshots,
-        method=request.method,
+        method=request.method or _fastest(ways),
         search=search,
         finish=finish,
         centred=centred,
@@ -394,9 +395,14 @@ def _ways(shape: _Shape, layout: Layout, request: Request, search_dtype: str, ma
     return search, finish, centred._replace(centred=True) if isinstance(centred, Lanes) else centred
 
 
+def _fastest(ways: Sequence[Way]) -> str:
+    """The fastest method. Kernels, which know only plain EM, gain more than another method does."""
+    return "em" if any(isinstance(way, Lanes) for way in ways) else "quasi-newton"
+
+
 def _may_have_kernels(request: Request, machine: Machine) -> bool:
     """Whether the machine has kernels for this request, regardless of shape."""
-    return machine.has_kernels and not request.is_recorded and request.method in fused.METHODS
+    return machine.has_kernels and not request.is_recorded and request.method in (None, *fused.METHODS)
 
 
 def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:

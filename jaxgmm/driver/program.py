@@ -27,7 +27,7 @@ class Request(NamedTuple):
         n_init: R; 1 for explicit starts.
         n_finalists: number of starts of each fit that run to their ends.
         precision: `"mixed"`, `"float32"` or `"float64"`.
-        tol: smallest gain of the mean log-likelihood for which a run continues.
+        tol: what may be left to gain of the mean log-likelihood when a run stops; see `jaxgmm.em.methods`.
         max_iter: maximum number of iterations.
         key: random key, or seed.
         avoids_spurious: whether spurious components lower the scores of runs; see `jaxgmm.soundness`.
@@ -35,7 +35,7 @@ class Request(NamedTuple):
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
-        method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`.
+        method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`; None for the fastest.
     """
 
     init: str
@@ -50,7 +50,7 @@ class Request(NamedTuple):
     snapshots: Int[np.ndarray, " p"] | None = None
     has_absent: bool = False
     absolute_ridge: bool = False
-    method: str = "em"
+    method: str | None = None
 
     @property
     def n_snapshots(self) -> int:
@@ -167,7 +167,7 @@ class Options(NamedTuple):
     """The traced part of compiled programs.
 
     Attributes:
-        tol: smallest gain of the mean log-likelihood for which a run continues.
+        tol: what may be left to gain of the mean log-likelihood when a run stops; see `jaxgmm.em.methods`.
         max_iter: maximum number of iterations.
         reg_covar: the ridges, as fractions of each feature's variance unless they are absolute.
         key: random key, or seed.

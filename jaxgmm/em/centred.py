@@ -65,6 +65,18 @@ def centred_parameters(
     return jnp.concatenate([constant[:, None], means, whiteners], axis=1), remaining
 
 
+def centred_precisions(parameters: Float[Array, "k f *s"], mixture: Mixture) -> Float[Array, "k d ..."]:
+    """The inverse covariances `(K, D, D)`, or `(K, D)`, of a mixture in these parameters."""
+    n_features = mixture.means.shape[1]
+    whiteners = parameters[:, 1 + n_features :]
+    if mixture.is_diagonal:
+        return whiteners**2
+    rows, columns = np.tril_indices(n_features)
+    lower = jnp.zeros((len(whiteners), n_features, n_features, *whiteners.shape[2:]), whiteners.dtype)
+    lower = lower.at[:, rows, columns].set(whiteners)
+    return jnp.sum(lower[:, :, :, None] * lower[:, :, None], axis=1)
+
+
 def centred_e_step(
     data: Data | Tiles, parameters: Float[Array, "k f"], n_features: int, *, diagonal: bool
 ) -> tuple[SufficientStatistics, Float[Array, ""]]:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Int
 
-from jaxgmm.em.centred import centred_e_step, centred_parameters
+from jaxgmm.em.centred import centred_e_step, centred_parameters, centred_precisions
 from jaxgmm.em.covariance import Ridge
-from jaxgmm.em.expectation import Data, Tiles, as_data, e_step, natural_parameters
+from jaxgmm.em.expectation import Data, Tiles, as_data, e_step, natural_parameters, precisions
 from jaxgmm.em.statistics import SufficientStatistics, features
 from jaxgmm.em.vectors import e_steps
 from jaxgmm.mixture import Mixture
@@ -43,6 +43,7 @@ class Form(NamedTuple):
 
 
 Parameters = Callable[[Mixture, Ridge], tuple[Array, Array]]
+Precisions = Callable[[Array, Mixture], Array]
 
 
 class EStep(NamedTuple):
@@ -51,6 +52,7 @@ class EStep(NamedTuple):
     Attributes:
         parameters: from mixtures and the ridge to the parameters that it reads, `(K, F)`, and the share left of each
             component's variance. Trailing axes beyond those of a mixture are further mixtures.
+        precisions: from these parameters, and the mixtures, to inverse covariances `(K, D, D)`, or `(K, D)`.
         share: from the standardised samples `(C, D, N)` and weights `(C, N)` of all data sets to the data that slots
             share.
         load: from the shared data and the row of a data set to the data that a slot holds.
@@ -61,6 +63,7 @@ class EStep(NamedTuple):
     """
 
     parameters: Parameters
+    precisions: Precisions
     share: Callable[[Array, Array, Form], Any]
     load: Callable[[Any, Array, Form], Any]
     read: Callable[[Any, Any, Array, Busy, Form], Sums]
@@ -68,7 +71,9 @@ class EStep(NamedTuple):
     about_means: bool = False
 
 
-def _together(of_one: Callable[..., Sums], parameters: Parameters, *, about_means: bool = False) -> EStep:
+def _together(
+    of_one: Callable[..., Sums], parameters: Parameters, precisions: Precisions, *, about_means: bool = False
+) -> EStep:
     """An E-step written for one run and mapped over slots, each of which holds its data."""
 
     def share(z: Array, weights: Array, _form: Form) -> tuple[Array, Array]:
@@ -82,7 +87,7 @@ def _together(of_one: Callable[..., Sums], parameters: Parameters, *, about_mean
         of_slot = functools.partial(of_one, n_features=form.n_features, diagonal=form.diagonal)
         return jax.vmap(of_slot, in_axes=(0, -1), out_axes=-1)(held, parameters)
 
-    return EStep(parameters, share, load, read, about_means=about_means)
+    return EStep(parameters, precisions, share, load, read, about_means=about_means)
 
 
 def _natural(mixture: Mixture, _ridge: Ridge) -> tuple[Array, Array]:
@@ -106,8 +111,8 @@ def _in_turn(shared: Data, rows: Array, parameters: Array, busy: Busy, form: For
 
 
 E_STEPS = {
-    "products": _together(e_step, _natural),
-    "products in one kernel": _together(e_step, _natural_in_one_kernel),
-    "vectors": EStep(_natural, _all_features, _row, _in_turn, idle_is_free=True),
-    "centred": _together(centred_e_step, centred_parameters, about_means=True),
+    "products": _together(e_step, _natural, precisions),
+    "products in one kernel": _together(e_step, _natural_in_one_kernel, precisions),
+    "vectors": EStep(_natural, precisions, _all_features, _row, _in_turn, idle_is_free=True),
+    "centred": _together(centred_e_step, centred_parameters, centred_precisions, about_means=True),
 }

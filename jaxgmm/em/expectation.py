@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, vech
+from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, unvech, vech
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.elimination import inverse_and_pivots
 from jaxgmm.numerics.reductions import max_over, sum_over
@@ -156,3 +156,9 @@ def natural_parameters(
     constant = log_weights - 0.5 * normaliser
     remaining = jnp.min(jnp.where(pivots > 0, pivots / (variances + means**2), jnp.nan), axis=1)
     return jnp.concatenate([constant[:, None], linear, -0.5 * quadratic], axis=1), remaining
+
+
+def precisions(natural: Float[Array, "k f *s"], mixture: Mixture) -> Float[Array, "k d ..."]:
+    """The inverse covariances `(K, D, D)`, or `(K, D)`, of a mixture in its natural parameters."""
+    quadratic = -2 * natural[:, 1 + mixture.means.shape[1] :]
+    return quadratic if mixture.is_diagonal else unvech(quadratic, mixture.means.shape[1])

@@ -28,7 +28,8 @@ from jaxgmm.em.centred import MEAN_ROUNDINGS
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import ABSENT
 from jaxgmm.em.maximization import ROUNDINGS
-from jaxgmm.em.methods.plain import status_of
+from jaxgmm.em.methods.common import status_of
+from jaxgmm.em.methods.plain import gap_of
 from jaxgmm.em.state import RUNNING, RunState, Settings
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
@@ -39,7 +40,7 @@ OfRuns = Array
 OfSamples = Array
 
 # The last of the moving rows of runs.
-LOG_LIKELIHOOD, N_ITER, STATUS = -3, -2, -1
+LOG_LIKELIHOOD, CHANGE, GAP, N_ITER, STATUS = -5, -4, -3, -2, -1
 
 # Blocks of samples read in one turn of a loop, so that loads overlap with arithmetic.
 UNROLLED = 4
@@ -149,11 +150,16 @@ class Natural(NamedTuple):
 
 
 class State(NamedTuple):
-    """Runs between two steps; see `jaxgmm.em.state.RunState`. Iterations and status are floating-point too."""
+    """Runs between two steps; see `jaxgmm.em.state.RunState`. Iterations and status are floating-point too.
+
+    `change` is that of the mean log-likelihood in the last iteration.
+    """
 
     components: list[Component]
     natural: list[Natural]
     log_likelihood: OfRuns
+    change: OfRuns
+    gap: OfRuns
     n_iter: OfRuns
     status: OfRuns
 
@@ -218,18 +224,17 @@ def life(
         Component(next(given), several(given, shape.n_features), several(given, n_entries))
         for _ in range(shape.n_listed)
     ]
-    log_likelihood, n_iter, status = given
-    start = State(components, [], log_likelihood, n_iter, status)
+    start = State(components, [], *given)
     present, ridge = several(asked, shape.n_listed), several(asked, n_entries)
     end, n_made = steps(start, Asked(present, ridge, *asked), read, n_blocks, n_steps, machine)
     own = jax.tree.leaves(end.components)
-    return [*own, end.log_likelihood, end.n_iter, end.status], n_made
+    return [*own, end.log_likelihood, end.change, end.gap, end.n_iter, end.status], n_made
 
 
 def moving_rows(state: RunState, shape: Shape) -> Float[Array, "m q *k"]:
-    """The moving rows of runs `(Q,)`: parameters, log-likelihood, iterations and status, a row of all runs for each."""
+    """The moving rows of runs `(Q,)`: parameters and the rest of their states, a row of all runs for each number."""
     dtype = state.mixture.weights.dtype
-    of_run = [state.log_likelihood, state.n_iter, state.status]
+    of_run = [state.log_likelihood, state.memory, state.gap, state.n_iter, state.status]
     return _rows(_numbers(state.mixture, shape), [row.astype(dtype) for row in of_run], shape)
 
 
@@ -365,9 +370,9 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
     """The rest of a step of plain EM: decision and M-step. Finished runs are unchanged."""
     proposal = _m_step(state.components, sums, asked, machine)
     natural, unsound = _checked(proposal, asked, machine)
+    change = jnp.abs(log_likelihood - state.log_likelihood) / asked.total_weight
     status = status_of(
-        *(log_likelihood, state.log_likelihood, state.n_iter, unsound == 0),
-        *(asked.total_weight, asked.tol, asked.max_iter),
+        log_likelihood, (change < asked.tol) & (asked.tol > 0), unsound == 0, state.n_iter, asked.max_iter
     )
     status = status.astype(state.status.dtype)
     is_running = state.status == RUNNING
@@ -380,6 +385,8 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
         components=jax.tree.map(kept, proposal, state.components),
         natural=jax.tree.map(kept, natural, state.natural),
         log_likelihood=jnp.where(is_running, log_likelihood, state.log_likelihood),
+        change=jnp.where(is_running, change, state.change),
+        gap=jnp.where(is_running, gap_of(change, state.change), state.gap),
         n_iter=jnp.where(goes_on, state.n_iter + 1, state.n_iter),
         status=jnp.where(is_running, status, state.status),
     )

@@ -57,7 +57,7 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
     def residual(mixture: Mixture) -> Mixture:
         return jax.tree.map(jnp.subtract, mixture, em_map(mixture))
 
-    def solve(_: object, start: Mixture) -> tuple[Mixture, tuple[Array, Array]]:
+    def solve(_: object, start: Mixture) -> tuple[Mixture, tuple[Array, Array, Array]]:
         state = lax.while_loop(
             lambda state: ~method.is_finished(state),
             lambda state: step(data, state, family, settings, method),
@@ -65,12 +65,14 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
         )
         # custom_root differentiates the auxiliary output too, and integers have no tangents.
         dtype = state.log_likelihood.dtype
-        return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype))
+        return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype), state.gap)
 
-    mixture, (n_iter, status) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
+    mixture, (n_iter, status, gap) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
     natural, _ = natural_parameters(mixture)
     _, log_likelihood = expectation.e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
-    return RunState(mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None)
+    return RunState(
+        mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None, gap=gap
+    )
 
 
 def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:

@@ -49,6 +49,8 @@ class RunState(NamedTuple):
             were none; or None.
         memory: anything else that the method keeps from one step to the next; None for plain EM, and in the record of a
             run that has left its slot.
+        gap: estimate of how much log-likelihood is left to gain, in nats per sample; of `mixture` when the run has
+            ended. Infinite where it is not known.
     """
 
     mixture: Mixture
@@ -59,3 +61,4 @@ class RunState(NamedTuple):
     history: Float[Array, "t *s"] | None
     snapshots: Mixture | None
     memory: Any = None
+    gap: Any = None

@@ -51,6 +51,13 @@ def vech(matrices: Float[Array, "k d d *s"]) -> Float[Array, "k v *s"]:
     return matrices[:, rows, columns] * jnp.asarray(multiplicity, dtype=matrices.dtype)
 
 
+def unvech(rows: Float[Array, "k v *s"], n_features: int) -> Float[Array, "k d d *s"]:
+    """The symmetric matrices of which `vech` made rows."""
+    row, column = np.tril_indices(n_features)
+    share = np.where(row == column, 1.0, 0.5).reshape(1, -1, *[1] * (rows.ndim - 2))
+    return (rows * jnp.asarray(share, rows.dtype))[:, _vech_index(n_features)]
+
+
 def _vech_index(n_features: int) -> np.ndarray:
     """Position in vech of every entry of a symmetric matrix."""
     index = np.empty((n_features, n_features), dtype=int)

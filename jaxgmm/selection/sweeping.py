@@ -32,7 +32,18 @@ from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
 from jaxgmm.selection.held_out import densities_of, held_out
 from jaxgmm.selection.splitting import split_widest
 from jaxgmm.selection.sweep_result import Sweep
-from jaxgmm.settings import LRT, Precision, check_flag, check_integer, check_options, check_test, is_integer
+from jaxgmm.settings import (
+    LRT,
+    TOL,
+    Method,
+    Precision,
+    check_flag,
+    check_integer,
+    check_options,
+    check_test,
+    is_integer,
+    method_for,
+)
 from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
 
@@ -61,11 +72,12 @@ def sweep(
     patience: int | None = None,
     split: bool = False,
     avoid_spurious: bool = True,
-    tol: float = 1e-5,
+    tol: float = TOL,
     max_iter: int = 1000,
     sample_weight: Any = None,
     key: Any = 0,
     precision: Precision = "mixed",
+    method: Method | None = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
@@ -102,6 +114,7 @@ def sweep(
         sample_weight: as for `fit`. Criteria take the sum of the weights as the number of samples.
         key: as for `fit`.
         precision: as for `fit`.
+        method: as for `fit`.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -133,7 +146,7 @@ def sweep(
         for ridge in _several(reg_covar, (int, float, np.number), "reg_covar")
     ]
     for k, family, ridge in models:
-        check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision)
+        check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
     _check_names(names, init, n_folds, n_replicates, patience)
     if LRT in names:
@@ -151,6 +164,7 @@ def sweep(
         max_iter=int(max_iter),
         key=checked_key(key),
         avoids_spurious=bool(avoid_spurious),
+        method=method_for(method, tol),
     )
     n_replicates = 1 + int(n_folds) if "cv" in names else 1
     with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
@@ -454,7 +468,7 @@ def _by_model(fits: ChunkFits, chunk: Chunk, model_set: ModelSet) -> ChunkFits:
 
 
 def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str, np.ndarray]:
-    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", *criteria)}
+    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", "gap", *criteria)}
     columns["lead"] = np.zeros(shape)
     columns |= {name: np.zeros(shape, np.int32) for name in (*_COUNTS, "status", "n_agreeing")}
     return columns | {name: np.zeros(shape, bool) for name in (*_FLAGS, "fitted")}
@@ -477,6 +491,7 @@ def _table(asked: _Asked, results: _Results) -> dict[str, np.ndarray]:
     order = (
         "log_likelihood",
         *asked.criteria,
+        "gap",
         "n_iter",
         "status",
         "spurious",

@@ -70,7 +70,9 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
 
 
 def _completed(result: FitResult) -> FitResult:
-    """Completes a fit from a file of the first format: missing fields are derived if possible, else -1 or NaN."""
+    """Completes a fit from a file of an earlier version: missing fields are derived if possible, else -1 or NaN."""
+    if result.gap is None:
+        result = replace(result, gap=np.full(np.shape(result.status), np.nan)[()])
     if result.ridge_dominated is not None:
         return result
     gains = result.start_log_likelihood - np.asarray(result.log_likelihood)[..., None]

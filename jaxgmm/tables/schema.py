@@ -53,6 +53,7 @@ _MIXTURE = {"weights": Field("K", "f"), "means": Field("KD", "f"), "covariances"
 _FIT = {
     **_within("mixture", _MIXTURE),
     "log_likelihood": Field("", "f"),
+    "gap": Field("", "f"),
     "n_iter": Field("", "i"),
     "status": Field("", "i"),
     "spurious": Field("", "i"),

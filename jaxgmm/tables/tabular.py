@@ -18,9 +18,9 @@ from jaxgmm.status import Status
 from jaxgmm.tables.groups import Groups, check_once, taken
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
-_FITS = ("n_samples", "log_likelihood", "n_iter", *_FLAWS, "flags", "status", "explanation")
+_FITS = ("n_samples", "log_likelihood", "gap", "n_iter", *_FLAWS, "flags", "status", "explanation")
 _CHOSEN = ("n_components", "covariance_type", "at_largest_k")
-_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "n_iter", "status", *_FLAWS, "n_agreeing")
+_MODELS = ("reg_covar", "n_samples", "n_parameters", "log_likelihood", "gap", "n_iter", "status", *_FLAWS, "n_agreeing")
 _MODELS += ("passed_over", "chosen", "flags")
 
 
@@ -40,15 +40,16 @@ def fits_table(
 
     Returns:
         the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
-        `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see `jaxgmm.FitResult`),
-        `start_passed_over`, `flags` (names of the reasons), `status` (a name) and `explanation` (its sentence,
-        and how many samples hold NaN or infinity where that is the reason).
+        `gap` (nats per sample that were left to gain), `n_iter`, `spurious` and `ridge_dominated` (numbers of such
+        components; see `jaxgmm.FitResult`), `start_passed_over`, `flags` (names of the reasons), `status` (a name) and
+        `explanation` (its sentence, and how many samples hold NaN or infinity where that is the reason).
     """
     status = result.status.astype(np.int32)
     columns = {
         "n_samples": pa.array(groups.n_samples.astype(np.int64)),
         **(chosen or {}),
         "log_likelihood": pa.array(result.log_likelihood, from_pandas=True),
+        "gap": pa.array(result.gap, from_pandas=True),
         "n_iter": pa.array(result.n_iter.astype(np.int32)),
         "spurious": pa.array(result.spurious.astype(np.int32)),
         "ridge_dominated": pa.array(result.ridge_dominated.astype(np.int32)),

@@ -3,7 +3,8 @@
 A step has two halves: the E-step reads samples at the parameters that the method chooses, and the method advances the
 run from the sums. So a method never sees a sample, and works with every E-step and every family.
 
-    em    plain EM
+    em            plain EM
+    quasi-newton  EM accelerated by what successive steps say of the likelihood's curvature
 
 A new method is a module here, and a row. GPU kernels have methods of their own, with the same names
 (`jaxgmm.em.fused.METHODS`); runs of other methods use slots.
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool
 
-from jaxgmm.em.methods import plain
+from jaxgmm.em.methods import common, plain, quasi_newton
 from jaxgmm.em.state import RunState
 
 
@@ -35,4 +36,7 @@ class Method(NamedTuple):
     is_finished: Callable[[RunState], Bool[Array, "*s"]]
 
 
-METHODS = {"em": Method(plain.init, plain.read, plain.advance, plain.is_finished)}
+METHODS = {
+    "em": Method(plain.init, common.read, plain.advance, common.is_finished),
+    "quasi-newton": Method(quasi_newton.init, common.read, quasi_newton.advance, common.is_finished),
+}

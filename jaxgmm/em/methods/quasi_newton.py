@@ -1,0 +1,222 @@
+"""Quasi-Newton acceleration of EM (Lange, 1995; Jamshidian and Jennrich, 1997).
+
+With θ all parameters and M the map of one iteration, EM's step r(θ) = M(θ) - θ is the gradient of the mean
+log-likelihood in the metric of the complete data's information,
+
+    <a, b> = Σ_k w_k (a_w b_w / w_k² + a_μᵀ P_k b_μ + ½ tr P_k a_Σ P_k b_Σ),    P_k = Σ_k⁻¹.
+
+So L-BFGS (Liu and Nocedal, 1989) with inner products in this metric begins with EM's own step and learns from the last
+one how far EM has still to go. With s the last step and y the fall of r along it, the direction is
+
+    d = γ (r - α y) + (α - ρ γ <y, r - α y>) s,    ρ = 1 / <s, y>,  α = ρ <s, r>,  γ = max(1, <s, y> / <y, y>),
+
+and the Newton decrement ½ <r, d> estimates how much of the mean log-likelihood is left to gain. A run has converged if
+that is below the tolerance twice in succession.
+
+Every step costs one E-step. Its length is limited in the same metric, which keeps covariances positive definite. A step
+that loses likelihood is taken back, and EM's own step, which is known already, follows. That one is always accepted, so
+a run ends at a fixed point of EM even where a ridge lowers the likelihood on the way there. Where r grows along s, near
+a saddle, EM's step is lengthened instead.
+
+Parameters are extrapolated linearly, so a family's covariances have to form a linear space, as all of `FAMILIES` do.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.em.covariance import Family
+from jaxgmm.em.e_steps import E_STEPS, EStep
+from jaxgmm.em.maximization import m_step
+from jaxgmm.em.methods import common
+from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.mixture import Mixture
+from jaxgmm.numerics.traces import pairs, total, trace_products
+
+# Largest change of a component in a step other than EM's: of its weight and its covariance, relative to themselves, and
+# of its mean, in standard deviations.
+LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
+
+# Loss of the mean log-likelihood, in nats, that may be rounding.
+SLACK = {"float32": 1e-6, "float64": 1e-7}
+
+# Estimates of what is left to gain, in nats per sample, that cannot be told from rounding.
+LEAST_GAP = {"float32": 1e-6, "float64": 1e-13}
+
+# Smallest curvature of the likelihood along a step, relative to that of the complete data's.
+LEAST_CURVATURE = 1e-6
+
+# What is left to gain, as a multiple of ½ <r, r>, where the curvature is not known.
+FAR = 1e4
+
+# Number of estimates below the tolerance, one after another, with which a run has converged.
+IN_SUCCESSION = 2
+
+
+class Memory(NamedTuple):
+    """What a run keeps from one step to the next.
+
+    Attributes:
+        mixture: the last accepted parameters.
+        em_step: EM's step from there.
+        has_moved: whether any parameters have been accepted yet.
+        is_em: whether the current parameters are EM's, which are accepted in any case.
+        is_sound: whether every component of the current ones keeps its support and its variance.
+        n_small: number of estimates below the tolerance, one after another.
+    """
+
+    mixture: Mixture
+    em_step: Mixture
+    has_moved: Bool[Array, "*s"]
+    is_em: Bool[Array, "*s"]
+    is_sound: Bool[Array, "*s"]
+    n_small: Int[Array, "*s"]
+
+
+def init(
+    start: Mixture,
+    settings: Settings,
+    n_iter: Int[Array, "*s"] | None = None,
+    history: Float[Array, "t *s"] | None = None,
+    snapshots: Mixture | None = None,
+    *,
+    e_step: EStep = E_STEPS["products"],
+) -> RunState:
+    """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
+    state = common.begun(start, settings, n_iter, history, snapshots, e_step)
+    no = jnp.zeros(state.status.shape, bool)
+    memory = Memory(start, jax.tree.map(jnp.zeros_like, start), no, ~no, ~no, no.astype(jnp.int32))
+    return state._replace(memory=memory)
+
+
+def advance(
+    state: RunState,
+    statistics: SufficientStatistics,
+    log_likelihood: Float[Array, "*s"],
+    total_weight: Float[Array, "*s"],
+    family: Family,
+    settings: Settings,
+    *,
+    e_step: EStep = E_STEPS["products"],
+) -> RunState:
+    """The rest of a step: whether to accept the current parameters, where to go from there, and whether to stop."""
+    here, memory, dtype = state.mixture, state.memory, log_likelihood.dtype.name
+    origins = here.means if e_step.about_means else None
+    by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
+    em_step = _difference(by_em, here)
+    keeps = log_likelihood >= state.log_likelihood - SLACK[dtype] * total_weight
+    is_accepted = memory.is_em | (memory.is_sound & keeps)
+
+    vectors = em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
+    products = _inner_products(vectors, here.weights, e_step.precisions(state.natural, here))
+    direction = _direction(products, here.weights, is_accepted & memory.has_moved)
+    is_small = (direction.gap < jnp.maximum(settings.tol, LEAST_GAP[dtype])) & (settings.tol > 0)
+    n_small = jnp.where(is_accepted & is_small, memory.n_small + 1, 0)
+
+    is_em = ~direction.is_better
+    back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
+    following = common.select(is_accepted, by_em, back)
+    following = common.select(is_em, following, _moved(here, direction.along, vectors))
+    natural, is_sound = common.checked(following, settings, e_step)
+
+    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
+    has_converged = n_small >= IN_SUCCESSION
+    status = common.status_of(log_likelihood, has_converged, is_sound | ~is_em, state.n_iter, settings.max_iter)
+    mixture, em_step = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
+    step = common.Step(
+        best=mixture,
+        following=following,
+        natural=natural,
+        log_likelihood=log_likelihood,
+        gap=jnp.where(is_accepted, direction.gap, state.gap),
+        status=status,
+        memory=Memory(mixture, em_step, jnp.ones_like(is_em), is_em, is_sound, n_small),
+    )
+    return common.advanced(state, step, settings)
+
+
+class _Direction(NamedTuple):
+    """The direction and length of a step.
+
+    Attributes:
+        along: its coefficients of r, s and y.
+        gap: how much is left to gain, in nats per sample.
+        is_better: whether it promises more than EM's step.
+    """
+
+    along: list[Float[Array, "*s"]]
+    gap: Float[Array, "*s"]
+    is_better: Bool[Array, "*s"]
+
+
+# The parts of <a, b> of each component, in weights, means and covariances, for the pairs rr, rs, ry, ss, sy, yy.
+_Products = tuple[Float[Array, "6 k *s"], Float[Array, "6 k *s"], Float[Array, "6 k *s"]]
+
+
+def _direction(products: _Products, weights: Float[Array, "k *s"], has_pair: Bool[Array, "*s"]) -> _Direction:
+    of_weights, of_means, of_covariances = products
+    rr, rs, ry, ss, sy, yy = jnp.sum(weights[None] * (of_weights + of_means + 0.5 * of_covariances), axis=1)
+    yy = jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)
+    is_known = has_pair & (sy > LEAST_CURVATURE * ss)
+    rho = 1 / jnp.where(is_known, sy, 1)
+    alpha, gamma = rho * rs, jnp.maximum(sy / yy, 1)
+    along = gamma, alpha - rho * gamma * (ry - alpha * yy), -gamma * alpha
+    decrement = 0.5 * (along[0] * rr + along[1] * rs + along[2] * ry)
+    is_known &= decrement > 0
+    longer = jnp.maximum(jnp.sqrt(ss / yy), 1)
+    along = [jnp.where(is_known, own, other) for own, other in zip(along, (longer, 0.0, 0.0), strict=True)]
+    promise = jnp.where(is_known, decrement, 0.5 * longer * rr)
+    longest = LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE
+    squares = [_square(along, part) / most**2 for part, most in zip(products, longest, strict=True)]
+    share = 1 / jnp.maximum(jnp.sqrt(jnp.max(functools.reduce(jnp.maximum, squares), axis=0)), 1)
+    gap = jnp.where(is_known, jnp.maximum(decrement, 0.5 * rr), 0.5 * FAR * rr)
+    return _Direction([share * own for own in along], gap, has_pair & (share * promise > 0.5 * rr))
+
+
+def _square(along: Sequence[Float[Array, "*s"]], products: Float[Array, "6 k *s"]) -> Float[Array, "k *s"]:
+    """<d, d>, for a combination d of three vectors."""
+    coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(3)]
+    return total(own[None] * product for own, product in zip(coefficients, products, strict=True))
+
+
+def _inner_products(
+    vectors: tuple[Mixture, Mixture, Mixture], weights: Float[Array, "k *s"], precisions: Float[Array, "k d ..."]
+) -> _Products:
+    """The parts of the inner products of all pairs of three vectors."""
+    # An absent component has weight 0, and does not move.
+    own = jnp.where(weights > 0, weights, 1)
+    of_weights = [vector.weights / own for vector in vectors]
+    # Features first, so that loops run along components and runs.
+    last = weights.ndim
+    p, *covariances = (jnp.moveaxis(a, 0, -last) for a in (precisions, *(vector.covariances for vector in vectors)))
+    means = [jnp.moveaxis(vector.means, 0, -last) for vector in vectors]
+    if vectors[0].is_diagonal:
+        whitened = [p * mean for mean in means]
+        scaled = [p * own for own in covariances]
+        traces = [total(scaled[i] * scaled[j]) for i, j in pairs(3)]
+    else:
+        whitened = [total(p[:, d] * mean[d : d + 1] for d in range(len(p))) for mean in means]
+        traces = trace_products(p, covariances)
+    of_means = [total(means[i] * whitened[j]) for i, j in pairs(3)]
+    return jnp.stack([of_weights[i] * of_weights[j] for i, j in pairs(3)]), jnp.stack(of_means), jnp.stack(traces)
+
+
+def _moved(here: Mixture, along: Sequence[Float[Array, "*s"]], vectors: Sequence[Mixture]) -> Mixture:
+    """The parameters after a step, with weights whose sum is 1 in spite of rounding."""
+
+    def leaf(start: Array, *parts: Array) -> Array:
+        coefficients = [own.reshape(*[1] * (start.ndim - own.ndim), *own.shape) for own in along]
+        return start + total(own * part for own, part in zip(coefficients, parts, strict=True))
+
+    moved = jax.tree.map(leaf, here, *vectors)
+    return replace(moved, weights=moved.weights / jnp.sum(moved.weights, axis=0, keepdims=True))
+
+
+def _difference(a: Mixture, b: Mixture) -> Mixture:
+    return jax.tree.map(jnp.subtract, a, b)

@@ -1,0 +1,229 @@
+"""Quasi-Newton acceleration: EM's fixed points in fewer steps, steps that are taken back, and a gap that can be believed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from compilation import at_once
+
+from jaxgmm import Mixture, Status
+from jaxgmm.em import run as em
+from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.expectation import Data
+from jaxgmm.em.methods import METHODS, quasi_newton
+from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.statistics import SufficientStatistics, features
+
+METHOD = METHODS["quasi-newton"]
+run = at_once(em.run, static_argnames=("family", "method"))
+step = at_once(em.step, static_argnames=("family", "method"))
+init = at_once(quasi_newton.init)
+advance = at_once(quasi_newton.advance, static_argnames=("family",))
+N = 200
+
+
+def settings_for(family: str, **changes: float) -> Settings:
+    ridge = np.full(2, 1e-9) if FAMILIES[family].diagonal else 1e-9 * np.eye(2)
+    settings = Settings(jnp.asarray(ridge), jnp.asarray(1e-10), jnp.asarray(2000, jnp.int32), jnp.asarray(1e-13))
+    return settings._replace(
+        **{name: jnp.asarray(value, getattr(settings, name).dtype) for name, value in changes.items()}
+    )
+
+
+def problem(family: str = "full", distance: float = 1.5) -> tuple[np.ndarray, Data, Mixture]:
+    """Two clusters that overlap, standardised, and a start."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 2)) * np.array([1.0, 0.6]) + distance * rng.integers(2, size=(N, 1))
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    diagonal = FAMILIES[family].diagonal
+    spread = np.ones((2, 2)) if diagonal else np.stack([np.eye(2)] * 2)
+    start = Mixture(*map(jnp.asarray, (np.array([0.4, 0.6]), x[[0, -1]], spread)))
+    return x, Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(N)), start
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_ends_at_ems_fixed_point_in_far_fewer_steps(family: str) -> None:
+    x, data, start = problem(family)
+    state = run(data, start, FAMILIES[family], settings_for(family), METHOD)
+    assert state.status == Status.CONVERGED
+    twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), family, 20_000, ridge=1e-9)
+    limit, *rest = np.asarray(twin.trace)[::-1]
+    assert abs(limit - rest[100]) < 1e-12 * N
+    assert float(state.log_likelihood) == pytest.approx(limit, abs=2e-10 * N)
+    np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-4)
+    # EM itself needs so many to come as near.
+    n_of_em = int(np.argmax(np.asarray(twin.trace) > limit - 1e-9 * N))
+    assert 3 * int(state.n_iter) < n_of_em
+
+
+def test_the_gap_is_what_is_left_to_gain() -> None:
+    _, data, start = problem()
+    limit = run(data, start, FAMILIES["full"], settings_for("full", tol=1e-13), METHOD).log_likelihood
+    for tol in (1e-4, 1e-6, 1e-8):
+        state = run(data, start, FAMILIES["full"], settings_for("full", tol=tol), METHOD)
+        left = float(limit - state.log_likelihood) / N
+        assert state.status == Status.CONVERGED
+        assert left < tol
+        assert float(state.gap) < tol
+        assert left < 3 * float(state.gap) + 1e-13
+
+
+def test_the_likelihood_falls_by_rounding_at_most() -> None:
+    _, data, start = problem()
+    settings = settings_for("full", tol=0.0)
+    state, values = init(start, settings), []
+    for _ in range(60):
+        state = step(data, state, FAMILIES["full"], settings, METHOD)
+        values.append(float(state.log_likelihood))
+    assert np.all(np.diff(values) > -quasi_newton.SLACK["float64"] * N)
+
+
+def test_a_start_at_a_fixed_point_has_converged() -> None:
+    _, data, start = problem()
+    settings = settings_for("full", tol=1e-13)
+    limit = run(data, start, FAMILIES["full"], settings, METHOD)
+    again = run(data, limit.mixture, FAMILIES["full"], settings._replace(tol=jnp.asarray(1e-9)), METHOD)
+    assert again.status == Status.CONVERGED
+    assert again.n_iter <= 3
+    np.testing.assert_allclose(again.mixture.means, limit.mixture.means, atol=1e-6)
+
+
+def test_a_wide_ridge_leaves_ems_fixed_point() -> None:
+    # The likelihood falls on the way there, so EM's steps have to be accepted all the same.
+    x, data, start = problem()
+    settings = settings_for("full", tol=1e-12)._replace(ridge=jnp.asarray(0.2 * np.eye(2)))
+    state = run(data, start, FAMILIES["full"], settings, METHOD)
+    twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), "full", 5000, ridge=0.2)
+    np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-5)
+    assert np.max(twin.trace) > twin.trace[-1] + 1e-3
+
+
+def test_a_run_leaves_a_saddle() -> None:
+    # Components that are nearly alike: EM's steps away from there are short at first, and grow.
+    _, data, _ = problem(distance=4.0)
+    means = np.array([[0.0, 0.0], [0.0, 0.0]]) + 1e-4 * np.array([[1.0], [-1.0]])
+    start = Mixture(*map(jnp.asarray, (np.full(2, 0.5), means, np.stack([np.eye(2)] * 2))))
+    settings = settings_for("full")
+    found, by_em = (run(data, start, FAMILIES["full"], settings, METHODS[name]) for name in ("quasi-newton", "em"))
+    assert found.status == Status.CONVERGED
+    assert float(found.log_likelihood) > float(by_em.log_likelihood) - 1e-6 * N
+    assert float(jnp.max(jnp.abs(found.mixture.means[0] - found.mixture.means[1]))) > 1
+
+
+def leaping() -> tuple[RunState, SufficientStatistics, Settings, jax.Array]:
+    """A run at parameters that are not EM's, and what an E-step reads there."""
+    _, data, start = problem()
+    settings = settings_for("full")
+    state = init(start, settings)
+    while bool(state.memory.is_em):
+        state = step(data, state, FAMILIES["full"], settings, METHOD)
+    natural = METHOD.read(state)
+    statistics, log_likelihood = em.expectation.e_step(data, natural, 2, diagonal=False)
+    return state, statistics, settings, log_likelihood
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_a_step_that_loses_likelihood_is_taken_back(value: float) -> None:
+    state, statistics, settings, log_likelihood = leaping()
+    asked = (FAMILIES["full"], settings)
+    kept = advance(state, statistics, log_likelihood, jnp.asarray(float(N)), *asked)
+    back = advance(state, statistics, log_likelihood + value, jnp.asarray(float(N)), *asked)
+    np.testing.assert_array_equal(kept.memory.mixture.means, state.mixture.means)
+    np.testing.assert_array_equal(back.memory.mixture.means, state.memory.mixture.means)
+    assert back.log_likelihood == state.log_likelihood
+    assert bool(back.memory.is_em)
+    assert back.n_iter == state.n_iter + 1
+    # It goes on with EM's own step, which costs no other E-step.
+    np.testing.assert_array_equal(back.mixture.means, state.memory.mixture.means + state.memory.em_step.means)
+
+
+def test_an_unsound_leap_is_taken_back_and_an_unsound_step_of_em_ends_the_run() -> None:
+    state, statistics, settings, log_likelihood = leaping()
+    unsound = state._replace(memory=state.memory._replace(is_sound=jnp.asarray(False)))
+    asked = (log_likelihood, jnp.asarray(float(N)), FAMILIES["full"], settings)
+    assert bool(advance(unsound, statistics, *asked).memory.is_em)
+    without = statistics._replace(counts=statistics.counts.at[0].set(0.0))
+    lost = advance(unsound._replace(memory=unsound.memory._replace(is_em=jnp.asarray(True))), without, *asked)
+    assert lost.status == Status.DEGENERATE
+    np.testing.assert_array_equal(lost.mixture.means, state.mixture.means)
+
+
+def test_max_iter_returns_the_best_parameters_and_their_likelihood() -> None:
+    x, data, start = problem()
+    for max_iter in range(6):
+        state = run(data, start, FAMILIES["full"], settings_for("full", tol=0.0, max_iter=max_iter), METHOD)
+        assert (int(state.n_iter), int(state.status)) == (max_iter, Status.MAX_ITER)
+        expected = reference.e_step(x, state.mixture.map(np.asarray).arrays, np.ones(N))[1]
+        assert float(state.log_likelihood) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("family", "d"), [("full", 2), ("full", 5), ("tied", 2), ("diag", 3)])
+def test_inner_products_are_those_of_the_complete_data(family: str, d: int) -> None:
+    k, rng = 3, np.random.default_rng(1)
+    weights, axes = rng.dirichlet(np.ones(k)), (k, d) if FAMILIES[family].diagonal else (k, d, d)
+
+    def vector() -> Mixture:
+        changes = rng.normal(size=axes)
+        changes = changes if len(axes) == 2 else changes + np.swapaxes(changes, 1, 2)
+        return Mixture(rng.normal(size=k), rng.normal(size=(k, d)), changes)
+
+    factors = rng.normal(size=(k, d, d))
+    precisions = factors @ np.swapaxes(factors, 1, 2)
+    vectors = (vector(), vector(), vector())
+    given = np.einsum("kii->ki", precisions) if len(axes) == 2 else precisions
+    last = jax.tree.map(lambda a: jnp.asarray(a)[..., None], (vectors, weights, given))
+    w, m, c = quasi_newton._inner_products(*last)
+    full = precisions if len(axes) == 3 else np.einsum("ki,ij->kij", given, np.eye(d))
+    expected = []
+    for i in range(3):
+        for j in range(i, 3):
+            a, b = vectors[i], vectors[j]
+            wide = [v.covariances if len(axes) == 3 else v.covariances[..., None] * np.eye(d) for v in (a, b)]
+            parts = [
+                a.weights * b.weights / weights**2,
+                np.einsum("ki,kij,kj->k", a.means, full, b.means),
+                np.einsum("kij,kjl,klm,kmi->k", full, wide[0], full, wide[1]),
+            ]
+            expected.append(parts)
+    for found, known in zip((w, m, c), np.moveaxis(np.array(expected), 1, 0), strict=True):
+        np.testing.assert_allclose(found[..., 0], known, rtol=1e-10)
+
+
+def test_a_leap_keeps_covariances_positive_definite() -> None:
+    # However far the pair says it is to the optimum.
+    rng, k, d, n_runs = np.random.default_rng(2), 2, 3, 200
+    factors = rng.normal(size=(n_runs, k, d, d))
+    covariances = factors @ np.swapaxes(factors, -1, -2) + 0.01 * np.eye(d)
+
+    def vector(size: float) -> Any:
+        changes = size * rng.normal(size=(n_runs, k, d, d))
+        weights = 0.1 * size * rng.normal(size=(n_runs, k))
+        return Mixture(
+            weights - weights.mean(axis=1, keepdims=True),
+            size * rng.normal(size=(n_runs, k, d)),
+            changes + np.swapaxes(changes, -1, -2),
+        )
+
+    here = Mixture(rng.dirichlet(np.ones(k), n_runs), rng.normal(size=(n_runs, k, d)), covariances)
+    em_step = vector(0.5)
+    pair = vector(1.0)
+    # A pair of little curvature, so that the direction is long.
+    fall = pair.map(lambda a: 0.01 * a)
+    moved = jax.tree.map(lambda a: jnp.moveaxis(jnp.asarray(a), 0, -1), (here, em_step, pair, fall))
+    precisions = jnp.moveaxis(jnp.asarray(np.linalg.inv(covariances)), 0, -1)
+
+    def leap(here: Mixture, *vectors: Mixture) -> Mixture:
+        products = quasi_newton._inner_products(vectors, here.weights, precisions)
+        direction = quasi_newton._direction(products, here.weights, jnp.ones(n_runs, bool))
+        return quasi_newton._moved(here, direction.along, vectors)
+
+    there = jax.jit(leap)(*moved)
+    assert np.all(np.linalg.eigvalsh(np.moveaxis(np.asarray(there.covariances), -1, 0)) > 0)
+    assert np.all(np.asarray(there.weights) > 0)
+    np.testing.assert_allclose(np.sum(there.weights, axis=0), 1, rtol=1e-12)
+    # Some of them are as long as they may be.
+    relative = np.abs(np.asarray(there.means - moved[0].means))
+    assert np.max(relative) > 0.5
