@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-ridges bench-reports bench-gpu bench-peers lint structure docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-gpu bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -78,6 +78,9 @@ bench-optima: $(READY)
 
 bench-honesty: $(READY)
 	$(BIN)/python -m benchmarks.honesty
+
+bench-acceleration: $(READY)
+	$(BIN)/python -m benchmarks.acceleration --picture docs/acceleration.png
 
 bench-ridges: $(READY)
 	$(BIN)/python -m benchmarks.ridges

@@ -163,6 +163,7 @@ def judge(stack: Stack, n_data_sets: int, options: dict) -> Judged:
             covariance_type=family,
             init=start,
             precision="float64",
+            method="em",
             tol=LIMIT_TOL,
             max_iter=LIMIT_ITERATIONS,
         )

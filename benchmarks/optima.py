@@ -102,7 +102,6 @@ def _fitted(given: Problem, n_init: int, n_finalists: int | None = None) -> tupl
                 scenario.models[0].n_components,
                 n_init=n_init,
                 n_finalists=n_finalists,
-                tol=scenario.tol,
                 max_iter=scenario.max_iter,
             )
             times.append(time.perf_counter() - began)

@@ -36,7 +36,7 @@ class Scenario(NamedTuple):
         quick: fields that differ in the quick suite.
         n_init: R, starts for each data set.
         start: `"given"` (random samples as means, all systems from the same), or the initialiser's name.
-        tol: stop when the mean log-likelihood per sample gains less; 0 makes exactly `max_iter` iterations.
+        tol: of plain EM: stop when the mean log-likelihood per sample gains less; 0 makes `max_iter` iterations.
         max_iter: iterations at most.
         seed: of the starts that systems draw themselves.
     """

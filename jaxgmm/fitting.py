@@ -155,7 +155,7 @@ def fit_starts(
         x: `(N, D)`, float64.
         starts: `(R, K, …)`, in data units; their weights need not sum to 1.
         covariance_type: as for `fit`.
-        tol: as for `fit`.
+        tol: as for the method `"em"` of `fit`.
         max_iter: at least 1.
         reg_covar: ridge added to every component variance, in squared data units.
         sample_weight: `(N,)`, float64, not negative; None for 1.

@@ -24,11 +24,11 @@ def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -
 
     Returns:
         `(B,)` for each reason in `FLAGS`, whether it holds: `no_answer`; `max_iter`; `far_from_converged` (`gap` is
-        above 1e-4); `degenerate`; `spurious`;
-        `ridge_dominated`; `start_passed_over`; `few_agreeing` (K > 1, and one start of at least four reached the
-        log-likelihood of the fit, to within 1e-3 nats per sample); of a sweep, `at_largest_k` and `passed_over`;
-        `overlapping` (for two components, ∫ √(p q) is above 0.8); and with x `misfit` (a distance of `jaxgmm.diagnose`
-        is above 0.05, and its p-value, times the number of them, below 0.001).
+        above 1e-4); `degenerate`; `spurious`; `ridge_dominated`; `start_passed_over`; `few_agreeing` (K > 1, and one
+        start of at least four reached the log-likelihood of the fit, to within 1e-3 nats per sample); of a sweep,
+        `at_largest_k` and `passed_over`; `overlapping` (for two components, ∫ √(p q) is above 0.8); and with x
+        `misfit` (a distance of `jaxgmm.diagnose` is above 0.05, and its p-value, times the number of them, below
+        0.001).
 
     Raises:
         ValueError: not a result, or samples that do not match it.

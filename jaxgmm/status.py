@@ -23,8 +23,8 @@ class Status(IntEnum):
 
 
 _SENTENCES = {
-    Status.CONVERGED: "The mean log-likelihood per sample is within tol of its limit, as far as the last steps tell.",
-    Status.MAX_ITER: "max_iter iterations were made before the run was within tol of its limit; raise max_iter or tol.",
+    Status.CONVERGED: "The mean log-likelihood per sample had stopped rising, to within tol, by the method's rule.",
+    Status.MAX_ITER: "max_iter iterations were made before the log-likelihood stopped rising; raise max_iter or tol.",
     Status.DEGENERATE: (
         "A component lost its support or its variance, and the last sound parameters, if any, are returned; use fewer "
         "components or a simpler covariance_type, raise reg_covar, or drop constant features."

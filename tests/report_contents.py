@@ -53,6 +53,7 @@ def filled(n_groups: int, n_features: int, n_samples: int = 40, **changed: Any) 
     result = jaxgmm.FitResult(
         mixture=jaxgmm.Mixture(np.full((n_groups, 2), 0.5), means, covariances),
         log_likelihood=np.full(n_groups, -1.0),
+        gap=np.zeros(len(zeros)),
         n_iter=zeros,
         status=zeros,
         spurious=zeros,

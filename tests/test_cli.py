@@ -473,7 +473,7 @@ FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
 
 def output_names(command):
     """The columns that tables of a command have beside keys and parameters."""
-    names = ("n_samples", "log_likelihood", "n_iter", *FLAWS, "flags", "status", "explanation")
+    names = ("n_samples", "log_likelihood", "gap", "n_iter", *FLAWS, "flags", "status", "explanation")
     chosen = ("n_components", "covariance_type", "at_largest_k")
     of_models = ("reg_covar", "n_parameters", "n_agreeing", "passed_over", "chosen")
     return names if command == "fit" else (*names[:-3], "status", *chosen, *of_models)
@@ -611,7 +611,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 def test_another_job_is_refused_by_the_options_that_differ(here, capsys, changed, flags, words):
     shutil.copy("cells.parquet", "copy.parquet")
     (here / "out" / ".unfinished").mkdir(parents=True)
-    given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-5, "max_iter": 1000, "precision": "float64"}
+    given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-9, "max_iter": 1000, "precision": "float64"}
     models = {"n_components": 2, "covariance_type": "full", "reg_covar": 1e-12}
     asked = request.Request(here / "cells.parquet", ",", ["well"], ["red", "green"], None, "mean", "fit", models, given)
     (here / "out" / ".unfinished" / "job.json").write_text(json.dumps(asked.description))

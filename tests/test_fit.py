@@ -18,6 +18,7 @@ import jaxgmm
 from jaxgmm import Status, settings
 from jaxgmm.driver import plan, runs
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.methods.quasi_newton import SLACK
 from jaxgmm.engine.devices import machine
 from jaxgmm.mixture import full_covariances
 from jaxgmm.numerics.kernels import are_known
@@ -324,7 +325,7 @@ def test_best_start_wins(precision: str) -> None:
     assert np.all((result.log_likelihood > best) | (result.spurious == 0))
     assert np.mean(np.ptp(result.start_log_likelihood, axis=1) > 0.1) > 0.9
     # A search does not tell starts apart that tol cannot.
-    slack = 2e-5 * x.shape[1] if precision == "mixed" else 0.0
+    slack = {"mixed": 2e-5, "float32": 0.0, "float64": 1e-11}[precision] * x.shape[1]
     assert np.all(result.log_likelihood >= best - slack)
     passed_over = np.any(~sound & (result.start_log_likelihood > result.log_likelihood[:, None] + 1), axis=1)
     assert np.all(result.start_passed_over[passed_over])
@@ -349,7 +350,8 @@ def test_history_holds_the_start_and_every_iteration(precision: str) -> None:
         assert np.all(np.isnan(trace[n_iter + 1 :]))
         assert trace[n_iter] == pytest.approx(log_likelihood, rel=1e-14)
         # Float32 may lose a few units in the seventh digit between iterations.
-        assert np.all(np.diff(trace[: n_iter + 1]) > (-1e-10 if precision == "float64" else -1e-3))
+        lost = SLACK["float64"] * 120 if precision == "float64" else 1e-3
+        assert np.all(np.diff(trace[: n_iter + 1]) > -lost)
     assert result.history.shape == (6, result.n_iter.max() + 1)
 
 
@@ -428,7 +430,7 @@ def test_snapshots_change_nothing_else() -> None:
 
 def test_snapshots_of_all_starts_and_of_finalists_are_those_of_the_chosen_run() -> None:
     x = stack()
-    for options in ({"tol": 0, "precision": "float64"}, {"n_finalists": 2}):
+    for options in ({"tol": 0, "precision": "float64"}, {"n_finalists": 2, "method": "em"}):
         result = jaxgmm.fit(x, 3, history=(0, 3, 1), **options, **RECORDED)
         start = result.snapshots.of(np.s_[:, 0])
         again = jaxgmm.fit(x, 3, init=start, tol=0, max_iter=3, precision="float64").mixture

@@ -23,7 +23,7 @@ x = np.random.default_rng(0).standard_normal((1_000_000, 100, 1), dtype=np.float
 x[:, :40] += 5
 before = memory("VmRSS")
 result = jaxgmm.fit(x, 2, n_init=1, max_iter=3)
-per_fit = ("log_likelihood", "n_iter", "status", "spurious", "ridge_dominated", "start_passed_over", "ridge")
+per_fit = ("log_likelihood", "gap", "n_iter", "status", "spurious", "ridge_dominated", "start_passed_over", "ridge")
 output = sum(leaf.nbytes for leaf in (*result.mixture.arrays, *(getattr(result, name) for name in per_fit)))
 # Not the peak of getrusage, which a process inherits from the one that began it.
 peak = memory("VmHWM")

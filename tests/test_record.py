@@ -29,6 +29,7 @@ def fits(*batch: int, n_components: int = K) -> jaxgmm.FitResult:
     return jaxgmm.FitResult(
         mixture=mixture(*batch, n_components=n_components),
         log_likelihood=RNG.normal(size=batch)[()],
+        gap=counts * 1e-10,
         n_iter=counts + 7,
         status=(np.arange(np.prod(batch, dtype=int)).reshape(batch) % len(Status)).astype(np.int32)[()],
         spurious=counts + 1,

@@ -35,6 +35,7 @@ def fit_result(*batch, **options):
     result = jaxgmm.FitResult(
         mixture=mixture(*batch, **options),
         log_likelihood=RNG.normal(size=batch)[()],
+        gap=RNG.random(size=batch)[()],
         n_iter=RNG.integers(9, size=batch, dtype=np.int32)[()],
         status=RNG.integers(5, size=batch, dtype=np.int32)[()],
         spurious=RNG.integers(2, size=batch, dtype=np.int32)[()],

@@ -29,6 +29,9 @@ from jaxgmm.mixture import Mixture, with_harmless_absent
 
 _Tree = TypeVar("_Tree")
 
+# Tolerances, in nats per sample, below which gains cannot be told from rounding.
+LEAST_TOL = {"float32": 1e-6, "float64": 1e-13}
+
 # More iterations than a pass makes, and fewer than float32 can count.
 _MOST_ITERATIONS = 2**23
 
@@ -77,7 +80,7 @@ class Limits(NamedTuple):
     """How far a pass advances runs.
 
     Attributes:
-        tol: smallest gain of the mean log-likelihood for which a run continues.
+        tol: what may be left to gain of the mean log-likelihood when a run stops; see `jaxgmm.em.methods`.
         max_iter: maximum number of iterations, including those made before the pass.
         variance_floor: what must be left of a variance after cancellation, in machine epsilons of the pass.
         extra_ridge: what is added to every variance in addition to the ridge, in standardised units.
@@ -162,7 +165,7 @@ def in_slots(
 
     def begin(slot: _Slot) -> _Slot:
         record = slot.state
-        recorded = (record.n_iter, record.history, record.snapshots)
+        recorded = (record.n_iter, record.history, record.snapshots, record.gap)
         return slot._replace(state=method.init(record.mixture, slot.settings, *recorded, e_step=e_step))
 
     def read(held: Any, slot: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
@@ -205,7 +208,6 @@ def in_kernels(
         mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
         log_likelihood=jnp.full(n_runs, -jnp.inf),
         memory=jnp.full(n_runs, jnp.inf),
-        gap=jnp.full(n_runs, jnp.inf),
         n_iter=jnp.zeros(n_runs, jnp.int32),
         status=jnp.full(n_runs, em.RUNNING, jnp.int32),
     )
@@ -268,7 +270,8 @@ def _ridges(sets: DataSets, limits: Limits, layout: Layout) -> Array:
 def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
     """Tolerance, maximum number of iterations and variance floor."""
     floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
-    return jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
+    tol = jnp.where(jnp.asarray(limits.tol) > 0, jnp.maximum(limits.tol, LEAST_TOL[dtype]), 0.0)
+    return tol.astype(dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
 
 
 def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:

@@ -402,7 +402,8 @@ def _fastest(ways: Sequence[Way]) -> str:
 
 def _may_have_kernels(request: Request, machine: Machine) -> bool:
     """Whether the machine has kernels for this request, regardless of shape."""
-    return machine.has_kernels and not request.is_recorded and request.method in (None, *fused.METHODS)
+    is_known = bool(fused.METHODS) if request.method is None else request.method in fused.METHODS
+    return machine.has_kernels and not request.is_recorded and is_known
 
 
 def _searched_by_kernels(shared: _Shared, shape: _Shape) -> _Shared:

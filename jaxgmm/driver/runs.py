@@ -78,7 +78,7 @@ def begun(starts: Mixture, program: Program) -> Runs:
         mixture=starts,
         natural=None,
         log_likelihood=full(np.nan, np.float64, n_runs),
-        gap=full(np.nan, np.float64, n_runs),
+        gap=full(np.inf, np.float64, n_runs),
         n_iter=full(0, np.int32, n_runs),
         status=full(em.RUNNING, np.int32, n_runs),
         history=full(np.nan, np.float64, n_runs, n_history) if n_history else None,

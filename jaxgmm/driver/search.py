@@ -11,15 +11,12 @@ If only some starts are to be finalists, all make a few iterations first, and th
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxgmm.driver.passes import DataSets, Given, Limits
+from jaxgmm.driver.passes import LEAST_TOL, DataSets, Given, Limits
 from jaxgmm.driver.program import Options, Program
 from jaxgmm.driver.runs import SOUND, Passes, Runs, begun
 from jaxgmm.mixture import Mixture
 from jaxgmm.soundness import first_best, is_sound
 from jaxgmm.status import Status
-
-# Float32 cannot distinguish smaller gains of the mean log-likelihood from rounding.
-SEARCH_TOL = 1e-6
 
 # Effect of the order of components on a log-likelihood in float64, in nats per sample.
 ROUNDING = 1e-12
@@ -62,10 +59,10 @@ def all_runs(
     passes = Passes(given, options, program)
     searches = has_search(options, program)
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
-    tol = max(options.tol, SEARCH_TOL) if searches else options.tol
+    tol = options.tol
     max_iter = options.max_iter - RESERVED if searches else options.max_iter
-    # The change that an iteration at this tolerance, or rounding, can make; starts that differ by less are equal.
-    margin = max(tol, SEARCH_TOL if in_float32 else ROUNDING)
+    # What the tolerance, or rounding, leaves open; starts that differ by less are equal.
+    margin = max(tol, LEAST_TOL["float32"] if in_float32 else ROUNDING)
 
     def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
         if not in_float32:

@@ -386,7 +386,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
         natural=jax.tree.map(kept, natural, state.natural),
         log_likelihood=jnp.where(is_running, log_likelihood, state.log_likelihood),
         change=jnp.where(is_running, change, state.change),
-        gap=jnp.where(is_running, gap_of(change, state.change), state.gap),
+        gap=jnp.where(is_running, gap_of(change, state.change, state.gap), state.gap),
         n_iter=jnp.where(goes_on, state.n_iter + 1, state.n_iter),
         status=jnp.where(is_running, status, state.status),
     )

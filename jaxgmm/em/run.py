@@ -68,11 +68,10 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
         return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype), state.gap)
 
     mixture, (n_iter, status, gap) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
-    natural, _ = natural_parameters(mixture)
-    _, log_likelihood = expectation.e_step(data, natural, mixture.n_features, diagonal=family.diagonal)
-    return RunState(
-        mixture, natural, log_likelihood, n_iter.astype(jnp.int32), status.astype(jnp.int32), None, None, gap=gap
-    )
+    state = method.init(mixture, settings)
+    _, log_likelihood = expectation.e_step(data, method.read(state), mixture.n_features, diagonal=family.diagonal)
+    counts = {"n_iter": n_iter.astype(jnp.int32), "status": status.astype(jnp.int32)}
+    return state._replace(log_likelihood=log_likelihood, gap=gap, **counts)
 
 
 def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:

@@ -15,7 +15,7 @@ class Settings(NamedTuple):
 
     Attributes:
         ridge: added to every covariance: `(D, D)`, or `(D,)` for an axis-aligned family; standardised units.
-        tol: stop when the mean log-likelihood per sample changes by less in one iteration; 0 never stops early.
+        tol: stop when the method says that so little of the mean log-likelihood is left to gain; 0 never stops early.
         max_iter: maximum number of iterations.
         variance_floor: smallest share of its raw second moment that a variance may keep; see `natural_parameters` and
             `centred_parameters`.
@@ -47,8 +47,8 @@ class RunState(NamedTuple):
             None if it was not requested.
         snapshots: the parameters after the iterations that `Settings.snapshots` names, `(P, K, …)`, NaN where there
             were none; or None.
-        memory: anything else that the method keeps from one step to the next; None for plain EM, and in the record of a
-            run that has left its slot.
+        memory: anything else that the method keeps from one step to the next; None in the record of a run that has left
+            its slot.
         gap: estimate of how much log-likelihood is left to gain, in nats per sample; of `mixture` when the run has
             ended. Infinite where it is not known.
     """

@@ -386,7 +386,7 @@ def _fill_columns(
     """Fills the columns of some models; only `active` data sets were fitted."""
     columns, fits, models = results.columns, part.fits, part.models
     columns["fitted"][:, models] = active[:, None]
-    for name in ("log_likelihood", *_COUNTS, "status", "start_passed_over"):
+    for name in ("log_likelihood", "gap", *_COUNTS, "status", "start_passed_over"):
         columns[name][:, models] = getattr(fits, name)
     columns["lead"][:, models] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
     gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])

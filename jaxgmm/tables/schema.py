@@ -80,7 +80,8 @@ _FIELDS = {
         "status": Field("R", "i"),
     },
 }
-_OPTIONAL = ("history", "snapshots")
+# Fits may come without the first two, and files may be older than the last.
+_OPTIONAL = ("history", "snapshots", "gap")
 # Fields that files of the first format lack.
 _SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "n_samples", "n_parameters", "ridge")
 

@@ -15,7 +15,7 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
-from jaxgmm.em.methods import plain
+from jaxgmm.em.methods import METHODS, plain
 from jaxgmm.em.state import RUNNING, RunState, Settings
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
@@ -123,7 +123,10 @@ def fused_runs(
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
     blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH)
-    state = RunState(start, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, RUNNING), None, None)
+    unknown = np.full(n_runs, np.inf)
+    state = RunState(
+        *(start, None, -unknown, np.zeros(n_runs), np.full(n_runs, RUNNING), None, None), memory=unknown, gap=unknown
+    )
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, "float64"))
     present = np.broadcast_to(settings.present, (n_runs, n_components))
     ridge = np.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
@@ -132,8 +135,10 @@ def fused_runs(
     fixed, moving = rows_of(cast(asked), number, weights.sum(axis=1), cast(state), shape=shape)
     rows = in_plain_jax(shape, n_blocks, centred=centred)(fixed, moving, blocks)
     mixture = mixtures_of(rows, shape=shape)
-    of_run = np.asarray(rows[-3:, :, 0] if is_wide else rows[-3:])
-    return RunState(mixture, None, of_run[0], of_run[1].astype(int), of_run[2].astype(int), None, None)
+    of_run = np.asarray(rows[-5:, :, 0] if is_wide else rows[-5:])
+    log_likelihood, change, gap, n_iter, status = of_run
+    counts = n_iter.astype(int), status.astype(int)
+    return RunState(mixture, None, log_likelihood, *counts, None, None, memory=change, gap=gap)
 
 
 @functools.partial(at_once, static_argnames=("shape",))
@@ -175,7 +180,7 @@ def centred_runs(z: Any, weights: Any, start: Mixture, name: str, settings: Sett
             return plain.advance(state, *sums, jnp.sum(weights), family, settings, e_step=E_STEPS["centred"])
 
         begun = plain.init(start, settings, e_step=E_STEPS["centred"])
-        return jax.lax.while_loop(lambda state: ~plain.is_finished(state), step, begun)
+        return jax.lax.while_loop(lambda state: ~METHODS["em"].is_finished(state), step, begun)
 
     return jax.vmap(one)(z, weights, start)
 
@@ -191,6 +196,7 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.n_iter, expected.n_iter)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+    np.testing.assert_allclose(found.gap, expected.gap, rtol=1e-4)
     for own, other in zip(found.mixture.arrays, expected.mixture.arrays, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
     assert int(Status.CONVERGED) in found.status

@@ -23,14 +23,14 @@ TOL = 1e-6
 
 def patient_init(*args: Any, **kwargs: Any) -> RunState:
     state = plain.init(*args, **kwargs)
-    return state._replace(memory=jnp.zeros(state.status.shape, bool))
+    return state._replace(memory=(state.memory, jnp.zeros(state.status.shape, bool)))
 
 
 def patient_advance(state: RunState, *args: Any, **kwargs: Any) -> RunState:
     """Plain EM that ends only with the second small step in a row."""
     *sums, total, family, settings = args
-    is_second = state.memory
-    state = state._replace(memory=None)
+    change, is_second = state.memory
+    state = state._replace(memory=change)
     eager = plain.advance(state, *sums, total, family, settings, **kwargs)
     patient = plain.advance(state, *sums, total, family, settings._replace(tol=0 * settings.tol), **kwargs)
     goes_on = (eager.status == Status.CONVERGED) & (state.status == RUNNING) & ~is_second
@@ -38,12 +38,13 @@ def patient_advance(state: RunState, *args: Any, **kwargs: Any) -> RunState:
     def select(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(goes_on, a, b)
 
-    return jax.tree.map(select, patient, eager)._replace(memory=goes_on)
+    following = jax.tree.map(select, patient, eager)
+    return following._replace(memory=(following.memory, goes_on))
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> Method:
-    method = Method(patient_init, plain.read, patient_advance, plain.is_finished)
+    method = Method(patient_init, METHODS["em"].read, patient_advance, METHODS["em"].is_finished)
     monkeypatch.setitem(METHODS, "patient", method)
     return method
 
@@ -79,7 +80,7 @@ def test_a_method_with_a_memory_goes_through_the_engine_as_it_goes_alone(patient
     assert np.all(found.status == Status.CONVERGED)
     np.testing.assert_array_equal(found.n_iter, expected.n_iter)
     np.testing.assert_allclose(found.mixture.means, expected.mixture.means, rtol=1e-9)
-    # It is another method.
+    # It is another method than plain EM.
     eager = alone(METHODS["em"])
     np.testing.assert_array_equal(expected.n_iter, eager.n_iter + 1)
 
@@ -90,3 +91,12 @@ def test_a_search_in_float32_forgets_what_a_method_kept() -> None:
     assert np.all(found.status == Status.CONVERGED)
     assert np.all(found.n_iter > eager.n_iter)
     np.testing.assert_allclose(found.log_likelihood, eager.log_likelihood, atol=300 * 1e-4)
+
+
+@pytest.mark.parametrize("name", ["em", "quasi-newton"])
+def test_every_method_goes_through_the_engine_as_it_goes_alone(name: str) -> None:
+    expected, found = alone(METHODS[name]), through_the_engine(name, "float64")
+    assert np.all(found.status == Status.CONVERGED)
+    np.testing.assert_array_equal(found.n_iter, expected.n_iter)
+    np.testing.assert_allclose(found.mixture.means, expected.mixture.means, rtol=1e-9)
+    np.testing.assert_allclose(found.gap, expected.gap, rtol=1e-3, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Quasi-Newton acceleration: EM's fixed points in fewer steps, steps that are taken back, and a gap that can be believed."""
+"""Quasi-Newton acceleration: EM's fixed points in fewer steps, steps that are taken back, and a gap that is true."""
 
 from typing import Any
 
@@ -46,17 +46,17 @@ def problem(family: str = "full", distance: float = 1.5) -> tuple[np.ndarray, Da
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_ends_at_ems_fixed_point_in_far_fewer_steps(family: str) -> None:
-    x, data, start = problem(family)
+    x, data, start = problem(family, distance=0.7)
     state = run(data, start, FAMILIES[family], settings_for(family), METHOD)
     assert state.status == Status.CONVERGED
-    twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), family, 20_000, ridge=1e-9)
-    limit, *rest = np.asarray(twin.trace)[::-1]
-    assert abs(limit - rest[100]) < 1e-12 * N
+    twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), family, 4000, ridge=1e-9)
+    limit = twin.trace[-1]
+    assert abs(limit - twin.trace[-100]) < 1e-11 * N
     assert float(state.log_likelihood) == pytest.approx(limit, abs=2e-10 * N)
-    np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-4)
+    np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-3)
     # EM itself needs so many to come as near.
     n_of_em = int(np.argmax(np.asarray(twin.trace) > limit - 1e-9 * N))
-    assert 3 * int(state.n_iter) < n_of_em
+    assert 4 * int(state.n_iter) < n_of_em
 
 
 def test_the_gap_is_what_is_left_to_gain() -> None:
@@ -68,7 +68,7 @@ def test_the_gap_is_what_is_left_to_gain() -> None:
         assert state.status == Status.CONVERGED
         assert left < tol
         assert float(state.gap) < tol
-        assert left < 3 * float(state.gap) + 1e-13
+        assert left < 20 * float(state.gap)
 
 
 def test_the_likelihood_falls_by_rounding_at_most() -> None:
@@ -92,13 +92,15 @@ def test_a_start_at_a_fixed_point_has_converged() -> None:
 
 
 def test_a_wide_ridge_leaves_ems_fixed_point() -> None:
-    # The likelihood falls on the way there, so EM's steps have to be accepted all the same.
+    # The likelihood falls on the way there, and so is no measure of steps.
     x, data, start = problem()
     settings = settings_for("full", tol=1e-12)._replace(ridge=jnp.asarray(0.2 * np.eye(2)))
     state = run(data, start, FAMILIES["full"], settings, METHOD)
     twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), "full", 5000, ridge=0.2)
     np.testing.assert_allclose(state.mixture.means, twin.mixture.means, atol=1e-5)
     assert np.max(twin.trace) > twin.trace[-1] + 1e-3
+    n_of_em = int(run(data, start, FAMILIES["full"], settings, METHODS["em"]).n_iter)
+    assert 3 * int(state.n_iter) < n_of_em
 
 
 def test_a_run_leaves_a_saddle() -> None:
@@ -216,8 +218,9 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
     precisions = jnp.moveaxis(jnp.asarray(np.linalg.inv(covariances)), 0, -1)
 
     def leap(here: Mixture, *vectors: Mixture) -> Mixture:
-        products = quasi_newton._inner_products(vectors, here.weights, precisions)
-        direction = quasi_newton._direction(products, here.weights, jnp.ones(n_runs, bool))
+        parts = quasi_newton._inner_products(vectors, here.weights, precisions)
+        products = jnp.sum(here.weights[None] * (parts[0] + parts[1] + 0.5 * parts[2]), axis=1)
+        direction = quasi_newton._direction(products, parts, jnp.ones(n_runs, bool))
         return quasi_newton._moved(here, direction.along, vectors)
 
     there = jax.jit(leap)(*moved)

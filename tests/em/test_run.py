@@ -19,7 +19,7 @@ from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.expectation import e_step as sums_of
-from jaxgmm.em.methods import plain
+from jaxgmm.em.methods import METHODS, plain
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import features
 
@@ -246,7 +246,7 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
         return plain.advance(state, *sums, total, one_of(names, family), settings, **how)
 
     def read(state: RunState) -> tuple:
-        return sums_of(data, plain.read(state), n_features, diagonal=diagonal)
+        return sums_of(data, METHODS["em"].read(state), n_features, diagonal=diagonal)
 
     history = np.full((n_runs, 6), np.nan)
     last = functools.partial(jax.tree.map, lambda leaf: np.moveaxis(leaf, 0, -1))

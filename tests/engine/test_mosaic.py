@@ -43,7 +43,10 @@ def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> li
     samples = jnp.asarray(np.concatenate([np.swapaxes(x, 1, 2), np.ones((n_runs, 1, n_samples))], axis=1), dtype)
     covariances = np.broadcast_to(4 * np.eye(d), (n_runs, n_components, d, d))
     mixture = em.Mixture(np.full((n_runs, n_components), 1 / n_components), x[:, :n_components], covariances)
-    state = RunState(mixture, None, np.full(n_runs, -np.inf), np.zeros(n_runs), np.full(n_runs, -1), None, None)
+    unknown = np.full(n_runs, np.inf)
+    state = RunState(
+        *(mixture, None, -unknown, np.zeros(n_runs), np.full(n_runs, -1), None, None), memory=unknown, gap=unknown
+    )
     ridge = np.broadcast_to(1e-6 * np.eye(d), (n_runs, d, d))
     settings = Settings(ridge, 1e-4, 9, 1e-6, np.ones((n_runs, n_components)))
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))

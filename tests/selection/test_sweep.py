@@ -168,7 +168,7 @@ def test_cross_validation_is_a_loop_over_folds(
 
 def test_table_is_a_data_frame_as_it_is(ridged: jaxgmm.Sweep) -> None:
     for frame in (pd.DataFrame(ridged.table), pl.DataFrame(ridged.table)):
-        assert frame.shape == (4 * 4 * 3, 17)
+        assert frame.shape == (4 * 4 * 3, 18)
     assert ridged.table["data_set"].tolist() == np.repeat(np.arange(4), 12).tolist()
     assert ridged.table["n_components"].tolist() == np.repeat(KS, 3).tolist() * 4
     assert ridged.table["reg_covar"].tolist() == list(RIDGES) * 16

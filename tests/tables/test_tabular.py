@@ -22,6 +22,7 @@ def hand_made_result(*, diagonal):
     return jaxgmm.FitResult(
         mixture=jaxgmm.Mixture(*(np.stack([leaf, np.full_like(leaf, NAN)]) for leaf in leaves)),
         log_likelihood=np.array([-12.5, NAN]),
+        gap=np.array([1e-10, NAN]),
         n_iter=np.array([7, 0], np.int32),
         status=np.array([jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE], np.int32),
         spurious=np.zeros(2, np.int32),
@@ -50,12 +51,14 @@ def test_fits_table_says_how_every_group_ended():
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
-            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "n_iter": 7, "spurious": 0, "ridge_dominated": 1,
+            "cell": "a", "n_samples": 5, "log_likelihood": -12.5, "gap": 1e-10, "n_iter": 7, "spurious": 0,
+            "ridge_dominated": 1,
             "start_passed_over": True, "flags": "max_iter, spurious", "status": "MAX_ITER",
             "explanation": maximum.sentence,
         },
         {
-            "cell": None, "n_samples": 6, "log_likelihood": None, "n_iter": 0, "spurious": 0, "ridge_dominated": 0,
+            "cell": None, "n_samples": 6, "log_likelihood": None, "gap": None, "n_iter": 0, "spurious": 0,
+            "ridge_dominated": 0,
             "start_passed_over": False, "flags": "no_answer", "status": "NONFINITE",
             "explanation": f"{nonfinite.sentence[:-1]} (2 of 6 samples).",
         },
@@ -84,6 +87,7 @@ def test_models_table_has_the_flags_of_each_model():
     }
     models |= {
         "log_likelihood": np.array([-1.0, -2.0, NAN]),
+        "gap": np.array([1e-3, 1e-10, NAN]),
         "status": np.array(["MAX_ITER", "CONVERGED", "NONFINITE"]),
     }
     models |= {
@@ -124,7 +128,7 @@ def test_mixtures_are_read_back_from_the_table_of_components(diagonal):
     mixture.weights[1, 2:] = 0
     for leaf in mixture.arrays:
         leaf[2] = np.nan
-    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 12, history=None, efficiency=1.0)
+    result = jaxgmm.FitResult(mixture, *[np.zeros(3)] * 13, history=None, efficiency=1.0)
     table = tabular.components_table(pa.table({"tile": [0, 1, 2]}), result, features, {"spurious": np.zeros(3, bool)})
     assert table.num_rows == 4 + 2 + 4
     read = tabular.mixture_of(table, 3, features)

@@ -28,6 +28,8 @@ class Method(NamedTuple):
         advance: from states and the results of the E-step to the next states; finished ones are unchanged. See
             `plain.advance`.
         is_finished: which runs have ended.
+
+    `init` and `advance` leave in `RunState.gap` how much is left to gain.
     """
 
     init: Callable[..., RunState]

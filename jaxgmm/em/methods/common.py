@@ -42,6 +42,7 @@ def begun(
     n_iter: Int[Array, "*s"] | None,
     history: Float[Array, "t *s"] | None,
     snapshots: Mixture | None,
+    gap: Float[Array, "*s"] | None,
     e_step: EStep,
 ) -> RunState:
     """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
@@ -51,7 +52,7 @@ def begun(
         mixture=start,
         natural=natural,
         log_likelihood=jnp.where(sound, -jnp.inf, jnp.nan).astype(dtype),
-        gap=jnp.where(sound, jnp.inf, jnp.nan).astype(dtype),
+        gap=jnp.full(sound.shape, jnp.inf, dtype) if gap is None else gap,
         n_iter=jnp.zeros(sound.shape, jnp.int32) if n_iter is None else n_iter,
         status=jnp.where(sound, RUNNING, int(Status.DEGENERATE)).astype(jnp.int32),
         history=history,

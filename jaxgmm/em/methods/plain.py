@@ -26,12 +26,13 @@ def init(
     n_iter: Int[Array, "*s"] | None = None,
     history: Float[Array, "t *s"] | None = None,
     snapshots: Mixture | None = None,
+    gap: Float[Array, "*s"] | None = None,
     *,
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
     """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
-    state = common.begun(start, settings, n_iter, history, snapshots, e_step)
-    return state._replace(memory=state.gap)
+    state = common.begun(start, settings, n_iter, history, snapshots, gap, e_step)
+    return state._replace(memory=jnp.full_like(state.gap, jnp.inf))
 
 
 def advance(
@@ -57,18 +58,18 @@ def advance(
         following=proposal,
         natural=natural,
         log_likelihood=log_likelihood,
-        gap=gap_of(change, state.memory),
+        gap=gap_of(change, state.memory, state.gap),
         status=status,
         memory=change,
     )
     return common.advanced(state, step, settings)
 
 
-def gap_of(change: Float[Array, "*s"], before: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """How much is left to gain, from the last two gains; infinite where they do not say.
+def gap_of(change: Float[Array, "*s"], before: Float[Array, "*s"], gap: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """How much is left to gain, from the last two gains; the earlier estimate where there is only one.
 
-    This is Aitken's estimate (McLachlan and Krishnan, 2008, "The EM algorithm and extensions", section 4.9): gains go
-    on to fall by the same ratio.
+    It is infinite where gains rise. This is Aitken's estimate (McLachlan and Krishnan, 2008, "The EM algorithm and
+    extensions", section 4.9): gains go on to fall by the same ratio.
     """
     ratio = change / before
-    return jnp.where((before < jnp.inf) & (ratio < 1), change * ratio / (1 - ratio), jnp.inf)
+    return jnp.where(before < jnp.inf, jnp.where(ratio < 1, change * ratio / (1 - ratio), jnp.inf), gap)

@@ -14,9 +14,11 @@ and the Newton decrement ½ <r, d> estimates how much of the mean log-likelihood
 that is below the tolerance twice in succession.
 
 Every step costs one E-step. Its length is limited in the same metric, which keeps covariances positive definite. A step
-that loses likelihood is taken back, and EM's own step, which is known already, follows. That one is always accepted, so
-a run ends at a fixed point of EM even where a ridge lowers the likelihood on the way there. Where r grows along s, near
-a saddle, EM's step is lengthened instead.
+that loses likelihood is taken back, and EM's own step, which is known already, follows. That one is always accepted.
+Where r grows along s, near a saddle, EM's step is lengthened instead.
+
+With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
+also kept if r has not turned against it, and a run ends at the same fixed points as EM.
 
 Parameters are extrapolated linearly, so a family's covariances have to form a linear space, as all of `FAMILIES` do.
 """
@@ -46,8 +48,8 @@ LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
 # Loss of the mean log-likelihood, in nats, that may be rounding.
 SLACK = {"float32": 1e-6, "float64": 1e-7}
 
-# Estimates of what is left to gain, in nats per sample, that cannot be told from rounding.
-LEAST_GAP = {"float32": 1e-6, "float64": 1e-13}
+# Share of that which a step of EM loses only because of a ridge.
+NOTICEABLE = 1e-3
 
 # Smallest curvature of the likelihood along a step, relative to that of the complete data's.
 LEAST_CURVATURE = 1e-6
@@ -66,6 +68,7 @@ class Memory(NamedTuple):
         mixture: the last accepted parameters.
         em_step: EM's step from there.
         has_moved: whether any parameters have been accepted yet.
+        falls: whether a step of EM has lost likelihood, as only a ridge makes it do.
         is_em: whether the current parameters are EM's, which are accepted in any case.
         is_sound: whether every component of the current ones keeps its support and its variance.
         n_small: number of estimates below the tolerance, one after another.
@@ -74,6 +77,7 @@ class Memory(NamedTuple):
     mixture: Mixture
     em_step: Mixture
     has_moved: Bool[Array, "*s"]
+    falls: Bool[Array, "*s"]
     is_em: Bool[Array, "*s"]
     is_sound: Bool[Array, "*s"]
     n_small: Int[Array, "*s"]
@@ -85,13 +89,14 @@ def init(
     n_iter: Int[Array, "*s"] | None = None,
     history: Float[Array, "t *s"] | None = None,
     snapshots: Mixture | None = None,
+    gap: Float[Array, "*s"] | None = None,
     *,
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
     """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
-    state = common.begun(start, settings, n_iter, history, snapshots, e_step)
+    state = common.begun(start, settings, n_iter, history, snapshots, gap, e_step)
     no = jnp.zeros(state.status.shape, bool)
-    memory = Memory(start, jax.tree.map(jnp.zeros_like, start), no, ~no, ~no, no.astype(jnp.int32))
+    memory = Memory(start, jax.tree.map(jnp.zeros_like, start), no, no, ~no, ~no, no.astype(jnp.int32))
     return state._replace(memory=memory)
 
 
@@ -106,17 +111,22 @@ def advance(
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
     """The rest of a step: whether to accept the current parameters, where to go from there, and whether to stop."""
-    here, memory, dtype = state.mixture, state.memory, log_likelihood.dtype.name
+    here, memory = state.mixture, state.memory
     origins = here.means if e_step.about_means else None
     by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
     em_step = _difference(by_em, here)
-    keeps = log_likelihood >= state.log_likelihood - SLACK[dtype] * total_weight
-    is_accepted = memory.is_em | (memory.is_sound & keeps)
-
     vectors = em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
-    products = _inner_products(vectors, here.weights, e_step.precisions(state.natural, here))
-    direction = _direction(products, here.weights, is_accepted & memory.has_moved)
-    is_small = (direction.gap < jnp.maximum(settings.tol, LEAST_GAP[dtype])) & (settings.tol > 0)
+    parts = _inner_products(vectors, here.weights, e_step.precisions(state.natural, here))
+    products = jnp.sum(here.weights[None] * (parts[0] + parts[1] + 0.5 * parts[2]), axis=1)
+    _, rs, _, _, sy, _ = products
+    slack = SLACK[log_likelihood.dtype.name] * total_weight
+    gain = log_likelihood - state.log_likelihood
+    falls = memory.falls | (memory.is_em & (gain < -NOTICEABLE * slack))
+    # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
+    keeps = (gain >= -slack) | (falls & (rs + 0.5 * sy >= 0))
+    is_accepted = memory.is_em | (memory.is_sound & keeps)
+    direction = _direction(products, parts, is_accepted & memory.has_moved)
+    is_small = direction.gap < settings.tol
     n_small = jnp.where(is_accepted & is_small, memory.n_small + 1, 0)
 
     is_em = ~direction.is_better
@@ -136,7 +146,7 @@ def advance(
         log_likelihood=log_likelihood,
         gap=jnp.where(is_accepted, direction.gap, state.gap),
         status=status,
-        memory=Memory(mixture, em_step, jnp.ones_like(is_em), is_em, is_sound, n_small),
+        memory=Memory(mixture, em_step, jnp.ones_like(is_em), falls, is_em, is_sound, n_small),
     )
     return common.advanced(state, step, settings)
 
@@ -156,12 +166,11 @@ class _Direction(NamedTuple):
 
 
 # The parts of <a, b> of each component, in weights, means and covariances, for the pairs rr, rs, ry, ss, sy, yy.
-_Products = tuple[Float[Array, "6 k *s"], Float[Array, "6 k *s"], Float[Array, "6 k *s"]]
+_Parts = tuple[Float[Array, "6 k *s"], Float[Array, "6 k *s"], Float[Array, "6 k *s"]]
 
 
-def _direction(products: _Products, weights: Float[Array, "k *s"], has_pair: Bool[Array, "*s"]) -> _Direction:
-    of_weights, of_means, of_covariances = products
-    rr, rs, ry, ss, sy, yy = jnp.sum(weights[None] * (of_weights + of_means + 0.5 * of_covariances), axis=1)
+def _direction(products: Float[Array, "6 *s"], parts: _Parts, has_pair: Bool[Array, "*s"]) -> _Direction:
+    rr, rs, ry, ss, sy, yy = products
     yy = jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)
     is_known = has_pair & (sy > LEAST_CURVATURE * ss)
     rho = 1 / jnp.where(is_known, sy, 1)
@@ -173,21 +182,21 @@ def _direction(products: _Products, weights: Float[Array, "k *s"], has_pair: Boo
     along = [jnp.where(is_known, own, other) for own, other in zip(along, (longer, 0.0, 0.0), strict=True)]
     promise = jnp.where(is_known, decrement, 0.5 * longer * rr)
     longest = LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE
-    squares = [_square(along, part) / most**2 for part, most in zip(products, longest, strict=True)]
+    squares = [_square(along, part) / most**2 for part, most in zip(parts, longest, strict=True)]
     share = 1 / jnp.maximum(jnp.sqrt(jnp.max(functools.reduce(jnp.maximum, squares), axis=0)), 1)
     gap = jnp.where(is_known, jnp.maximum(decrement, 0.5 * rr), 0.5 * FAR * rr)
     return _Direction([share * own for own in along], gap, has_pair & (share * promise > 0.5 * rr))
 
 
-def _square(along: Sequence[Float[Array, "*s"]], products: Float[Array, "6 k *s"]) -> Float[Array, "k *s"]:
+def _square(along: Sequence[Float[Array, "*s"]], part: Float[Array, "6 k *s"]) -> Float[Array, "k *s"]:
     """<d, d>, for a combination d of three vectors."""
     coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(3)]
-    return total(own[None] * product for own, product in zip(coefficients, products, strict=True))
+    return total(own[None] * product for own, product in zip(coefficients, part, strict=True))
 
 
 def _inner_products(
     vectors: tuple[Mixture, Mixture, Mixture], weights: Float[Array, "k *s"], precisions: Float[Array, "k d ..."]
-) -> _Products:
+) -> _Parts:
     """The parts of the inner products of all pairs of three vectors."""
     # An absent component has weight 0, and does not move.
     own = jnp.where(weights > 0, weights, 1)
