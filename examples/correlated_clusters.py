@@ -7,8 +7,8 @@ points, with equal weights and the sample covariance of all the data (divided by
 What it lacks is a reason to stop. The log-likelihood rises from -1655.5 to -1195.0 in twelve iterations; the thirteenth
 gains less than 1e-9, and the other 87 repeat it.
 
-In jaxgmm `tol` is the reason: a run ends when the mean log-likelihood *per sample* gains less than `tol` in one
-iteration, and its status says that this is why it ended. The page makes the 100 iterations first, to compare with the
+In jaxgmm `tol` is the reason: a run ends when its mean log-likelihood *per sample* is estimated to be within `tol` of
+its limit, and its status says that this is why it ended. The page makes the 100 iterations first, to compare with the
 published answer, and then asks for the same fit with a tolerance.
 """
 

@@ -29,10 +29,10 @@ def main() -> tuple[jaxgmm.FitResult, jaxgmm.FitResult]:
         means=data["centres"],
         covariances=np.stack([np.cov(x.T)] * 3),
     )
-    tol = 1e-3 / len(x)
+    rule = {"method": "em", "tol": 1e-3 / len(x)}
 
-    published = jaxgmm.fit(x, 3, init=start, tol=tol, max_iter=30, reg_covar=0, history=True)
-    best_of_ten = jaxgmm.fit(x, 3, init="kmeans", n_init=10, tol=tol, reg_covar=0)
+    published = jaxgmm.fit(x, 3, init=start, **rule, max_iter=30, reg_covar=0, history=True)
+    best_of_ten = jaxgmm.fit(x, 3, init="kmeans", n_init=10, reg_covar=0)
 
     for result in (published, best_of_ten):
         status = jaxgmm.Status(result.status)
