@@ -67,7 +67,8 @@ def fit(
             so does `max_iter` of 9 or less. (Biernacki, Celeux and Govaert, 2003, "Choosing starting values for the EM
             algorithm".)
         tol: stop where the mean log-likelihood per sample is estimated to be within this of its limit; 0 never stops
-            early. `method` says what the estimate is. Float32 estimates nothing below 1e-6.
+            early. `method` says what the estimate is; it can be trusted near the limit, so at a `tol` above 1e-7 much
+            more may be left. Float32 estimates nothing below 1e-6.
         max_iter: maximum number of iterations; one iteration is an E-step, then the M-step or another step.
         reg_covar: ridge added to every component variance, as a fraction of that feature's variance in the data set
             (of their mean for `"spherical"`). Values more than 4 standard deviations from the others are left out of

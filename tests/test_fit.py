@@ -116,7 +116,9 @@ def test_answers_are_those_of_programs_compiled_as_for_users(precision: str, req
     as_for_users = jaxgmm.fit(x, 3, **options)
     np.testing.assert_array_equal(found.status, as_for_users.status)
     np.testing.assert_allclose(found.log_likelihood, as_for_users.log_likelihood, rtol=1e-9)
-    np.testing.assert_allclose(found.mixture.means, as_for_users.mixture.means, rtol=1e-4, atol=1e-4)
+    # Which of several starts at the same optimum is chosen is a matter of rounding, and so is the order of components.
+    own, others = (jaxgmm.order_components(result.mixture, "mean").means for result in (found, as_for_users))
+    np.testing.assert_allclose(own, others, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("float32_searches")

@@ -65,9 +65,10 @@ def test_best_of_ten_starts_reaches_scikit_learns() -> None:
         # scikit-learn prefers spurious components, so what counts is whether any start has reached its likelihood.
         reached = np.where(result.start_spurious > 0, result.start_log_likelihood, result.log_likelihood[:, None])
         shortfall[chosen] = 1 - (np.max(reached, axis=1) - one) / gain
-    # At tol=1e-5 both stop about 1e-4 of the gain short of the same optimum.
+    # Which optimum the best of ten starts finds is chance for some; it is seldom a worse one, and often a better one.
     assert np.sum(shortfall < 1e-4) >= 95, np.sort(shortfall)[-10:]
-    assert np.max(shortfall) < 0.01, np.sort(shortfall)[-10:]
+    assert np.sum(shortfall < -1e-4) >= 20, np.sort(shortfall)
+    assert np.max(shortfall) < 0.03, np.sort(shortfall)[-10:]
 
 
 @pytest.mark.parametrize("seed", [0, 17, 50])

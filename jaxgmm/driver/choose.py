@@ -124,7 +124,7 @@ def _best_of(
     return Best(
         start=best,
         mixture=answer(mixture),
-        gap=jnp.where(fitted, chosen.gap, jnp.nan),
+        gap=jnp.where(has_answer, chosen.gap, jnp.nan),
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
         log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),

@@ -29,9 +29,6 @@ from jaxgmm.mixture import Mixture, with_harmless_absent
 
 _Tree = TypeVar("_Tree")
 
-# Tolerances, in nats per sample, below which gains cannot be told from rounding.
-LEAST_TOL = {"float32": 1e-6, "float64": 1e-13}
-
 # More iterations than a pass makes, and fewer than float32 can count.
 _MOST_ITERATIONS = 2**23
 
@@ -270,8 +267,7 @@ def _ridges(sets: DataSets, limits: Limits, layout: Layout) -> Array:
 def _bounds(limits: Limits, dtype: str) -> tuple[Array, Array, Array]:
     """Tolerance, maximum number of iterations and variance floor."""
     floor = jnp.asarray(limits.variance_floor, dtype) * jnp.finfo(dtype).eps.astype(dtype)
-    tol = jnp.where(jnp.asarray(limits.tol) > 0, jnp.maximum(limits.tol, LEAST_TOL[dtype]), 0.0)
-    return tol.astype(dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
+    return jnp.asarray(limits.tol, dtype), jnp.asarray(limits.max_iter, jnp.int32), floor
 
 
 def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -> tuple[em.RunState, Int[Array, ""]]:

@@ -11,12 +11,15 @@ If only some starts are to be finalists, all make a few iterations first, and th
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxgmm.driver.passes import LEAST_TOL, DataSets, Given, Limits
+from jaxgmm.driver.passes import DataSets, Given, Limits
 from jaxgmm.driver.program import Options, Program
 from jaxgmm.driver.runs import SOUND, Passes, Runs, begun
 from jaxgmm.mixture import Mixture
 from jaxgmm.soundness import first_best, is_sound
 from jaxgmm.status import Status
+
+# Float32 cannot tell what is left to gain, in nats per sample, from rounding below this.
+LEAST_IN_FLOAT32 = 1e-6
 
 # Effect of the order of components on a log-likelihood in float64, in nats per sample.
 ROUNDING = 1e-12
@@ -59,16 +62,16 @@ def all_runs(
     passes = Passes(given, options, program)
     searches = has_search(options, program)
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
-    tol = options.tol
     max_iter = options.max_iter - RESERVED if searches else options.max_iter
     # What the tolerance, or rounding, leaves open; starts that differ by less are equal.
-    margin = max(tol, LEAST_TOL["float32"] if in_float32 else ROUNDING)
+    margin = max(options.tol, LEAST_IN_FLOAT32 if in_float32 else ROUNDING)
 
     def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
         if not in_float32:
             # In mixed precision float64 has one program, whether it finishes runs or makes all of their iterations.
             way = program.finish if program.precision == "mixed" else program.search
-            return passes.in_float64(found, wanted, wanted, (tol, max_iter), way)
+            return passes.in_float64(found, wanted, wanted, (options.tol, max_iter), way)
+        tol = max(options.tol, LEAST_IN_FLOAT32) if options.tol > 0 else 0.0
         # Nothing finishes runs of float32 alone, so they may go as far as their digits mean anything.
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
         return passes.in_float32(found, wanted, limits, program.search)

@@ -35,8 +35,8 @@ class GroupFits(Record):
     Attributes:
         fits: a row for each group, sorted by key: the key columns, `n_samples`, the choice if there was one
             (`n_components`, `covariance_type`, `at_largest_k`, whether no larger K was tried, and the criterion),
-            `log_likelihood` (nats), `n_iter`, `spurious` and `ridge_dominated` (numbers of such components; see
-            `jaxgmm.FitResult`), `start_passed_over`, `flags`, the reasons to distrust the fit (see `jaxgmm.flags`),
+            `log_likelihood` (nats), `gap`, `n_iter`, `spurious` and `ridge_dominated` (numbers of such components;
+            see `jaxgmm.FitResult`), `start_passed_over`, `flags`, the reasons to distrust the fit (see `jaxgmm.flags`),
             `status`, and `explanation`, a sentence that says what the status means, and how many samples hold NaN or
             infinity where that is the reason.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`

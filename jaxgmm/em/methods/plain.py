@@ -72,4 +72,5 @@ def gap_of(change: Float[Array, "*s"], before: Float[Array, "*s"], gap: Float[Ar
     extensions", section 4.9): gains go on to fall by the same ratio.
     """
     ratio = change / before
-    return jnp.where(before < jnp.inf, jnp.where(ratio < 1, change * ratio / (1 - ratio), jnp.inf), gap)
+    known = jnp.where(ratio < 1, change * ratio / (1 - ratio), jnp.where(change > 0, jnp.inf, 0.0))
+    return jnp.where(before < jnp.inf, known, gap)

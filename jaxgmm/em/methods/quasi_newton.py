@@ -1,7 +1,7 @@
 """Quasi-Newton acceleration of EM (Lange, 1995; Jamshidian and Jennrich, 1997).
 
-With θ all parameters and M the map of one iteration, EM's step r(θ) = M(θ) - θ is the gradient of the mean
-log-likelihood in the metric of the complete data's information,
+With θ all parameters and M the map of one iteration, EM's step r(θ) = M(θ) - θ is, to first order near a fixed point,
+the gradient of the mean log-likelihood in the metric of the complete data's information,
 
     <a, b> = Σ_k w_k (a_w b_w / w_k² + a_μᵀ P_k b_μ + ½ tr P_k a_Σ P_k b_Σ),    P_k = Σ_k⁻¹.
 
@@ -14,8 +14,8 @@ and the Newton decrement ½ <r, d> estimates how much of the mean log-likelihood
 that is below the tolerance twice in succession.
 
 Every step costs one E-step. Its length is limited in the same metric, which keeps covariances positive definite. A step
-that loses likelihood is taken back, and EM's own step, which is known already, follows. That one is always accepted.
-Where r grows along s, near a saddle, EM's step is lengthened instead.
+that loses noticeable likelihood is taken back, and EM's own step, which is known already, follows. That one is always
+accepted. Where r grows along s, near a saddle, EM's step is lengthened instead.
 
 With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
 also kept if r has not turned against it, and a run ends at the same fixed points as EM.
@@ -45,11 +45,14 @@ from jaxgmm.numerics.traces import pairs, total, trace_products
 # of its mean, in standard deviations.
 LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
 
-# Loss of the mean log-likelihood, in nats, that may be rounding.
+# Loss of the mean log-likelihood, in nats, with which a step is kept all the same.
 SLACK = {"float32": 1e-6, "float64": 1e-7}
 
-# Share of that which a step of EM loses only because of a ridge.
-NOTICEABLE = 1e-3
+# Loss that is more than rounding, so that EM makes it only because of a ridge.
+LOSS = {"float32": 1e-6, "float64": 1e-10}
+
+# What is left to gain cannot be told from rounding below this, in nats per sample.
+LEAST_GAP = 1e-13
 
 # Smallest curvature of the likelihood along a step, relative to that of the complete data's.
 LEAST_CURVATURE = 1e-6
@@ -119,14 +122,14 @@ def advance(
     parts = _inner_products(vectors, here.weights, e_step.precisions(state.natural, here))
     products = jnp.sum(here.weights[None] * (parts[0] + parts[1] + 0.5 * parts[2]), axis=1)
     _, rs, _, _, sy, _ = products
-    slack = SLACK[log_likelihood.dtype.name] * total_weight
-    gain = log_likelihood - state.log_likelihood
-    falls = memory.falls | (memory.is_em & (gain < -NOTICEABLE * slack))
+    dtype = log_likelihood.dtype.name
+    gain = (log_likelihood - state.log_likelihood) / total_weight
+    falls = memory.falls | (memory.is_em & (gain < -LOSS[dtype]))
     # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
-    keeps = (gain >= -slack) | (falls & (rs + 0.5 * sy >= 0))
+    keeps = (gain >= -SLACK[dtype]) | (falls & (rs + 0.5 * sy >= 0))
     is_accepted = memory.is_em | (memory.is_sound & keeps)
     direction = _direction(products, parts, is_accepted & memory.has_moved)
-    is_small = direction.gap < settings.tol
+    is_small = (direction.gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
     n_small = jnp.where(is_accepted & is_small, memory.n_small + 1, 0)
 
     is_em = ~direction.is_better
@@ -144,7 +147,7 @@ def advance(
         following=following,
         natural=natural,
         log_likelihood=log_likelihood,
-        gap=jnp.where(is_accepted, direction.gap, state.gap),
+        gap=jnp.where(is_accepted & (direction.gap < jnp.inf), direction.gap, state.gap),
         status=status,
         memory=Memory(mixture, em_step, jnp.ones_like(is_em), falls, is_em, is_sound, n_small),
     )
