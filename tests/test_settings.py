@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from jaxgmm import settings
-from jaxgmm.em import covariance
+from jaxgmm.em import covariance, methods
 from jaxgmm.selection import criteria
 
 
 def test_names_are_those_of_the_tables() -> None:
     assert tuple(covariance.FAMILIES) == settings.FAMILIES
+    assert sorted(methods.METHODS) == sorted(settings.METHODS)
     assert get_args(settings.Criterion) == (*criteria.CRITERIA, settings.LRT)
 
 
