@@ -161,9 +161,7 @@ def in_slots(
         return data, _Slot(record._replace(mixture=mixture), settings, fitted.family, jnp.sum(rows_of(weights, own)))
 
     def begin(slot: _Slot) -> _Slot:
-        record = slot.state
-        recorded = (record.n_iter, record.history, record.snapshots, record.gap)
-        return slot._replace(state=method.init(record.mixture, slot.settings, *recorded, e_step=e_step))
+        return slot._replace(state=method.init(slot.state, slot.settings, e_step=e_step))
 
     def read(held: Any, slot: _Slot, busy: Busy) -> tuple[SufficientStatistics, Array]:
         return e_step.read(shared, held, method.read(slot.state), busy, form)

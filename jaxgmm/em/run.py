@@ -18,7 +18,7 @@ from jaxgmm.em.covariance import Family
 from jaxgmm.em.expectation import Data, Tiles, natural_parameters
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import METHODS, Method
-from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.state import RunState, Settings, unstarted
 from jaxgmm.mixture import Mixture
 
 _EM = METHODS["em"]
@@ -61,14 +61,14 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
         state = lax.while_loop(
             lambda state: ~method.is_finished(state),
             lambda state: step(data, state, family, settings, method),
-            method.init(start, settings),
+            method.init(unstarted(start), settings),
         )
         # custom_root differentiates the auxiliary output too, and integers have no tangents.
         dtype = state.log_likelihood.dtype
         return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype), state.gap)
 
     mixture, (n_iter, status, gap) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
-    state = method.init(mixture, settings)
+    state = method.init(unstarted(mixture), settings)
     _, log_likelihood = expectation.e_step(data, method.read(state), mixture.n_features, diagonal=family.diagonal)
     counts = {"n_iter": n_iter.astype(jnp.int32), "status": status.astype(jnp.int32)}
     return state._replace(log_likelihood=log_likelihood, gap=gap, **counts)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.em.covariance import Ridge
@@ -62,3 +63,21 @@ class RunState(NamedTuple):
     snapshots: Mixture | None
     memory: Any = None
     gap: Any = None
+
+
+def unstarted(
+    start: Mixture, history: Float[Array, "t *s"] | None = None, snapshots: Mixture | None = None
+) -> RunState:
+    """The record of a run that has made no step."""
+    weights = jnp.asarray(start.weights)
+    nothing = jnp.zeros(weights.shape[1:], weights.dtype)
+    return RunState(
+        mixture=start,
+        natural=None,
+        log_likelihood=nothing - jnp.inf,
+        gap=nothing + jnp.inf,
+        n_iter=nothing.astype(jnp.int32),
+        status=nothing.astype(jnp.int32) + RUNNING,
+        history=history,
+        snapshots=snapshots,
+    )

@@ -16,7 +16,7 @@ from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.methods import METHODS, plain
-from jaxgmm.em.state import RUNNING, RunState, Settings
+from jaxgmm.em.state import RUNNING, RunState, Settings, unstarted
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
@@ -179,7 +179,7 @@ def centred_runs(z: Any, weights: Any, start: Mixture, name: str, settings: Sett
             sums = centred_e_step(data, state.natural, len(z), diagonal=family.diagonal)
             return plain.advance(state, *sums, jnp.sum(weights), family, settings, e_step=E_STEPS["centred"])
 
-        begun = plain.init(start, settings, e_step=E_STEPS["centred"])
+        begun = plain.init(unstarted(start), settings, e_step=E_STEPS["centred"])
         return jax.lax.while_loop(lambda state: ~METHODS["em"].is_finished(state), step, begun)
 
     return jax.vmap(one)(z, weights, start)

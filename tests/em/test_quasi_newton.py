@@ -13,8 +13,8 @@ from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import Data
-from jaxgmm.em.methods import METHODS, quasi_newton
-from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.methods import METHODS, metric, quasi_newton
+from jaxgmm.em.state import RunState, Settings, unstarted
 from jaxgmm.em.statistics import SufficientStatistics, features
 
 METHOD = METHODS["quasi-newton"]
@@ -74,7 +74,7 @@ def test_the_gap_is_what_is_left_to_gain() -> None:
 def test_the_likelihood_falls_by_rounding_at_most() -> None:
     _, data, start = problem()
     settings = settings_for("full", tol=0.0)
-    state, values = init(start, settings), []
+    state, values = init(unstarted(start), settings), []
     for _ in range(60):
         state = step(data, state, FAMILIES["full"], settings, METHOD)
         values.append(float(state.log_likelihood))
@@ -120,7 +120,7 @@ def leaping() -> tuple[RunState, SufficientStatistics, Settings, jax.Array]:
     """A run at parameters that are not EM's, and what an E-step reads there."""
     _, data, start = problem()
     settings = settings_for("full")
-    state = init(start, settings)
+    state = init(unstarted(start), settings)
     while bool(state.memory.is_em):
         state = step(data, state, FAMILIES["full"], settings, METHOD)
     natural = METHOD.read(state)
@@ -179,7 +179,7 @@ def test_inner_products_are_those_of_the_complete_data(family: str, d: int) -> N
     vectors = (vector(), vector(), vector())
     given = np.einsum("kii->ki", precisions) if len(axes) == 2 else precisions
     last = jax.tree.map(lambda a: jnp.asarray(a)[..., None], (vectors, weights, given))
-    w, m, c = quasi_newton._inner_products(*last)
+    w, m, c = metric.inner_products(*last)
     full = precisions if len(axes) == 3 else np.einsum("ki,ij->kij", given, np.eye(d))
     expected = []
     for i in range(3):
@@ -220,10 +220,10 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
     precisions = jnp.moveaxis(jnp.asarray(np.linalg.inv(covariances)), 0, -1)
 
     def leap(here: Mixture, *vectors: Mixture) -> Mixture:
-        parts = quasi_newton._inner_products(vectors, here.weights, precisions)
-        products = jnp.sum(here.weights[None] * (parts[0] + parts[1] + 0.5 * parts[2]), axis=1)
+        parts = metric.inner_products(vectors, here.weights, precisions)
+        products = quasi_newton.Products(*parts.products(here.weights))
         direction = quasi_newton._direction(products, parts, jnp.ones(n_runs, bool))
-        return quasi_newton._moved(here, direction.along, vectors)
+        return metric.moved(here, direction.along, vectors)
 
     there = jax.jit(leap)(*moved)
     assert np.all(np.linalg.eigvalsh(np.moveaxis(np.asarray(there.covariances), -1, 0)) > 0)

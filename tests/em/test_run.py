@@ -20,7 +20,7 @@ from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.expectation import e_step as sums_of
 from jaxgmm.em.methods import METHODS, plain
-from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.state import RunState, Settings, unstarted
 from jaxgmm.em.statistics import features
 
 run = at_once(em.run, static_argnames=("family",))
@@ -65,7 +65,7 @@ def test_likelihood_never_falls(family: str) -> None:
     _, data, start = problem(family)
     settings = settings_for(family, 2, tol=0.0)
     settings = settings._replace(ridge=jnp.asarray(0 * np.asarray(settings.ridge)))
-    state = init(start, settings)
+    state = init(unstarted(start), settings)
     values = []
     for _ in range(60):
         state = step(data, state, family=FAMILIES[family], settings=settings)
@@ -239,7 +239,7 @@ def test_further_axes_are_further_runs(names: tuple[str, ...], n_features: int, 
 
     def begin(start: Mixture, history: jax.Array, settings: Settings, **how: Any) -> RunState:
         rows = start.map(lambda leaf: jnp.stack([jnp.full_like(leaf, jnp.nan)] * 2))
-        return plain.init(start, settings, None, history, rows, **how)
+        return plain.init(unstarted(start, history, rows), settings, **how)
 
     def advance(state: RunState, sums: tuple, family: jax.Array, settings: Settings, **how: Any) -> RunState:
         total = jnp.full(family.shape, 80.0)

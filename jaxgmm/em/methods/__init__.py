@@ -23,7 +23,7 @@ class Method(NamedTuple):
     """The functions of a method. All arrays may have further trailing axes, for runs that step together.
 
     Attributes:
-        init: from starts and settings to the states before the first step; see `plain.init`.
+        init: from records of runs and settings to the states before the next step; see `plain.init`.
         read: from states to the parameters `(K, F)` at which the E-step reads samples.
         advance: from states and the results of the E-step to the next states; finished ones are unchanged. See
             `plain.advance`.

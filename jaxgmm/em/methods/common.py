@@ -36,27 +36,13 @@ class Step(NamedTuple):
     memory: Any = None
 
 
-def begun(
-    start: Mixture,
-    settings: Settings,
-    n_iter: Int[Array, "*s"] | None,
-    history: Float[Array, "t *s"] | None,
-    snapshots: Mixture | None,
-    gap: Float[Array, "*s"] | None,
-    e_step: EStep,
-) -> RunState:
-    """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
-    natural, sound = checked(start, settings, e_step)
-    dtype = natural.dtype
-    return RunState(
-        mixture=start,
+def begun(record: RunState, settings: Settings, e_step: EStep) -> RunState:
+    """Runs about to make their next step, without memory; `DEGENERATE` where the mixture is not sound."""
+    natural, sound = checked(record.mixture, settings, e_step)
+    return record._replace(
         natural=natural,
-        log_likelihood=jnp.where(sound, -jnp.inf, jnp.nan).astype(dtype),
-        gap=jnp.full(sound.shape, jnp.inf, dtype) if gap is None else gap,
-        n_iter=jnp.zeros(sound.shape, jnp.int32) if n_iter is None else n_iter,
+        log_likelihood=jnp.where(sound, -jnp.inf, jnp.nan).astype(natural.dtype),
         status=jnp.where(sound, RUNNING, int(Status.DEGENERATE)).astype(jnp.int32),
-        history=history,
-        snapshots=snapshots,
     )
 
 

@@ -9,7 +9,7 @@ is its last gain.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxgmm.em.covariance import Family
 from jaxgmm.em.e_steps import E_STEPS, EStep
@@ -17,21 +17,11 @@ from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
-from jaxgmm.mixture import Mixture
 
 
-def init(
-    start: Mixture,
-    settings: Settings,
-    n_iter: Int[Array, "*s"] | None = None,
-    history: Float[Array, "t *s"] | None = None,
-    snapshots: Mixture | None = None,
-    gap: Float[Array, "*s"] | None = None,
-    *,
-    e_step: EStep = E_STEPS["products"],
-) -> RunState:
-    """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
-    state = common.begun(start, settings, n_iter, history, snapshots, gap, e_step)
+def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["products"]) -> RunState:
+    """Runs about to make their next step; `DEGENERATE` where the mixture is not sound."""
+    state = common.begun(record, settings, e_step)
     return state._replace(memory=jnp.full_like(state.gap, jnp.inf))
 
 

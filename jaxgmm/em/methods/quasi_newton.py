@@ -1,10 +1,7 @@
 """Quasi-Newton acceleration of EM (Lange, 1995; Jamshidian and Jennrich, 1997).
 
 With θ all parameters and M the map of one iteration, EM's step r(θ) = M(θ) - θ is, to first order near a fixed point,
-the gradient of the mean log-likelihood in the metric of the complete data's information,
-
-    <a, b> = Σ_k w_k (a_w b_w / w_k² + a_μᵀ P_k b_μ + ½ tr P_k a_Σ P_k b_Σ),    P_k = Σ_k⁻¹.
-
+the gradient of the mean log-likelihood in the metric of the complete data's information (`jaxgmm.em.methods.metric`).
 So L-BFGS (Liu and Nocedal, 1989) with inner products in this metric begins with EM's own step and learns from the last
 one how far EM has still to go. With s the last step and y the fall of r along it, the direction is
 
@@ -19,13 +16,8 @@ accepted. Where r grows along s, near a saddle, EM's step is lengthened instead.
 
 With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
 also kept if r has not turned against it, and a run ends at the same fixed points as EM.
-
-Parameters are extrapolated linearly, so a family's covariances have to form a linear space, as all of `FAMILIES` do.
 """
 
-import functools
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -36,14 +28,10 @@ from jaxgmm.em.covariance import Family
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
+from jaxgmm.em.methods.metric import Parts, difference, inner_products, moved, share_within_limits
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
-from jaxgmm.numerics.traces import pairs, total, trace_products
-
-# Largest change of a component in a step other than EM's: of its weight and its covariance, relative to themselves, and
-# of its mean, in standard deviations.
-LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
 
 # Loss of the mean log-likelihood, in nats, with which a step is kept all the same.
 SLACK = {"float32": 1e-6, "float64": 1e-7}
@@ -86,21 +74,11 @@ class Memory(NamedTuple):
     n_small: Int[Array, "*s"]
 
 
-def init(
-    start: Mixture,
-    settings: Settings,
-    n_iter: Int[Array, "*s"] | None = None,
-    history: Float[Array, "t *s"] | None = None,
-    snapshots: Mixture | None = None,
-    gap: Float[Array, "*s"] | None = None,
-    *,
-    e_step: EStep = E_STEPS["products"],
-) -> RunState:
-    """A run about to make its first step, or the next step if resumed; `DEGENERATE` if the start is not sound."""
-    state = common.begun(start, settings, n_iter, history, snapshots, gap, e_step)
-    no = jnp.zeros(state.status.shape, bool)
-    memory = Memory(start, jax.tree.map(jnp.zeros_like, start), no, no, ~no, ~no, no.astype(jnp.int32))
-    return state._replace(memory=memory)
+def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["products"]) -> RunState:
+    """Runs about to make their next step; `DEGENERATE` where the mixture is not sound."""
+    state, no = common.begun(record, settings, e_step), jnp.zeros(record.status.shape, bool)
+    nowhere = jax.tree.map(jnp.zeros_like, record.mixture)
+    return state._replace(memory=Memory(record.mixture, nowhere, no, no, ~no, ~no, no.astype(jnp.int32)))
 
 
 def advance(
@@ -117,16 +95,15 @@ def advance(
     here, memory = state.mixture, state.memory
     origins = here.means if e_step.about_means else None
     by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
-    em_step = _difference(by_em, here)
-    vectors = em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
-    parts = _inner_products(vectors, here.weights, e_step.precisions(state.natural, here))
-    products = jnp.sum(here.weights[None] * (parts[0] + parts[1] + 0.5 * parts[2]), axis=1)
-    _, rs, _, _, sy, _ = products
+    em_step = difference(by_em, here)
+    steps = em_step, difference(here, memory.mixture), difference(memory.em_step, em_step)
+    parts = inner_products(steps, here.weights, e_step.precisions(state.natural, here))
+    products = Products(*parts.products(here.weights))
     dtype = log_likelihood.dtype.name
     gain = (log_likelihood - state.log_likelihood) / total_weight
     falls = memory.falls | (memory.is_em & (gain < -LOSS[dtype]))
     # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
-    keeps = (gain >= -SLACK[dtype]) | (falls & (rs + 0.5 * sy >= 0))
+    keeps = (gain >= -SLACK[dtype]) | (falls & (products.rs + 0.5 * products.sy >= 0))
     is_accepted = memory.is_em | (memory.is_sound & keeps)
     direction = _direction(products, parts, is_accepted & memory.has_moved)
     is_small = (direction.gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
@@ -135,7 +112,7 @@ def advance(
     is_em = ~direction.is_better
     back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
     following = common.select(is_accepted, by_em, back)
-    following = common.select(is_em, following, _moved(here, direction.along, vectors))
+    following = common.select(is_em, following, moved(here, direction.along, steps))
     natural, is_sound = common.checked(following, settings, e_step)
 
     log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
@@ -154,6 +131,17 @@ def advance(
     return common.advanced(state, step, settings)
 
 
+class Products(NamedTuple):
+    """Inner products of r, EM's step; s, the last step; and y, the fall of r along it."""
+
+    rr: Float[Array, "*s"]
+    rs: Float[Array, "*s"]
+    ry: Float[Array, "*s"]
+    ss: Float[Array, "*s"]
+    sy: Float[Array, "*s"]
+    yy: Float[Array, "*s"]
+
+
 class _Direction(NamedTuple):
     """The direction and length of a step.
 
@@ -168,11 +156,7 @@ class _Direction(NamedTuple):
     is_better: Bool[Array, "*s"]
 
 
-# The parts of <a, b> of each component, in weights, means and covariances, for the pairs rr, rs, ry, ss, sy, yy.
-_Parts = tuple[Float[Array, "6 k *s"], Float[Array, "6 k *s"], Float[Array, "6 k *s"]]
-
-
-def _direction(products: Float[Array, "6 *s"], parts: _Parts, has_pair: Bool[Array, "*s"]) -> _Direction:
+def _direction(products: Products, parts: Parts, has_pair: Bool[Array, "*s"]) -> _Direction:
     rr, rs, ry, ss, sy, yy = products
     yy = jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)
     is_known = has_pair & (sy > LEAST_CURVATURE * ss)
@@ -184,51 +168,6 @@ def _direction(products: Float[Array, "6 *s"], parts: _Parts, has_pair: Bool[Arr
     longer = jnp.maximum(jnp.sqrt(ss / yy), 1)
     along = [jnp.where(is_known, own, other) for own, other in zip(along, (longer, 0.0, 0.0), strict=True)]
     promise = jnp.where(is_known, decrement, 0.5 * longer * rr)
-    longest = LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE
-    squares = [_square(along, part) / most**2 for part, most in zip(parts, longest, strict=True)]
-    share = 1 / jnp.maximum(jnp.sqrt(jnp.max(functools.reduce(jnp.maximum, squares), axis=0)), 1)
+    share = share_within_limits(along, parts)
     gap = jnp.where(is_known, jnp.maximum(decrement, 0.5 * rr), 0.5 * FAR * rr)
     return _Direction([share * own for own in along], gap, has_pair & (share * promise > 0.5 * rr))
-
-
-def _square(along: Sequence[Float[Array, "*s"]], part: Float[Array, "6 k *s"]) -> Float[Array, "k *s"]:
-    """<d, d>, for a combination d of three vectors."""
-    coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(3)]
-    return total(own[None] * product for own, product in zip(coefficients, part, strict=True))
-
-
-def _inner_products(
-    vectors: tuple[Mixture, Mixture, Mixture], weights: Float[Array, "k *s"], precisions: Float[Array, "k d ..."]
-) -> _Parts:
-    """The parts of the inner products of all pairs of three vectors."""
-    # An absent component has weight 0, and does not move.
-    own = jnp.where(weights > 0, weights, 1)
-    of_weights = [vector.weights / own for vector in vectors]
-    # Features first, so that loops run along components and runs.
-    last = weights.ndim
-    p, *covariances = (jnp.moveaxis(a, 0, -last) for a in (precisions, *(vector.covariances for vector in vectors)))
-    means = [jnp.moveaxis(vector.means, 0, -last) for vector in vectors]
-    if vectors[0].is_diagonal:
-        whitened = [p * mean for mean in means]
-        scaled = [p * own for own in covariances]
-        traces = [total(scaled[i] * scaled[j]) for i, j in pairs(3)]
-    else:
-        whitened = [total(p[:, d] * mean[d : d + 1] for d in range(len(p))) for mean in means]
-        traces = trace_products(p, covariances)
-    of_means = [total(means[i] * whitened[j]) for i, j in pairs(3)]
-    return jnp.stack([of_weights[i] * of_weights[j] for i, j in pairs(3)]), jnp.stack(of_means), jnp.stack(traces)
-
-
-def _moved(here: Mixture, along: Sequence[Float[Array, "*s"]], vectors: Sequence[Mixture]) -> Mixture:
-    """The parameters after a step, with weights whose sum is 1 in spite of rounding."""
-
-    def leaf(start: Array, *parts: Array) -> Array:
-        coefficients = [own.reshape(*[1] * (start.ndim - own.ndim), *own.shape) for own in along]
-        return start + total(own * part for own, part in zip(coefficients, parts, strict=True))
-
-    moved = jax.tree.map(leaf, here, *vectors)
-    return replace(moved, weights=moved.weights / jnp.sum(moved.weights, axis=0, keepdims=True))
-
-
-def _difference(a: Mixture, b: Mixture) -> Mixture:
-    return jax.tree.map(jnp.subtract, a, b)
