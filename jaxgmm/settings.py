@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 Family = Literal["full", "tied", "diag", "spherical"]
 Precision = Literal["mixed", "float32", "float64"]
-Method = Literal["quasi-newton", "em"]
+Method = Literal["quasi-newton", "squarem", "em"]
 Criterion = Literal["bic", "aic", "aicc", "icl", "cv", "lrt"]
 
 FAMILIES: tuple[str, ...] = get_args(Family)

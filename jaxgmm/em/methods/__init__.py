@@ -5,17 +5,22 @@ run from the sums. So a method never sees a sample, and works with every E-step 
 
     em            plain EM
     quasi-newton  EM accelerated by what successive steps say of the likelihood's curvature
+    squarem       EM accelerated by squared extrapolation of every two steps
 
 A new method is a module here, and a row. GPU kernels have methods of their own, with the same names
 (`jaxgmm.em.fused.METHODS`); runs of other methods use slots.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Array, Bool
 
-from jaxgmm.em.methods import common, plain, quasi_newton
+from jaxgmm.em.methods import accelerated, common, plain
+from jaxgmm.em.methods.accelerated import Acceleration
+from jaxgmm.em.methods.quasi_newton import QUASI_NEWTON
+from jaxgmm.em.methods.squarem import SQUAREM
 from jaxgmm.em.state import RunState
 
 
@@ -38,7 +43,13 @@ class Method(NamedTuple):
     is_finished: Callable[[RunState], Bool[Array, "*s"]]
 
 
+def _accelerated(acceleration: Acceleration) -> Method:
+    advance = functools.partial(accelerated.advance, acceleration=acceleration)
+    return Method(accelerated.init, common.read, advance, common.is_finished)
+
+
 METHODS = {
     "em": Method(plain.init, common.read, plain.advance, common.is_finished),
-    "quasi-newton": Method(quasi_newton.init, common.read, quasi_newton.advance, common.is_finished),
+    "quasi-newton": _accelerated(QUASI_NEWTON),
+    "squarem": _accelerated(SQUAREM),
 }

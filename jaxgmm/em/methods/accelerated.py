@@ -1,0 +1,176 @@
+"""What accelerations of EM share: steps that are longer than EM's, taken back where they lose, and a stop.
+
+With θ all parameters and M the map of one iteration, r(θ) = M(θ) - θ is EM's step. An acceleration says, from the last
+step s and the fall y of r along it, in which direction d a run goes on. Every step costs one E-step. Its length is
+limited in the metric of the complete data (`jaxgmm.em.methods.metric`). A step that loses noticeable likelihood is
+taken back, and EM's own step, which is known already, follows. That one is always accepted.
+
+½ <r, d> estimates how much of the mean log-likelihood is left to gain. A run has converged if that is below the
+tolerance twice in succession.
+
+With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
+also kept if r has not turned against it, and a run ends at the same fixed points as EM.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgmm.em.covariance import Family
+from jaxgmm.em.e_steps import E_STEPS, EStep
+from jaxgmm.em.maximization import m_step
+from jaxgmm.em.methods import common
+from jaxgmm.em.methods.metric import difference, inner_products, moved, share_within_limits
+from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.mixture import Mixture
+
+# Loss of the mean log-likelihood, in nats, with which a step is kept all the same.
+SLACK = {"float32": 1e-6, "float64": 1e-7}
+
+# Loss that is more than rounding, so that EM makes it only because of a ridge.
+LOSS = {"float32": 1e-6, "float64": 1e-10}
+
+# What is left to gain cannot be told from rounding below this, in nats per sample.
+LEAST_GAP = 1e-13
+
+# Smallest curvature of the likelihood along a step, relative to that of the complete data's.
+LEAST_CURVATURE = 1e-6
+
+# What is left to gain, as a multiple of ½ <r, r>, where the curvature is not known.
+FAR = 1e4
+
+# Number of estimates below the tolerance, one after another, with which a run has converged.
+IN_SUCCESSION = 2
+
+
+class Products(NamedTuple):
+    """Inner products of r, EM's step; s, the last step; and y, the fall of r along it."""
+
+    rr: Float[Array, "*s"]
+    rs: Float[Array, "*s"]
+    ry: Float[Array, "*s"]
+    ss: Float[Array, "*s"]
+    sy: Float[Array, "*s"]
+    yy: Float[Array, "*s"]
+
+
+class Direction(NamedTuple):
+    """Where to go on.
+
+    Attributes:
+        along: its coefficients of r, s and y.
+        promise: ½ <r, d>, the gain to be expected, in nats per sample.
+        is_known: whether it comes from the curvature along the last step, so that no more is left to gain.
+    """
+
+    along: Sequence[Float[Array, "*s"]]
+    promise: Float[Array, "*s"]
+    is_known: Bool[Array, "*s"]
+
+
+class Acceleration(NamedTuple):
+    """What distinguishes an acceleration.
+
+    Attributes:
+        direction: from the inner products to the direction.
+        n_em_steps: the number of EM's steps before each other step. What is left to gain is estimated after these.
+    """
+
+    direction: Callable[[Products], Direction]
+    n_em_steps: int
+
+
+class Memory(NamedTuple):
+    """What a run keeps from one step to the next.
+
+    Attributes:
+        mixture: the last accepted parameters.
+        em_step: EM's step from there.
+        has_moved: whether any parameters have been accepted yet.
+        falls: whether a step of EM has lost likelihood, as only a ridge makes it do.
+        n_em_steps: the number of EM's steps that led to the current parameters, one after another; 1 for a start, and
+            after a step was taken back. Parameters to which EM's step leads are accepted in any case.
+        is_sound: whether every component of the current ones keeps its support and its variance.
+        n_small: number of estimates below the tolerance, one after another.
+    """
+
+    mixture: Mixture
+    em_step: Mixture
+    has_moved: Bool[Array, "*s"]
+    falls: Bool[Array, "*s"]
+    n_em_steps: Int[Array, "*s"]
+    is_sound: Bool[Array, "*s"]
+    n_small: Int[Array, "*s"]
+
+
+def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["products"]) -> RunState:
+    """Runs about to make their next step; `DEGENERATE` where the mixture is not sound."""
+    state, no = common.begun(record, settings, e_step), jnp.zeros(record.status.shape, bool)
+    nowhere, none = jax.tree.map(jnp.zeros_like, record.mixture), no.astype(jnp.int32)
+    return state._replace(memory=Memory(record.mixture, nowhere, no, no, none + 1, ~no, none))
+
+
+def advance(
+    state: RunState,
+    statistics: SufficientStatistics,
+    log_likelihood: Float[Array, "*s"],
+    total_weight: Float[Array, "*s"],
+    family: Family,
+    settings: Settings,
+    *,
+    e_step: EStep = E_STEPS["products"],
+    acceleration: Acceleration,
+) -> RunState:
+    """The rest of a step: whether to accept the current parameters, where to go from there, and whether to stop."""
+    here, memory = state.mixture, state.memory
+    origins = here.means if e_step.about_means else None
+    by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
+    em_step = difference(by_em, here)
+    steps = em_step, difference(here, memory.mixture), difference(memory.em_step, em_step)
+    parts = inner_products(steps, here.weights, e_step.precisions(state.natural, here))
+    products = Products(*parts.products(here.weights))
+    dtype, is_em = log_likelihood.dtype.name, memory.n_em_steps > 0
+    gain = (log_likelihood - state.log_likelihood) / total_weight
+    falls = memory.falls | (is_em & (gain < -LOSS[dtype]))
+    # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
+    keeps = (gain >= -SLACK[dtype]) | (falls & (products.rs + 0.5 * products.sy >= 0))
+    is_accepted = is_em | (memory.is_sound & keeps)
+
+    direction = acceleration.direction(products)
+    is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
+    gap = gap_of(direction, products.rr, memory.has_moved)
+    is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
+    n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
+
+    share = share_within_limits(direction.along, parts)
+    leaps = is_due & memory.has_moved & (share * direction.promise > 0.5 * products.rr)
+    back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
+    following = common.select(is_accepted, by_em, back)
+    there = moved(here, [share * along for along in direction.along], steps)
+    following = common.select(leaps, there, following)
+    natural, is_sound = common.checked(following, settings, e_step)
+    n_em_steps = jnp.where(leaps, 0, jnp.where(is_accepted, memory.n_em_steps + 1, 1))
+
+    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
+    has_converged = n_small >= IN_SUCCESSION
+    status = common.status_of(log_likelihood, has_converged, is_sound | leaps, state.n_iter, settings.max_iter)
+    mixture, em_step = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
+    step = common.Step(
+        best=mixture,
+        following=following,
+        natural=natural,
+        log_likelihood=log_likelihood,
+        gap=jnp.where(is_due & (gap < jnp.inf), gap, state.gap),
+        status=status,
+        memory=Memory(mixture, em_step, jnp.ones_like(leaps), falls, n_em_steps, is_sound, n_small),
+    )
+    return common.advanced(state, step, settings)
+
+
+def gap_of(direction: Direction, rr: Float[Array, "*s"], has_pair: Bool[Array, "*s"]) -> Float[Array, "*s"]:
+    """How much is left to gain, in nats per sample: no less than to EM's next step."""
+    return jnp.where(direction.is_known & has_pair, jnp.maximum(direction.promise, 0.5 * rr), 0.5 * FAR * rr)
