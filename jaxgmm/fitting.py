@@ -90,7 +90,8 @@ def fit(
             the Newton decrement is below `tol` twice in succession. `"squarem"` extrapolates every two steps of EM
             (Varadhan and Roland, 2008); it is the simpler method, and takes about twice as many. `"em"` is plain EM,
             and stops when the mean log-likelihood gains less than `tol` in one iteration (or, with a ridge, loses
-            less), which may be far from its limit. None is `"quasi-newton"`, except that a `tol` of 0, and kernels of a GPU, mean `"em"`.
+            less), which may be far from its limit. None is `"quasi-newton"`, except that a `tol` of 0, and kernels of a
+            GPU, mean `"em"`.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.

@@ -54,7 +54,7 @@ def imports_of(path: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxgmm"):
             names = (
                 [f"{node.module}.{alias.name}" for alias in node.names]
-                if node.module in {"jaxgmm", "jaxgmm.em"}
+                if node.module in {"jaxgmm", "jaxgmm.em", "jaxgmm.em.methods"}
                 else []
             )
             found += [(name, node.col_offset > 0) for name in names or [node.module]]
