@@ -35,13 +35,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "squarem": {"method": "squarem", "max_iter": 10_000},
 }
 
-# Whole calls: EM as it was by default, EM that is nearly as honest as the default, and the default.
+# Whole calls: EM as it was by default, EM with ever smaller tolerances, and the default.
 CALLS: dict[str, dict[str, Any]] = {
     "em, tol 1e-5": {"method": "em", "tol": 1e-5},
     "em, tol 1e-9": {"method": "em", "tol": 1e-9, "max_iter": 10_000},
+    "em, tol 1e-10": {"method": "em", "tol": 1e-10, "max_iter": 20_000},
+    "em, tol 1e-11": {"method": "em", "tol": 1e-11, "max_iter": 20_000},
     "default": {},
 }
-REPEATS = 4
+REPEATS = 3
 
 COLOURS = {"em": "#888888", "quasi-newton": "#c2410c", "squarem": "#1d4ed8"}
 
@@ -114,13 +116,22 @@ def measured(kinds: Sequence[Sets], tell: Callable[[str], None]) -> dict:
         for name in RUNS
         if name != "em"
     }
-    times = [row["default"]["seconds"] / row["em, tol 1e-9"]["seconds"] for row in calls]
+    at_one_tol = [row["default"]["seconds"] / row["em, tol 1e-9"]["seconds"] for row in calls]
+    as_honest = [row["default"]["seconds"] / row[as_honest_as_default(row)]["seconds"] for row in calls]
     return {
         "runs": runs,
         "calls": calls,
         "times_fewer_steps": fewer,
-        "share_of_time": _geometric_mean(times),
+        "share_of_time_at_one_tol": _geometric_mean(at_one_tol),
+        "share_of_time_at_equal_honesty": _geometric_mean(as_honest),
     }
+
+
+def as_honest_as_default(row: dict) -> str:
+    """The fastest EM after which no more fits are far from their limits than by default, or else the tightest."""
+    by_em = [name for name in CALLS if name != "default"]
+    enough = [name for name in by_em if row[name]["share_left"] <= row["default"]["share_left"]]
+    return min(enough, key=lambda name: row[name]["seconds"]) if enough else by_em[-1]
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -187,6 +198,7 @@ def _calls(x: np.ndarray, sets: Sets) -> dict:
             "share_converged": float(np.mean(fit.status == Status.CONVERGED)),
             "share_spurious": float(np.mean(fit.spurious > 0)),
             "share_noticeable_left": float(np.mean(left > NOTICEABLE)),
+            "share_left": float(np.mean(left > NEAR)),
             "share_below_best": float(np.mean(ends[name] < best - NOTICEABLE)),
         }
     return rows
@@ -217,20 +229,22 @@ def table(results: dict) -> list[str]:
     fewer = ", ".join(f"{name} {ratio:.1f}" for name, ratio in results["times_fewer_steps"].items())
     lines += ["", f"Times fewer than EM, in the geometric mean: {fewer}.", ""]
     lines += [
-        "Whole calls with ten starts: seconds, and shares of fits with more than 1e-4 nats per sample left to gain,"
+        "Whole calls with ten starts: seconds, and shares of fits with more than 1e-6 and 1e-4 nats per sample left to"
     ]
-    lines += ["with a spurious component, and whose optimum is that much below the best that any method found", ""]
+    lines += ["gain, with a spurious component, and whose optimum is 1e-4 below the best that any method found", ""]
     lines += [
-        "| data sets | method | seconds | left to gain | spurious | below the best |",
-        "|---|---|---|---|---|---|",
+        "| data sets | method | seconds | > 1e-6 left | > 1e-4 left | spurious | below the best |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in results["calls"]:
         for name in CALLS:
             own = row[name]
-            shares = [f"{own[key]:.1%}" for key in ("share_noticeable_left", "share_spurious", "share_below_best")]
+            keys = ("share_left", "share_noticeable_left", "share_spurious", "share_below_best")
+            shares = [f"{own[key]:.1%}" for key in keys]
             lines.append("| " + " | ".join([row["sets"], name, f"{own['seconds']:.3f}", *shares]) + " |")
-    share = results["share_of_time"]
-    return [*lines, "", f"The default takes {share:.2f} of the time of EM at tol 1e-9, in the geometric mean."]
+    at_one_tol, as_honest = (results[f"share_of_time_at_{how}"] for how in ("one_tol", "equal_honesty"))
+    lines += ["", f"The default takes {at_one_tol:.2f} of the time of EM at tol 1e-9, in the geometric mean, and"]
+    return [*lines, f"{as_honest:.2f} of the time of the fastest EM after which no more fits have 1e-6 left."]
 
 
 def draw(results: dict, path: Path) -> None:
