@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture
 from jaxgmm.engine.arrays import hint, is_sequence, is_traced, numeric
-from jaxgmm.engine.batch import Batch, batch, padded_lengths
+from jaxgmm.engine.batch import Batch, Sizes, batch, padded_lengths
 from jaxgmm.mixture import Mixture, as_mixture, factors, log_joint_from
 from jaxgmm.pieces import longest, of_each, of_one_mixture, of_one_piece
 from jaxgmm.posterior import COMPONENT, LOG_DENSITY, OUTLIER_P_VALUE, RESPONSIBILITIES, Quantity
@@ -203,7 +203,7 @@ def _on_host(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> A
     else:
         flat = mixture.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(leading) :]))
         answers = of_each(quantity, flat, data.repeated(len(flat.weights)) if data.is_single else data, dtype)
-    if data.n_data_sets and data.is_ragged:
+    if data.n_data_sets and data.sizes.is_ragged:
         return np.split(answers, data.first[1:])
     return answers.reshape(*(leading if data.is_single else shape[:-2]), shape[-2], *answers.shape[1:])
 
@@ -218,7 +218,7 @@ def _on_device(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) ->
     x, n_samples = jnp.asarray(x, computed), x.shape[-2]
     if n_samples and not is_traced(x):
         # With padding, other numbers of samples share this program, and compile only copies.
-        alone = Batch(np.empty((0, 1)), np.zeros(1, int), np.array([n_samples]), is_single=True)
+        alone = Sizes(np.array([n_samples]), 0, 1, is_single=True, is_weighted=False)
         room = int(padded_lengths(alone, 0)[0]) - n_samples
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)], mode="edge")
     answer = _in_program(mixture, x, quantity=quantity)

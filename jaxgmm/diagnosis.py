@@ -210,7 +210,7 @@ def _checked(mixture: Any, data: Batch) -> Mixture:
 
 def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
     """Data sets that are processed together, and the length they are padded to."""
-    lengths, n_features = padded_lengths(data, _TOLERATED), data.samples.shape[1]
+    lengths, n_features = padded_lengths(data.sizes, _TOLERATED), data.samples.shape[1]
     chunks = []
     for n_samples in np.unique(lengths):
         held = n_components * n_features * (int(n_samples) + n_components * n_features)
@@ -353,7 +353,7 @@ def _laid_out(found: Diagnosis, data: Batch) -> Diagnosis:
     """Arrays over samples in the layout of the data sets, without a batch axis for a single one."""
 
     def by_data_set(rows: np.ndarray) -> Any:
-        if data.is_ragged:
+        if data.sizes.is_ragged:
             return np.split(rows, data.first[1:])
         return rows.reshape(data.n_data_sets, -1, *rows.shape[1:])
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, finalists, weighted
+from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, finalists, sizes_of_job, weighted
 from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
-from jaxgmm.driver.plan import Chunk, ModelSet, chunks
+from jaxgmm.driver.plan import Chunk, ModelSet, plan_for
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.em.covariance import n_parameters
-from jaxgmm.engine.batch import Batch, batch, padded, placed
+from jaxgmm.engine.batch import Batch, Sizes, batch, padded, placed
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store
@@ -44,6 +44,7 @@ def fit(
     precision: Precision = "mixed",
     method: Method | None = None,
     history: bool | Sequence[int] = False,
+    part_of: Any = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
@@ -94,6 +95,9 @@ def fit(
             GPU, mean `"em"`.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
+        part_of: `(B_all,)`, the numbers of samples of all data sets of a job, if `x` is one of several parts of it.
+            Programs are chosen for the whole job then, so that its parts share them, and have the answers, bit for bit,
+            that one call for all has. Order does not matter.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -114,6 +118,7 @@ def fit(
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
     data = weighted(batch(x), sample_weight)
+    sizes = sizes_of_job(part_of, data)
     init_name, start = checked_start(init, data, n_components, covariance_type)
     n_init, (n_history, snapshots) = int(n_init) if start is None else 1, checked_history(history, max_iter)
     request = Request(
@@ -131,7 +136,7 @@ def fit(
     )
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        result = fit_batch(data, start, model, request, report)
+        result = fit_batch(data, start, model, request, report, sizes)
     return result.of(0) if data.is_single else result
 
 
@@ -209,7 +214,12 @@ def _with_m_step_of(one_more: FitResult, result: FitResult) -> FitResult:
 
 
 def fit_batch(
-    data: Batch, start: Any, model: Combination, request: Request, report: Callable[[int], None]
+    data: Batch,
+    start: Any,
+    model: Combination,
+    request: Request,
+    report: Callable[[int], None],
+    sizes: Sizes | None = None,
 ) -> FitResult:
     """Fits one model to every data set of a batch; what `fit` does when it has read its arguments."""
     if isinstance(start, Mixture) and np.any(start.weights == 0):
@@ -219,7 +229,7 @@ def fit_batch(
         return fit_chunk(inputs_of(chunk, chunk.model_sets[0], data, start))
 
     result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
-    for chunk, fits in on_chunks(fits_of, data, [model], request, report):
+    for chunk, fits in on_chunks(fits_of, data, [model], request, report, sizes=sizes):
         store(fits, chunk.data_sets, result)
         executed, useful = executed + fits.executed, useful + fits.useful
     k, family, _ = model
@@ -239,11 +249,15 @@ def on_chunks(
     request: Request,
     report: Callable[[int], None],
     *,
+    sizes: Sizes | None = None,
     by_components: bool = False,
 ) -> Iterator[tuple[Chunk, Value]]:
-    """Cuts data sets into chunks and calls `work` on each, on all devices; yields each chunk and the value returned."""
+    """Cuts data sets into chunks and calls `work` on each, on all devices; yields each chunk and the value returned.
+
+    `sizes` are those of all data sets of the job of which these are a part, if there are more.
+    """
     hardware = machine()
-    planned = chunks(data, models, request, hardware, by_components=by_components)
+    planned = plan_for(sizes or data.sizes, models, request, hardware, by_components=by_components)
 
     def program_of(chunk: Chunk) -> tuple:
         shapes = [
@@ -255,7 +269,7 @@ def on_chunks(
         ]
         return (chunk.size, data.samples.shape[1], data.samples.dtype.str, *shapes)
 
-    for chunk, value in map_chunks(work, planned, program_of, Chunk.halves, hardware):
+    for chunk, value in map_chunks(work, planned.chunks(data.lengths), program_of, Chunk.halves, hardware):
         report(chunk.n_runs)
         yield chunk, value
 

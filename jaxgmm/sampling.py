@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from jaxgmm.density import as_jax, precision
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture, random_key
 from jaxgmm.engine.arrays import is_traced
-from jaxgmm.engine.batch import Batch, padded_lengths
+from jaxgmm.engine.batch import Sizes, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, draw
 from jaxgmm.pieces import at_once, cut, power_of_two_below
@@ -71,7 +71,7 @@ def _samples(key: Array, mixture: Mixture, n_samples: int, dtype: np.dtype) -> t
     computed = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     samples = np.empty((n_mixtures, n_samples, n_features), dtype)
     components = np.empty((n_mixtures, n_samples), np.int64)
-    alone = Batch(np.empty((0, 1)), np.zeros(1, int), np.array([n_samples]), is_single=True)
+    alone = Sizes(np.array([n_samples]), 0, 1, is_single=True, is_weighted=False)
     size = int(padded_lengths(alone, 0)[0])
     most = power_of_two_below(_DRAWN // (size * (n_components + n_features)))
     with jax.enable_x64(True):

@@ -665,7 +665,8 @@ def test_a_file_in_no_order_is_said_to_be_sorted_and_gives_the_same(here, capsys
     expected = expected_fits()
     for name in ("out", "sorted"):
         found = pq.read_table(f"{name}/fits.parquet")
-        np.testing.assert_allclose(found["log_likelihood"], expected.log_likelihood, rtol=1e-9)
+        # Programs are chosen for the whole job, so they are those of one call.
+        np.testing.assert_array_equal(found["log_likelihood"], expected.log_likelihood)
         assert not (here / name / ".unfinished").exists()
 
 

@@ -5,6 +5,7 @@ one of these alone, three components, and three starts that are drawn or one tha
 """
 
 import itertools
+import re
 import sys
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ import jaxgmm
 from jaxgmm import Status, settings
 from jaxgmm.driver import plan, runs
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.methods.quasi_newton import SLACK
+from jaxgmm.em.methods.accelerated import SLACK
 from jaxgmm.engine.devices import machine
 from jaxgmm.mixture import full_covariances
 from jaxgmm.numerics.kernels import are_known
@@ -184,6 +185,32 @@ def test_room_for_absent_components_changes_nothing(n_components: int, init: str
         assert shared.status[b] == exact.status[b]
         assert shared.log_likelihood[b] == pytest.approx(exact.log_likelihood[b], rel=1e-9)
         np.testing.assert_allclose(shared.mixture.means[b], exact.mixture.means[b], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_parts", [1, 4, 7])
+def test_parts_of_a_job_have_the_answers_of_one_call_bit_for_bit(n_parts: int) -> None:
+    x, options = ragged_stack(), {"n_init": 3, "part_of": [len(item) for item in ragged_stack()]}
+    whole = jaxgmm.fit(x, 3, n_init=3)
+    for part in range(n_parts):
+        numbers = np.arange(part, len(x), n_parts)
+        own = jaxgmm.fit([x[number] for number in numbers], 3, **options)
+        for name in ("log_likelihood", "gap", "n_iter", "status", "start_log_likelihood", "ridge"):
+            np.testing.assert_array_equal(getattr(own, name), getattr(whole, name)[numbers], err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, own.mixture, whole.mixture.of(numbers))
+
+
+@pytest.mark.parametrize(
+    ("part_of", "words"),
+    [
+        (700, "part_of must be (B_all,), the number of samples of every data set of the job."),
+        ([120.0] * 6 + [700.0], "part_of must be (B_all,)"),
+        ([120, 120, -1, 700], "part_of must be (B_all,)"),
+        ([120] * 8, "those of x included; 700 is missing."),
+    ],
+)
+def test_sizes_of_a_job_are_refused_in_words(part_of: object, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        jaxgmm.fit(ragged_stack(), 3, part_of=part_of)
 
 
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

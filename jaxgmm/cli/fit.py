@@ -113,7 +113,7 @@ def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> 
             def progress(done: int, of_all: int, first: int = n_done, own: int = n_own) -> None:
                 tell(*(first + own * done / of_all, n_groups) if request.by else (done, of_all))
 
-            outputs, own_notes = _fitted(request, groups, progress)
+            outputs, own_notes = _fitted(request, groups, planned.n_samples if request.by else None, progress)
             begun.keep(part, outputs)
             notes |= dict.fromkeys(own_notes)
             n_done += n_own
@@ -147,10 +147,11 @@ def _groups(request: Request, rows: Rows, planned: parts.Plan, wanted: list[int]
 
 
 def _fitted(
-    request: Request, groups: Groups, progress: Callable[[int, int], None]
+    request: Request, groups: Groups, n_samples: np.ndarray | None, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, pa.Table], list[str]]:
-    """The output tables of one part, and notes for the user."""
+    """The output tables of one part of groups of these sizes, and notes for the user."""
     options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
+    options["part_of"] = n_samples
     if request.criterion is None:
         fitted, notes = _ordered(jaxgmm.fit(groups.x, **options), request), []
         result, chosen = fitted, None

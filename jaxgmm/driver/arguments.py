@@ -11,7 +11,7 @@ import numpy as np
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.arrays import holds_integers, numeric, refuse_traced
-from jaxgmm.engine.batch import Batch, per_sample
+from jaxgmm.engine.batch import Batch, Sizes, per_sample
 from jaxgmm.mixture import Mixture, full_covariances
 from jaxgmm.record import field_names
 from jaxgmm.settings import is_integer
@@ -41,6 +41,23 @@ def finalists(n_finalists: int | None, n_init: int) -> int:
 def weighted(data: Batch, sample_weight: Any) -> Batch:
     """The same data sets, with the sample weights of a user, or None for 1."""
     return data if sample_weight is None else data.weighted(checked_weights(sample_weight, data))
+
+
+def sizes_of_job(part_of: Any, data: Batch) -> Sizes:
+    """The sizes of all data sets of the job of which these are a part; None means that they are the whole job."""
+    if part_of is None:
+        return data.sizes
+    lengths = numeric(part_of, "part_of")
+    if lengths.ndim != 1 or not holds_integers(part_of, "part_of") or np.any(lengths < 0):
+        raise ValueError("part_of must be (B_all,), the number of samples of every data set of the job.")
+    lengths = lengths.astype(int)
+    missing = np.setdiff1d(data.lengths, lengths)
+    if len(missing):
+        raise ValueError(
+            "part_of must hold the number of samples of every data set of the job, those of x included; "
+            f"{missing[0]} is missing."
+        )
+    return data.sizes._replace(lengths=lengths, n_rows=int(np.sum(lengths)), is_single=False)
 
 
 def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:

@@ -29,6 +29,33 @@ Table = np.ndarray | jax.Array
 WeightsOf = Callable[[np.ndarray, int], np.ndarray]
 
 
+class Sizes(NamedTuple):
+    """The numbers by which programs for data sets are chosen.
+
+    Attributes:
+        lengths: `(B,)`, the number of samples of each data set.
+        n_rows: M, the rows of the table that holds the samples; repeated data sets share them.
+        n_features: D.
+        is_single: whether the user passed one data set without a batch axis.
+        is_weighted: whether samples have weights of their own.
+    """
+
+    lengths: np.ndarray
+    n_rows: int
+    n_features: int
+    is_single: bool
+    is_weighted: bool
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the data sets differ in length."""
+        return not np.all(self.lengths == self.lengths[0])
+
+    def repeated(self, n: int) -> "Sizes":
+        """Those of every data set `n` times, one after the other, as the same rows."""
+        return self._replace(lengths=np.repeat(self.lengths, n), is_single=False)
+
+
 class Batch(NamedTuple):
     """Data sets, each some successive rows of one table.
 
@@ -48,9 +75,9 @@ class Batch(NamedTuple):
     weights_of: WeightsOf | None = None
 
     @property
-    def is_ragged(self) -> bool:
-        """Whether the data sets differ in length."""
-        return not np.all(self.lengths == self.lengths[0])
+    def sizes(self) -> Sizes:
+        """The numbers by which programs are chosen."""
+        return Sizes(self.lengths, *self.samples.shape, self.is_single, self.is_weighted)
 
     @property
     def n_data_sets(self) -> int:
@@ -175,7 +202,7 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
     return array.reshape(len(batch.samples), *trailing)
 
 
-def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
+def padded_lengths(sizes: Sizes, tolerated: int) -> np.ndarray:
     """The number of samples `(B,)` that each data set is padded to.
 
     Every new length compiles a program. None is less than 32. Stacks have a fine grid, which pads by at most a
@@ -183,13 +210,12 @@ def padded_lengths(batch: Batch, tolerated: int) -> np.ndarray:
     of two, and those of one power join the next larger one as long as that pads them, all together, by at most
     `tolerated` samples.
     """
-    lengths = np.maximum(batch.lengths, _SMALLEST_PADDED)
+    lengths = np.maximum(sizes.lengths, _SMALLEST_PADDED)
     octave = 2 ** np.floor(np.log2(lengths)).astype(int)
-    coarse = batch.is_ragged | (batch.is_single & (lengths <= _LARGE))
+    coarse = sizes.is_ragged | (sizes.is_single & (lengths <= _LARGE))
     step = np.where(coarse, octave, np.maximum(octave // 16, _VECTOR))
     padded = octave + -(-(lengths - octave) // step) * step
-    sizes = np.unique(padded)
-    for size, next_larger in pairwise(sizes):
+    for size, next_larger in pairwise(np.unique(padded)):
         joining = padded == size
         if int(np.sum(joining)) * int(next_larger - size) <= tolerated:
             padded = np.where(joining, next_larger, padded)

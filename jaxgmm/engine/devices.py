@@ -55,9 +55,12 @@ class Machine(NamedTuple):
         return len(set(self.devices))
 
     @property
-    def n_cores(self) -> int:
-        """Equivalent number of cores of the devices, to estimate how long work will take."""
-        return len(self.devices) if self.is_cpu else _CORES_OF_A_GPU * self.n_devices
+    def speed(self) -> int:
+        """How many times as fast as one core of a CPU it is, by a guess, to estimate how long work will take.
+
+        Other cores do not count: answers, which depend on types and padded lengths, would depend on their number.
+        """
+        return 1 if self.is_cpu else _CORES_OF_A_GPU * self.n_devices
 
 
 FEWEST_SLOTS, _MOST_SLOTS = 2, 64

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
-from jaxgmm.engine.batch import Batch, padded
+from jaxgmm.engine.batch import Batch, Sizes, padded
 from jaxgmm.fitting import inputs_of, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 
@@ -31,6 +31,7 @@ def held_out(
     n_folds: int,
     request: Request,
     report: Callable[[int], None],
+    sizes: Sizes,
 ) -> Float[np.ndarray, "b m"]:
     """Total nats of every sample under the models fitted without its fold.
 
@@ -40,6 +41,7 @@ def held_out(
         n_folds: F. A data set with one fold left out has the same samples with other weights.
         request: how they are fitted.
         report: receives the number of finished runs.
+        sizes: those of all data sets of the job of which these are a part.
     """
     replicates = data.repeated(n_folds)
 
@@ -56,6 +58,7 @@ def held_out(
         return np.where(is_left_out, 0.0, own)
 
     training = replicates._replace(weights_of=training_weights)
+    of_job = sizes.repeated(n_folds)._replace(is_weighted=True)
 
     def scores_of(chunk: Chunk) -> np.ndarray:
         own_scores = np.empty((len(chunk.data_sets), len(models)))
@@ -67,7 +70,7 @@ def held_out(
         return own_scores
 
     scores = np.empty((replicates.n_data_sets, len(models)))
-    for chunk, own_scores in on_chunks(scores_of, training, models, request, report):
+    for chunk, own_scores in on_chunks(scores_of, training, models, request, report, sizes=of_job):
         scores[chunk.data_sets] = own_scores
     return scores.reshape(-1, n_folds, len(models)).sum(axis=1)
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_key, finalists, weighted
+from jaxgmm.driver.arguments import checked_key, finalists, sizes_of_job, weighted
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import n_parameters
 from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.engine.batch import Batch, batch
+from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
 from jaxgmm.fitting import inputs_of, on_chunks, ridge_in
@@ -78,6 +78,7 @@ def sweep(
     key: Any = 0,
     precision: Precision = "mixed",
     method: Method | None = None,
+    part_of: Any = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
@@ -115,6 +116,7 @@ def sweep(
         key: as for `fit`.
         precision: as for `fit`.
         method: as for `fit`.
+        part_of: as for `fit`. The replicates of `"lrt"` are drawn for the data sets of `x` alone.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -153,7 +155,7 @@ def sweep(
         check_test(names, models, sample_weight, patience, split)
     data = weighted(batch(x), sample_weight)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
-    asked = _Asked(data, models, names, patience, split, int(n_replicates))
+    asked = _Asked(data, sizes_of_job(part_of, data), models, names, patience, split, int(n_replicates))
     starts = int(n_init) + bool(split)
     request = Request(
         init=init,
@@ -170,7 +172,7 @@ def sweep(
     with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
         left_out = None
         if "cv" in names:
-            left_out = held_out(data, models, int(n_folds), request, report)
+            left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)
         return _swept(asked, request, left_out, report)
 
 
@@ -179,6 +181,7 @@ class _Asked(NamedTuple):
 
     Attributes:
         data: B data sets.
+        sizes: those of all data sets of the job of which these are a part.
         models: M combinations of K, family and ridge.
         criteria: names, of which the first chooses.
         patience: the number of consecutive K without improvement after which raising K stops; None for no limit.
@@ -187,6 +190,7 @@ class _Asked(NamedTuple):
     """
 
     data: Batch
+    sizes: Sizes
     models: list[Combination]
     criteria: list[str]
     patience: int | None
@@ -235,7 +239,8 @@ def _swept(asked: _Asked, request: Request, left_out: np.ndarray | None, report:
 
     arguments = (data, asked.models, request, report)
     results, efforts = _no_results(data.n_data_sets, asked, request), np.zeros(2, int)
-    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, by_components=asked.by_components):
+    plan = {"sizes": asked.sizes, "by_components": asked.by_components}
+    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, **plan):
         _put(own, chunk.data_sets, results)
         efforts += own_efforts
     executed, useful = efforts

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.driver.chunk import fit_chunk
-from jaxgmm.driver.plan import chunks
+from jaxgmm.driver.plan import plan_for
 from jaxgmm.driver.program import Request
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import machine
@@ -33,7 +33,7 @@ def test_another_process_fits_a_chunk_to_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     data = batch([rng.normal(size=(n, 2)) + 4 * rng.integers(2, size=(n, 1)) for n in (60, 50, 70)])
     request = Request("k-means++", 2, 2, "mixed", 1e-5, 1000, np.int64(0))
-    for chunk in chunks(data, [(2, "full", 1e-12)], request, machine()):
+    for chunk in plan_for(data.sizes, [(2, "full", 1e-12)], request, machine()).chunks(data.lengths):
         inputs = inputs_of(chunk, chunk.model_sets[0], data)
         with jax.enable_x64(True):
             here = fit_chunk(inputs)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxgmm.driver import plan
-from jaxgmm.driver.program import Request, Slots
+from jaxgmm.driver import plan, ways
+from jaxgmm.driver.program import Program, Request, Slots
 from jaxgmm.em import fused
-from jaxgmm.engine.batch import batch
+from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.devices import SLOTS_IN_TURN, Machine
 from jaxgmm.engine.fused import WARP, Lanes
 from jaxgmm.numerics.elimination import MOST_ENTRIES
@@ -22,13 +22,17 @@ class Gpu:
     platform = "gpu"
 
 
+def chunks(data: Batch, model: tuple[int, str, float], request: Request, machine: Machine) -> list[plan.Chunk]:
+    return plan.plan_for(data.sizes, [model], request, machine).chunks(data.lengths)
+
+
 def planned(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: object) -> plan.Chunk:
     device = changes.pop("device", Cpu)
     machine = Machine([device()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
     tol, max_iter = changes.pop("tol", 1e-5), changes.pop("max_iter", 1000)
     precision = changes.pop("precision", "mixed")
     request = Request("k-means++", 10, 10, precision, tol, max_iter, np.int64(0))
-    return plan.chunks(batch(np.zeros(shape)), [(n_components, family, 1e-6)], request, machine)[0]
+    return chunks(batch(np.zeros(shape)), (n_components, family, 1e-6), request, machine)[0]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_other_platforms_and_versions_keep_to_matrix_products(monkeypatch: pytes
 
     assert marked() == [True, True]
     assert marked(device=Gpu) == [False, False]
-    monkeypatch.setattr(plan, "are_known", lambda: False)
+    monkeypatch.setattr(ways, "are_known", lambda: False)
     assert marked() == [False, False]
 
 
@@ -132,7 +136,7 @@ def test_ragged_data_of_many_components_share_few_programs() -> None:
     request = Request("k-means++", 2, 2, "mixed", 1e-5, 1000, np.int64(0))
     compiled = set()
     for n_components in range(1, 21):
-        for chunk in plan.chunks(data, [(n_components, "full", 1e-6)], request, machine):
+        for chunk in chunks(data, (n_components, "full", 1e-6), request, machine):
             for model_set in chunk.model_sets:
                 program, shape = model_set.program, (model_set.program.layout, model_set.n_samples, chunk.size)
                 compiled |= {("begin", *shape), ("choose", *shape)}
@@ -143,15 +147,52 @@ def test_ragged_data_of_many_components_share_few_programs() -> None:
     assert len(compiled) <= 12
 
 
+def test_programs_are_those_of_any_number_of_cores() -> None:
+    lengths = np.random.default_rng(1).integers(30, 3000, 20_000)
+    sizes = Sizes(lengths, int(np.sum(lengths)), 2, is_single=False, is_weighted=False)
+    request = Request("k-means++", 10, 10, "mixed", 1e-9, 1000, np.int64(0))
+    programs = []
+    for n_cores in (1, 2, 64):
+        machine = Machine([Cpu()] * n_cores, working_set=2**20, chunk_budget=192 * 2**20)
+        rooms = plan.plan_for(sizes, [(3, "full", 1e-6)], request, machine).rooms
+        programs.append([(room.n_samples, room.model_sets[0].program) for room in rooms])
+    assert programs[0] == programs[1] == programs[2]
+
+
+def test_parts_of_a_job_have_its_programs() -> None:
+    lengths = np.random.default_rng(2).integers(10, 3000, 20_000)
+    sizes = Sizes(lengths, int(np.sum(lengths)), 2, is_single=False, is_weighted=False)
+    machine = Machine([Cpu()] * 2, working_set=2**20, chunk_budget=192 * 2**20)
+    request = Request("k-means++", 10, 10, "mixed", 1e-9, 1000, np.int64(0))
+    planned = plan.plan_for(sizes, [(3, "full", 1e-6)], request, machine)
+
+    def of_each(chunks: list[plan.Chunk], first: int) -> dict[int, tuple]:
+        return {
+            first + int(number): (chunk.size, chunk.model_sets[0].n_samples, chunk.model_sets[0].program)
+            for chunk in chunks
+            for number in chunk.data_sets
+        }
+
+    whole = of_each(planned.chunks(lengths), 0)
+    assert len(planned.rooms) > 2
+    parts = [of_each(planned.chunks(part), 5000 * i) for i, part in enumerate(np.split(lengths, 4))]
+    assert whole == {number: own for part in parts for number, own in part.items()}
+    assert all(n_samples >= lengths[number] for number, (_, n_samples, _) in whole.items())
+    # The same lengths alone would be planned otherwise.
+    few = sizes._replace(lengths=lengths[:50], n_rows=int(np.sum(lengths[:50])))
+    alone = plan.plan_for(few, [(3, "full", 1e-6)], request, machine)
+    assert len(alone.rooms) < len(planned.rooms)
+
+
 def test_float32_searches_where_there_is_enough_to_do() -> None:
     def search(n_data_sets: int, **changes: object) -> tuple[str, int]:
         program = planned((n_data_sets, 300, 2), **changes).model_sets[0].program
         return program.search_dtype, program.finish.stride
 
     # In mixed precision float64 looks more often for ended runs, whichever searches: it has one program.
-    assert search(4) == ("float64", plan.STRIDE_OF_SHORT_RUNS)
-    assert search(1000) == ("float32", plan.STRIDE_OF_SHORT_RUNS)
-    assert search(1000, precision="float64")[1] == plan.STRIDE
+    assert search(4) == ("float64", ways.STRIDE_OF_SHORT_RUNS)
+    assert search(1000) == ("float32", ways.STRIDE_OF_SHORT_RUNS)
+    assert search(1000, precision="float64")[1] == ways.STRIDE
 
 
 def test_uneven_work_is_cut_finer() -> None:
@@ -172,12 +213,12 @@ def test_very_little_work_is_not_divided() -> None:
     assert planned((16, 300, 8)).size == 8
 
 
-def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: Any) -> plan.Program:
+def on_a_card(shape: tuple[int, ...], n_components: int = 3, family: str = "full", **changes: Any) -> Program:
     machine = Machine([Gpu()] * 2, working_set=2**28, chunk_budget=2**32, has_kernels=True)
     precision, n_history = changes.pop("precision", "mixed"), changes.pop("n_history", 0)
     request = Request("k-means++", 10, 10, precision, 1e-5, 1000, np.int64(0), n_history=n_history)
     data = batch(np.broadcast_to(np.float32(0), shape))
-    return plan.chunks(data, [(n_components, family, 1e-6)], request, machine)[0].model_sets[0].program
+    return chunks(data, (n_components, family, 1e-6), request, machine)[0].model_sets[0].program
 
 
 @pytest.mark.parametrize(

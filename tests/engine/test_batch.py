@@ -50,7 +50,7 @@ def test_other_layouts_are_refused_in_words(x: object, words: str) -> None:
 
 def test_lengths_from_30_to_5000_need_few_shapes() -> None:
     data = batch(ragged(list(range(30, 5001, 7)), 1))
-    lengths = padded_lengths(data, 0)
+    lengths = padded_lengths(data.sizes, 0)
     assert np.all(lengths >= data.lengths)
     assert np.all(lengths <= np.maximum(32, 2 * data.lengths))
     assert len(np.unique(lengths)) <= 9
@@ -59,24 +59,24 @@ def test_lengths_from_30_to_5000_need_few_shapes() -> None:
 @pytest.mark.parametrize("tolerated", [0, 300, 10**5, 10**12])
 def test_lengths_join_the_next_larger_as_far_as_tolerated(tolerated: int) -> None:
     data = batch(ragged(list(range(30, 5001, 7)), 1))
-    separate, joined = padded_lengths(data, 0), padded_lengths(data, tolerated)
+    separate, joined = padded_lengths(data.sizes, 0), padded_lengths(data.sizes, tolerated)
     added = joined - separate
     assert np.all(added >= 0)
     for size in np.unique(joined):
         assert np.sum(added[joined == size]) <= tolerated * len(np.unique(separate))
-    assert len(np.unique(padded_lengths(data, 10**12))) == 1
+    assert len(np.unique(padded_lengths(data.sizes, 10**12))) == 1
 
 
 @pytest.mark.parametrize("n", [1, 31, 100, 300, 1000, 5000, 100_000])
 def test_stack_is_padded_to_vectors_by_little(n: int) -> None:
-    first, second = padded_lengths(batch(np.zeros((2, n, 1))), 10**12)
+    first, second = padded_lengths(batch(np.zeros((2, n, 1))).sizes, 10**12)
     assert first == second
     assert n <= first <= max(32, n * 17 / 16, n + 15)
     assert first % 16 == 0
 
 
 def test_one_data_set_is_padded_to_a_power_of_two() -> None:
-    assert padded_lengths(batch(np.zeros((300, 1))), 0).tolist() == [512]
+    assert padded_lengths(batch(np.zeros((300, 1))).sizes, 0).tolist() == [512]
 
 
 def test_padded_rows_are_those_of_the_data_set() -> None:

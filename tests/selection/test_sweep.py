@@ -351,9 +351,14 @@ def test_likelihood_ratio_test_rejects_too_few_components_only() -> None:
 
 
 def test_cross_validation_and_patience_choose_among_what_is_fitted() -> None:
-    sweep = jaxgmm.sweep(stack(2, 2, 2, 2), KS, criterion="cv", n_folds=3, patience=1, n_init=2)
+    x, options = stack(2, 2, 2, 2), {"criterion": "cv", "n_folds": 3, "patience": 1, "n_init": 2}
+    sweep = jaxgmm.sweep(x, KS, **options)
     assert sweep.chosen["data_set"].tolist() == list(range(4))
     assert np.all(sweep.best.status == Status.CONVERGED)
+    # A part of a job has the answers of the whole.
+    part = jaxgmm.sweep(x[2:], KS, part_of=[120] * 4, **options)
+    for name in ("cv", "log_likelihood", "chosen", "n_iter"):
+        np.testing.assert_array_equal(part.table[name], sweep.table[name][sweep.table["data_set"] > 1], err_msg=name)
 
 
 def test_clusters_far_apart_are_not_spurious() -> None:
