@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from matplotlib import pyplot as plt
 
 import jaxgmm
 from jaxgmm import plot
@@ -72,6 +73,20 @@ def test_every_row_gets_the_component_of_its_group(found):
         ):
             np.testing.assert_allclose(np.array(column(labelled, name)[:200])[own], expected, rtol=1e-12)
     assert [column(labelled, name)[200] for name in LABELS] == [None] * 4
+
+
+def test_keys_and_features_are_drawn_as_they_are_written():
+    # Between two dollars, matplotlib would read TeX, and refuse what is none.
+    frame = pd.DataFrame({r"a $\key": COLUMNS["plate"], r"$\no$": COLUMNS["red"]}).iloc[:200]
+    frame[r"a $\key"] += r" of $\5$"
+    found = fit_groups(frame, r"a $\key", r"$\no$", [2], **OPTIONS)
+    one = found.group(r"P04 of $\5$")
+    panels = [plot.overview(found)[0], plot.criterion(found), plot.criterion(one), plot.mixture(one)]
+    for panel in panels:
+        panel.figure.canvas.draw()
+        assert panel.get_title() == r"P04 of \$\5\$"
+        plt.close(panel.figure)
+    assert panels[-1].get_xlabel() == r"\$\no\$"
 
 
 def test_all_probabilities_come_on_request(found):

@@ -79,20 +79,21 @@ def _of_samples(
     n: int,
 ) -> Any:
     """Draws a kind of picture that shows samples."""
+    verbatim = jaxgmm.plot.palette.verbatim
     keys, x, weights = fitted.keys, samples.x, samples.sample_weight
     if kind == "overview":
-        names = [_name(keys, row) for row in range(keys.num_rows)]
+        names = [verbatim(_name(keys, row)) for row in range(keys.num_rows)]
         given = {"by": order, "n": n, "names": names, "sample_weight": weights}
         return jaxgmm.plot.overview(fitted.result(), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
         raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}; name another group.")
     own = fitted.mixture().of(b)
-    weight = None if weights is None else weights[b]
+    weight, features = None if weights is None else weights[b], list(map(verbatim, fitted.features))
     if kind == "diagnosis":
-        return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=fitted.features)
+        return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=features)
     draw = jaxgmm.plot.mixture if kind == "mixture" else jaxgmm.plot.pairs
-    return draw(own, x[b], names=fitted.features, sample_weight=weight)
+    return draw(own, x[b], names=features, sample_weight=weight)
 
 
 def _name(keys: pa.Table, row: int) -> str:

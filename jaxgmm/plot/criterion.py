@@ -17,6 +17,7 @@ from jaxgmm.plot.palette import (
     label_offsets,
     line,
     marker,
+    verbatim,
     whole_or_none,
     without_frame,
 )
@@ -120,7 +121,7 @@ def _above_minimum(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
 
 def _title(given: Any, data_set: int) -> str:
     """The name of a group; no text where data sets have no names."""
-    return given.names[data_set] if hasattr(given, "names") else getattr(given, "name", "")
+    return verbatim(given.names[data_set] if hasattr(given, "names") else getattr(given, "name", ""))
 
 
 def _leave_out(ax: Axes, values: np.ndarray, far: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from jaxgmm.engine.arrays import numeric
 from jaxgmm.mixture import Mixture, as_mixture
 from jaxgmm.plot.histograms import draw_histogram
 from jaxgmm.plot.limits import say_outside
-from jaxgmm.plot.palette import axes_for_one, label_offsets, whole_or_none, without_frame
+from jaxgmm.plot.palette import axes_for_one, label_offsets, verbatim, whole_or_none, without_frame
 from jaxgmm.plot.planes import draw_plane, marginal
 from jaxgmm.settings import is_integer
 
@@ -137,7 +137,7 @@ def of_groups(fits: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any]
     if not hasattr(fits, "names"):
         raise ValueError(f"x must hold the samples of many fits: a {type(fits).__name__} has none of its own.")
     own = fits.sample_weight if sample_weight is None else sample_weight
-    return fits.x, fits.names if names is None else names, own
+    return fits.x, list(map(verbatim, fits.names)) if names is None else names, own
 
 
 def of_group(fit: Any, x: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any, str]:
@@ -145,7 +145,7 @@ def of_group(fit: Any, x: Any, names: Any, sample_weight: Any) -> tuple[Any, Any
     if x is not None or not hasattr(fit, "features"):
         return x, names, sample_weight, ""
     own = fit.sample_weight if sample_weight is None else sample_weight
-    return fit.x, fit.features if names is None else names, own, fit.name
+    return fit.x, list(map(verbatim, fit.features)) if names is None else names, own, verbatim(fit.name)
 
 
 def one_data_set(x: Any, mixture: Mixture) -> np.ndarray:

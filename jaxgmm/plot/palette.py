@@ -57,6 +57,11 @@ def write(ax: Axes, text: str, at: Any, **style: Any) -> None:
     ax.text(horizontal, vertical, text, **options | style)
 
 
+def verbatim(text: Any) -> str:
+    """A text of the data, such as a key, that matplotlib draws as it is: between two dollars it would read TeX."""
+    return str(text).replace("$", r"\$")
+
+
 def whole_or_none(draw: Callable[_Arguments, _Axes]) -> Callable[_Arguments, _Axes]:
     """Decorates a drawing function: if it raises, the figures it has begun are closed; pyplot would keep them open."""
 
