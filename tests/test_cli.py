@@ -904,6 +904,20 @@ def test_every_kind_of_picture_is_drawn(here, capsys):
     assert "drew the criterion of b: criterion.png" in capsys.readouterr().out
 
 
+def test_pictures_of_one_group_have_its_key_as_a_title(here, capsys):
+    table = TABLE.append_column("$plate$", pa.array(["$P\\4$"] * TABLE.num_rows))
+    pq.write_table(table, "plates.parquet")
+    assert run(file="plates.parquet", by="$plate$,well", components="1-3") == 0
+    for kind, words in KINDS.items():
+        own = [word.replace("cells", "plates").removeprefix("well=") for word in words]
+        own = own if kind == "overview" else [*own[:-1], "$plate$=$P\\4$", "--group", f"well={own[-1]}"]
+        assert cli.main(["plot", kind, "out", *own, "--out", f"{kind}.svg"]) == 0
+        # Letters are paths, and the text stands beside them as a comment.
+        has_title = "<!-- $P\\4$, b -->" in (here / f"{kind}.svg").read_text()
+        assert has_title == (kind != "diagnosis")
+    assert "drew the pairs of $P\\4$, b: pairs.svg" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

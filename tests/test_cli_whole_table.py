@@ -109,7 +109,7 @@ def test_a_fit_without_an_answer_exits_with_1(here, capsys):
     assert predicted() == 0
     assert pq.read_table("predicted.parquet")["component"].null_count == TABLE.num_rows
     assert cli.main(["plot", "mixture", "out", "--data", "nan.parquet", "--out", "p.png"]) == 2
-    assert "the whole table has no answer: its status is NONFINITE" in capsys.readouterr().err
+    assert "the whole table has no answer: its status is NONFINITE.\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,11 @@ from jaxgmm.cli.fitted import Fitted, read_fits, read_samples
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, groups, job
 from jaxgmm.tables.keys import group_of
+from jaxgmm.tables.wording import title_of
 
 _KINDS = (".png", ".svg", ".pdf")
+# The key of the group stands above these. The panels of other pictures have titles of their own.
+_WITH_TITLE = ("mixture", "pairs", "criterion")
 
 
 def plot(
@@ -44,9 +47,12 @@ def plot(
 
     def drawn() -> bytes:
         if data is None:
-            return _as_file(_criterion(fits, fitted, b), out.suffix[1:])
-        samples = read_samples(fitted, data, separator)
-        return _as_file(_of_samples(kind, fitted, samples, b, order, n), out.suffix[1:])
+            axes = _criterion(fits, fitted, b)
+        else:
+            axes = _of_samples(kind, fitted, read_samples(fitted, data, separator), b, order, n)
+        if kind in _WITH_TITLE and fitted.keys.num_columns:
+            np.ravel(np.asarray(axes))[0].set_title(_verbatim(_name(fitted.keys, b)))
+        return _as_file(axes, out.suffix[1:])
 
     picture = interrupts.interruptible(drawn)
     with writing(out), atomic.written(out) as file:
@@ -79,17 +85,17 @@ def _of_samples(
     n: int,
 ) -> Any:
     """Draws a kind of picture that shows samples."""
-    verbatim = jaxgmm.plot.palette.verbatim
     keys, x, weights = fitted.keys, samples.x, samples.sample_weight
     if kind == "overview":
-        names = [verbatim(_name(keys, row)) for row in range(keys.num_rows)]
+        names = [_verbatim(_name(keys, row)) for row in range(keys.num_rows)]
         given = {"by": order, "n": n, "names": names, "sample_weight": weights}
         return jaxgmm.plot.overview(fitted.result(), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
-        raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}; name another group.")
+        remedy = "; name another group" if keys.num_columns else ""
+        raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}{remedy}.")
     own = fitted.mixture().of(b)
-    weight, features = None if weights is None else weights[b], list(map(verbatim, fitted.features))
+    weight, features = None if weights is None else weights[b], list(map(_verbatim, fitted.features))
     if kind == "diagnosis":
         return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=features)
     draw = jaxgmm.plot.mixture if kind == "mixture" else jaxgmm.plot.pairs
@@ -100,7 +106,14 @@ def _name(keys: pa.Table, row: int) -> str:
     """The key of a group in words."""
     if not keys.num_columns:
         return "the whole table"
-    return " ".join(str(keys[name][row].as_py()) for name in keys.column_names)
+    return title_of(keys[name][row].as_py() for name in keys.column_names)
+
+
+def _verbatim(text: str) -> str:
+    """A text that matplotlib draws as it is."""
+    from jaxgmm.plot.palette import verbatim  # noqa: PLC0415 (imports matplotlib)
+
+    return verbatim(text)
 
 
 def _criterion(directory: Path, fitted: Fitted, b: int) -> Any:

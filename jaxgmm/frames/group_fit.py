@@ -8,13 +8,12 @@ from jaxgmm.diagnosis import Diagnosis, diagnose
 from jaxgmm.doubts import FLAGS
 from jaxgmm.fit_result import FitResult
 from jaxgmm.flagging import flags
-from jaxgmm.frames.membership import title_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.record import Block, Record, counted, record, written
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.tables.groups import unusable
-from jaxgmm.tables.wording import listed
+from jaxgmm.tables.wording import listed, title_of
 
 
 @record

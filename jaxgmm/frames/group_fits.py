@@ -15,7 +15,7 @@ from jaxgmm.fit_result import FitResult, remarks
 from jaxgmm.flagging import flags
 from jaxgmm.frames.group_fit import GroupFit
 from jaxgmm.frames.labelling import labelled
-from jaxgmm.frames.membership import Membership, membership, number_of, title_of
+from jaxgmm.frames.membership import Membership, membership, number_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, span, statuses, written
 from jaxgmm.report import write_report
@@ -23,6 +23,7 @@ from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
 from jaxgmm.tables.frame import Samples, arrow, read
 from jaxgmm.tables.groups import Groups
+from jaxgmm.tables.wording import title_of
 
 
 @record

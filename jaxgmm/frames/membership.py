@@ -54,8 +54,3 @@ def number_of(key: tuple[Any, ...], known: pa.Table) -> int:
         if number >= 0:
             return number
     return -1
-
-
-def title_of(key: tuple[Any, ...]) -> str:
-    """A key as a title: `P04, 67`."""
-    return ", ".join("null" if value is None else str(value) for value in key)

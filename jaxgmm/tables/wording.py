@@ -33,6 +33,11 @@ def listed(names: Iterable[Any]) -> str:
     return shortened(", ".join([*map(str, names[:_MOST_NAMES]), *(["…"] if len(names) > _MOST_NAMES else [])]))
 
 
+def title_of(key: Iterable[Any]) -> str:
+    """A key as a title: `P04, 67`."""
+    return ", ".join("null" if value is None else str(value) for value in key)
+
+
 def remedy(name: str, known: Iterable[str], otherwise: str) -> str:
     """A question that suggests the known name closest to a wrong one; another remedy if none is close."""
     close = difflib.get_close_matches(name, known, n=1)
