@@ -205,6 +205,14 @@ def test_the_way_on_has_the_weights_and_models(swept):
     assert replicates.mixture.means.shape == (2, 2, 2, 1)
 
 
+def test_one_group_is_drawn_with_its_own_samples():
+    found = fit_groups(pd.DataFrame(COLUMNS).iloc[:200], ["plate", "well"], ["red", "w"], 1, **OPTIONS)
+    axes = plot.pairs(found.group("P04", 67))
+    assert (axes[0, 0].get_title(), axes[1, 0].get_xlabel()) == ("P04, 67", "red")
+    assert sum(len(dots.get_offsets()) for dots in axes[1, 0].collections) == np.sum(PLATE == "P04")
+    plt.close(axes[0, 0].figure)
+
+
 def test_parts_go_on_as_the_whole(swept):
     part = swept.of([1])
     assert part.names == ["P05, 67"]

@@ -16,7 +16,7 @@ from jaxgmm.plot.planes import draw_plane, marginal
 @whole_or_none
 def pairs(
     mixture: Mixture,
-    x: Any,
+    x: Any = None,
     *,
     ax: Any = None,
     names: Sequence[str] | None = None,
@@ -39,8 +39,8 @@ def pairs(
     Raises:
         ValueError: a batch of mixtures, one feature, or samples of another number of features.
     """
-    x, names, sample_weight, title = of_group(mixture, x, names, sample_weight)
-    mixture = one_mixture(mixture)
+    given, mixture = mixture, one_mixture(mixture)
+    x, names, sample_weight, title = of_group(given, x, names, sample_weight)
     samples, d = one_data_set(x, mixture), mixture.n_features
     names = names_of_features(names, d)
     if d < 2:
