@@ -172,9 +172,10 @@ def as_mixture(given: Any) -> Mixture:
     """
     found = given if isinstance(given, Mixture) else getattr(given, "mixture", None)
     if not isinstance(found, Mixture):
-        best = " Of a sweep, pass its .best." if hasattr(given, "best") else ""
+        remedies = {"best": "Of a sweep, pass its .best.", "mixtures": "Pass its .mixtures, or one .group(key) of it."}
+        remedy = "".join(f" {words}" for name, words in remedies.items() if hasattr(given, name))
         raise ValueError(
-            f"mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got {type(given).__name__}.{best}"
+            f"mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got {type(given).__name__}.{remedy}"
         )
     return found
 

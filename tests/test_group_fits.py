@@ -213,6 +213,12 @@ def test_one_group_is_drawn_with_its_own_samples():
     plt.close(axes[0, 0].figure)
 
 
+@pytest.mark.parametrize("call", [plot.mixture, plot.histogram, plot.pairs, jaxgmm.outlier_p_values])
+def test_where_a_mixture_is_meant_groups_are_refused(swept, call):
+    with pytest.raises(ValueError, match=r"got GroupFits. Pass its .mixtures, or one .group\(key\) of it.$"):
+        call(swept, [[1.0]])
+
+
 def test_parts_go_on_as_the_whole(swept):
     part = swept.of([1])
     assert part.names == ["P05, 67"]

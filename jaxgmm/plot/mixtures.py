@@ -97,8 +97,8 @@ def histogram(
     Raises:
         ValueError: a batch of mixtures, or another number of features.
     """
-    x, names, sample_weight, title = of_group(mixture, x, names, sample_weight)
-    mixture = one_mixture(mixture)
+    given, mixture = mixture, one_mixture(mixture)
+    x, names, sample_weight, title = of_group(given, x, names, sample_weight)
     if mixture.n_features != 1:
         raise ValueError(
             f"plot.histogram draws mixtures of one feature; this one has {mixture.n_features}. Use plot.mixture or "
