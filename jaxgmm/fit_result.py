@@ -139,12 +139,13 @@ class FitResult(Record):
     def _batch(self) -> tuple[int, ...]:
         return np.shape(self.status)
 
-    def _described(self) -> tuple[str, list[Block]]:
+    def _described(self, within: str = "") -> tuple[str, list[Block]]:
         n_starts = self.start_status.shape[-1]
         k = self.mixture.n_components if self._batch else np.count_nonzero(self.mixture.weights)
         of = f"K = {k}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
         if self._batch:
-            rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)], *remarks(self)]
+            rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)]]
+            rows += remarks(self, within=within)
             title = f"FitResult: {counted(len(self), 'data set')}, {of}"
             return title, [statuses(self.status, "data set"), Block(rows)]
         status = Status(int(self.status))
@@ -152,7 +153,7 @@ class FitResult(Record):
         rows = [
             ["status", f"{status.name} after {counted(self.n_iter, 'iteration')}"],
             ["log-likelihood", f"{self.log_likelihood:,.6g}"],
-            *remarks(self),
+            *remarks(self, within=within),
         ]
         blocks = [Block(rows), *([Block(ended)] if ended else [])]
         return f"FitResult: {of}", [*blocks, components_of(self.mixture)] if np.isfinite(
@@ -160,8 +161,14 @@ class FitResult(Record):
         ) else blocks
 
 
-def remarks(result: FitResult, noun: str = "data set") -> list[list[str]]:
-    """What to look at in some fits, as rows of a description: how many, and in which field."""
+def remarks(result: FitResult, noun: str = "data set", within: str = "") -> list[list[str]]:
+    """What to look at in some fits, as rows of a description: how many, and in which field.
+
+    Args:
+        result: the fits.
+        noun: what they are fits of.
+        within: the field that holds them in what is described, such as `.best`.
+    """
     fields = {
         "spurious": "spurious components",
         "ridge_dominated": "components as wide as the ridge",
@@ -169,9 +176,9 @@ def remarks(result: FitResult, noun: str = "data set") -> list[list[str]]:
     }
     found = {name: np.asarray(getattr(result, name)) for name in fields}
     if not np.ndim(result.status):
-        return [[fields[name], str(values), f".{name}"] for name, values in found.items() if values > 0]
+        return [[fields[name], str(values), f"{within}.{name}"] for name, values in found.items() if values > 0]
     counts = {name: np.count_nonzero(values > 0) for name, values in found.items()}
-    return [[fields[name], counted(n, noun), f".{name}"] for name, n in counts.items() if n]
+    return [[fields[name], counted(n, noun), f"{within}.{name}"] for name, n in counts.items() if n]
 
 
 def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination], request: Request) -> FitResult:

@@ -219,6 +219,12 @@ def test_where_a_mixture_is_meant_groups_are_refused(swept, call):
         call(swept, [[1.0]])
 
 
+def test_what_to_look_at_is_said_to_be_in_the_result(swept):
+    result = replace(swept.result, spurious=np.ones(3, np.int32))
+    for of_groups in (replace(swept, result=result), replace(swept.group("P04", 67), result=result.of(0))):
+        assert "  .result.spurious" in repr(of_groups)
+
+
 def test_parts_go_on_as_the_whole(swept):
     part = swept.of([1])
     assert part.names == ["P05, 67"]

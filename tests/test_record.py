@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import operator
 import pickle
 from html.parser import HTMLParser
 
@@ -163,6 +164,14 @@ def test_records_print_in_a_few_lines(name: str) -> None:
     assert lines[0].startswith(f"{type(ALL[name]).__name__}: ")
     assert 2 <= len(lines) <= 15
     assert not any("array(" in line or line != line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_to_look_at_is_where_it_is_said_to_be(name: str) -> None:
+    named = [words[-1] for words in map(str.split, repr(ALL[name]).splitlines()) if words[-1].startswith(".")]
+    for path in named:
+        assert operator.attrgetter(path[1:])(ALL[name]) is not None
+    assert (".best.spurious" in named) == (name == "sweep")
 
 
 def test_fits_say_how_they_ended_and_what_to_look_at() -> None:

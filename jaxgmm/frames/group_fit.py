@@ -75,7 +75,7 @@ class GroupFit(Record):
         return ()
 
     def _described(self) -> tuple[str, list[Block]]:
-        title, blocks = self.result._described()
+        title, blocks = self.result._described(".result")
         doubts = self.doubts
         title = f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}"
         return title, [*blocks, *([written(doubts)] if doubts else [])]

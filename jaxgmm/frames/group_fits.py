@@ -260,7 +260,7 @@ class GroupFits(Record):
             names = ("n_components", "covariance_type")
             answered = fits.filter(~nw.col(names[0]).is_null())
             blocks.append(chosen_models({name: answered[name].to_numpy() for name in names}, "group"))
-        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group")]
+        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group", ".result")]
         blocks += [statuses(self.result.status, "group"), Block(rows)]
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
         blocks += [Block([[f"tables: {tables}"]]), *([written(self.notes)] if self.notes else [])]

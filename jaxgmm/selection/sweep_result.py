@@ -69,7 +69,7 @@ class Sweep(Record):
         notes = [written(self.notes)] if self.notes else []
         if not self._batch:
             return f"Sweep: {n_models}", [_described_models(self.table), *notes]
-        rows = [["log-likelihood", span(self.best.log_likelihood)], *remarks(self.best)]
+        rows = [["log-likelihood", span(self.best.log_likelihood)], *remarks(self.best, within=".best")]
         title = f"Sweep: {counted(len(self), 'data set')}, {n_models}"
         return title, [chosen_models(self.chosen), statuses(self.best.status, "data set"), Block(rows), *notes]
 
