@@ -12,7 +12,7 @@ from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
-from jaxgmm.record import Block, Record, counted, field_names, record, span, status_names, statuses
+from jaxgmm.record import Block, Record, counted, field_names, record, span, status_names, statuses, written
 from jaxgmm.selection.criteria import Evidence, aic, aicc, bic
 from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
@@ -149,13 +149,13 @@ class FitResult(Record):
             title = f"FitResult: {counted(len(self), 'data set')}, {of}"
             return title, [statuses(self.status, "data set"), Block(rows)]
         status = Status(int(self.status))
-        ended = [] if status == Status.CONVERGED else [[status.sentence]]
+        ended = [] if status == Status.CONVERGED else [written([status.sentence])]
         rows = [
             ["status", f"{status.name} after {counted(self.n_iter, 'iteration')}"],
             ["log-likelihood", f"{self.log_likelihood:,.6g}"],
             *remarks(self, within=within),
         ]
-        blocks = [Block(rows), *([Block(ended)] if ended else [])]
+        blocks = [Block(rows), *ended]
         return f"FitResult: {of}", [*blocks, components_of(self.mixture)] if np.isfinite(
             self.log_likelihood
         ) else blocks

@@ -188,7 +188,8 @@ def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
     assert ".spurious" in repr(BATCHES["fits"])
     assert ".ridge_dominated" not in repr(BATCHES["fits"])
     failed = dataclasses.replace(fits(), status=np.int32(Status.NONFINITE))
-    assert Status.NONFINITE.sentence in repr(failed)
+    assert Status.NONFINITE.sentence in " ".join(repr(failed).split())
+    assert max(map(len, repr(failed).splitlines())) <= 80
 
 
 def test_large_numbers_keep_their_tenths() -> None:
