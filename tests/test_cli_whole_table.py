@@ -100,6 +100,12 @@ def test_a_job_that_is_done_is_known(here, capsys):
     assert contents(here) == before
 
 
+def test_where_nothing_is_chosen_there_is_no_table_of_choices(here, capsys):
+    pq.write_table(TABLE.set_column(1, "red", pa.array(np.full(TABLE.num_rows, np.nan))), "nan.parquet")
+    assert run(by=None, file="nan.parquet", components="1-3") == 1
+    assert "chosen" not in capsys.readouterr().out
+
+
 def test_a_fit_without_an_answer_exits_with_1(here, capsys):
     pq.write_table(TABLE.set_column(1, "red", pa.array(np.full(TABLE.num_rows, np.nan))), "nan.parquet")
     assert run(by=None, file="nan.parquet") == 1

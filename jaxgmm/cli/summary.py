@@ -68,7 +68,8 @@ def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_swee
         if is_sweep:
             answered = fits.select(chosen).drop_null()
             chosen_k, family = answered["n_components"].to_numpy(), np.array(answered["covariance_type"].to_pylist())
-            _print_choice(chosen_k, family, "groups by the model chosen" if keys else "the model chosen")
+            if len(chosen_k):
+                _print_choice(chosen_k, family, "groups by the model chosen" if keys else "the model chosen")
     has_ended_well = any(counts[name] for name in _ENDED_WELL)
     if not has_ended_well:
         ended = ", ".join(f"{count:,} {name}" for name, count in counts.items())
