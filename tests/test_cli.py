@@ -372,6 +372,7 @@ def contents(folder):
         ({"components": 0}, "--components must be numbers from 1"),
         ({"covariance": ","}, "--covariance must be one of"),
         ({"components": "two"}, "--components must be numbers from 1"),
+        ({"out": "fits.csv"}, "--out must name a directory, for several tables; got fits.csv. For CSV"),
         ({"starts": 0}, "'--starts'"),
         ({"covariance": "banana"}, "'full', 'tied', 'diag', 'spherical'"),
         ({"tol": -1}, "'--tol'"),

@@ -40,6 +40,8 @@ def run(request: Request, out: Path, *, resume: bool, as_csv: bool, as_json: boo
     """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER."""
     tabular.check_output_columns(request.by, request.features, request.criterion)
     check(request)
+    if out.name.lower().endswith(files.KINDS) and not out.exists():
+        raise ValueError(f"--out must name a directory, for several tables; got {out}. For CSV files, give --csv.")
     # A CSV file with keys is read whole here.
     with console.reading(request.file, shown=not as_json):
         rows = interrupts.interruptible(lambda: _opened(request))
