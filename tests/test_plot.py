@@ -641,6 +641,8 @@ def test_the_minimum_of_a_criterion_is_that_of_the_data_set_and_of_finite_values
     np.testing.assert_array_equal(other.lines[0].get_ydata(), [0, 2, 4])
     nothing = plot.criterion(table(bic=np.full(12, np.inf)))
     assert [len(drawn.get_xdata()) for drawn in nothing.lines] == [0, 0, 0, 0]
+    assert texts(nothing) == ["no model has a value"]
+    assert nothing.get_legend() is None
 
 
 def test_a_degenerate_model_far_below_does_not_flatten_the_others() -> None:

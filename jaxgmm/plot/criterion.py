@@ -17,6 +17,7 @@ from jaxgmm.plot.palette import (
     label_offsets,
     line,
     marker,
+    say,
     verbatim,
     whole_or_none,
     without_frame,
@@ -100,7 +101,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     ax.set_title(_title(sweep_or_table, data_set))
     ax.margins(x=0.08, y=0.1)
     _leave_out(ax, table[criterion], far)
-    ax.legend(handles=handles, frameon=False, fontsize="small")
+    _explain(ax, handles if np.any(np.isfinite(table[criterion])) else [])
     without_frame(ax)
     label_offsets(ax)
     return ax
@@ -122,6 +123,15 @@ def _above_minimum(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
 def _title(given: Any, data_set: int) -> str:
     """The name of a group; no text where data sets have no names."""
     return verbatim(given.names[data_set] if hasattr(given, "names") else getattr(given, "name", ""))
+
+
+def _explain(ax: Axes, handles: list[Any]) -> None:
+    """A legend; where there is nothing to draw, words in its place, and no numbers."""
+    if handles:
+        ax.legend(handles=handles, frameon=False, fontsize="small")
+    else:
+        ax.set(yticks=[])
+        say(ax, "no model has a value")
 
 
 def _leave_out(ax: Axes, values: np.ndarray, far: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from jaxgmm.plot.palette import (
     label_offsets,
     line,
     marker,
+    say,
     whole_or_none,
     without_frame,
 )
@@ -136,7 +137,7 @@ def _draw_overlap(ax: Axes, overlap: np.ndarray, present: np.ndarray) -> None:
     k = len(present)
     if k < 2:
         ax.set(xticks=[], yticks=[])
-        _say(ax, "no pair")
+        say(ax, "no pair")
         return
     pairs = np.ma.masked_array(overlap[1:, :-1], mask=~np.tri(k - 1, dtype=bool))
     ax.pcolormesh(pairs, vmin=0, vmax=1, cmap="Greys", edgecolors=PALE, linewidth=1)
@@ -161,7 +162,7 @@ def _draw_uncertainty(
     )
     if len(present) and np.all(uncertainty < _LEAST_DOUBT):
         ax.set(xticks=[], yticks=[])
-        _say(ax, f"no doubt: every sample\nhas a component of\na probability above {1 - _LEAST_DOUBT:.0%}")
+        say(ax, f"no doubt: every sample\nhas a component of\na probability above {1 - _LEAST_DOUBT:.0%}")
         return
     order = np.argsort(-uncertainty)
     at, share = uncertainty[order], np.cumsum(weight[order]) / np.sum(weight)
@@ -175,11 +176,6 @@ def _draw_uncertainty(
     ax.set(xlim=(0, most), ylim=(0, 1))
     if 0 < len(present) <= _MOST_NUMBERS:
         ax.legend(frameon=False, fontsize="small", loc="upper right")
-
-
-def _say(ax: Axes, words: str) -> None:
-    """Words in the place of a picture that would be empty."""
-    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=INK)
 
 
 def _rounded(p_value: float) -> str:

@@ -62,6 +62,11 @@ def verbatim(text: Any) -> str:
     return str(text).replace("$", r"\$")
 
 
+def say(ax: Axes, words: str) -> None:
+    """Words in the place of a picture that would be empty."""
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=INK)
+
+
 def whole_or_none(draw: Callable[_Arguments, _Axes]) -> Callable[_Arguments, _Axes]:
     """Decorates a drawing function: if it raises, the figures it has begun are closed; pyplot would keep them open."""
 
