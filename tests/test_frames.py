@@ -207,7 +207,11 @@ def test_keys_keep_their_types_in_arrow():
         ({"df": pd.DataFrame({"key": [], "x": []})}, "the table is empty"),
         ({"df": pd.DataFrame({"key": [None], "x": [1.0]})}, "every row has a null in its key; pass dropna=False"),
         ({"df": pd.DataFrame({"key": [1], 0: [1.0]})}, "the table has no column 'x'; its columns are key, 0"),
-        ({"df": pd.DataFrame({"key": [1, "a"], "x": [1, 2]})}, "a column holds values of several types"),
+        (
+            {"df": pd.DataFrame({"key": [1, "a"], "x": [1, 2]})},
+            "a column holds values of several types, or of one that Arrow lacks .Could not convert 'a' with type str: "
+            "tried to convert to int64; Conversion failed for column key with type object.; convert it to one type",
+        ),
         ({"by": "absent"}, "the table has no column 'absent'; its columns are key, x, status, text"),
         ({"by": 0}, "by must be the name of a column, or a sequence of names; got 0"),
         ({"features": ["x", 1]}, "features must be the name of a column, or a sequence of names"),

@@ -110,7 +110,9 @@ def arrow(frame: nw.DataFrame[Any]) -> pa.Table:
     try:
         return frame.to_arrow()
     except (pa.ArrowException, TypeError, OverflowError) as error:
-        reason = shortened(str(error).partition("\n")[0].rstrip("."))
+        # pandas makes one error of two texts, of which the second names the column.
+        text = "; ".join(map(str, error.args))
+        reason = shortened(text.partition("\n")[0].rstrip("."))
         raise ValueError(
             f"a column holds values of several types, or of one that Arrow lacks ({reason}); convert it to one type."
         ) from error
