@@ -107,7 +107,7 @@ def until(page, expression):
 
 def shown(page):
     """The keys in the list, from the top."""
-    return page.evaluate("order.map((b) => key(b).join(' '))")
+    return page.evaluate("order.map((b) => titled(b))")
 
 
 def test_a_report_tells_what_it_is_of(page):
@@ -118,12 +118,12 @@ def test_a_report_tells_what_it_is_of(page):
     )
     n_misfits = np.count_nonzero(adjusted(screen().diagnosed().p_values) < MISFIT)
     assert page.inner_text("#status-line").startswith(f"150 groups. In {n_misfits} of them p < 0.01: ")
-    assert shown(page)[:2] == ["P0 A01", "P0 A02"]
+    assert shown(page)[:2] == ["P0, A01", "P0, A02"]
 
 
 def test_filters_count_and_narrow_the_list(page):
     page.click("[data-facet=status3]")
-    assert shown(page) == ["P0 A08"]
+    assert shown(page) == ["P0, A08"]
     assert page.inner_text("[data-facet=k0] b") == "1"
     assert page.inner_text("[data-facet=k2] b") == "0"
     page.click("text=Clear filters")
@@ -136,13 +136,13 @@ def test_filters_count_and_narrow_the_list(page):
 def test_columns_sort_up_down_and_not_at_all_with_missing_values_last(page):
     head = page.locator("#head button", has_text="BIC")
     head.click()
-    assert shown(page)[0] == "P0 A01"
-    assert shown(page)[-1] == "P0 A08"
+    assert shown(page)[0] == "P0, A01"
+    assert shown(page)[-1] == "P0, A08"
     head.click()
-    assert shown(page)[0] == "P1 E06"
-    assert shown(page)[-1] == "P0 A08"
+    assert shown(page)[0] == "P1, E06"
+    assert shown(page)[-1] == "P0, A08"
     head.click()
-    assert shown(page)[7] == "P0 A08"
+    assert shown(page)[7] == "P0, A08"
 
 
 def test_searches_are_for_keys_and_conditions(page):
@@ -156,7 +156,7 @@ def test_searches_are_for_keys_and_conditions(page):
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
     page.wait_for_selector("#detail h2")
-    assert page.inner_text("#detail h2") == "P0 / A10"
+    assert page.inner_text("#detail h2") == "P0, A10"
     assert "do not look like such a mixture" in page.inner_text(".said")
 
 
@@ -166,7 +166,7 @@ def test_a_group_opened_by_its_address_is_opened_again(page, opened, report):
     assert page.url.endswith("#g=P1/A05")
     again = opened(report, "#g=P1/A05&view=pictures&sort=-value")
     again.wait_for_selector("#detail h2")
-    assert again.inner_text("#detail h2") == "P1 / A05"
+    assert again.inner_text("#detail h2") == "P1, A05"
     assert again.evaluate("[state.view, state.sort, state.down]") == ["pictures", "value", True]
     again.evaluate("location.hash = '#g=nothing/like%that'")
     again.wait_for_selector("#detail", state="hidden")
@@ -176,11 +176,11 @@ def test_keys_move_mark_and_close(page):
     page.locator(".row").first.click()
     page.wait_for_selector("#detail h2")
     page.keyboard.press("ArrowDown")
-    until(page, "document.querySelector('#detail h2')?.textContent === 'P0 / A02'")
+    until(page, "document.querySelector('#detail h2')?.textContent === 'P0, A02'")
     page.keyboard.press("m")
-    until(page, "document.querySelector('#detail h2')?.textContent === 'P0 / A02 \u2605'")
+    until(page, "document.querySelector('#detail h2')?.textContent === 'P0, A02 \u2605'")
     page.keyboard.press("End")
-    until(page, "document.querySelector('#detail h2')?.textContent === 'P1 / E06'")
+    until(page, "document.querySelector('#detail h2')?.textContent === 'P1, E06'")
     page.keyboard.press("Escape")
     page.wait_for_selector("#detail", state="hidden")
     page.keyboard.press("?")
@@ -240,7 +240,7 @@ def test_wells_are_shown_as_plates(page):
     size = page.evaluate("Math.max(6, Math.min(16, Math.floor(300 / plates.across)))")
     page.locator("figure canvas").nth(1).click(position={"x": 18 + 2.5 * size, "y": 14 + 1.5 * size})
     page.wait_for_selector("#detail h2")
-    assert page.inner_text("#detail h2") == "P1 / B03"
+    assert page.inner_text("#detail h2") == "P1, B03"
     page.select_option("#colour", "k")
     assert "view=plates:k" in page.url.replace("%3A", ":")
 
@@ -260,7 +260,7 @@ def test_a_narrow_window_shows_a_group_alone(opened, report):
     page.wait_for_selector("#detail h2")
     assert page.locator("#detail").bounding_box()["width"] == 400
     page.click("#detail button[aria-label=Close]")
-    assert page.inner_text(".row:nth-child(1) .brief b").strip() == "P0 A01"
+    assert page.inner_text(".row:nth-child(1) .brief b").strip() == "P0, A01"
 
 
 def test_a_list_higher_than_an_element_can_be_is_seen_to_its_end(page):

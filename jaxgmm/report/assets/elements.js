@@ -52,7 +52,8 @@ function svg(tag, props = {}, ...children) {
 
 const keyPart = (b, j) => META.keys[j][core["key" + j][b]] ?? NULL;
 const key = (b) => META.by.map((_, j) => keyPart(b, j));
-const named = (b) => key(b).join(" ") + (marks.has(b) ? " \u2605" : "");
+const titled = (b) => key(b).join(", ");
+const named = (b) => titled(b) + (marks.has(b) ? " \u2605" : "");
 const statusOf = (b) => META.status[core.status[b]][0];
 const isMisfit = (b) => core.p[b] < META.limits.misfit;
 const hasFlag = (b, name) => Boolean(core.flags[b] & (1 << META.flags.findIndex(([own]) => own === name)));

@@ -23,7 +23,7 @@ async function openGroup(b, focus) {
   }
   if (focus) detail.focus();
   detail.scrollTop = scrolled;
-  document.title = `${key(b).join(" ")} ${NOTHING} ${META.title}`;
+  document.title = `${titled(b)} ${NOTHING} ${META.title}`;
   toAddress();
 }
 
@@ -52,7 +52,7 @@ function titleBar(b) {
     return el("button", { ariaLabel: name, title: `${name} (${hint})`, onclick }, text);
   };
   return el("div", { className: "bar" },
-    el("h2", {}, key(b).join(" / ") + (marks.has(b) ? " \u2605" : "")),
+    el("h2", {}, named(b)),
     el("span", { className: core.status[b] ? "bad" : "dim" }, statusOf(b)),
     button("\u2191", "Previous", "\u2191", () => move(-1)),
     button("\u2193", "Next", "\u2193", () => move(1)),
@@ -62,7 +62,7 @@ function titleBar(b) {
 const saidOf = (b, g) => el("ul", { className: "said" }, ...sentences(b, g).map((text) => el("li", {}, text)));
 
 function pictureOf(b, g) {
-  const big = el("canvas", { id: "big", role: "img", ariaLabel: `Samples and components of ${key(b).join(" ")}` });
+  const big = el("canvas", { id: "big", role: "img", ariaLabel: `Samples and components of ${titled(b)}` });
   const under = el("p", { className: "under" });
   const usable = core.n[b] - g.lost - g.zero;
   if (g.n < usable) under.append(`${g.n} of ${plural(usable, "sample")} drawn: extremes, and others at random. `);

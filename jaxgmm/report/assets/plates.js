@@ -29,7 +29,7 @@ function findPlates() {
   if (rows > MOST_ROWS || across > MOST_ACROSS || at.some(([, column]) => column < 0)) return null;
   const maps = new Map();
   for (let b = 0; b < core.n.length; b++) {
-    const name = key(b).slice(0, -1).join(" ");
+    const name = key(b).slice(0, -1).join(", ");
     if (!maps.has(name)) maps.set(name, []);
     maps.get(name).push(b);
   }
@@ -125,7 +125,7 @@ function answerMouse(canvas, groups, size) {
   };
   canvas.onmousemove = (event) => {
     const b = under(event);
-    const note = b === undefined ? "" : `${key(b).join(" ")}: ${brief(b)}, ${plural(core.n[b], "sample")}`;
+    const note = b === undefined ? "" : `${titled(b)}: ${brief(b)}, ${plural(core.n[b], "sample")}`;
     if (canvas.title !== note) canvas.title = note;
   };
   canvas.onclick = (event) => {
