@@ -1,62 +1,66 @@
-"""Where compiled programs are kept."""
+"""Programs that are kept from one process to the next."""
 
-import subprocess
-import sys
+import os
+import time
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
+import jaxgmm
 from jaxgmm.engine import programs
 
-
-def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert programs._cache_of_user() == tmp_path / "jaxgmm" / "programs"
-
-
-@pytest.mark.parametrize(
-    ("platform", "cache"),
-    [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")],
+OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
 )
-@pytest.mark.parametrize("xdg", ["", "relative/to/nothing"])
-def test_the_cache_is_where_each_system_has_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, cache: str, xdg: str
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", xdg)
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setattr(programs.sys, "platform", platform)
-    monkeypatch.setattr(programs.Path, "home", lambda: tmp_path)
-    assert programs._cache_of_user() == tmp_path / cache / "jaxgmm" / "programs"
 
 
-PROGRAM = """
-import sys, numpy as np, jaxgmm
-from jaxgmm.engine import programs
-programs.keep_for_next_time()
-print(programs.kept_in())
-jaxgmm.log_prob(jaxgmm.Mixture(np.ones(1), np.zeros((1, 1)), np.ones((1, 1))), np.zeros((1, 1)))
-"""
+@pytest.fixture(autouse=True)
+def _settings_are_restored() -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in OPTIONS}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
-def kept_in(**environment: str) -> str:
-    command = [sys.executable, "-c", PROGRAM]
-    import os
-
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "XDG_CACHE"))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own | environment, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def entry(directory: Path, name: str, content: bytes, age: float) -> Path:
+    """A file of JAX's cache, written so many seconds ago."""
+    path = directory / f"{name}-cache"
+    path.write_bytes(content)
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
 
 
-def test_what_the_user_says_goes_first(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    assert kept_in(JAX_COMPILATION_CACHE_DIR=str(said), XDG_CACHE_HOME=str(tmp_path / "xdg")) == str(said)
-    assert not (tmp_path / "xdg").exists()
+def test_truncated_programs_are_removed_and_no_others(tmp_path: Path) -> None:
+    whole = zlib.compress(bytes(range(256)) * 50)
+    kept = [
+        entry(tmp_path, "whole", whole, 100),
+        # Another process may be writing this one.
+        entry(tmp_path, "young", whole[:40], 0),
+    ]
+    removed = [entry(tmp_path, "truncated", whole[:-5], 100), entry(tmp_path, "empty", b"", 100)]
+    jaxgmm.keep_programs(tmp_path)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in removed)
+    # What was written since is checked the next time, and the rest is not read again.
+    os.utime(kept[1], (time.time() - 11, time.time() - 11))
+    os.utime(tmp_path / programs._CHECKED, (time.time() - 20, time.time() - 20))
+    jaxgmm.keep_programs(tmp_path)
+    assert [path.exists() for path in kept] == [True, False]
 
 
-def test_a_cache_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert kept_in(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
-    # JAX itself takes a directory that the user names, whatever it is.
-    said = str(tmp_path / "file" / "below")
-    assert kept_in(JAX_COMPILATION_CACHE_DIR=said) == said
+def test_a_directory_that_the_user_has_set_holds_small_programs_too(tmp_path: Path) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    programs.keep_for_next_time()
+    assert programs.kept_in() == str(tmp_path)
+    assert jax.config.jax_persistent_cache_min_compile_time_secs < 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_directory_that_cannot_be_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    jaxgmm.keep_programs(tmp_path / "file" / "below")
