@@ -14,6 +14,7 @@ from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
 from jaxgmm.em.covariance import n_parameters
 from jaxgmm.engine.batch import Batch, Sizes, batch, padded, placed
+from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store
@@ -45,6 +46,7 @@ def fit(
     method: Method | None = None,
     history: bool | Sequence[int] = False,
     part_of: Any = None,
+    threads: int | None = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> FitResult:
     """Fits a Gaussian mixture to every data set by expectation-maximisation (Dempster, Laird and Rubin, 1977).
@@ -98,6 +100,9 @@ def fit(
         part_of: `(B_all,)`, the numbers of samples of all data sets of a job, if `x` is one of several parts of it.
             Programs are chosen for the whole job then, so that its parts share them, and have the answers, bit for bit,
             that one call for all has. Order does not matter.
+        threads: maximum number of cores of a CPU that work on chunks; None for the environment variable
+            `JAXGMM_THREADS`, or else for all cores. XLA may divide a large operation among others: to limit these too,
+            limit the process before JAX starts, as the command does.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -133,6 +138,7 @@ def fit(
         n_history=n_history,
         snapshots=snapshots,
         method=method_for(method, tol),
+        threads=n_cores(threads),
     )
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
@@ -256,7 +262,7 @@ def on_chunks(
 
     `sizes` are those of all data sets of the job of which these are a part, if there are more.
     """
-    hardware = machine()
+    hardware = machine(request.threads)
     planned = plan_for(sizes or data.sizes, models, request, hardware, by_components=by_components)
 
     def program_of(chunk: Chunk) -> tuple:

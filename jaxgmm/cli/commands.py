@@ -8,6 +8,7 @@ import typer
 
 from jaxgmm.cli import console, jobs, of_fits
 from jaxgmm.cli import options as of
+from jaxgmm.engine import cores
 
 app = typer.Typer(
     name="jaxgmm",
@@ -20,13 +21,15 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    version: console.Version = False,
+    version: console.Version = False,  # noqa: ARG001 (printed before)
 ) -> None:
     """Gaussian mixtures in bulk: thousands to millions of fits in one call.
 
     Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, or `jaxgmm doctor` found something wrong; 2 misuse,
     reported in one line; 130 interrupted.
     """
+    # Before JAX starts its threads.
+    cores.keep_to()
 
 
 # In the order in which the help lists them; the others follow.

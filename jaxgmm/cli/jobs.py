@@ -6,6 +6,7 @@ import typer
 
 from jaxgmm import settings
 from jaxgmm.cli import options as of
+from jaxgmm.engine import cores
 
 _FAMILIES = ", ".join(settings.FAMILIES)
 
@@ -35,6 +36,7 @@ def fit(
     precision: of.Precision = "mixed",
     method: of.Method = None,
     separator: of.SeparatorOfBoth = ",",
+    threads: of.Threads = None,
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -78,6 +80,7 @@ def fit(
     from jaxgmm.cli.request import requested
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
+    cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     request = requested(file, separator, by, features, weights, order_by, "fit", models, options)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
@@ -123,6 +126,7 @@ def sweep(
     precision: of.Precision = "mixed",
     method: of.Method = None,
     separator: of.SeparatorOfBoth = ",",
+    threads: of.Threads = None,
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -159,6 +163,7 @@ def sweep(
         "split": split,
         "n_folds": folds,
     }
+    cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     request = requested(file, separator, by, features, weights, order_by, "sweep", models, options)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):

@@ -65,6 +65,15 @@ Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in fl
 Method = Annotated[
     settings.Method | None, typer.Option(help="How runs advance; left out, the fastest.", show_default=False)
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Use at most this many cores (JAXGMM_THREADS limits all commands).",
+        min=1,
+        metavar="N",
+        show_default="all",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
 OrderBy = Annotated[

@@ -36,6 +36,7 @@ class Request(NamedTuple):
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
         method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`; None for the fastest.
+        threads: maximum number of cores of a CPU that work on chunks; None for all.
     """
 
     init: str
@@ -51,6 +52,7 @@ class Request(NamedTuple):
     has_absent: bool = False
     absolute_ridge: bool = False
     method: str | None = None
+    threads: int | None = None
 
     @property
     def n_snapshots(self) -> int:

@@ -77,7 +77,8 @@ class Batch(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """The numbers by which programs are chosen."""
-        return Sizes(self.lengths, *self.samples.shape, self.is_single, self.is_weighted)
+        n_rows, n_features = self.samples.shape
+        return Sizes(self.lengths, n_rows, n_features, self.is_single, self.is_weighted)
 
     @property
     def n_data_sets(self) -> int:

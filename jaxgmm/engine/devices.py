@@ -20,6 +20,7 @@ import jax
 
 from jaxgmm import forking
 from jaxgmm.engine import compilation, fused
+from jaxgmm.engine.cores import n_cores
 
 Device = Any  # a jax.Device, whose type its stubs do not export
 Item = TypeVar("Item")
@@ -83,18 +84,21 @@ SLOTS_IN_TURN = 128
 _CORES_OF_A_GPU = 64
 
 
-def machine() -> Machine:
+def machine(threads: int | None = None) -> Machine:
     """All local devices of the platform that JAX uses by default.
+
+    Args:
+        threads: maximum number of cores of a CPU; None for `JAXGMM_THREADS`, or else all that the process may use.
 
     Raises:
         ForkedError: the process was forked from one that had computed.
+        ValueError: the environment variable holds no positive integer.
     """
     # Checked here too, for modules that a forked process has imported itself.
     forking.check()
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Machine(devices[:1] * cores, working_set=2**20, chunk_budget=192 * 2**20)
+        return Machine(devices[:1] * n_cores(threads), working_set=2**20, chunk_budget=192 * 2**20)
     # Larger chunks use a GPU better, as long as two fit beside the user's own data.
     memory = min((device.memory_stats() or {}).get("bytes_limit", 2**35) for device in devices)
     return Machine(

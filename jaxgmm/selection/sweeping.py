@@ -21,6 +21,7 @@ from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import n_parameters
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.batch import Batch, Sizes, batch
+from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
 from jaxgmm.fitting import inputs_of, on_chunks, ridge_in
@@ -79,6 +80,7 @@ def sweep(
     precision: Precision = "mixed",
     method: Method | None = None,
     part_of: Any = None,
+    threads: int | None = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Sweep:
     """Fits every combination of K, family and ridge to every data set, and chooses among them.
@@ -117,6 +119,7 @@ def sweep(
         precision: as for `fit`.
         method: as for `fit`.
         part_of: as for `fit`. The replicates of `"lrt"` are drawn for the data sets of `x` alone.
+        threads: as for `fit`.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
 
     Returns:
@@ -167,6 +170,7 @@ def sweep(
         key=checked_key(key),
         avoids_spurious=bool(avoid_spurious),
         method=method_for(method, tol),
+        threads=n_cores(threads),
     )
     n_replicates = 1 + int(n_folds) if "cv" in names else 1
     with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
