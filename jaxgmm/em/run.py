@@ -5,24 +5,21 @@ two halves, in one loop (`jaxgmm.engine.slots`). Everything here is pure: it wor
 `run`, under `grad` and `jvp`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxgmm.em import expectation
 from jaxgmm.em.covariance import Family
 from jaxgmm.em.expectation import Data, Tiles, natural_parameters
+from jaxgmm.em.implicit import solve_linearised
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import METHODS, Method
 from jaxgmm.em.state import RunState, Settings, unstarted
 from jaxgmm.mixture import Mixture
 
 _EM = METHODS["em"]
-_MAX_SERIES = 100_000
 
 
 def step(data: Data | Tiles, state: RunState, family: Family, settings: Settings, method: Method = _EM) -> RunState:
@@ -36,7 +33,8 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
     """A run from its start to its end.
 
     Derivatives are those of the fixed point θ = M(E(θ)) that a converged run has reached, by the implicit function
-    theorem, so they cost no memory per iteration and none flow to the start: converge tightly before using them.
+    theorem (`jaxgmm.em.implicit`), so they cost no memory per iteration and none flow to the start: converge tightly
+    before using them.
 
     Args:
         data: features `(F, N)` and weights `(N,)` of a standardised data set.
@@ -67,36 +65,8 @@ def run(data: Data | Tiles, start: Mixture, family: Family, settings: Settings, 
         dtype = state.log_likelihood.dtype
         return state.mixture, (state.n_iter.astype(dtype), state.status.astype(dtype), state.gap)
 
-    mixture, (n_iter, status, gap) = lax.custom_root(residual, start, solve, _solve_linearised, has_aux=True)
+    mixture, (n_iter, status, gap) = lax.custom_root(residual, start, solve, solve_linearised, has_aux=True)
     state = method.init(unstarted(mixture), settings)
     _, log_likelihood = expectation.e_step(data, method.read(state), mixture.n_features, diagonal=family.diagonal)
     counts = {"n_iter": n_iter.astype(jnp.int32), "status": status.astype(jnp.int32)}
     return state._replace(log_likelihood=log_likelihood, gap=gap, **counts)
-
-
-def _solve_linearised(matvec: Callable[[Mixture], Mixture], rhs: Mixture) -> Mixture:
-    # As one vector: its transpose needs every part to depend on what is differentiated, and a ridge leaves the weights'
-    # part alone.
-    flat, unravel = ravel_pytree(rhs)
-
-    def flat_matvec(vector: Array) -> Array:
-        return ravel_pytree(matvec(unravel(vector)))[0]
-
-    return unravel(lax.custom_linear_solve(flat_matvec, flat, solve=_neumann_series, transpose_solve=_neumann_series))
-
-
-def _neumann_series(matvec: Callable[[Array], Array], rhs: Float[Array, " p"]) -> Float[Array, " p"]:
-    """Solves (I - J) u = v by u ← v + J u, which converges where EM does, and as fast."""
-    eps = jnp.finfo(rhs.dtype).eps
-
-    def body(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        solution, _, count = carry
-        residual = rhs - matvec(solution)
-        solution = solution + residual
-        return solution, jnp.max(jnp.abs(residual)) / jnp.max(jnp.abs(solution)), count + 1
-
-    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-        _, change, count = carry
-        return (change > 8 * eps) & (count < _MAX_SERIES)
-
-    return lax.while_loop(unfinished, body, (rhs, jnp.ones_like(rhs[0]), jnp.zeros((), jnp.int32)))[0]
