@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxgmm import storage as storage
     from jaxgmm.density import log_prob, outlier_p_values, predict, responsibilities
     from jaxgmm.diagnosis import Diagnosis, diagnose
+    from jaxgmm.differentiation import DifferentiableFit, fit_differentiable
     from jaxgmm.doubts import FLAGS
     from jaxgmm.engine.programs import keep_programs
     from jaxgmm.fit_result import FitResult
@@ -37,6 +38,7 @@ __all__ = [
     "FLAGS",
     "Bootstrap",
     "Diagnosis",
+    "DifferentiableFit",
     "FitResult",
     "Mixture",
     "Status",
@@ -45,6 +47,7 @@ __all__ = [
     "bootstrap",
     "diagnose",
     "fit",
+    "fit_differentiable",
     "flags",
     "keep_programs",
     "log_prob",
@@ -60,6 +63,7 @@ __all__ = [
 _NAMES_OF = {
     "density": ("log_prob", "outlier_p_values", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
+    "differentiation": ("DifferentiableFit", "fit_differentiable"),
     "engine.programs": ("keep_programs",),
     "fit_result": ("FitResult",),
     "fitting": ("fit",),

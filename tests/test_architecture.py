@@ -25,7 +25,7 @@ FLOORS = [
     {"driver.search"},
     {"driver"},
     {"fit_result", "pieces"},
-    {"fitting", "selection.sweep_result"},
+    {"fitting", "differentiation", "selection.sweep_result"},
     {"ordering"},
     {"density"},
     {"sampling"},

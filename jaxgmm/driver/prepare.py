@@ -71,10 +71,10 @@ def _prepared(
 ) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
     """Standardised data sets, starts `(C M R, K, …)`, and for every fit `RUNNING` or why it cannot be made."""
     ridges = jnp.asarray(options.reg_covar, jnp.float64)
-    samples = jax.vmap(_read)(x.astype(jnp.float64), lengths, sample_weight)
+    samples = jax.vmap(read)(x.astype(jnp.float64), lengths, sample_weight)
     bulk = bulks(samples.x, samples.weights, layout.group)
 
-    def all_forms(samples: _Samples, bulk: Bulk) -> tuple[DataSets, Array]:
+    def all_forms(samples: Samples, bulk: Bulk) -> tuple[DataSets, Array]:
         of_kinds = [
             jax.vmap(lambda ridge, coordinates=coordinates: _standardized(samples, bulk, coordinates, ridge, layout))(
                 ridges
@@ -100,7 +100,7 @@ def _prepared(
 PREPARED = compiled(_prepared, static_argnames=("layout", "init"))
 
 
-class _Samples(NamedTuple):
+class Samples(NamedTuple):
     """One data set as read.
 
     Attributes:
@@ -116,7 +116,7 @@ class _Samples(NamedTuple):
     is_finite: Bool[Array, ""]
 
 
-def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[Array, " n"] | None) -> _Samples:
+def read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[Array, " n"] | None) -> Samples:
     """Reads one data set."""
     inside = jnp.arange(x.shape[0]) < length
     weights = inside.astype(x.dtype)
@@ -128,11 +128,11 @@ def _read(x: Float[Array, "n d"], length: Int[Array, ""], sample_weight: Float[A
     # Only ratios of weights matter to EM, and these must fit a narrower type.
     weight_scale = jnp.max(weights, initial=0.0)
     weight_scale = jnp.where(weight_scale > 0, weight_scale, 1.0)
-    return _Samples(jnp.where(jnp.isfinite(x), x, 0.0).T, weights / weight_scale, weight_scale, finite)
+    return Samples(jnp.where(jnp.isfinite(x), x, 0.0).T, weights / weight_scale, weight_scale, finite)
 
 
 def _standardized(
-    samples: _Samples, bulk: Bulk, coordinates: Coordinates, reg_covar: Array, layout: Layout
+    samples: Samples, bulk: Bulk, coordinates: Coordinates, reg_covar: Array, layout: Layout
 ) -> tuple[DataSets, Array]:
     """One data set, standardised, and a status that says whether it can be fitted."""
     x, weights, weight_scale, finite = samples

@@ -262,7 +262,7 @@ def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardi
         (_, _, sound), count = carry
         return ~sound & (count < 2)
 
-    nothing = (jnp.zeros(len(values)), jnp.eye(len(values)), jnp.zeros((), bool))
+    nothing = (jnp.zeros_like(shift), jnp.eye(len(values), dtype=values.dtype), jnp.zeros((), bool))
     mean, factor, sound = lax.while_loop(unfinished, whiten, (nothing, jnp.zeros((), jnp.int32)))[0]
     sound &= jnp.all(centred.varies)
     mean = jnp.where(sound, mean, 0.0)
@@ -294,6 +294,31 @@ def _whitening(
     factor = cholesky(covariance + jnp.diag(ridges))
     pivots = jnp.diagonal(factor) ** 2
     return mean, factor, jnp.all(pivots > 64 * jnp.finfo(values.dtype).eps * jnp.diagonal(covariance))
+
+
+def at_constant_units(
+    x: Float[Array, "d n"], weights: Float[Array, " n"], coordinates: Coordinates, reg_covar: Float[Array, ""]
+) -> Standardized:
+    """Standardises one data set for derivatives: units are constants, samples and ridge are functions of the arguments.
+
+    A family is closed under the map to its coordinates, so a fit in data units is the same in whatever units it was
+    made, and no derivative needs to pass through them. The ridge is not the same: it is a fraction of variances. Which
+    values are in the bulk does not change where these do.
+    """
+    fixed_x, fixed_weights, fixed_reg_covar = lax.stop_gradient((x, weights, reg_covar))
+    bulk = _without_far_values(_everything(fixed_x, fixed_weights), fixed_x, fixed_weights)
+    found = standardize(fixed_x, fixed_weights, coordinates, fixed_reg_covar, bulk=bulk)
+    _, variances = _moments(_of_size(x, weights, bulk.size), jnp.where(bulk.values, weights[None, :], 0.0))
+    ridges = reg_covar * bulk.size**2 * variances
+    if coordinates.isotropic:
+        ridges = jnp.full_like(ridges, jnp.mean(ridges))
+    centred, inverse = jnp.where((weights > 0)[None, :], x - found.units.shift[:, None], 0.0), found.units.inverse
+    if coordinates.diagonal:
+        z, ridge = inverse[:, None] * centred, ridges * inverse**2
+    else:
+        z = jnp.matmul(inverse, centred, precision=lax.Precision.HIGHEST)
+        ridge = jnp.matmul(inverse * ridges[None, :], inverse.T, precision=lax.Precision.HIGHEST)
+    return found._replace(z=z, ridge=ridge, ridge_in_data_units=ridges)
 
 
 def to_standard(mixture: Mixture, units: Standardization) -> Mixture:

@@ -8,7 +8,6 @@ lie between 0 and 1 at a maximum of the likelihood.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
