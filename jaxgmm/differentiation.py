@@ -7,6 +7,7 @@ the implicit function theorem (`jaxgmm.em.run`). Coordinates are constants of th
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -57,6 +58,24 @@ class DifferentiableFit(Record):
     def _batch(self) -> tuple[int, ...]:
         return self.status.shape
 
+    @property
+    def converged(self) -> Any:
+        """`(B,)`, which fits have converged, and so have derivatives."""
+        return self.status == int(Status.CONVERGED)
+
+    def filled(self) -> "DifferentiableFit":
+        """The same with constants in place of what has not converged: standard normal components, log-likelihood 0.
+
+        Whatever is computed of these has a derivative of 0, so it can be masked by `converged`.
+        """
+
+        def kept(own: Array, constant: Any) -> Array:
+            trailing = [1] * (own.ndim - self.status.ndim)
+            return jnp.where(self.converged.reshape(*self.status.shape, *trailing), own, constant)
+
+        mixture = self.mixture.map(kept, _standard_normal(self.mixture))
+        return replace(self, mixture=mixture, log_likelihood=kept(self.log_likelihood, 0.0))
+
     def _described(self) -> tuple[str, list[Block]]:
         of = f"K = {self.mixture.n_components}, D = {self.mixture.n_features}"
         data_sets = counted(math.prod(self._batch), "data set")
@@ -82,7 +101,7 @@ def fit_differentiable(
     says which optimum is meant. The ridge is a fraction of each feature's variance, and its derivative is included.
 
     Derivatives are those of a converged fit. Where `status` is not `CONVERGED`, they are NaN. To go without such data
-    sets, mask what you make of them: `jnp.where(fit.status == 0, loss, 0.0)` has derivatives of 0 there.
+    sets, compute losses from `fit.filled()` and mask them, `jnp.where(fit.converged, losses, 0.0)`.
 
     Args:
         x: one data set `(N, D)` or a stack `(B, N, D)`. Arithmetic is in its precision: float64 needs
@@ -223,10 +242,11 @@ def _fit(
 
 
 def _standard_normal(like: Mixture) -> Mixture:
-    """A mixture of standard normal components."""
-    unit = jnp.ones_like(like.means[0]) if like.is_diagonal else jnp.eye(like.n_features, dtype=like.means.dtype)
+    """Mixtures of standard normal components, in the shape of others."""
+    dtype, n_features = like.means.dtype, like.n_features
+    unit = jnp.ones(n_features, dtype) if like.is_diagonal else jnp.eye(n_features, dtype=dtype)
     shares = jnp.full_like(like.weights, 1 / like.n_components)
-    return Mixture(shares, jnp.zeros_like(like.means), jnp.broadcast_to(unit[None], like.covariances.shape))
+    return Mixture(shares, jnp.zeros_like(like.means), jnp.broadcast_to(unit, like.covariances.shape))
 
 
 _Found = tuple[Mixture, Array]

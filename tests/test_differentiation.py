@@ -146,6 +146,23 @@ def test_what_has_not_converged_has_no_derivatives_and_can_be_masked(spoil: Call
     assert np.any(np.isnan(unmasked[0][1])) or np.any(np.isnan(unmasked[1][1]))
 
 
+def test_what_is_filled_can_be_masked_whatever_is_computed_of_it() -> None:
+    spread = jnp.asarray([[[4.0], [1.0]], [[np.nan], [np.nan]]])
+    mixture = Mixture(spread[..., 0] / 5, spread, spread)
+    codes = jnp.asarray([int(Status.CONVERGED), int(Status.NONFINITE)])
+    fit = DifferentiableFit(mixture, spread[:, 0, 0], spread[:, 0, 0], codes, codes)
+
+    def total(fit: DifferentiableFit) -> jax.Array:
+        filled = fit.filled()
+        losses = jnp.sum(jnp.log(filled.mixture.covariances), axis=(1, 2)) + jnp.log(1 + filled.log_likelihood)
+        return jnp.sum(jnp.where(fit.converged, losses, 0.0))
+
+    value, slopes = at_once(jax.value_and_grad(total, allow_int=True))(fit)
+    assert float(value) == pytest.approx(np.log(4) + np.log(5))
+    np.testing.assert_array_equal(slopes.mixture.covariances[..., 0], [[0.25, 1.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(slopes.log_likelihood, [0.2, 0.0])
+
+
 def test_a_run_that_max_iter_ends_has_no_derivatives() -> None:
     x, weights, ridge, start = problem()
     far = start.map(np.array)

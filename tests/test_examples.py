@@ -4,6 +4,7 @@ import json
 import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -111,6 +112,26 @@ def test_ridges_page_differentiates_a_sweep_of_its_own(capsys):
     best = np.argmax(scores[:5])
     assert np.all(slopes[:best] > 0)
     assert np.all(np.abs(slopes[:3] - np.gradient(scores, page["RIDGES"])[:3]) < 0.3 * np.abs(slopes[:3]))
+
+
+def test_feature_map_page_learns_by_the_derivatives_of_finite_differences(capsys):
+    pytest.importorskip("optax")
+    page = runpy.run_path(str(EXAMPLES / "feature_map.py"), run_name="feature_map")
+    x, direction = page["groups"](8).x, np.ones(page["N_CHANNELS"])
+    start = page["fitted"](direction, x)
+    with jax.enable_x64(True):
+        program = jax.jit(jax.value_and_grad(page["loss"], has_aux=True))
+        slope = program(direction, x, start)[1]
+        # Of fourth order; what a fit leaves to gain is noise in its value, so steps are not small.
+        h, along = 1e-2, np.random.default_rng(0).normal(size=len(direction))
+        losses = {by: float(program(direction + by * h * along, x, start)[0][0]) for by in (-2, -1, 1, 2)}
+    expected = (8 * (losses[1] - losses[-1]) - (losses[2] - losses[-2])) / (12 * h)
+    assert np.sum(slope * along) == pytest.approx(expected, rel=1e-3)
+    before, after = page["main"](n_groups=200)
+    assert before < 0.7
+    assert after > 0.9
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in lines[-4:-1]] == ["before", "after", "best"]
 
 
 def test_pictures_page_draws_what_it_is_asked_for(tmp_path, capsys):

@@ -88,7 +88,7 @@ def _depth(item: Any) -> int:
 def _traced(name: str) -> str:
     return (
         f"{name} is traced by jax.jit, vmap or grad, and this function runs on the host: call it outside of them, or "
-        "through jax.pure_callback; inside, jaxgmm.em.run.run makes one run of EM."
+        "through jax.pure_callback; inside, jaxgmm.fit_differentiable fits from a start that you give."
     )
 
 
