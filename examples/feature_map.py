@@ -72,7 +72,7 @@ def loss(direction: jax.Array, x: jax.Array, start: Mixture) -> tuple[jax.Array,
     centre = jnp.sum(weights * means, axis=1, keepdims=True)
     between, within = jnp.sum(weights * (means - centre) ** 2, axis=1), jnp.sum(weights * variances, axis=1)
     ratios = jnp.where(fit.converged, jnp.log1p(between / within), 0.0)
-    share = jnp.mean(fit.converged)
+    share = jnp.mean(jnp.where(fit.converged, 1.0, 0.0))
     return -jnp.mean(ratios) / share, share
 
 

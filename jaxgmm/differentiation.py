@@ -114,7 +114,7 @@ def fit_differentiable(
         sample_weight: not negative, `(N,)` or `(B, N)`; None for 1. A sample of weight 0 is not read, and the
             derivative with regard to its weight is 0.
         tol: as for `fit`, but positive. None is 1e-12 in float64 and 1e-6 in float32. The relative error of a
-            derivative is about the square root of it.
+            derivative is about the square root of it, and ten times that or more where components overlap.
         max_iter: maximum number of iterations, as for `fit`.
         reg_covar: ridge, as for `fit`; in float32, at least 1e-6. May be a traced scalar.
         method: as for `fit`.
