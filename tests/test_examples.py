@@ -119,7 +119,9 @@ def test_ridges_page_differentiates_a_sweep_of_its_own(capsys):
 def test_feature_map_page_learns_by_the_derivatives_of_finite_differences(capsys, monkeypatch):
     pytest.importorskip("optax")
     page = runpy.run_path(str(EXAMPLES / "feature_map.py"), run_name="feature_map")
-    x, direction = page["groups"](8).x, np.ones(page["N_CHANNELS"])
+    x, _, best = page["groups"](8)
+    # Where clusters overlap, EM is slow, and its values have too few digits for differences.
+    direction = best + 0.1
     start = page["fitted"](direction, x)
     with jax.enable_x64(True), monkeypatch.context() as patch:
         # Differences need more digits than derivatives, and plain EM goes as far as rounding.
@@ -127,10 +129,10 @@ def test_feature_map_page_learns_by_the_derivatives_of_finite_differences(capsys
         patch.setattr(jaxgmm, "fit_differentiable", exact)
         program = jax.jit(jax.value_and_grad(page["loss"], has_aux=True))
         slope = np.asarray(program(direction, x, start)[1])
-        h, along = 1e-4, np.random.default_rng(0).normal(size=len(direction))
+        h, along = 1e-5, np.random.default_rng(0).normal(size=len(direction))
         above, below = (float(program(direction + by * along, x, start)[0][0]) for by in (h, -h))
     expected = (above - below) / (2 * h)
-    assert np.sum(slope * along) == pytest.approx(expected, rel=1e-5)
+    assert np.sum(slope * along) == pytest.approx(expected, rel=1e-4)
     with jax.numpy_dtype_promotion("standard"):  # optax promotes
         before, after = page["main"](n_groups=200)
     assert before < 0.7
