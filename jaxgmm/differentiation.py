@@ -23,7 +23,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.methods import METHODS
 from jaxgmm.em.run import run
-from jaxgmm.em.state import RUNNING, Settings
+from jaxgmm.em.state import RUNNING, Settings, unstarted
 from jaxgmm.engine.arrays import is_traced
 from jaxgmm.mixture import Mixture, as_mixture
 from jaxgmm.record import Block, Record, counted, record, span, statuses
@@ -227,7 +227,7 @@ def _fit(
     floor = (ACCURATE_IN_FLOAT64 if dtype == jnp.float64 else SOUND) * float(jnp.finfo(dtype).eps)
     settings = Settings(data.ridge, tol, max_iter, jnp.asarray(floor, dtype))
     start = to_standard(start, data.units)
-    is_begun = data.varies & (METHODS[method].init(start, settings).status == RUNNING)
+    is_begun = data.varies & (METHODS[method].init(unstarted(start), settings).status == RUNNING)
     is_possible = is_usable & is_begun
     start = start.map(lambda leaf, other: jnp.where(is_possible, leaf, other), _standard_normal(start))
     state = run(as_data(data.z, weights, 0, diagonal=family.diagonal), start, family, settings, METHODS[method])
