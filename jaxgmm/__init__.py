@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from jaxgmm.selection.sweep_result import Sweep
     from jaxgmm.selection.sweeping import sweep
     from jaxgmm.status import Status
+    from jaxgmm.streams.passing import fit_stream
+    from jaxgmm.streams.state import Stream
+    from jaxgmm.streams.updating import start_stream, update
 
 __version__ = "0.2.0"
 __all__ = [
@@ -42,12 +45,14 @@ __all__ = [
     "FitResult",
     "Mixture",
     "Status",
+    "Stream",
     "Sweep",
     "align_components",
     "bootstrap",
     "diagnose",
     "fit",
     "fit_differentiable",
+    "fit_stream",
     "flags",
     "keep_programs",
     "log_prob",
@@ -56,7 +61,9 @@ __all__ = [
     "predict",
     "responsibilities",
     "sample",
+    "start_stream",
     "sweep",
+    "update",
 ]
 
 # No module has the name of something it contains: importing the module would replace that.
@@ -73,6 +80,9 @@ _NAMES_OF = {
     "ordering": ("align_components", "order_components"),
     "resampling": ("Bootstrap", "bootstrap"),
     "sampling": ("sample",),
+    "streams.passing": ("fit_stream",),
+    "streams.state": ("Stream",),
+    "streams.updating": ("start_stream", "update"),
     "status": ("Status",),
     "selection.sweep_result": ("Sweep",),
     "selection.sweeping": ("sweep",),

@@ -1,4 +1,4 @@
-"""save(), load() and info(): mixtures, fits, sweeps and bootstraps as safetensors files.
+"""save(), load() and info(): mixtures, fits, sweeps, bootstraps and streams as safetensors files.
 
 A file holds numbers and a header of text, so that reading it never executes anything. The header is checked against the
 fields of its kind of result before any array is read. Every error names the file and the remedy in one line, and is a
@@ -34,7 +34,7 @@ def save(path: str | Path, value: Result, *, options: Mapping[str, Any] | None =
 
     Args:
         path: the file; its directory must exist. Nothing depends on its name, which usually ends in `.safetensors`.
-        value: a `Mixture`, `FitResult`, `Sweep` or `Bootstrap`; JAX arrays are saved as NumPy arrays.
+        value: a `Mixture`, `FitResult`, `Sweep`, `Bootstrap` or `Stream`; JAX arrays are saved as NumPy arrays.
         options: the options that made the result, such as `{"n_components": 3, "key": 0}`, which `info` returns: finite
             numbers, texts, booleans, None, and sequences of these, which come back as lists.
         overwrite: whether to replace an existing file.

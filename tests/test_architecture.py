@@ -31,10 +31,12 @@ FLOORS = [
     {"sampling"},
     {"resampling", "selection.held_out", "selection.choice"},
     {"selection"},
+    {"streams.state"},
+    {"streams.updating"},
     {"tables"},
     {"diagnosis"},
     {"flagging"},
-    {"sklearn", "frames", "storage", "plot", "report", "cli", "__main__"},
+    {"sklearn", "frames", "storage", "plot", "report", "cli", "streams", "__main__"},
 ]
 ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

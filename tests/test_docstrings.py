@@ -17,6 +17,8 @@ WITH_EXAMPLE = [
     "log_prob",
     "order_components",
     "outlier_p_values",
+    "start_stream",
+    "fit_stream",
     "fit_groups",
     "group",
     "typed",

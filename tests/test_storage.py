@@ -189,7 +189,7 @@ def test_options_that_are_no_text_and_numbers_are_refused(tmp_path, options):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"weights": 1}, "a Mixture, FitResult, Sweep or Bootstrap can be saved; got dict"),
+        ({"weights": 1}, "a Mixture, FitResult, Sweep, Bootstrap or Stream can be saved; got dict"),
         (replace(mixture(), means=np.zeros((3, 3))), "this Mixture cannot be saved: means has shape"),
         (replace(mixture(), means=np.zeros((2, 3), int)), "this Mixture cannot be saved: means holds int64"),
         (replace(mixture(), means=jnp.zeros((2, 3), jnp.bfloat16)), "means holds bfloat16"),
@@ -459,7 +459,9 @@ def test_damaged_files_are_refused_or_read_as_the_same_kind(tmp_path, name):
             found, words = None, str(error)
             assert words.startswith(str(path))
             assert "\n" not in words
-        assert found is None or isinstance(found, jaxgmm.Mixture | jaxgmm.FitResult | jaxgmm.Sweep | jaxgmm.Bootstrap)
+        assert found is None or isinstance(
+            found, jaxgmm.Mixture | jaxgmm.FitResult | jaxgmm.Sweep | jaxgmm.Bootstrap | jaxgmm.Stream
+        )
 
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"

@@ -12,9 +12,10 @@ from jaxgmm.record import Record, field_names
 from jaxgmm.resampling import Bootstrap
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.soundness import passed_over
+from jaxgmm.streams.state import Passage, Stream
 from jaxgmm.tables.schema import Column
 
-Result = Mixture | FitResult | Sweep | Bootstrap
+Result = Mixture | FitResult | Sweep | Bootstrap | Stream
 
 
 def kind_of(value: Any) -> str:
@@ -23,11 +24,13 @@ def kind_of(value: Any) -> str:
     Raises:
         ValueError: not a result.
     """
-    for kind in (Mixture, FitResult, Sweep, Bootstrap):
+    for kind in (Mixture, FitResult, Sweep, Bootstrap, Stream):
         if isinstance(value, kind):
             return kind.__name__
     remedy = " Save its .result." if hasattr(value, "result") else ""
-    raise ValueError(f"a Mixture, FitResult, Sweep or Bootstrap can be saved; got {type(value).__name__}.{remedy}")
+    raise ValueError(
+        f"a Mixture, FitResult, Sweep, Bootstrap or Stream can be saved; got {type(value).__name__}.{remedy}"
+    )
 
 
 def taken_apart(value: Result) -> tuple[dict[str, np.ndarray], list[Column]]:
@@ -63,6 +66,12 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
         return mixture("")
     if kind == "FitResult":
         return fit_result("")
+    if kind == "Stream":
+        own: dict[str, Any] = {name: arrays.get(name) for name in field_names(Stream)}
+        own |= {"mixture": mixture("mixture."), "family": int(own["family"]), "exponent": float(own["exponent"])}
+        if "passage.counts" in arrays:
+            own["passage"] = Passage(*(arrays[f"passage.{name}"] for name in field_names(Passage)))
+        return Stream(**own)
     if kind == "Bootstrap":
         return Bootstrap(mixture("mixture."), arrays["log_likelihood"], arrays["status"])
     table = {column.name: _with_texts(arrays[f"table.{column.name}"], column) for column in columns}

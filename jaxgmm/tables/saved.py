@@ -33,7 +33,7 @@ class Info(NamedTuple):
     """The description of a file in its header.
 
     Attributes:
-        kind: `"Mixture"`, `"FitResult"`, `"Sweep"` or `"Bootstrap"`.
+        kind: `"Mixture"`, `"FitResult"`, `"Sweep"`, `"Bootstrap"` or `"Stream"`.
         shapes: of all arrays, by name, such as `"mixture.means"`, or `"table.bic"` for a column of a sweep's table.
         options: the options given to `save`.
         format_version: of the file.

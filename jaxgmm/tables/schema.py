@@ -1,4 +1,4 @@
-"""The schema of results: the arrays of mixtures, fits, sweeps and bootstraps, with their axes and types.
+"""The schema of results: the arrays of mixtures, fits, sweeps, bootstraps and streams, with their axes and types.
 
 Texts, of which a sweep's table has two columns, are stored as indices into a list. Nothing here needs JAX, so that a
 file can be described without it; `jaxgmm.tables.results` converts results to arrays and back.
@@ -69,6 +69,7 @@ _FIT = {
     "efficiency": Field(None, "f"),
     **_within("snapshots", _MIXTURE, "S"),
 }
+_STATISTICS = {"counts": Field("K", "f"), "first": Field("KD", "f"), "second": Field("KDD", "f")}
 # The first array of each says which batch axes there are.
 _FIELDS = {
     "Mixture": _MIXTURE,
@@ -79,9 +80,29 @@ _FIELDS = {
         "log_likelihood": Field("R", "f"),
         "status": Field("R", "i"),
     },
+    "Stream": {
+        **_within("mixture", _MIXTURE),
+        "status": Field("", "i"),
+        "log_likelihood": Field("", "f"),
+        "gap": Field("", "f"),
+        **{name: Field("", "f") for name in ("n_samples", "unit")},
+        **{name: Field("", "i") for name in ("n_rows", "n_batches", "n_refused")},
+        **_STATISTICS,
+        "shift": Field("D", "f"),
+        "scale": Field("DD", "f"),
+        "ridge": Field("DD", "f"),
+        "family": Field(None, "i"),
+        "exponent": Field(None, "f"),
+        **{f"passage.{name}": Field(None, "i") for name in ("n_passes", "n_rows")},
+        **{f"passage.{name}": Field(None, "f") for name in ("n_samples", "log_likelihood", "last_log_likelihood")},
+        **_within("passage", _STATISTICS),
+        **_within("passage", {f"last_{name}": field for name, field in _STATISTICS.items()}),
+    },
 }
-# Fits may come without the first two, and files may be older than the last.
-_OPTIONAL = ("history", "snapshots", "gap")
+# Arrays of one axis less where components are axis-aligned.
+_MATRICES = ("covariances", "second", "last_second", "scale", "ridge")
+# Fits and streams may come without the first three, and files may be older than the last.
+_OPTIONAL = ("history", "snapshots", "passage", "gap")
 # Fields that files of the first format lack.
 _SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "n_samples", "n_parameters", "ridge")
 
@@ -120,8 +141,7 @@ def _fault_of_fields(kind: str, found: Mapping[str, tuple[tuple[int, ...], np.dt
     for name, (axes, holds) in expected.items():
         shape, dtype = found[name]
         leading, own = ((), "") if axes is None else (batch, axes)
-        # Variances have one axis less than covariances.
-        if name.endswith("covariances") and len(shape) == len(leading) + len(own) - 1:
+        if own.endswith("DD") and name.rpartition(".")[2] in _MATRICES and len(shape) == len(leading) + len(own) - 1:
             own = own[:-1]
         n_own = len(shape) - len(leading)
         sized = n_own == len(own) and all(

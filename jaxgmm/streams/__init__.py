@@ -1,0 +1,1 @@
+"""Mixtures of samples that arrive in batches, of which none is kept."""

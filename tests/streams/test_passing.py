@@ -1,0 +1,190 @@
+"""One mixture of samples that are read batch by batch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from same_streams import assert_same
+
+import jaxgmm
+from jaxgmm import Status, storage
+from jaxgmm.streams import passing
+
+RNG = np.random.default_rng(0)
+# Clusters that overlap.
+X = (RNG.normal(size=(4000, 2)) + np.where(RNG.random((4000, 1)) < 0.3, -1.5, 1.5)) * [1.0, 50.0] + [1e3, 0.0]
+BATCHES = [X[first : first + 300] for first in range(0, 4000, 300)]
+OPTIONS = {"n_init": 2, "precision": "float64"}
+
+
+@pytest.fixture(autouse=True)
+def _tiles_are_small(monkeypatch):
+    monkeypatch.setattr(passing, "TILE", 512)
+    monkeypatch.setattr(passing, "FIRST", 1024)
+
+
+@pytest.mark.parametrize("family", ["full", "spherical"])
+def test_a_pass_or_two_lead_to_the_optimum(family):
+    optimum = jaxgmm.fit(X, 2, covariance_type=family, **OPTIONS).log_likelihood / len(X)
+    first = jaxgmm.fit(X[:1024], 2, covariance_type=family, **OPTIONS)
+    found = [jaxgmm.fit_stream(BATCHES, 2, passes=n, covariance_type=family, tol=0.0, **OPTIONS) for n in (1, 3)]
+    left = [optimum - jaxgmm.log_prob(one.mixture, X).mean() for one in (first, *found)]
+    assert left[1] < left[0] / 2
+    assert left[2] < left[0] / 4
+    assert found[1].n_batches == 3
+    assert found[1].n_rows == found[1].n_samples == len(X)
+    assert found[0].status == Status.MAX_ITER
+    # Their statistics are those that the mixture was made from.
+    np.testing.assert_allclose(found[1].counts, found[1].mixture.weights, atol=1e-12)
+
+
+def test_log_likelihood_is_that_of_all_samples_at_the_mixture():
+    found = jaxgmm.fit_stream(BATCHES, 2, passes=3, **OPTIONS)
+    np.testing.assert_allclose(found.log_likelihood, jaxgmm.log_prob(found.mixture, X).sum(), atol=0.1)
+
+
+def test_cuts_into_batches_change_no_bit():
+    expected = jaxgmm.fit_stream(BATCHES, 2, **OPTIONS)
+    assert_same(jaxgmm.fit_stream([X], 2, **OPTIONS), expected)
+    assert_same(jaxgmm.fit_stream(iter([X[:7], X[7:7], X[7:]]), 2, **OPTIONS), expected)
+    assert_same(jaxgmm.fit_stream(lambda: iter(BATCHES), 2, **OPTIONS), expected)
+
+
+def test_sorted_rows_need_a_sample():
+    in_order = X[np.argsort(X[:, 0])]
+    sample = X[RNG.choice(len(X), 1024, replace=False)]
+    found = jaxgmm.fit_stream([in_order], 2, passes=2, sample=sample, **OPTIONS)
+    optimum = jaxgmm.fit(X, 2, **OPTIONS).log_likelihood / len(X)
+    assert optimum - jaxgmm.log_prob(found.mixture, X).mean() < 1e-3
+    assert found.n_rows == len(X)
+
+
+def test_weights_are_counts():
+    twice = jaxgmm.fit_stream([X[:1500], X[:1500]], 2, sample=X[:500], **OPTIONS)
+    weighted = jaxgmm.fit_stream([(X[:1500], np.full(1500, 2.0))], 2, sample=X[:500], **OPTIONS)
+    np.testing.assert_allclose(weighted.mixture.means, twice.mixture.means, rtol=1e-9)
+    assert weighted.n_samples == twice.n_samples == 3000
+    assert (weighted.n_rows, twice.n_rows) == (1500, 3000)
+
+
+class KilledError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def cut_off(after):
+    """Batches that fail after some have been read, in whatever pass."""
+    read = 0
+
+    def batches():
+        nonlocal read
+        for batch in BATCHES:
+            read += 1
+            if read > after:
+                raise KilledError
+            yield batch
+
+    return batches
+
+
+@pytest.mark.parametrize("after", [9, 20, 34])
+def test_the_answer_is_the_same_after_an_interruption(tmp_path, after):
+    path, options = tmp_path / "kept.safetensors", {"passes": 3, "tol": 0.0, **OPTIONS}
+    expected = jaxgmm.fit_stream(BATCHES, 2, **options)
+    with pytest.raises(KilledError):
+        jaxgmm.fit_stream(cut_off(after), 2, checkpoint=path, every=2, **options)
+    assert storage.load(path).passage is not None
+    found = jaxgmm.fit_stream(BATCHES, 2, checkpoint=path, every=2, **options)
+    assert_same(found, expected)
+    # What is finished is not done again.
+    assert_same(jaxgmm.fit_stream([], 2, checkpoint=path, **options), expected)
+
+
+def test_new_batches_follow_by_stepwise_em(tmp_path):
+    begun = jaxgmm.fit_stream(BATCHES[:8], 2, **OPTIONS)
+    expected = begun
+    for batch in BATCHES[8:]:
+        expected = jaxgmm.update(expected, batch)
+    assert_same(jaxgmm.fit_stream(BATCHES[8:], stream=begun), expected)
+    path = tmp_path / "kept.safetensors"
+
+    def failing():
+        yield from BATCHES[8:11]
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        jaxgmm.fit_stream(failing, stream=begun, checkpoint=path, every=2)
+    assert_same(jaxgmm.fit_stream(BATCHES[8:], stream=begun, checkpoint=path, every=2), expected)
+
+
+def test_bad_samples_end_it():
+    bad = X.copy()
+    bad[3000, 1] = np.inf
+    found = jaxgmm.fit_stream([bad], 2, passes=2, **OPTIONS)
+    assert found.status == Status.NONFINITE
+    assert np.all(np.isnan(found.mixture.means))
+    found = jaxgmm.fit_stream([np.zeros((900, 2))], 2, **OPTIONS)
+    assert found.status == Status.DEGENERATE
+
+
+def test_misuse_is_refused(tmp_path):
+    path = tmp_path / "kept.safetensors"
+    begun = jaxgmm.fit_stream(BATCHES, 2, checkpoint=path, **OPTIONS)
+    for said, call in {
+        "needs batches that can be read again": lambda: jaxgmm.fit_stream(iter(BATCHES), 2, passes=2),
+        "batches must be an iterable": lambda: jaxgmm.fit_stream(3, 2),
+        "batches hold no samples": lambda: jaxgmm.fit_stream([], 2),
+        r"a batch must be \(N, D\)": lambda: jaxgmm.fit_stream([X[0]], 2),
+        r"a batch must be \(N, 2\)": lambda: jaxgmm.fit_stream([X, X[:, :1]], 2, **OPTIONS),
+        "one for each sample, and not negative": lambda: jaxgmm.fit_stream([(X, -np.ones(len(X)))], 2),
+        "n_components must be an integer": lambda: jaxgmm.fit_stream(BATCHES),
+        "passes must be an integer": lambda: jaxgmm.fit_stream(BATCHES, 2, passes=0),
+        "leave out n_components, passes": lambda: jaxgmm.fit_stream(BATCHES, 2, stream=begun),
+        r"checkpoint of another request \(n_components": lambda: jaxgmm.fit_stream(
+            BATCHES, 3, checkpoint=path, **OPTIONS
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def _has_begun(path):
+    """Whether a part of a pass is kept."""
+    passage = storage.load(path).passage
+    return passage is None or passage.n_rows > 0
+
+
+PROGRAM = """
+import sys, time
+import numpy as np
+import jaxgmm
+
+x = np.random.default_rng(0).normal(size=(600_000, 2)) + 3 * np.arange(600_000)[:, None] % 2 * [1, 0]
+
+def batches():
+    for first in range(0, len(x), 30_000):
+        time.sleep(0.02 if len(sys.argv) > 2 else 0)
+        yield x[first : first + 30_000]
+
+stream = jaxgmm.fit_stream(batches, 2, passes=3, tol=0.0, n_init=2, checkpoint=sys.argv[1], every=1)
+print(stream.mixture.means.tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_the_answer_is_the_same_after_a_killed_process(tmp_path):
+    def begun(*arguments):
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
+
+    expected = begun(str(tmp_path / "whole")).communicate()[0]
+    kept = tmp_path / "kept"
+    process = begun(str(kept), "slowly")
+    while process.poll() is None and not (kept.exists() and _has_begun(kept)):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert storage.load(kept).passage is not None
+    assert begun(str(kept)).communicate()[0] == expected
