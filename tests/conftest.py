@@ -36,6 +36,7 @@ CHECKED = [
         "tables.parts",
         "tables.rows",
         "tables.whole",
+        "tables.survey",
         "tables.job",
     )
 ]

@@ -12,6 +12,7 @@ from test_cli import TABLE, contents, predicted, run
 import jaxgmm
 from jaxgmm import cli
 from jaxgmm.cli import use
+from jaxgmm.streams import passing
 
 X = np.stack([TABLE["red"], TABLE["green"]], axis=1)
 
@@ -143,3 +144,51 @@ def test_a_group_cannot_be_named(here, capsys):
     words = ["--data", "cells.parquet", "--group", "a", "--out", "p.png"]
     assert cli.main(["plot", "mixture", "out", *words]) == 2
     assert "these fits are of a whole table; leave out --group" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["cells.parquet", "cells.csv"])
+def test_passes_give_the_mixture_that_the_library_finds(here, capsys, file):
+    assert run(by=None, file=file, passes=3) == 0
+    sample = jaxgmm.fit([X], 2, n_init=2, precision="float64")
+    start = {"init": sample.mixture.of(0), "n_init": 1, "precision": "float64"}
+    stream = jaxgmm.fit_stream([X], 2, passes=3, sample=X, **start)
+    expected = jaxgmm.order_components(stream.mixture)
+    np.testing.assert_array_equal(output("components")["weight"], expected.weights)
+    np.testing.assert_array_equal(output("fits")["log_likelihood"], [stream.log_likelihood])
+    np.testing.assert_array_equal(output("fits")["gap"], [stream.gap])
+    assert output("fits")["n_samples"].to_pylist() == [TABLE.num_rows]
+    said = capsys.readouterr()
+    assert "one mixture of 122 samples" in said.out
+    assert "rows" in said.err
+
+
+def test_passes_go_on_where_they_were_interrupted(here, capsys, monkeypatch):
+    monkeypatch.setattr(passing, "TILE", 32)
+    assert run(by=None, passes=3, weights="copies", out="expected") == 0
+    added = passing._added
+
+    def failing(passage, sums, n):
+        if passage.n_rows > 32:
+            raise OSError("the disk is gone")
+        return added(passage, sums, n)
+
+    monkeypatch.setattr(passing, "_added", failing)
+    assert run(by=None, passes=3, weights="copies") == 2
+    assert "the passes so far are kept in out/.unfinished; the same command with --resume" in capsys.readouterr().err
+    monkeypatch.setattr(passing, "_added", added)
+    assert run(by=None, passes=3, weights="copies", flags=["--resume"]) == 0
+    for name in ("fits", "components"):
+        assert output(name).equals(output(name, "expected"))
+
+
+def test_passes_without_an_answer_say_how_many_rows_are_bad(here):
+    red = np.asarray(TABLE["red"], float).copy()
+    red[[5, 7]] = np.nan
+    pq.write_table(TABLE.set_column(TABLE.column_names.index("red"), "red", pa.array(red)), "nan.parquet")
+    assert run(by=None, file="nan.parquet", passes=1) == 1
+    assert "(2 of 122 samples)" in output("fits")["explanation"][0].as_py()
+
+
+def test_passes_are_made_over_a_whole_table(here, capsys):
+    assert run(passes=2) == 2
+    assert "leave out --passes, or --by" in capsys.readouterr().err

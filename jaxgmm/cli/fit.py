@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 import jaxgmm
-from jaxgmm.cli import console, interrupts, summary
+from jaxgmm.cli import console, interrupts, streamed, summary
 from jaxgmm.cli import options as of
 from jaxgmm.cli.request import Request, check
 from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files, job, parts, tabular, whole
 from jaxgmm.tables.groups import Groups, check_named, group
 from jaxgmm.tables.rows import Rows, open_rows
+from jaxgmm.tables.survey import Survey, survey
 
 Item = TypeVar("Item")
 
@@ -115,7 +116,8 @@ def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> 
             def progress(done: int, of_all: int, first: int = n_done, own: int = n_own) -> None:
                 tell(*(first + own * done / of_all, n_groups) if request.by else (done, of_all))
 
-            outputs, own_notes = _fitted(request, groups, planned.n_samples if request.by else None, progress)
+            of_job = planned.n_samples if request.by else None
+            outputs, own_notes = _fitted(request, groups, of_job, begun.checkpoint, progress)
             begun.keep(part, outputs)
             notes |= dict.fromkeys(own_notes)
             n_done += n_own
@@ -133,15 +135,21 @@ def _bar(
     def doing() -> str:
         return "reading" if waits.is_set() else "fitting"
 
-    return bar(n_groups, "groups", n_before, doing) if request.by else bar(None, "runs", doing=doing)
+    unit = "rows" if request.passes else "runs"
+    return bar(n_groups, "groups", n_before, doing) if request.by else bar(None, unit, doing=doing)
 
 
-def _groups(request: Request, rows: Rows, planned: parts.Plan, wanted: list[int], aside: Path) -> Iterator[Groups]:
+def _groups(
+    request: Request, rows: Rows, planned: parts.Plan, wanted: list[int], aside: Path
+) -> Iterator[Groups | Survey]:
     """The groups of each wanted part. Without keys there is one part, the whole table."""
 
     def grouped(table: pa.Table) -> Groups:
         return group(table, request.by, request.features, request.weights)
 
+    if request.passes:
+        seed = request.options["key"]
+        return (survey(rows, planned, request.features, request.weights, seed) for _ in wanted)
     if not request.by:
         return (whole.read(rows, planned, request.features, request.weights) for _ in wanted)
     # Not a loop, whose variable would hold a table while its groups are fitted.
@@ -149,11 +157,19 @@ def _groups(request: Request, rows: Rows, planned: parts.Plan, wanted: list[int]
 
 
 def _fitted(
-    request: Request, groups: Groups, n_samples: np.ndarray | None, progress: Callable[[int, int], None]
+    request: Request,
+    groups: Groups | Survey,
+    of_job: np.ndarray | None,
+    checkpoint: Path,
+    progress: Callable[[int, int], None],
 ) -> tuple[dict[str, pa.Table], list[str]]:
-    """The output tables of one part of groups of these sizes, and notes for the user."""
-    options = request.models | request.options | {"sample_weight": groups.sample_weight, "progress": progress}
-    options["part_of"] = n_samples
+    """The output tables of one part of a job of groups of these sizes, and notes for the user."""
+    options = request.models | request.options
+    if isinstance(groups, Survey):
+        passes = options.pop("passes")
+        fitted, notes = _ordered(streamed.fit(groups, options, passes, checkpoint, progress), request), []
+        return _tables(request, groups, fitted, fitted, None), notes
+    options |= {"sample_weight": groups.sample_weight, "part_of": of_job, "progress": progress}
     if request.criterion is None:
         fitted, notes = _ordered(jaxgmm.fit(groups.x, **options), request), []
         result, chosen = fitted, None
@@ -161,6 +177,13 @@ def _fitted(
         swept, notes = _swept(groups.x, options)
         fitted = _ordered(swept, request)
         result, chosen = fitted.best, tabular.chosen_columns(fitted.table, groups.keys.num_rows, request.criterion)
+    return _tables(request, groups, fitted, result, chosen), notes
+
+
+def _tables(
+    request: Request, groups: Groups | Survey, fitted: Any, result: "jaxgmm.FitResult", chosen: Any
+) -> dict[str, pa.Table]:
+    """The output tables of one part, from its fits or its sweep."""
     flags = jaxgmm.flags(fitted)
     outputs = {
         "components": tabular.components_table(groups.keys, result, request.features, flags),
@@ -168,7 +191,7 @@ def _fitted(
     }
     if chosen is not None:
         outputs["models"] = tabular.models_table(groups.keys, fitted.table, flags)
-    return outputs, notes
+    return outputs
 
 
 def _ordered(fitted: Any, request: Request) -> Any:
@@ -223,6 +246,8 @@ def _kept(begun: job.Job) -> str:
     begun.stop()
     if job.is_finished(begun.out, begun.names, begun.description):
         return _ALL_WRITTEN
+    if begun.n_done == 0 and begun.checkpoint.exists():
+        return f"the passes so far are kept in {begun.directory}; the same command with --resume continues the job."
     if begun.n_done == 0:
         return "nothing was written."
     return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume continues the job."

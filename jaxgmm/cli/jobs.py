@@ -35,6 +35,7 @@ def fit(
     order_by: of.OrderBy = "mean",
     precision: of.Precision = "mixed",
     method: of.Method = None,
+    passes: of.Passes = None,
     separator: of.SeparatorOfBoth = ",",
     threads: of.Threads = None,
     resume: of.Resume = False,
@@ -68,8 +69,10 @@ def fit(
 
     Exit codes: 0 done; 1 no group ended CONVERGED or MAX_ITER, and the tables say why; 2 misuse; 130 interrupted.
 
-    Parquet files may be larger than memory: they are read in parts of whole groups. (Without `--by`, memory must hold
-    the columns that are fitted.) If the rows are not sorted by key,
+    Parquet files may be larger than memory: they are read in parts of whole groups. Without `--by`, memory must hold
+    the columns that are fitted, unless `--passes` is given: then a sample of 65,536 rows is fitted with all starts, and
+    the table is read batch by batch, once for the sample and once for every pass. Its flags are those of the sample. If
+    the rows are not sorted by key,
     they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
     interrupt, a crash or a power cut, the same command with `--resume` continues the job.
 
@@ -82,6 +85,7 @@ def fit(
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
+    options |= {} if passes is None else {"passes": passes}
     request = requested(file, separator, by, features, weights, order_by, "fit", models, options)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)

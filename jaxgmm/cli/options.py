@@ -74,6 +74,14 @@ Threads = Annotated[
         show_default="all",
     ),
 ]
+Passes = Annotated[
+    int | None,
+    typer.Option(
+        help="Without --by: read the table batch by batch, at most so many times, and fit a sample of it first.",
+        min=1,
+        metavar="N",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where an earlier run of this command stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
 OrderBy = Annotated[

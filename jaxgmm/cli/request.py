@@ -43,6 +43,11 @@ class Request(NamedTuple):
         return self.models.get("criterion")
 
     @property
+    def passes(self) -> int | None:
+        """The number of passes in which a whole table is read; None if it is read into memory."""
+        return self.options.get("passes")
+
+    @property
     def combinations(self) -> list[tuple[int, str, float]]:
         """The models fitted to every group."""
         several = (self.models[name] for name in ("n_components", "covariance_type", "reg_covar"))
@@ -104,6 +109,8 @@ def check(request: Request) -> None:
 def _check(request: Request) -> None:
     check_order(request.order_by, request.features)
     given = request.options
+    if request.passes and request.by:
+        raise ValueError("passes are made over a whole table; leave out --passes, or --by.")
     for k, family, ridge in request.combinations:
         check_options(
             k,

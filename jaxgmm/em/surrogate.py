@@ -12,7 +12,7 @@ with s the means over the sample, and θ by the fixed point of θ = M(that). It 
 with ℓ the mean log-likelihood of the sample and η the natural parameters: a surrogate of the mean log-likelihood of all
 samples, with the same gradient at θ₀. So a pass leaves of the distance to the optimum a share that falls with the size
 of the sample, as 1 / √n (Jordan, Lee and Yang, 2019, "Communication-efficient distributed statistical inference";
-statistics are corrected in the same way by Chen, Zhu, Teh and Zhang, 2018, "Stochastic expectation maximization with
+statistics are corrected in the same way by Chen et al., 2018, "Stochastic expectation maximization with
 variance reduction").
 """
 

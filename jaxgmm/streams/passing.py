@@ -23,7 +23,7 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.settings import check_integer
 from jaxgmm.status import Status
 from jaxgmm.streams.reading import Rows, first_rows, in_order, opener, rows_in, tiles
-from jaxgmm.streams.state import Passage, Stream, held_by
+from jaxgmm.streams.state import Passage, Stream, held_by, statistics_of
 from jaxgmm.streams.updating import EXPONENT, check_exponent, start_stream, update
 
 # Samples that are read at a time, and of the first ones.
@@ -250,9 +250,9 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     if np.isnan(mean):
         unknown = stream.mixture.map(lambda leaf: np.full_like(leaf, np.nan))
         return replace(stream, mixture=unknown, status=np.int32(Status.NONFINITE), passage=None)
-    sums = SufficientStatistics(passage.counts, passage.first, passage.second)
+    sums = statistics_of(passage.counts, passage.first, passage.second)
     means, family = jax.tree.map(lambda total: total / passage.n_samples, sums), stream.covariance_type
-    last = SufficientStatistics(passage.last_counts, passage.last_first, passage.last_second)
+    last = statistics_of(passage.last_counts, passage.last_first, passage.last_second)
     is_worse = mean < passage.last_log_likelihood - _LOSS
     with _in_float64():
         if is_worse:

@@ -42,19 +42,20 @@ def opener(batches: Any, passes: int) -> Callable[[], Iterator[Any]]:
     Raises:
         ValueError: batches cannot be iterated, or not as often as needed.
     """
+    again: Any = batches
     if callable(batches):
-        return lambda: iter(batches())
+        return lambda: iter(again())
     if not isinstance(batches, Iterable):
         raise ValueError(
             f"batches must be an iterable of arrays (N_i, D), or a function that returns an iterator; got "
             f"{type(batches).__name__}."
         )
-    if passes > 1 and iter(batches) is batches:
+    if passes > 1 and isinstance(batches, Iterator):
         raise ValueError(
             f"passes={passes} needs batches that can be read again: a list, or a function that returns an iterator; "
             f"this {type(batches).__name__} can be read once."
         )
-    return lambda: iter(batches)
+    return lambda: iter(again)
 
 
 def rows_in(batch: Any, n_features: int | None = None) -> Rows:

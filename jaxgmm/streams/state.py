@@ -27,17 +27,17 @@ class Passage(Record):
         last_counts, last_first, last_second: means of its statistics.
     """
 
-    n_passes: np.ndarray
-    n_rows: np.ndarray
-    n_samples: np.ndarray
-    log_likelihood: np.ndarray
-    counts: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    last_log_likelihood: np.ndarray
-    last_counts: np.ndarray
-    last_first: np.ndarray
-    last_second: np.ndarray
+    n_passes: Any
+    n_rows: Any
+    n_samples: Any
+    log_likelihood: Any
+    counts: Any
+    first: Any
+    second: Any
+    last_log_likelihood: Any
+    last_counts: Any
+    last_first: Any
+    last_second: Any
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -150,7 +150,12 @@ def _mapped(stream: Stream, function: Any) -> Stream:
     return replace(stream, mixture=stream.mixture.map(function), **own)
 
 
-def held_by(stream: Stream) -> Held:
+def statistics_of(counts: Any, first: Any, second: Any) -> SufficientStatistics:
+    """Statistics as programs read them; NumPy arrays are as good as JAX's."""
+    return SufficientStatistics(counts, first, second)
+
+
+def held_by(stream: Any) -> Held:
     """What programs read of a stream."""
-    statistics = SufficientStatistics(stream.counts, stream.first, stream.second)
+    statistics = statistics_of(stream.counts, stream.first, stream.second)
     return Held(*(stream.mixture, statistics, stream.shift, stream.scale, stream.ridge, stream.unit, stream.n_samples))

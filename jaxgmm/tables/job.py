@@ -3,6 +3,7 @@
     OUT/.unfinished/job.json     the request: options and file
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
     OUT/.unfinished/000007/part.json    their sizes and digests
+    OUT/.unfinished/stream.safetensors  where passes over the whole table stand, if it is read in passes
     OUT/fits.parquet, …          all parts, joined, once the last is done; their metadata holds the request
 
 Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
@@ -33,6 +34,7 @@ except ImportError:
 UNFINISHED = ".unfinished"
 METADATA = b"jaxgmm"
 _JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
+_CHECKPOINT = "stream.safetensors"
 
 
 class Job(NamedTuple):
@@ -54,6 +56,11 @@ class Job(NamedTuple):
     def directory(self) -> Path:
         """The directory of the parts until all are done."""
         return self.out / UNFINISHED
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where passes over a table that is read in passes are kept; see `jaxgmm.fit_stream`."""
+        return self.directory / _CHECKPOINT
 
     def is_done(self, part: int) -> bool:
         """Whether a part has been kept and is unchanged since. This reads its files."""
@@ -163,8 +170,8 @@ def begun(
             yield job
         finally:
             job.stop()
-            # Without a finished part there is nothing to resume.
-            if job.n_done == 0 and job.directory.is_dir():
+            # Without a finished part, or a part of a pass, there is nothing to resume.
+            if job.n_done == 0 and not job.checkpoint.exists() and job.directory.is_dir():
                 _removed(job.directory)
             for made in missing:
                 if made.is_dir() and not any(made.iterdir()):

@@ -16,6 +16,7 @@ import jaxgmm
 from jaxgmm.doubts import combined, component_flags, model_flags
 from jaxgmm.status import Status
 from jaxgmm.tables.groups import Groups, check_once, taken
+from jaxgmm.tables.survey import Survey
 
 _FLAWS = ("spurious", "ridge_dominated", "start_passed_over")
 _FITS = ("n_samples", "log_likelihood", "gap", "n_iter", *_FLAWS, "flags", "status", "explanation")
@@ -25,7 +26,7 @@ _MODELS += ("passed_over", "chosen", "flags")
 
 
 def fits_table(
-    groups: Groups,
+    groups: Groups | Survey,
     result: "jaxgmm.FitResult",
     flags: Mapping[str, np.ndarray],
     chosen: dict[str, pa.Array] | None = None,
@@ -33,7 +34,7 @@ def fits_table(
     """One row for every group: its key, size, log-likelihood (nats), iterations, status, and the status explained.
 
     Args:
-        groups: B groups, with their samples.
+        groups: B groups, with their samples; or a table that is read in passes.
         result: fits of the same groups, in the same order.
         flags: `(B,)` for each reason to distrust them, as `jaxgmm.flags` returns them.
         chosen: columns with the choice for each group.
@@ -200,7 +201,7 @@ def _flags(flags: Mapping[str, np.ndarray]) -> pa.Array:
     return _named(*combined(flags))
 
 
-def _explained(status: Int[np.ndarray, " b"], groups: Groups) -> pa.Array:
+def _explained(status: Int[np.ndarray, " b"], groups: Groups | Survey) -> pa.Array:
     """A sentence for each group's status. Where samples cannot be used, it says how many."""
     sentences, number = [code.sentence for code in Status], status.copy()
     rows = np.flatnonzero(status == Status.NONFINITE)
