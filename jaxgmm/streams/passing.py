@@ -160,9 +160,8 @@ def _in_words(options: dict[str, Any]) -> dict[str, Any]:
 
 def _followed(batches: Iterator[Any], stream: Stream, kept: _Checkpoint, told: Callable[[int, int], None]) -> Stream:
     """A stream after new batches, by stepwise EM."""
-    began = int(stream.n_rows)
-    stream = kept.read() or stream
-    n_read, n_done = 0, int(stream.n_rows) - began
+    began, stream = stream, kept.read() or stream
+    n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)
     for number, batch in enumerate(batches, start=1):
         rows = rows_in(batch, stream.mixture.n_features)
         n_read += len(rows.x)

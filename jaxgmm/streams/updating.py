@@ -199,8 +199,10 @@ def _updated(streams: Stream, data: Batch) -> Stream:
 def _store(new: Stream, rows: np.ndarray, lengths: np.ndarray, found: Updated) -> None:
     """Copies what an update came to into the streams with these numbers, unless it has to be refused."""
     sums, has_mixture = found.sums, np.isfinite(new.mixture.weights[rows, 0])
-    is_taken = sums.is_finite & (sums.weight > 0) & found.is_sound & has_mixture
-    is_refused = ~is_taken & ((sums.weight > 0) | ~sums.is_finite)
+    weighs_nothing = sums.is_finite & (sums.weight == 0)
+    is_taken = sums.is_finite & ~weighs_nothing & found.is_sound & has_mixture
+    is_refused = ~is_taken & ~weighs_nothing
+    new.n_rows[rows[~is_refused]] += lengths[~is_refused]
     new.n_refused[rows[is_refused]] += lengths[is_refused]
     reasons = np.where(sums.is_finite, Status.DEGENERATE, Status.NONFINITE)
     new.status[rows[is_refused & has_mixture]] = reasons[is_refused & has_mixture]
@@ -210,6 +212,5 @@ def _store(new: Stream, rows: np.ndarray, lengths: np.ndarray, found: Updated) -
         leaf[taken] = values[is_taken]
     new.log_likelihood[taken] += sums.log_likelihood[is_taken]
     new.n_samples[taken] += sums.weight[is_taken]
-    new.n_rows[taken] += lengths[is_taken]
     new.n_batches[taken] += 1
     new.gap[taken] = np.nan

@@ -109,15 +109,17 @@ def test_new_batches_follow_by_stepwise_em(tmp_path):
     for batch in BATCHES[8:]:
         expected = jaxgmm.update(expected, batch)
     assert_same(jaxgmm.fit_stream(BATCHES[8:], stream=begun), expected)
-    path = tmp_path / "kept.safetensors"
+    path, bad = tmp_path / "kept.safetensors", np.full((3, 2), np.nan)
 
     def failing():
-        yield from BATCHES[8:11]
+        yield from [bad, *BATCHES[8:11]]
         raise KilledError
 
     with pytest.raises(KilledError):
         jaxgmm.fit_stream(failing, stream=begun, checkpoint=path, every=2)
-    assert_same(jaxgmm.fit_stream(BATCHES[8:], stream=begun, checkpoint=path, every=2), expected)
+    found = jaxgmm.fit_stream([bad, *BATCHES[8:]], stream=begun, checkpoint=path, every=2)
+    assert_same(found, expected, but=["status", "n_refused"])
+    assert (found.status, found.n_refused) == (Status.NONFINITE, 3)
 
 
 def test_bad_samples_end_it():
