@@ -28,7 +28,7 @@ from jaxgmm.em.covariance import Family
 from jaxgmm.em.expectation import Data, Tiles, e_step, natural_parameters, over_tiles
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import METHODS
-from jaxgmm.em.state import RunState, Settings
+from jaxgmm.em.state import RunState, Settings, unstarted
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
@@ -120,7 +120,7 @@ def solved(
     by_em, is_sound_by_em = sound_m_step(passed, family, settings)
     _, bound = gain_and_bound(natural_parameters(by_em)[0])
     bound = jnp.where(is_sound_by_em, bound, 0.0)
-    begun = _METHOD.init(start, settings)
+    begun = _METHOD.init(unstarted(start), settings)
     search = lax.while_loop(unfinished, step, _Search(begun, natural, bound, begun.n_iter - 1))
     found = jax.tree.map(lambda leaf: leaf / total, sums(search.best)[0])
     by_sample, is_sound = sound_m_step(found, family, settings)
@@ -135,7 +135,7 @@ def solved(
 def sound_m_step(means: SufficientStatistics, family: Family, settings: Settings) -> tuple[Mixture, Bool[Array, ""]]:
     """The M-step, and whether every component keeps its support and its variance."""
     mixture = m_step(means, family, settings.ridge, settings.present)
-    state = _METHOD.init(mixture, settings)
+    state = _METHOD.init(unstarted(mixture), settings)
     is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(array)) for array in mixture.arrays]))
     return mixture, is_finite & (state.status != int(Status.DEGENERATE))
 
