@@ -6,17 +6,20 @@ The command's help and its messages about misuse come from here, so that they ne
 import math
 import numbers
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 Family = Literal["full", "tied", "diag", "spherical"]
 Precision = Literal["mixed", "float32", "float64"]
-Method = Literal["quasi-newton", "squarem", "em"]
+Method = Literal["quasi-newton", "squarem", "em", "lbfgs", "adam"]
 Criterion = Literal["bic", "aic", "aicc", "icl", "cv", "lrt"]
 
 FAMILIES: tuple[str, ...] = get_args(Family)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 METHODS: tuple[str, ...] = get_args(Method)
+# Methods whose directions are made by optax.
+BY_OPTAX = ("lbfgs", "adam")
 # Estimated distance of the mean log-likelihood per sample from its limit, in nats, at which runs stop by default.
 TOL = 1e-9
 # The bootstrap likelihood-ratio test is not a criterion of one model; it compares two.
@@ -52,7 +55,7 @@ def check_options(
     precision: Any,
     method: Any = None,
 ) -> None:
-    """Raises ValueError if an option is not valid."""
+    """Raises ValueError if an option is not valid, and ImportError if it needs a package that is not installed."""
     at_least_one = {"n_components": n_components, "n_init": n_init}
     if n_finalists is not None:
         at_least_one["n_finalists"] = n_finalists
@@ -69,6 +72,14 @@ def check_options(
     ):
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+    if method in BY_OPTAX:
+        check_optax(f"method={method!r}")
+
+
+def check_optax(what: str) -> None:
+    """Raises ImportError if optax, which something needs, is not installed."""
+    if find_spec("optax") is None:
+        raise ImportError(f"{what} needs optax: pip install 'jaxgmm[optax]'.")
 
 
 def method_for(method: str | None, tol: float) -> str | None:

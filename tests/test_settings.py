@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+import jaxgmm
 from jaxgmm import settings
 from jaxgmm.em import covariance, methods
 from jaxgmm.selection import criteria
@@ -16,6 +17,13 @@ def test_names_are_those_of_the_tables() -> None:
     assert tuple(covariance.FAMILIES) == settings.FAMILIES
     assert sorted(methods.METHODS) == sorted(settings.METHODS)
     assert get_args(settings.Criterion) == (*criteria.CRITERIA, settings.LRT)
+
+
+@pytest.mark.parametrize("name", settings.BY_OPTAX)
+def test_a_method_that_needs_optax_says_so_in_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optax", None)
+    with pytest.raises(ImportError, match=rf"^method='{name}' needs optax: pip install 'jaxgmm\[optax\]'\.$"):
+        jaxgmm.fit(np.zeros((3, 1)), 1, method=name)
 
 
 def test_names_are_known_without_numpy_or_jax() -> None:

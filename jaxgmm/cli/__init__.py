@@ -97,6 +97,9 @@ def _check_packages() -> None:
 def _can_be_put_right(error: Exception) -> bool:
     # This must not import Arrow.
     arrow = sys.modules.get("pyarrow")
+    if isinstance(error, ImportError):
+        # One with a sentence about an extra; one that Python raises has the name of the module.
+        return error.name is None
     return isinstance(error, ValueError | OSError) or (arrow is not None and isinstance(error, arrow.ArrowException))
 
 

@@ -1,5 +1,6 @@
 """A method is a row: another one than plain EM goes through the loop of one run and through the engine alike."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxgmm.engine.batch import batch
 from jaxgmm.fitting import fit_batch
 
 TOL = 1e-6
+NEEDS_OPTAX = pytest.mark.skipif(find_spec("optax") is None, reason="there is no optax")
 
 
 def patient_init(*args: Any, **kwargs: Any) -> RunState:
@@ -93,7 +95,7 @@ def test_a_search_in_float32_forgets_what_a_method_kept() -> None:
     np.testing.assert_allclose(found.log_likelihood, eager.log_likelihood, atol=300 * 1e-4)
 
 
-@pytest.mark.parametrize("name", ["em", "quasi-newton", "squarem"])
+@pytest.mark.parametrize("name", ["em", "quasi-newton", "squarem", pytest.param("lbfgs", marks=NEEDS_OPTAX)])
 def test_every_method_goes_through_the_engine_as_it_goes_alone(name: str) -> None:
     expected, found = alone(METHODS[name]), through_the_engine(name, "float64")
     assert np.all(found.status == Status.CONVERGED)

@@ -6,6 +6,7 @@ run from the sums. So a method never sees a sample, and works with every E-step 
     em            plain EM
     quasi-newton  EM accelerated by what successive steps say of the likelihood's curvature
     squarem       EM accelerated by squared extrapolation of every two steps
+    lbfgs, adam   gradients, with directions by optax
 
 A new method is a module here, and a row. GPU kernels have methods of their own, with the same names
 (`jaxgmm.em.fused.METHODS`); runs of other methods use slots.
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool
 
-from jaxgmm.em.methods import accelerated, common, plain
+from jaxgmm.em.methods import accelerated, common, gradient, plain
 from jaxgmm.em.methods.accelerated import Acceleration
 from jaxgmm.em.methods.quasi_newton import QUASI_NEWTON
 from jaxgmm.em.methods.squarem import SQUAREM
@@ -48,8 +49,15 @@ def _accelerated(acceleration: Acceleration) -> Method:
     return Method(accelerated.init, common.read, advance, common.is_finished)
 
 
+def _by_gradients(rule: gradient.Rule) -> Method:
+    init, advance = gradient.by(rule)
+    return Method(init, common.read, advance, common.is_finished)
+
+
 METHODS = {
     "em": Method(plain.init, common.read, plain.advance, common.is_finished),
     "quasi-newton": _accelerated(QUASI_NEWTON),
     "squarem": _accelerated(SQUAREM),
+    "lbfgs": _by_gradients(gradient.lbfgs()),
+    "adam": _by_gradients(gradient.adam()),
 }
