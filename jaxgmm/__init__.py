@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxgmm import report as report
     from jaxgmm import sklearn as sklearn
     from jaxgmm import storage as storage
+    from jaxgmm.ascent import GradientFit, fit_by_gradient
     from jaxgmm.density import log_prob, outlier_p_values, predict, responsibilities
     from jaxgmm.diagnosis import Diagnosis, diagnose
     from jaxgmm.differentiation import DifferentiableFit, fit_differentiable
@@ -43,6 +44,7 @@ __all__ = [
     "Diagnosis",
     "DifferentiableFit",
     "FitResult",
+    "GradientFit",
     "Mixture",
     "Status",
     "Stream",
@@ -51,6 +53,7 @@ __all__ = [
     "bootstrap",
     "diagnose",
     "fit",
+    "fit_by_gradient",
     "fit_differentiable",
     "fit_stream",
     "flags",
@@ -68,6 +71,7 @@ __all__ = [
 
 # No module has the name of something it contains: importing the module would replace that.
 _NAMES_OF = {
+    "ascent": ("GradientFit", "fit_by_gradient"),
     "density": ("log_prob", "outlier_p_values", "predict", "responsibilities"),
     "diagnosis": ("Diagnosis", "diagnose"),
     "differentiation": ("DifferentiableFit", "fit_differentiable"),

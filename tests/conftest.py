@@ -57,7 +57,7 @@ if find_spec("beartype"):
     record.record = unchecked
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from jaxgmm import diagnosis, pieces, resampling, sampling  # noqa: E402 (under the hook)
+from jaxgmm import ascent, diagnosis, pieces, resampling, sampling  # noqa: E402 (under the hook)
 from jaxgmm.driver import choose, prepare, runs, streams  # noqa: E402
 from jaxgmm.numerics.kernels import compiler_options  # noqa: E402
 from jaxgmm.selection import held_out  # noqa: E402
@@ -77,7 +77,7 @@ AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))
 
-# So would densities, draws, and what a diagnosis finds.
+# So would densities, draws, ascents, and what a diagnosis finds.
 FUNCTIONS = {
     (pieces, "_factors_of"): (),
     (pieces, "_at_one"): ("quantity",),
@@ -86,6 +86,8 @@ FUNCTIONS = {
     (sampling, "_drawn"): ("n_samples",),
     (resampling, "_drawn"): ("n_samples",),
     (resampling, "_factors"): ("n_samples", "kind"),
+    (ascent, "_begun"): ("climb",),
+    (ascent, "_advanced"): ("climb",),
     (diagnosis, "_at_samples"): (),
     (diagnosis, "_separation"): (),
 }

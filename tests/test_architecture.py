@@ -29,7 +29,7 @@ FLOORS = [
     {"ordering"},
     {"density"},
     {"sampling"},
-    {"resampling", "selection.held_out", "selection.choice"},
+    {"ascent", "resampling", "selection.held_out", "selection.choice"},
     {"selection"},
     {"streams.state"},
     {"streams.updating"},
