@@ -93,8 +93,9 @@ def fit(
             the Newton decrement is below `tol` twice in succession. `"squarem"` extrapolates every two steps of EM
             (Varadhan and Roland, 2008); it is the simpler method, and takes about twice as many. `"em"` is plain EM,
             and stops when the mean log-likelihood gains less than `tol` in one iteration (or, with a ridge, loses
-            less), which may be far from its limit. None is `"quasi-newton"`, except that a `tol` of 0, and kernels of a
-            GPU, mean `"em"`.
+            less), which may be far from its limit. `"lbfgs"` and `"adam"` follow the gradient of the same objective,
+            with directions by optax (see `jaxgmm.em.methods.gradient`). None is `"quasi-newton"`, except that a `tol`
+            of 0, and kernels of a GPU, mean `"em"`.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
         part_of: `(B_all,)`, the numbers of samples of all data sets of a job, if `x` is one of several parts of it.
@@ -110,6 +111,7 @@ def fit(
 
     Raises:
         ValueError: wrong shapes or options. Nothing has been computed then.
+        ImportError: a package that an option needs is not installed.
 
     Example:
         >>> import numpy as np, jaxgmm

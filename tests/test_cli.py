@@ -147,6 +147,11 @@ def test_a_report_of_files_is_that_of_the_frame(here, capsys, components):
     assert "<title>Mine</title>" in Path("named.html").read_text()
 
 
+def test_a_missing_extra_is_misuse_and_a_missing_module_is_not():
+    assert cli._can_be_put_right(ImportError("method='lbfgs' needs optax: pip install 'jaxgmm[optax]'."))
+    assert not cli._can_be_put_right(ModuleNotFoundError("No module named 'words'", name="words"))
+
+
 def test_options_reach_fit(here):
     assert run(covariance="diag", max_iter=3, tol=0, reg_covar=0.5, precision="float32") == 0
     expected = expected_fits(covariance_type="diag", max_iter=3, tol=0, reg_covar=0.5, precision="float32")

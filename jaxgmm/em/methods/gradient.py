@@ -15,8 +15,9 @@ changes much. A step that gains less than a small share of what the slope promis
 E-step each time; after `MOST_TRIALS` of them EM's own step follows, which is always accepted, and what has been learnt
 of the curvature is forgotten. Pairs along which the likelihood is not concave are left out. Half the slope along the
 whole direction, the Newton decrement, estimates how much of the mean log-likelihood is left to gain. A run has
-converged if that is below the tolerance twice in succession. Adam's steps (Kingma and Ba, 2015) are accepted whatever
-they gain, and its estimate supposes the smallest curvature.
+converged if that is below the tolerance twice in succession; where the likelihood was not concave along the last step,
+the estimate supposes the smallest curvature. Adam's steps (Kingma and Ba, 2015) are accepted whatever
+they gain, and its estimate always supposes that.
 
 With a ridge R, EM's fixed points are those at which the gradient vanishes if n_k R is added to the second moments. What
 that adds to the gradient is not quite the gradient of anything, as n_k depends on the parameters; what it adds to the
@@ -47,7 +48,7 @@ from jaxgmm.numerics.traces import total
 MEMORY, RATE = 10, 0.05
 
 # Steps of EM with which a run begins.
-FIRST = 5
+FIRST = 4
 
 # Share of the gain that the slope promises with which a step is kept, and what rounding may take of it, in nats.
 ARMIJO = 1e-4
@@ -94,10 +95,9 @@ class Memory(NamedTuple):
         share: how far.
         travelled: the sum of all accepted steps.
         optimizer: the state of optax's transformation.
-        has_pair: whether it has learnt of any curvature.
         is_em: whether the current parameters are EM's, which are accepted in any case.
         is_sound: whether every component of the current ones keeps its support and its variance.
-        n_first: number of steps of EM that are still to be made.
+        n_first: number of steps of EM that are still to be made, and the E-step at the start.
         n_trials: number of steps in this direction.
         n_small: number of estimates below the tolerance, one after another.
     """
@@ -112,7 +112,6 @@ class Memory(NamedTuple):
     share: Float[Array, "*s"]
     travelled: Point
     optimizer: Any
-    has_pair: Bool[Array, "*s"]
     is_em: Bool[Array, "*s"]
     is_sound: Bool[Array, "*s"]
     n_first: Int[Array, "*s"]
@@ -135,6 +134,26 @@ def adam(rate: float = RATE) -> Rule:
     return Rule(transform=lambda: _optax("scale_by_adam"), rate=rate, is_newton=False)
 
 
+class _Way(NamedTuple):
+    """The way on.
+
+    Attributes:
+        direction: where to.
+        share: how far, so that no component changes too much.
+        is_up: whether the likelihood rises.
+        gap: how much is left to gain, in nats per sample.
+        travelled: the sum of all steps so far.
+        optimizer: the next state of optax's transformation.
+    """
+
+    direction: Point
+    share: Float[Array, "*s"]
+    is_up: Bool[Array, "*s"]
+    gap: Float[Array, "*s"]
+    travelled: Point
+    optimizer: Any
+
+
 def by(rule: Rule) -> tuple[Callable[..., RunState], Callable[..., RunState]]:
     """The functions `init` and `advance` of the method that makes directions by a rule."""
     return functools.partial(init, rule), functools.partial(advance, rule)
@@ -155,11 +174,10 @@ def init(rule: Rule, record: RunState, settings: Settings, *, e_step: EStep = E_
         direction=nowhere,
         share=jnp.zeros_like(state.gap),
         travelled=nowhere,
-        optimizer=_fresh(rule, nowhere, no.ndim),
-        has_pair=no,
+        optimizer=_fresh(rule, nowhere),
         is_em=~no,
         is_sound=~no,
-        n_first=none + FIRST,
+        n_first=none + FIRST + 1,
         n_trials=none,
         n_small=none,
     )
@@ -178,14 +196,14 @@ def advance(
     e_step: EStep = E_STEPS["products"],
 ) -> RunState:
     """The rest of a step: whether to accept the current parameters, where to go from there, and whether to stop."""
-    last, here, n_axes = state.memory, state.mixture, state.status.ndim
+    last, here = state.memory, state.mixture
     origins = here.means if e_step.about_means else None
     by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
     own = reference(here)
     step = coordinates(own, last.reference)
     slope = _scaled(gradient(own, _with_ridge(statistics, settings.ridge), origins), 1 / total_weight)
     slope, support = in_family(slope, own, family), statistics.counts / total_weight[None]
-    pressure = _pressure(e_step.precisions(state.natural, here), settings.ridge, n_axes)
+    pressure = _pressure(e_step.precisions(state.natural, here), settings.ridge, state.status.ndim)
 
     # What the ridge adds to the gain is not the difference of anything.
     by_ridge = jnp.sum(0.5 * (support + last.support) * (last.pressure - pressure), axis=0)
@@ -194,31 +212,28 @@ def advance(
     if rule.is_newton:
         is_better &= gain >= ARMIJO * promised - SLACK[log_likelihood.dtype.name]
     is_accepted = last.is_em | (last.is_sound & is_better)
-    has_moved = last.n_first < FIRST
-
-    travelled = jax.tree.map(jnp.add, last.travelled, step)
-    loss, fall = jax.tree.map(jnp.negative, slope), jax.tree.map(jnp.subtract, last.gradient, slope)
-    optimizer, has_pair = last.optimizer, last.has_pair
-    if rule.without_pair:
-        is_curved = has_moved & (_inner(step, fall) > LEAST_CURVATURE * _inner(step, step))
-        optimizer = common.select(is_curved, optimizer, rule.without_pair(optimizer, travelled, loss))
-        has_pair |= is_curved
-    updates, optimizer = _by_optax(rule.transform().update, n_axes)(loss, optimizer, travelled)
-    direction = in_family(jax.tree.map(lambda part: -rule.rate * part, updates), own, family)
-    promise, square = _inner(slope, direction), _inner(slope, slope)
-    gap = jnp.where(has_pair, 0.5 * jnp.maximum(promise, square), 0.5 * FAR * square)
-    is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
+    way = _way(rule, last, step, slope, own, family)
+    is_small = (way.gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
     n_small = jnp.where(is_accepted & is_small, last.n_small + 1, 0)
 
     n_first, n_trials = jnp.maximum(last.n_first - 1, 0), jnp.where(is_accepted, 0, last.n_trials + 1)
-    has_failed = (n_trials >= MOST_TRIALS) | (is_accepted & ~(promise > 0))
+    has_failed = (n_trials >= MOST_TRIALS) | (is_accepted & ~way.is_up)
     is_em = (n_first > 0) | has_failed
-    new = here, by_em, own, slope, support, pressure, direction, _share(direction, own), travelled, optimizer, has_pair
-    shorter = last.share * _shortened(gain, promised)
-    old = *last[:7], shorter, last.travelled, last.optimizer, last.has_pair
-    kept = common.select(is_accepted, new, old)
-    fresh = _fresh(rule, travelled, n_axes), jnp.zeros_like(has_pair)
-    memory = Memory(*kept[:9], *common.select(has_failed, fresh, kept[9:]), is_em, ~is_em, n_first, n_trials, n_small)
+    accepted = last._replace(
+        mixture=here,
+        by_em=by_em,
+        reference=own,
+        gradient=slope,
+        support=support,
+        pressure=pressure,
+        direction=way.direction,
+        share=way.share,
+        travelled=way.travelled,
+        optimizer=way.optimizer,
+    )
+    shortened = last._replace(share=last.share * _shortened(gain, promised))
+    memory = common.select(is_accepted, accepted, shortened)
+    optimizer = common.select(has_failed, _fresh(rule, way.travelled), memory.optimizer)
     leap = mixture_at(_scaled(memory.direction, memory.share), memory.reference)
     following = common.select(is_em, memory.by_em, leap)
     natural, is_sound = common.checked(following, settings, e_step)
@@ -231,11 +246,29 @@ def advance(
         following=following,
         natural=natural,
         log_likelihood=log_likelihood,
-        gap=jnp.where(is_accepted & (gap < jnp.inf), gap, state.gap),
+        gap=jnp.where(is_accepted & (way.gap < jnp.inf), way.gap, state.gap),
         status=status,
-        memory=memory._replace(is_sound=is_sound),
+        memory=memory._replace(
+            optimizer=optimizer, is_em=is_em, is_sound=is_sound, n_first=n_first, n_trials=n_trials, n_small=n_small
+        ),
     )
     return common.advanced(state, ended, settings)
+
+
+def _way(rule: Rule, last: Memory, step: Point, slope: Point, own: Reference, family: Family) -> _Way:
+    """The way on from parameters that a step has led to."""
+    travelled = jax.tree.map(jnp.add, last.travelled, step)
+    loss, fall = jax.tree.map(jnp.negative, slope), jax.tree.map(jnp.subtract, last.gradient, slope)
+    optimizer, is_curved = last.optimizer, jnp.zeros_like(last.is_em)
+    if rule.without_pair:
+        has_moved = last.n_first <= FIRST
+        is_curved = has_moved & (_inner(step, fall) > LEAST_CURVATURE * _inner(step, step))
+        optimizer = common.select(is_curved, optimizer, rule.without_pair(optimizer, travelled, loss))
+    updates, optimizer = _by_optax(rule.transform().update, last.is_em.ndim)(loss, optimizer, travelled)
+    direction = in_family(jax.tree.map(lambda part: -rule.rate * part, updates), own, family)
+    promise, square = _inner(slope, direction), _inner(slope, slope)
+    gap = jnp.where(is_curved, 0.5 * jnp.maximum(promise, square), 0.5 * FAR * square)
+    return _Way(direction, _share(direction, own), promise > 0, gap, travelled, optimizer)
 
 
 def _with_ridge(statistics: SufficientStatistics, ridge: Ridge) -> SufficientStatistics:
@@ -272,9 +305,9 @@ def _inner(a: Point, b: Point) -> Float[Array, "*s"]:
     return total(jnp.sum(x * y, axis=tuple(range(x.ndim - n_axes))) for x, y in zip(a, b, strict=True))
 
 
-def _fresh(rule: Rule, point: Point, n_axes: int) -> Any:
+def _fresh(rule: Rule, point: Point) -> Any:
     """States of optax's transformation that have seen nothing."""
-    return _by_optax(rule.transform().init, n_axes)(point)
+    return _by_optax(rule.transform().init, point.weights.ndim - 1)(point)
 
 
 def _by_optax(function: Callable[..., Any], n_axes: int) -> Callable[..., Any]:
