@@ -98,7 +98,8 @@ def test_a_data_set_is_fitted_as_alone() -> None:
         alone = jaxgmm.fit_by_gradient(x[2], init, BRIEF, n_steps=30, batch_size=batch_size)
         np.testing.assert_allclose(together.of(2).mixture.means, alone.mixture.means, rtol=1e-9)
         np.testing.assert_allclose(together.of(2).objective, alone.objective, rtol=1e-9)
-    assert np.all(np.isnan(together.mixture.means[1])) or np.all(np.isfinite(together.mixture.means[1]))
+        # All steps see the bad sample, or the draws that hit it.
+        assert np.all(np.isnan(together.mixture.means[1]))
 
 
 def test_units_of_the_data_do_not_matter() -> None:
