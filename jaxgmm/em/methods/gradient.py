@@ -37,7 +37,7 @@ from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
-from jaxgmm.em.methods.quasi_newton import FAR, IN_SUCCESSION, LEAST_CURVATURE, LEAST_GAP
+from jaxgmm.em.methods.accelerated import FAR, IN_SUCCESSION, LEAST_CURVATURE, LEAST_GAP
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.em.unconstrained import Point, Reference, coordinates, gradient, in_family, mixture_at, reference
