@@ -43,7 +43,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "em, tol 1e-11": {"method": "em", "tol": 1e-11, "max_iter": 20_000},
     "default": {},
 }
-REPEATS = 3
+REPEATS = 2
 
 COLOURS = {"em": "#888888", "quasi-newton": "#c2410c", "squarem": "#1d4ed8"}
 
@@ -81,8 +81,8 @@ SETS = (
     Sets("2-D", 200, 300, 2, 3, 3.0, True, 3, "full"),
     Sets("4-D, overlapping", 150, 300, 4, 6, 1.0, False, 6, "full"),
     Sets("1-D, overlapping", 150, 400, 1, 4, 2.0, True, 4, "full"),
-    Sets("8-D, overlapping", 40, 1000, 8, 8, 1.0, False, 8, "full"),
-    Sets("16-D, overlapping", 40, 1000, 16, 3, 0.5, False, 3, "full"),
+    Sets("8-D, overlapping", 20, 1000, 8, 8, 1.0, False, 8, "full"),
+    Sets("16-D, overlapping", 20, 1000, 16, 3, 0.5, False, 3, "full"),
     *(Sets(f"K too large, {family}", 100, 300, 2, 2, 2.0, False, 5, family) for family in FAMILIES),
 )
 N_QUICK = 6
