@@ -1,11 +1,16 @@
-"""How tests compile the functions that they call directly."""
+"""How tests compile the functions that they call directly, and what they compile only in the slow suite."""
 
 import functools
 
 import jax
+import pytest
 
+from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.numerics.kernels import compiler_options
 
 # Called as they are, functions would compile each of their operations, and some of them again each time. What is
 # compiled at once cannot be part of another program.
 at_once = functools.partial(jax.jit, compiler_options=compiler_options("at once"))
+
+# Each family is a program of its own. Where all of them go the same way, the quick suite has one.
+FULL_AND_OTHERS = ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "full")]

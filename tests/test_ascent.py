@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import FULL_AND_OTHERS
 
 import jaxgmm
 from jaxgmm import Mixture
-from jaxgmm.settings import FAMILIES
 
 optax = pytest.importorskip("optax")
 
@@ -28,7 +28,7 @@ def problem(family: str = "full", n_data_sets: int = 3) -> tuple[np.ndarray, Mix
     return x, Mixture(np.full(K, 0.5), np.array([[0.0, 0.0], [3.0, 3.0]]), spread)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_it_ends_where_em_does(family: str) -> None:
     x, init = problem(family)
     found = jaxgmm.fit_by_gradient(x, init, SLOWING, n_steps=400, covariance_type=family)

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation import at_once
+from compilation import FULL_AND_OTHERS, at_once
 
 import jaxgmm
 from jaxgmm import DifferentiableFit, Mixture, Status
-from jaxgmm.em.covariance import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,7 +64,7 @@ def problem(family: str = "full") -> tuple[np.ndarray, np.ndarray, np.ndarray, M
     return x, weights, np.asarray(0.02), starts(x, family, sample_weight=weights, reg_covar=0.02)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_derivatives_are_those_of_finite_differences(family: str) -> None:
     """In reverse and forward mode, of a batch, with regard to samples, weights and ridge."""
     *arguments, start = problem(family)

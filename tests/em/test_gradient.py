@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from compilation import at_once
+from compilation import FULL_AND_OTHERS, at_once
 
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
@@ -48,7 +48,7 @@ def problem(family: str = "full", distance: float = 1.5) -> tuple[np.ndarray, Da
     return x, Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(N)), start
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_lbfgs_ends_at_ems_fixed_point_in_far_fewer_steps(family: str) -> None:
     x, data, start = problem(family, distance=0.7)
     state = run(data, start, FAMILIES[family], settings_for(family), LBFGS)
@@ -189,7 +189,7 @@ def test_weight_two_is_twice() -> None:
     assert float(found.log_likelihood) == pytest.approx(float(expected.log_likelihood), rel=1e-11)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "adam"])
+@pytest.mark.parametrize("name", ["lbfgs", pytest.param("adam", marks=pytest.mark.slow)])
 def test_an_absent_component_stays_absent(name: str) -> None:
     _, data, two = problem()
     three = Mixture(
@@ -214,7 +214,7 @@ def test_adam_climbs_and_says_that_it_has_not_arrived() -> None:
     assert left < float(state.gap)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "adam"])
+@pytest.mark.parametrize("name", ["lbfgs", pytest.param("adam", marks=pytest.mark.slow)])
 def test_float32_runs_in_float32(name: str) -> None:
     def narrow(leaf: Any) -> Any:
         return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

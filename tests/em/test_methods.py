@@ -95,7 +95,9 @@ def test_a_search_in_float32_forgets_what_a_method_kept() -> None:
     np.testing.assert_allclose(found.log_likelihood, eager.log_likelihood, atol=300 * 1e-4)
 
 
-@pytest.mark.parametrize("name", ["em", "quasi-newton", "squarem", pytest.param("lbfgs", marks=NEEDS_OPTAX)])
+@pytest.mark.parametrize(
+    "name", ["em", "quasi-newton", "squarem", pytest.param("lbfgs", marks=[NEEDS_OPTAX, pytest.mark.slow])]
+)
 def test_every_method_goes_through_the_engine_as_it_goes_alone(name: str) -> None:
     expected, found = alone(METHODS[name]), through_the_engine(name, "float64")
     assert np.all(found.status == Status.CONVERGED)

@@ -27,7 +27,7 @@ def _tiles_are_small(monkeypatch):
     monkeypatch.setattr(passing, "FIRST", 1024)
 
 
-@pytest.mark.parametrize("family", ["full", "spherical"])
+@pytest.mark.parametrize("family", ["full", pytest.param("spherical", marks=pytest.mark.slow)])
 def test_a_pass_or_two_lead_to_the_optimum(family):
     optimum = jaxgmm.fit(X, 2, covariance_type=family, **OPTIONS).log_likelihood / len(X)
     first = jaxgmm.fit(X[:1024], 2, covariance_type=family, **OPTIONS)
