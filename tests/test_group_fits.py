@@ -158,15 +158,34 @@ def test_the_rows_of_groups_are_found_once(fitted, monkeypatch):
         reads.clear()
 
 
-def test_a_frame_that_is_changed_in_place_is_read_anew(fitted):
+def test_rows_that_moved_are_found_and_others_refused(fitted):
     frame = pd.DataFrame(COLUMNS)
     found = replace(fitted["pandas"], df=frame)
-    before = {plate: found.group(plate, 67).x for plate in ("P04", "P05")}
-    frame["plate"] = frame["plate"].map({"P04": "P05", "P05": "P04", "P06": "P06"})
-    np.testing.assert_array_equal(found.group("P05", 67).x, before["P04"])
-    frame.loc[201] = ["P05", 67, 9.5, 1.0, "one more"]
-    np.testing.assert_array_equal(found.group("P05", 67).x, [*before["P04"], [9.5]])
+    before = found.group("P04", 67)
+    p_values = found.diagnose().p_values
+    frame.loc[:] = frame[::-1].to_numpy()
+    frame.loc[201] = ["new", 67, 9.5, 1.0, "a group that was not fitted"]
+    np.testing.assert_array_equal(found.group("P04", 67).x, before.x[::-1])
+    np.testing.assert_allclose(found.diagnose().p_values, p_values)
+    frame.loc[202] = ["P04", 67, 9.5, 1.0, "one more"]
+    assert len(found.group("P05", 67).x) == np.sum(PLATE == "P05")
+    words = f"P04, 67 has {len(before.x) + 1} rows in the frame, where {len(before.x)} were fitted; pass .* as df="
+    for call in (found.diagnose, found.flags, found.bootstrap, lambda: found.group("P04", 67), lambda: found.x):
+        with pytest.raises(ValueError, match=words):
+            call()
     assert "_membership" not in pickle.loads(pickle.dumps(found)).__dict__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_of_other_values_are_refused(found, kind):
+    # Sixteen digits, as a CSV file may have them, are the same values.
+    near = COLUMNS | {"red": [value * (1 + 2e-16) for value in COLUMNS["red"]]}
+    assert len(found.group("P05", 67, df=KINDS[kind](near)).x) == np.sum(PLATE == "P05")
+    far = COLUMNS | {"red": [*COLUMNS["red"][:100], 0.0, *COLUMNS["red"][101:]]}
+    for call in (found.diagnose, lambda df: found.group(PLATE[100], 67, df=df)):
+        with pytest.raises(ValueError, match=f"{PLATE[100]}, 67 has other values in the frame than were fitted"):
+            call(df=KINDS[kind](far))
+    assert len(column(found.predict(KINDS[kind](far)), "component")) == 201
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
 from jaxgmm.tables.frame import Samples, arrow, read
 from jaxgmm.tables.groups import Groups
+from jaxgmm.tables.unchanged import check_unchanged
 from jaxgmm.tables.wording import title_of
 
 
@@ -52,6 +53,7 @@ class GroupFits(Record):
         features: names of the D features.
         weights: name of the column of sample weights, or None.
         df: the frame that was fitted; None in a copy from a pickle.
+        checksums: `(B, S)`, sums by which methods that read samples notice that they are not those that were fitted.
     """
 
     fits: Any
@@ -63,6 +65,7 @@ class GroupFits(Record):
     features: tuple[str, ...]
     weights: str | None = None
     df: Any = None
+    checksums: np.ndarray | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,7 +117,8 @@ class GroupFits(Record):
 
         Raises:
             KeyError: no group has this key.
-            ValueError: not one value for each key column, or no frame is known.
+            ValueError: not one value for each key column, no frame is known, or it holds other samples of the group
+                than were fitted.
         """
         if len(key) != len(self.by):
             raise ValueError(f"a key has a value for each of {', '.join(self.by)}; got {key!r}.")
@@ -153,7 +157,7 @@ class GroupFits(Record):
         """Checks every group against its samples; see `jaxgmm.diagnose`.
 
         Raises:
-            ValueError: no frame is known.
+            ValueError: no frame is known, or it holds other samples than were fitted.
         """
         return diagnose(self.result, *self._as_fitted(df))
 
@@ -171,7 +175,7 @@ class GroupFits(Record):
         """Which groups to distrust, by reason, residuals included; see `jaxgmm.flags`.
 
         Raises:
-            ValueError: no frame is known.
+            ValueError: no frame is known, or it holds other samples than were fitted.
         """
         return flags(self.result if self.sweep is None else self.sweep, *self._as_fitted(df))
 
@@ -179,7 +183,7 @@ class GroupFits(Record):
         """Writes a page about all groups; see `jaxgmm.report.write_report`.
 
         Raises:
-            ValueError: no frame is known, or it holds other groups than these.
+            ValueError: no frame is known, or it holds other samples than were fitted.
             OSError: the file exists, or the disk refuses.
         """
         write_report(self, self.frame(df), path, title=title, overwrite=overwrite)
@@ -204,6 +208,7 @@ class GroupFits(Record):
             models=None if models is None else _part(self.models, models, chosen),
             result=self.result.of(rows),
             sweep=None if self.sweep is None else self.sweep.of(rows),
+            checksums=None if self.checksums is None else self.checksums[chosen],
         )
 
     def _read(self, frame: Any, rows: np.ndarray | None = None) -> Samples:
@@ -211,8 +216,10 @@ class GroupFits(Record):
         return read(frame, self.keys, self.features, self.weights, rows)
 
     def _groups(self, df: Any) -> Groups:
-        """The samples of all groups."""
-        return self._read(self.frame(df)).by_group(self.keys)
+        """The samples of all groups. Raises ValueError if they are not those that were fitted."""
+        groups = self._read(self.frame(df)).by_group(self.keys)
+        check_unchanged(groups, self._n_samples, self.checksums)
+        return groups
 
     @cached_property
     def _membership(self) -> Membership:
@@ -220,7 +227,18 @@ class GroupFits(Record):
         return membership(self._read(self.df), self.keys)
 
     def _of_group(self, number: int, frame: Any) -> tuple[np.ndarray, Samples]:
-        """The rows and samples of one group. A frame that was changed in place since it was read is read anew."""
+        """The rows and samples of one group. A frame that was changed in place since it was read is read anew.
+
+        Raises ValueError if the samples are not those that were fitted.
+        """
+        rows, found = self._found(number, frame)
+        keys = self.keys.slice(number, 1)
+        own = Groups(keys, found.samples, found.weights, np.array([0, len(rows)]), rows)
+        sums = None if self.checksums is None else self.checksums[[number]]
+        check_unchanged(own, self._n_samples[[number]], sums)
+        return rows, found
+
+    def _found(self, number: int, frame: Any) -> tuple[np.ndarray, Samples]:
         if frame is self.df and len(frame) == self._membership.n_rows:
             rows = self._membership.of(number)
             found = self._read(frame, rows)
@@ -229,6 +247,10 @@ class GroupFits(Record):
         self.__dict__.pop("_membership", None)
         rows = membership(self._read(frame), self.keys).of(number)
         return rows, self._read(frame, rows)
+
+    @property
+    def _n_samples(self) -> np.ndarray:
+        return nw.from_native(self.fits, eager_only=True)["n_samples"].to_numpy()
 
     def _as_fitted(self, df: Any) -> tuple[Any, Any]:
         """Samples and weights with the batch axis of the result, or without."""

@@ -20,6 +20,7 @@ from jaxgmm.settings import check_order, is_integer
 from jaxgmm.tables.frame import arrow, selected
 from jaxgmm.tables.groups import Groups, group
 from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
+from jaxgmm.tables.unchanged import checksums
 from jaxgmm.tables.wording import quoted, remedy
 
 # Options of scikit-learn that have other names here.
@@ -108,7 +109,8 @@ def fit_groups(
     tables = _tables(fitted, groups, features, criteria)
     fits, components, models = (None if table is None else native(keys, table) for table in tables)
     result, swept = (fitted.best, fitted) if isinstance(fitted, Sweep) else (fitted, None)
-    return GroupFits(fits, components, models, result, swept, tuple(by), tuple(features), weights, df)
+    named = tuple(by), tuple(features), weights
+    return GroupFits(fits, components, models, result, swept, *named, df, checksums(groups))
 
 
 def _tables(

@@ -11,6 +11,7 @@ from jaxgmm.report.content import Content, content_of_groups
 from jaxgmm.report.page import write
 from jaxgmm.settings import Criterion
 from jaxgmm.tables.frame import arrow, read
+from jaxgmm.tables.unchanged import check_unchanged
 
 
 def write_report(
@@ -34,7 +35,7 @@ def write_report(
         overwrite: whether to replace an existing file.
 
     Raises:
-        ValueError: not fits of groups, or the frame holds other groups than these.
+        ValueError: not fits of groups, or the frame holds other samples than were fitted.
         OSError: the file exists, or the disk refuses.
     """
     write(content_of_frame(found, df), path, title=title, overwrite=overwrite)
@@ -48,8 +49,7 @@ def content_of_frame(found: Any, df: Any) -> Content:
         raise ValueError("found is one group without a batch axis; select it as found.of([b]).")
     features, fits = list(found.features), nw.from_native(found.fits, eager_only=True)
     groups = read(df, found.keys, features, found.weights).by_group(found.keys)
-    if not np.array_equal(groups.n_samples, fits["n_samples"].to_numpy()):
-        raise ValueError("df holds other groups than were fitted; pass the frame that was given to fit_groups.")
+    check_unchanged(groups, fits["n_samples"].to_numpy(), found.checksums)
     criterion = next((name for name in get_args(Criterion) if name in fits.columns[len(found.by) :]), None)
     return content_of_groups(groups, features, found.weights, found.result, _models(found), criterion)
 

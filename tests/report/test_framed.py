@@ -76,10 +76,10 @@ def test_weights_and_models_of_a_frame_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (FRAME.iloc[1:], "holds other groups"),
-        (FRAME.assign(well="z"), "holds other groups"),
+        (FRAME.iloc[1:], "rows in the frame, where"),
+        (FRAME.assign(well="z"), "a has 0 rows in the frame, where 40 were fitted"),
         (FRAME.drop(columns="red"), "no column 'red'"),
-        (FRAME.iloc[:0], "holds other groups"),
+        (FRAME.assign(red=FRAME["red"] + 1e-3), "a has other values in the frame than were fitted; pass"),
         (3, "must be a pandas or Polars DataFrame"),
     ],
 )
