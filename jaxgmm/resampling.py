@@ -5,7 +5,7 @@ A replicate is another run of the engine: the same samples with other weights, o
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,12 @@ from jaxtyping import Array
 
 from jaxgmm.driver.arguments import checked_key, checked_mixture, weighted
 from jaxgmm.driver.program import Combination, Request
+from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
+from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit_batch, ridge_in
-from jaxgmm.mixture import Mixture, as_mixture, draw
+from jaxgmm.mixture import Mixture, as_mixture, draw, unknown, with_room
 from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses
 from jaxgmm.settings import TOL, Method, Precision, check_integer, check_options, method_for
@@ -35,9 +37,10 @@ class Bootstrap(Record):
     """Replicates of B fits, R of each; for one data set the B axis is absent.
 
     Attributes:
-        mixture: `(B, R, K, …)`, components in the order of the fitted ones; NaN where a replicate has no answer.
+        mixture: `(B, R, K, …)`, components in the order of the fitted ones; NaN where a replicate has no answer. Where
+            a fit has fewer components than another, absent ones have weight 0, mean 0 and unit variances.
         log_likelihood: `(B, R)`, total nats of each replicate's own data; NaN where it has no answer.
-        status: `(B, R)`, codes of `jaxgmm.Status`.
+        status: `(B, R)`, codes of `jaxgmm.Status`; that of the fit where the fit itself has no answer.
     """
 
     mixture: Mixture
@@ -66,7 +69,14 @@ class Bootstrap(Record):
         """
         if isinstance(q, Sequence | np.ndarray):
             return tuple(map(self.percentiles, q))
-        return self.mixture.map(lambda leaf: np.nanpercentile(leaf, q, axis=self.status.ndim - 1))
+        answered = np.any(np.isfinite(self.log_likelihood), axis=-1)
+
+        def of_replicates(leaf: np.ndarray) -> np.ndarray:
+            found = np.full(np.delete(leaf.shape, answered.ndim), np.nan)
+            found[answered] = np.nanpercentile(leaf[answered], q, axis=1)
+            return found
+
+        return self.mixture.map(of_replicates)
 
 
 def bootstrap(
@@ -93,7 +103,7 @@ def bootstrap(
 
     Args:
         mixture: the fit of each data set, or its result, with a batch axis if `x` has one. Components of weight 0 are
-            left out; all data sets must have the same number of others.
+            left out. A result may hold fits without an answer, whose replicates have none either.
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
         n_replicates: R.
         kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
@@ -122,39 +132,34 @@ def bootstrap(
         >>> (high.means - low.means).round(1)  # 4 / √400, about
         array([[0.2]])
     """
-    mixture, data = as_mixture(mixture), batch(x)
-    fitted = _present(mixture, data)
-    n_components = fitted.n_components
-    family = _family(fitted) if covariance_type is None else covariance_type
-    check_options(n_components, family, 1, None, tol, max_iter, reg_covar, precision, method)
-    fitted = checked_mixture(fitted, data, n_components, family)
+    data = batch(x)
+    fitted, status = _of_data_sets(mixture, data)
+    n_present = np.where(np.isfinite(fitted.weights[:, 0]), np.sum(fitted.weights > 0, axis=1), -1)
+    n_components, answered = int(np.max(n_present)), n_present >= 0
+    check_options(max(1, n_components), covariance_type or "full", 1, None, tol, max_iter, reg_covar, precision, method)
     check_integer("n_replicates", n_replicates, 1)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     random, n_replicates = jax_key(key), int(n_replicates)
-    if kind == "parametric":
-        replicates = simulated(fitted, data, n_replicates, random)
-    else:
-        replicates = _reweighted(kind, weighted(data, sample_weight), n_replicates, random)
-    start = fitted.map(lambda leaf: np.repeat(leaf, n_replicates, axis=0))
+    parts = [_part(fitted, n_present == k, data, covariance_type) for k in np.unique(n_present[answered])]
+    data = data if kind == "parametric" else weighted(data, sample_weight)
     settings = precision, float(tol), int(max_iter), checked_key(key)
     request = Request("mixture", 1, 1, *settings, method=method_for(method, tol))
-    with progress_bar(replicates.n_data_sets, shown=progress) as report:
-        model = (n_components, family, ridge_in(precision, reg_covar))
-        result = fit_batch(replicates, start, model, request, report)
-
-    def by_data_set(leaf: np.ndarray) -> np.ndarray:
-        leaf = leaf.reshape(data.n_data_sets, n_replicates, *leaf.shape[1:])
-        return leaf[0] if data.is_single else leaf
-
-    answered = result.status != Status.DEGENERATE
-
-    def known(leaf: np.ndarray) -> np.ndarray:
-        return np.where(answered.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan)
-
-    mixtures = matched(result.mixture, start).map(known)
-    log_likelihood = np.where(answered, result.log_likelihood, np.nan)
-    return Bootstrap(*jax.tree.map(by_data_set, (mixtures, log_likelihood, result.status)))
+    is_diagonal = FAMILIES[parts[0].family].diagonal if parts else fitted.is_diagonal
+    axes = data.n_data_sets, n_replicates
+    mixtures = unknown(axes, max(1, n_components), fitted.n_features, is_diagonal=is_diagonal)
+    found = Bootstrap(mixtures, np.full(axes, np.nan), np.repeat(status[:, None], n_replicates, axis=1))
+    with progress_bar(int(np.sum(answered)) * n_replicates, shown=progress) as report:
+        for part in parts:
+            own = data.part(part.rows)
+            if kind == "parametric":
+                replicates = simulated(part.fitted, own, n_replicates, random)
+            else:
+                replicates = _reweighted(kind, own, n_replicates, random)
+            start = part.fitted.map(lambda leaf: np.repeat(leaf, n_replicates, axis=0))
+            model = (part.fitted.n_components, part.family, ridge_in(precision, reg_covar))
+            _put(found, part.rows, fit_batch(replicates, start, model, request, report), start)
+    return jax.tree.map(lambda leaf: leaf[0], found) if data.is_single else found
 
 
 def likelihood_ratio_p_values(
@@ -248,29 +253,53 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
     return jax.vmap(of_one)(numbers, lengths)
 
 
-def _present(mixture: Any, data: Batch) -> Mixture:
-    """The components with positive weight, `(B, K, …)`."""
-    mixture = as_mixture(mixture)
-    leaves = [np.asarray(leaf, dtype=np.float64) for leaf in mixture.arrays]
-    if data.is_single and leaves[0].ndim == 1:
-        leaves = [leaf[None] for leaf in leaves]
-    weights, means, _ = leaves
+class _Part(NamedTuple):
+    """Data sets whose fits have K components: their numbers, the fits `(C, K, …)`, and the family of these."""
+
+    rows: np.ndarray
+    fitted: Mixture
+    family: str
+
+
+def _of_data_sets(given: Any, data: Batch) -> tuple[Mixture, np.ndarray]:
+    """The fit of each data set, `(B, K, …)`, all of it NaN where it has no answer; and how it ended, `(B,)`."""
+    mixture = as_mixture(given).map(lambda leaf: np.asarray(leaf, dtype=np.float64))
+    if data.is_single and mixture.weights.ndim == 1:
+        mixture = mixture.map(lambda leaf: leaf[None])
+    weights, means, covariances = mixture.arrays
     shape = (data.n_data_sets, weights.shape[-1] if weights.ndim else 0, data.samples.shape[1])
-    if weights.shape != shape[:2] or means.shape != shape or leaves[2].shape not in (shape, (*shape, shape[2])):
+    if weights.shape != shape[:2] or means.shape != shape or covariances.shape not in (shape, (*shape, shape[2])):
         raise ValueError(
             f"mixture must hold a fit for each of the {data.n_data_sets} data sets with {data.samples.shape[1]} "
-            f"features; its leaves have shapes {', '.join(str(np.shape(leaf)) for leaf in mixture.arrays)}."
+            f"features; its leaves have shapes {', '.join(str(leaf.shape) for leaf in as_mixture(given).arrays)}."
         )
-    if not all(np.all(np.isfinite(leaf)) for leaf in leaves):
-        raise ValueError("mixture holds NaN or infinity; leave out data sets whose fit has no answer.")
-    counts = np.unique(np.sum(weights > 0, axis=1))
-    if len(counts) > 1:
+    is_known = np.all([np.all(np.isfinite(leaf.reshape(len(leaf), -1)), axis=1) for leaf in mixture.arrays], axis=0)
+    if not np.all(is_known) and not hasattr(given, "status"):
         raise ValueError(
-            f"mixture has {counts.tolist()} components in different data sets; pass those of one K at a time."
+            "mixture holds NaN or infinity; leave out data sets whose fit has no answer, or pass the result of fit."
         )
-    order = np.argsort(weights == 0, axis=1, kind="stable")[:, : counts[0]]
-    rows = np.arange(len(weights))[:, None]
-    return Mixture(*leaves).map(lambda array: array[rows, order])
+    status = np.reshape(getattr(given, "status", np.zeros(data.n_data_sets)), -1).astype(np.int32)
+    return mixture.map(lambda leaf: np.where(is_known.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan)), status
+
+
+def _part(fitted: Mixture, of: np.ndarray, data: Batch, covariance_type: str | None) -> _Part:
+    """The data sets of a mask, whose fits have one number of components, without the absent ones. Checks them."""
+    rows, fitted = np.flatnonzero(of), fitted.of(of)
+    n_components = int(np.sum(fitted.weights[0] > 0))
+    order = np.argsort(fitted.weights == 0, axis=1, kind="stable")[:, :n_components]
+    present = fitted.map(lambda leaf: leaf[np.arange(len(order))[:, None], order])
+    family = _family(present) if covariance_type is None else covariance_type
+    return _Part(rows, checked_mixture(present, data.part(rows), n_components, family), family)
+
+
+def _put(found: Bootstrap, rows: np.ndarray, result: FitResult, start: Mixture) -> None:
+    """Puts replicates of some data sets in their place, in the order of the components that they started from."""
+    mixtures = with_room(matched(result.mixture, start), found.mixture.n_components)
+    found.status[rows] = result.status.reshape(len(rows), -1)
+    leaves = (*found.mixture.arrays, found.log_likelihood), (*mixtures.arrays, result.log_likelihood)
+    for leaf, own in zip(*leaves, strict=True):
+        own[result.status == Status.DEGENERATE] = np.nan
+        leaf[rows] = own.reshape(len(rows), -1, *own.shape[1:])
 
 
 def _family(mixture: Mixture) -> str:

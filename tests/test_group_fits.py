@@ -220,8 +220,10 @@ def test_the_way_on_has_the_weights_and_models(swept):
     # Labels need no weights.
     labelled = swept.predict(pd.DataFrame(COLUMNS).drop(columns="w"))
     assert column(labelled, "component") == [*HIGH.astype(int), None]
-    replicates = swept.of([0, 1]).bootstrap(2)
-    assert replicates.mixture.means.shape == (2, 2, 2, 1)
+    replicates = swept.bootstrap(2)
+    assert replicates.mixture.means.shape == (3, 2, 2, 1)
+    assert np.all(np.isfinite(replicates.mixture.means), axis=(1, 2, 3)).tolist() == [True, True, False]
+    assert replicates.status[2].tolist() == [swept.result.status[2]] * 2
 
 
 def test_one_group_is_drawn_with_its_own_samples():

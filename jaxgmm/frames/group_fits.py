@@ -164,9 +164,10 @@ class GroupFits(Record):
     def bootstrap(self, n_replicates: int = 1000, df: Any = None, **options: Any) -> Bootstrap:
         """Fits replicates of every group; see `jaxgmm.bootstrap`, whose options these are.
 
+        Groups without an answer have replicates without one. Groups of fewer components than others have absent ones.
+
         Raises:
-            ValueError: no frame is known, or groups have different numbers of components; take those of one number by
-                `of`.
+            ValueError: no frame is known, it holds other samples than were fitted, or wrong options.
         """
         x, weights = self._as_fitted(df)
         return bootstrap(self.result, x, n_replicates, sample_weight=weights, **options)
