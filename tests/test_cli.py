@@ -799,7 +799,7 @@ def test_samples_have_the_moments_of_their_group(here, capsys):
             "nowhere/fits.parquet does not exist; name a directory that jaxgmm fit or sweep has written",
         ),
         ({"fits": "foreign"}, "foreign/fits.parquet was not written by jaxgmm"),
-        ({"out": "p.txt"}, "--out must name a file that ends in .parquet, .pq, .csv, .csv.gz, .csv.bz2; got p.txt"),
+        ({"out": "p.xls"}, "--out must name a file that ends in .parquet, .pq, .csv, .csv.gz, .csv.bz2, .tsv, "),
         (
             {"out": "cells.parquet"},
             "cells.parquet exists already; remove it, name another file, or give --overwrite.",

@@ -27,14 +27,15 @@ AllowSpurious = Annotated[
     bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
 ]
 Separator = Annotated[
-    str, typer.Option(help="Separator of the fields of a CSV file: a character, or tab.", metavar="CHARACTER")
+    str,
+    typer.Option(help="Separator of the fields of a CSV file: a character, or tab (.tsv: tab).", metavar="CHARACTER"),
 ]
 # Of commands that also write CSV files.
 SeparatorOfBoth = Annotated[
     str,
     typer.Option(
         "--separator",
-        help="Separator of the fields of CSV files, read and written: a character, or tab.",
+        help="Separator of the fields of CSV files, read and written: a character, or tab (.tsv: tab).",
         metavar="CHARACTER",
     ),
 ]
@@ -43,7 +44,10 @@ Out = Annotated[Path, typer.Option(help="Directory for the output tables.", meta
 TableOut = Annotated[
     Path,
     typer.Option(
-        "--out", help="Table to write: .parquet, .csv, .csv.gz or .csv.bz2.", metavar="FILE", show_default=False
+        "--out",
+        help="Table to write: .parquet, or .csv, .tsv or .txt, or .gz of these.",
+        metavar="FILE",
+        show_default=False,
     ),
 ]
 Weights = Annotated[str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN")]

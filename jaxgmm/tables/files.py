@@ -24,7 +24,8 @@ from jaxgmm.tables.wording import listed, quoted, shortened
 Read = TypeVar("Read")
 
 _PARQUET = (".parquet", ".pq")
-_CSV = (".csv", ".csv.gz", ".csv.bz2")
+_TAB_SEPARATED = (".tsv", ".tsv.gz", ".tsv.bz2")
+_CSV = (".csv", ".csv.gz", ".csv.bz2", *_TAB_SEPARATED, ".txt", ".txt.gz", ".txt.bz2")
 KINDS = _PARQUET + _CSV
 # Bytes of each column that are read from a Parquet file at a time.
 _BUFFER = 2**18
@@ -40,14 +41,16 @@ def column_names(path: str | Path, separator: str = ",") -> list[str]:
     """The names of a file's columns, in order; its rows are not read.
 
     Args:
-        path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.csv.gz`, `.csv.bz2`).
-        separator: of a CSV file's fields: a character, or `tab`.
+        path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.tsv`, `.txt`, or one of these
+            and `.gz` or `.bz2`).
+        separator: of a CSV file's fields: a character, or `tab`. In a `.tsv` file, a comma stands for `tab`.
 
     Raises:
         OSError: no such file, or it may not be read.
         ValueError: not a table of either kind, an empty file, or an invalid separator.
     """
-    path, form = _readable(path), _form(separator)
+    path = _readable(path)
+    form = _form(path, separator)
     if is_parquet(path):
         return list(translated(path, lambda: pq.read_schema(path).names))
 
@@ -94,7 +97,7 @@ def read_table(
     own = [name for name in columns if name in keys]
     convert = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(own, pa.string()))
     table = translated(
-        path, lambda: csv.read_csv(path, parse_options=_form(separator), convert_options=convert), separator
+        path, lambda: csv.read_csv(path, parse_options=_form(path, separator), convert_options=convert), separator
     )
     for name in own:
         column = typed(table[name], known.field(name).type if known is not None and name in known.names else None)
@@ -127,7 +130,7 @@ def blocks_of_numbers(path: Path, columns: Sequence[str], separator: str) -> Ite
                 ) from error
             raise
 
-    with read(lambda: csv.open_csv(path, reading, _form(separator), convert)) as reader:
+    with read(lambda: csv.open_csv(path, reading, _form(path, separator), convert)) as reader:
         batches = iter(reader)
         while (batch := read(lambda: next(batches, None))) is not None:
             if batch.num_rows:
@@ -187,7 +190,7 @@ def written(
             with pq.ParquetWriter(file, schema) as writer:
                 yield writer
             return
-        form = csv.WriteOptions(delimiter=_form(separator).delimiter)
+        form = csv.WriteOptions(delimiter=_form(path, separator).delimiter)
         with _compressing(file, path) as stream, csv.CSVWriter(stream, schema, write_options=form) as writer:
             yield writer
 
@@ -249,15 +252,16 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
         if column not in names:
             remedy = wording.remedy(column, names, f"its columns are {listed(names)}.")
             if not is_parquet(path) and (other := _probable_separator(path, separator)):
-                remedy = _separated(other)
+                remedy = _separated(path, other)
             raise ValueError(f"{path} has no column {column!r}; {remedy}")
         if names.count(column) > 1:
             raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
 
 
-def _form(separator: str) -> csv.ParseOptions:
+def _form(path: Path, separator: str) -> csv.ParseOptions:
     """The format of a CSV file."""
-    character = _NAMED.get(separator, separator)
+    is_default = separator == "," and path.name.lower().endswith(_TAB_SEPARATED)
+    character = "\t" if is_default else _NAMED.get(separator, separator)
     if len(character) != 1 or not character.isascii() or character in '"\r\n':
         raise ValueError(f"the separator must be one character such as ';', or tab; got {quoted(separator)}.")
     # A quoted field may hold a line break; by default Arrow would cut the file there.
@@ -269,7 +273,7 @@ def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
     if "UTF8" in str(error):
         return "CSV", "save it in UTF-8."
     if other := _probable_separator(path, separator):
-        return "CSV", _separated(other)
+        return "CSV", _separated(path, other)
     return "CSV", "check or repair the file."
 
 
@@ -281,13 +285,15 @@ def _probable_separator(path: Path, separator: str) -> str | None:
     except (pa.ArrowException, OSError):
         return None
     # Separators within quotes do not count.
-    outside, said = re.sub('"[^"]*"', "", header), _form(separator).delimiter
+    outside, said = re.sub('"[^"]*"', "", header), _form(path, separator).delimiter
     best = max((said, *_SEPARATORS), key=outside.count)
     return None if best == said else best
 
 
-def _separated(character: str) -> str:
+def _separated(path: Path, character: str) -> str:
     """The remedy for a header that has another separator."""
+    if character == "," and path.name.lower().endswith(_TAB_SEPARATED):
+        return "its header seems to be separated by ','; rename the file, so that it ends in .csv."
     name = "tab" if character == "\t" else character
     option = name if name == "tab" else f"'{name}'"
     return f"its header seems to be separated by {name!r}; give that as the separator (--separator {option})."

@@ -86,6 +86,33 @@ def test_csv_fields_may_be_separated_by_others_than_commas(tmp_path, separator):
     assert table.to_pydict() == {"key": ["01"], "x, in mm": [2.5]}
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "mark"),
+    [
+        ("t.tsv", ",", "\t"),
+        ("t.TSV.gz", "tab", "\t"),
+        ("t.tsv", ";", ";"),
+        ("t.txt", ",", ","),
+        ("t.txt.bz2", ";", ";"),
+    ],
+)
+def test_names_say_how_fields_are_separated(tmp_path, name, separator, mark):
+    path, table = tmp_path / name, pa.table({"key": ["a", "b"], "x": [1.5, 2.5]})
+    with files.written(path, table.schema, separator=separator) as writer:
+        writer.write_table(table)
+    with pa.input_stream(path) as stream:
+        assert stream.read().decode() == f'"key"{mark}"x"\n"a"{mark}1.5\n"b"{mark}2.5\n'
+    assert files.read_table(path, ["key", "x"], keys=["key"], separator=separator) == table
+    blocks = files.blocks_of_numbers(path, ["x"], separator)
+    assert [block["x"].to_pylist() for block in blocks] == [[1.5, 2.5]]
+
+
+def test_commas_in_a_file_named_for_tabs_are_noticed(tmp_path):
+    (tmp_path / "t.tsv").write_text("key,x\na,1\n")
+    with pytest.raises(ValueError, match=r"has no column 'key'; its header seems to be separated by ','; rename"):
+        files.read_table(tmp_path / "t.tsv", ["key"])
+
+
 @pytest.mark.parametrize("separator", ["", ";;", '"', "\n", "§", "comma"])
 def test_separators_that_are_none_are_refused(tmp_path, separator):
     (tmp_path / "table.csv").write_text("x\n1\n")
