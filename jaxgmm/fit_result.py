@@ -12,7 +12,18 @@ from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
-from jaxgmm.record import Block, Record, counted, field_names, record, span, status_names, statuses, written
+from jaxgmm.record import (
+    Block,
+    Record,
+    counted,
+    field_names,
+    of_the_call,
+    record,
+    span,
+    status_names,
+    statuses,
+    written,
+)
 from jaxgmm.selection.criteria import Evidence, aic, aicc, bic
 from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
@@ -59,6 +70,8 @@ class FitResult(Record):
             in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
             `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration
             (its end is in `mixture`), or where there is no answer. None unless requested.
+        seconds: how long the call of `fit` or `sweep` took, compilation included; NaN where it is not known, as in
+            parts.
     """
 
     mixture: Mixture
@@ -78,6 +91,7 @@ class FitResult(Record):
     history: np.ndarray | None
     efficiency: float
     snapshots: Mixture | None = None
+    seconds: float = of_the_call(math.nan)
 
     @property
     def converged(self) -> np.ndarray:
@@ -144,21 +158,32 @@ class FitResult(Record):
         k = self.mixture.n_components if self._batch else np.count_nonzero(self.mixture.weights)
         of = f"K = {k}, D = {self.mixture.n_features}, {counted(n_starts, 'start')}"
         if self._batch:
-            rows = [["iterations", span(self.n_iter)], ["log-likelihood", span(self.log_likelihood)]]
-            rows += remarks(self, within=within)
+            rows = [["iterations", span(self.n_iter)], *numbers_of(self), *remarks(self, within=within)]
             title = f"FitResult: {counted(len(self), 'data set')}, {of}"
-            return title, [statuses(self.status, "data set"), Block(rows)]
+            return title, [statuses(self.status, "data set"), Block(rows, is_kept=True)]
         status = Status(int(self.status))
         ended = [] if status == Status.CONVERGED else [written([status.sentence])]
         rows = [
             ["status", f"{status.name} after {counted(self.n_iter, 'iteration')}"],
-            ["log-likelihood", f"{self.log_likelihood:,.6g}"],
+            *numbers_of(self),
             *remarks(self, within=within),
         ]
-        blocks = [Block(rows), *ended]
+        blocks = [Block(rows, is_kept=True), *ended]
         return f"FitResult: {of}", [*blocks, components_of(self.mixture)] if np.isfinite(
             self.log_likelihood
         ) else blocks
+
+
+def numbers_of(result: FitResult) -> list[list[str]]:
+    """The log-likelihood of some fits, and the time that they took if it is known, as rows of a description."""
+    is_one = not np.ndim(result.status)
+    text = f"{result.log_likelihood:,.6g}" if is_one else span(result.log_likelihood)
+    return [["log-likelihood", text], *lasted(result)]
+
+
+def lasted(result: FitResult) -> list[list[str]]:
+    """The time that some fits took, as a row of a description; no row if it is not known."""
+    return [["seconds", f"{result.seconds:,.2f}"]] if math.isfinite(result.seconds) else []
 
 
 def remarks(result: FitResult, noun: str = "data set", within: str = "") -> list[list[str]]:

@@ -1,5 +1,6 @@
 """fit(): mixtures of thousands of data sets, with one number of components and one covariance family."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -122,6 +123,7 @@ def fit(
         >>> jaxgmm.Status(result.status).name
         'CONVERGED'
     """
+    began = time.perf_counter()
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
     data = weighted(batch(x), sample_weight)
@@ -145,7 +147,7 @@ def fit(
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
     with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
         result = fit_batch(data, start, model, request, report, sizes)
-    return result.of(0) if data.is_single else result
+    return replace(result.of(0) if data.is_single else result, seconds=time.perf_counter() - began)
 
 
 def ridge_in(precision: str, reg_covar: Any) -> float:

@@ -36,10 +36,12 @@ class Block(NamedTuple):
     Attributes:
         rows: texts by row.
         names: of the columns, if they need names.
+        is_kept: whether to print all of it, and to cut other blocks where there is no room for both.
     """
 
     rows: Sequence[Sequence[str]]
     names: Sequence[str] = ()
+    is_kept: bool = False
 
 
 class Record:
@@ -96,11 +98,8 @@ class Record:
         except _INDESCRIBABLE:
             fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in field_names(self))
             return f"{type(self).__name__}({fields})"
-        lines = [title, *(line for block in blocks for line in _lines(block))]
-        if len(lines) > _MOST_LINES:
-            # Notes come last.
-            lines[_MOST_LINES - 3 : -2] = ["  …"]
-        return "\n".join(lines)
+        lines = [(title, True), *((line, block.is_kept) for block in blocks for line in _lines(block))]
+        return "\n".join(_cut(lines))
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -111,10 +110,18 @@ class Record:
         return f"<div><b>{html.escape(title)}</b>{''.join(map(_table, blocks))}</div>"
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+def of_the_call(default: Any) -> Any:
+    """A field about the call that made a record, not about data sets: parts and pytrees have its default instead."""
+    return dataclasses.field(default=default, metadata={"of_the_call": True})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(of_the_call,))
 def record(cls: Type) -> Type:
     """Makes a class a frozen dataclass and a pytree of its fields. Two records are equal if they are the same one."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
+    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    of_call = [field.name for field in dataclasses.fields(made) if "of_the_call" in field.metadata]
+    of_data = [name for name in field_names(made) if name not in of_call]
+    return jax.tree_util.register_dataclass(made, of_data, (), of_call)
 
 
 def field_names(of: Any) -> tuple[str, ...]:
@@ -147,7 +154,8 @@ def status_names(codes: Any) -> np.ndarray:
 def statuses(codes: Any, noun: str) -> Block:
     """How many ended in which way."""
     found, counts = np.unique(codes, return_counts=True)
-    return Block([[Status(code).name, counted(n, noun)] for code, n in zip(found, counts, strict=True)])
+    rows = [[Status(code).name, counted(n, noun)] for code, n in zip(found, counts, strict=True)]
+    return Block(rows, is_kept=True)
 
 
 def shown(rows: Iterable[Sequence[str]], names: Sequence[str] = ()) -> Block:
@@ -159,9 +167,10 @@ def shown(rows: Iterable[Sequence[str]], names: Sequence[str] = ()) -> Block:
     return Block(rows, names)
 
 
-def written(notes: Iterable[str]) -> Block:
+def written(notes: Iterable[str], *, is_kept: bool = False) -> Block:
     """A block of sentences, in lines that fit a terminal."""
-    return Block([[line] for note in notes for line in textwrap.wrap(note, _LONGEST_NOTE, subsequent_indent="  ")])
+    lines = [line for note in notes for line in textwrap.wrap(note, _LONGEST_NOTE, subsequent_indent="  ")]
+    return Block([[line] for line in lines], is_kept=is_kept)
 
 
 def checked_index(index: Any, n: int) -> Any:
@@ -186,6 +195,19 @@ def rows_within(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     lengths = counts[chosen]
     first = (np.cumsum(counts) - counts)[chosen] - (np.cumsum(lengths) - lengths)
     return np.repeat(first, lengths) + np.arange(np.sum(lengths))
+
+
+def _cut(lines: Sequence[tuple[str, bool]]) -> list[str]:
+    """At most so many lines, each with whether it is kept; of the others, those in the middle are left out."""
+    if len(lines) <= _MOST_LINES:
+        return [line for line, _ in lines]
+    kept = [i for i, (_, is_kept) in enumerate(lines) if is_kept][: _MOST_LINES - 1]
+    others = [i for i, (_, is_kept) in enumerate(lines) if not is_kept]
+    # The last two lines are of notes.
+    n_first, n_last = max(0, _MOST_LINES - 3 - len(kept)), min(2, _MOST_LINES - 1 - len(kept))
+    first, last = others[:n_first], others[len(others) - n_last :]
+    left_out = next(i for i in range(len(lines)) if i not in {*kept, *first, *last})
+    return ["  …" if i == left_out else lines[i][0] for i in sorted({*kept, *first, *last, left_out})]
 
 
 def _lines(block: Block) -> list[str]:

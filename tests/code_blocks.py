@@ -6,8 +6,8 @@ import itertools
 import re
 from collections.abc import Callable
 
-# How many iterations the default method makes depends on the last bits, and so on the processor.
-_COUNTS = re.compile(r"(iterations +)\d+ to \d+|(after) \d+ iterations")
+# How many iterations the default method makes depends on the last bits, and so on the processor; and so does the time.
+_COUNTS = re.compile(r"(iterations +)\d+ to \d+|(after) \d+ iterations|(seconds +)[\d,.]+")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -35,6 +35,6 @@ def run_blocks(markdown: str, name: str, run_shell: Callable[[str], object] = la
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(compile(source, name, "exec"), namespace)
-            assert _COUNTS.sub(r"\1\2", printed.getvalue()) == _COUNTS.sub(r"\1\2", shown), (
+            assert _COUNTS.sub(r"\1\2\3", printed.getvalue()) == _COUNTS.sub(r"\1\2\3", shown), (
                 f"{name} shows other output than this prints:\n{source}\n{printed.getvalue()}"
             )

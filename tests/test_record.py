@@ -171,7 +171,7 @@ def test_what_to_look_at_is_where_it_is_said_to_be(name: str) -> None:
     named = [words[-1] for words in map(str.split, repr(ALL[name]).splitlines()) if words[-1].startswith(".")]
     for path in named:
         assert operator.attrgetter(path[1:])(ALL[name]) is not None
-    assert (".best.spurious" in named) == (name == "sweep")
+    assert (".best.spurious" in named) == (name in ("sweep", "wide sweep"))
 
 
 def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
@@ -190,6 +190,33 @@ def test_fits_say_how_they_ended_and_what_to_look_at() -> None:
     failed = dataclasses.replace(fits(), status=np.int32(Status.NONFINITE))
     assert Status.NONFINITE.sentence in " ".join(repr(failed).split())
     assert max(map(len, repr(failed).splitlines())) <= 80
+
+
+def test_time_is_that_of_the_call() -> None:
+    whole = dataclasses.replace(BATCHES["fits"], seconds=1234.5)
+    assert "  seconds                     1,234.50" in repr(whole).splitlines()
+    assert "  seconds                     2.50" in repr(dataclasses.replace(fits(), seconds=2.5)).splitlines()
+    assert np.isnan(whole.of([0]).seconds)
+    assert jax.tree.structure(whole) == jax.tree.structure(BATCHES["fits"])
+    assert pickle.loads(pickle.dumps(whole)).seconds == copy.deepcopy(whole).seconds == 1234.5
+    swept = dataclasses.replace(BATCHES["sweep"], best=whole)
+    assert "1,234.50" in repr(swept)
+    one = dataclasses.replace(SINGLES["one sweep"], best=dataclasses.replace(fits(), seconds=2.5))
+    assert repr(one).endswith("\n  seconds  2.50")
+
+
+def test_what_to_look_at_is_never_cut() -> None:
+    swept = dataclasses.replace(BATCHES["wide sweep"], notes=("A note of some length. " * 10, "Last. " * 20))
+    swept = dataclasses.replace(
+        swept, best=dataclasses.replace(swept.best, seconds=1.0, ridge_dominated=np.ones(B, int))
+    )
+    lines = repr(swept).splitlines()
+    assert len(lines) == 15
+    words = " ".join(lines)
+    assert all(status.name in words for status in Status)
+    assert all(f".best.{name}" in words for name in ("spurious", "ridge_dominated", "start_passed_over"))
+    assert lines.count("  …") == 1
+    assert lines[-1].endswith("Last.")
 
 
 def test_large_numbers_keep_their_tenths() -> None:

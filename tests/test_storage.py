@@ -49,6 +49,7 @@ def fit_result(*batch, **options):
         start_spurious=RNG.integers(2, size=(*batch, 2), dtype=np.int32),
         history=None,
         efficiency=0.75,
+        seconds=1.5,
     )
     result.start_log_likelihood[..., 0] = np.nan
     result.mixture.means[..., 1, :] = np.nan

@@ -78,4 +78,4 @@ class GroupFit(Record):
         title, blocks = self.result._described(".result")
         doubts = self.doubts
         title = f"{self.name}: {counted(len(self.x), 'sample')}, {title.partition(': ')[2]}"
-        return title, [*blocks, *([written(doubts)] if doubts else [])]
+        return title, [*blocks, *([written(doubts, is_kept=True)] if doubts else [])]

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from jaxgmm.diagnosis import Diagnosis, diagnose
-from jaxgmm.fit_result import FitResult, remarks
+from jaxgmm.fit_result import FitResult, numbers_of, remarks
 from jaxgmm.flagging import flags
 from jaxgmm.frames.group_fit import GroupFit
 from jaxgmm.frames.labelling import labelled
 from jaxgmm.frames.membership import Membership, membership, number_of
 from jaxgmm.mixture import Mixture
-from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, span, statuses, written
+from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, statuses, written
 from jaxgmm.report import write_report
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
@@ -283,8 +283,8 @@ class GroupFits(Record):
             names = ("n_components", "covariance_type")
             answered = fits.filter(~nw.col(names[0]).is_null())
             blocks.append(chosen_models({name: answered[name].to_numpy() for name in names}, "group"))
-        rows = [["log-likelihood", span(self.result.log_likelihood)], *remarks(self.result, "group", ".result")]
-        blocks += [statuses(self.result.status, "group"), Block(rows)]
+        rows = [*numbers_of(self.result), *remarks(self.result, "group", ".result")]
+        blocks += [statuses(self.result.status, "group"), Block(rows, is_kept=True)]
         tables = ", ".join(f".{name}" for name in ("fits", "components", "models") if getattr(self, name) is not None)
         blocks += [Block([[f"tables: {tables}"]]), *([written(self.notes)] if self.notes else [])]
         return f"GroupFits: {of}", blocks

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.fit_result import FitResult, remarks
-from jaxgmm.record import Block, Record, counted, record, rows_within, shown, span, statuses, written
+from jaxgmm.fit_result import FitResult, lasted, numbers_of, remarks
+from jaxgmm.record import Block, Record, counted, record, rows_within, shown, statuses, written
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.settings import LRT
 
@@ -68,10 +68,16 @@ class Sweep(Record):
         n_models = f"{counted(len(self.table['data_set']), 'model')}, D = {self.best.mixture.n_features}"
         notes = [written(self.notes)] if self.notes else []
         if not self._batch:
-            return f"Sweep: {n_models}", [_described_models(self.table), *notes]
-        rows = [["log-likelihood", span(self.best.log_likelihood)], *remarks(self.best, within=".best")]
+            rows = lasted(self.best)
+            return f"Sweep: {n_models}", [_described_models(self.table), *([Block(rows)] if rows else []), *notes]
+        rows = [*numbers_of(self.best), *remarks(self.best, within=".best")]
         title = f"Sweep: {counted(len(self), 'data set')}, {n_models}"
-        return title, [chosen_models(self.chosen), statuses(self.best.status, "data set"), Block(rows), *notes]
+        return title, [
+            chosen_models(self.chosen),
+            statuses(self.best.status, "data set"),
+            Block(rows, is_kept=True),
+            *notes,
+        ]
 
 
 def chosen_models(chosen: Mapping[str, np.ndarray], noun: str = "data set") -> Block:

@@ -5,6 +5,7 @@
 Models whose runs can share programs are runs of one queue; see `jaxgmm.driver.plan`.
 """
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -140,6 +141,7 @@ def sweep(
         >>> sweep.best.mixture.weights.round(3).tolist()
         [0.4, 0.6, 0.0]
     """
+    began = time.perf_counter()
     names = _several(criterion, str, "criterion")
     # One K after another, so that the fits of smaller K are known.
     ks = _several(n_components, (int, np.integer), "n_components")
@@ -177,7 +179,8 @@ def sweep(
         left_out = None
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)
-        return _swept(asked, request, left_out, report)
+        swept = _swept(asked, request, left_out, report)
+    return replace(swept, best=replace(swept.best, seconds=time.perf_counter() - began))
 
 
 class _Asked(NamedTuple):

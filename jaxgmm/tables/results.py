@@ -60,6 +60,7 @@ def put_together(kind: str, arrays: Mapping[str, Any], columns: Sequence[Column]
         fields: dict[str, Any] = {name: arrays.get(f"{prefix}{name}") for name in field_names(FitResult)}
         fields["snapshots"] = mixture(f"{prefix}snapshots.") if f"{prefix}snapshots.weights" in arrays else None
         fields |= {"mixture": mixture(f"{prefix}mixture."), "efficiency": float(arrays[f"{prefix}efficiency"])}
+        fields["seconds"] = float(arrays.get(f"{prefix}seconds", np.nan))
         return _completed(FitResult(**fields))
 
     if kind == "Mixture":

@@ -68,6 +68,7 @@ _FIT = {
     "history": Field("T", "f"),
     "efficiency": Field(None, "f"),
     **_within("snapshots", _MIXTURE, "S"),
+    "seconds": Field(None, "f"),
 }
 _STATISTICS = {"counts": Field("K", "f"), "first": Field("KD", "f"), "second": Field("KDD", "f")}
 # The first array of each says which batch axes there are.
@@ -101,8 +102,8 @@ _FIELDS = {
 }
 # Arrays of one axis less where components are axis-aligned.
 _MATRICES = ("covariances", "second", "last_second", "scale", "ridge")
-# Fits and streams may come without the first three, and files may be older than the last.
-_OPTIONAL = ("history", "snapshots", "passage", "gap")
+# Fits and streams may come without the first three, and files may be older than the others.
+_OPTIONAL = ("history", "snapshots", "passage", "gap", "seconds")
 # Fields that files of the first format lack.
 _SINCE_FORMAT_2 = ("ridge_dominated", "start_passed_over", "n_samples", "n_parameters", "ridge")
 
