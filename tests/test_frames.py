@@ -351,3 +351,10 @@ def test_what_is_refused_is_quoted_in_part():
         with pytest.raises(ValueError, match=r"no column|must be the name") as caught:
             fit_groups(frame, **{"by": "column 0", "features": "column 1", "n_components": 1} | arguments)
         assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("names", [["g"], [None, "g"], [0, "x"]])
+def test_a_column_in_the_index_is_refused_with_the_remedy(names):
+    frame = pd.DataFrame({"g": ["a", "b"], "x": [1.0, 2.0], None: 0, 0: 1}).set_index(names)
+    with pytest.raises(ValueError, match=rf"^{names[-1]!r} is in the index of the frame, not a column; pass df.reset"):
+        fit_groups(frame, "g", "x", 1)

@@ -87,6 +87,7 @@ def selected(
         df = plain(df.select(needed))
     elif nw.dependencies.is_pandas_like_dataframe(df):
         names = list(df.columns)
+        _check_not_in_index(df, needed)
         check_named(names, by, features, weights)
         # Rows first, as pandas copies the columns that it selects.
         df, rows = (df if rows is None else df.iloc[rows]), None
@@ -116,6 +117,14 @@ def arrow(frame: nw.DataFrame[Any]) -> pa.Table:
         raise ValueError(
             f"a column holds values of several types, or of one that Arrow lacks ({reason}); convert it to one type."
         ) from error
+
+
+def _check_not_in_index(df: Any, needed: Sequence[str]) -> None:
+    """Raises ValueError if a pandas frame has a wanted column only as a level of its index."""
+    columns, levels = ([name for name in names if isinstance(name, str)] for names in (df.columns, df.index.names))
+    for name in needed:
+        if name in levels and name not in columns:
+            raise ValueError(f"{name!r} is in the index of the frame, not a column; pass df.reset_index().")
 
 
 def _place(names: list[Any], name: str) -> int:
