@@ -14,11 +14,12 @@ from jaxgmm.fit_result import FitResult
 from jaxgmm.selection.sweep_result import Sweep
 
 
-def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
+def flags(result: Any, x: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
     """Which fits to distrust, by reason.
 
     Args:
-        result: the result of `fit` or `sweep`, for B data sets.
+        result: the result of `fit` or `sweep`, for B data sets; or the fits of B groups of a frame, or of one, which
+            have samples and weights of their own.
         x: the samples, as for `fit`; without them residuals are not checked.
         sample_weight: as for `fit`.
 
@@ -33,6 +34,10 @@ def flags(result: FitResult | Sweep, x: Any = None, sample_weight: Any = None) -
     Raises:
         ValueError: not a result, or samples that do not match it.
     """
+    if x is None and hasattr(result, "flags"):
+        return result.flags()
+    if hasattr(result, "sweep"):
+        result = result.result if result.sweep is None else result.sweep
     fits = result.best if isinstance(result, Sweep) else result
     if not isinstance(fits, FitResult):
         raise ValueError(f"result must be a jaxgmm.FitResult or Sweep; got {type(result).__name__}.")

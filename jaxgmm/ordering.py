@@ -151,7 +151,9 @@ def _matched_order(mixture: Mixture, reference: Mixture) -> np.ndarray:
 def _mixture_of(result: Any) -> Mixture:
     """The mixtures of a result. Raises ValueError unless it is one, of concrete arrays."""
     if not isinstance(result, Mixture | FitResult | Sweep):
-        raise ValueError(f"result must be a jaxgmm.Mixture, FitResult or Sweep; got {type(result).__name__}.")
+        is_of_groups = hasattr(result, "result")
+        remedy = " Pass its .result; or give fit_groups order_by= or align_to=." if is_of_groups else ""
+        raise ValueError(f"result must be a jaxgmm.Mixture, FitResult or Sweep; got {type(result).__name__}.{remedy}")
     mixture = as_mixture(result.best if isinstance(result, Sweep) else result)
     if any(map(is_traced, mixture.arrays)):
         raise ValueError("the order of components depends on their values; sort them outside jax.jit, vmap and grad.")

@@ -387,3 +387,25 @@ def test_pictures_refuse_what_they_cannot_draw(found, swept):
         plot.criterion(swept, data_set="P05")
     with pytest.raises(ValueError, match="x must hold the samples of many fits: a GroupFit has none of its own"):
         plot.overview(swept.group("P04", 67))
+
+
+def test_flags_of_groups_are_those_of_their_own_samples(swept):
+    for of_groups in (swept, swept.of(1), swept.group("P05", 67)):
+        found, expected = jaxgmm.flags(of_groups), of_groups.flags()
+        assert set(found) == set(jaxgmm.FLAGS)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert all(np.array_equal(swept.flags()[name][1], swept.group("P05", 67).flags()[name]) for name in jaxgmm.FLAGS)
+    again = jaxgmm.flags(pickle.loads(pickle.dumps(swept)), swept.x, swept.sample_weight)
+    assert all(np.array_equal(again[name], holds) for name, holds in swept.flags().items())
+
+
+def test_where_groups_are_refused_what_to_pass_is_said(swept):
+    one = swept.group("P05", 67)
+    for given in (swept, one):
+        for call in (jaxgmm.order_components, lambda given: jaxgmm.align_components(given, one)):
+            with pytest.raises(ValueError, match=r"got GroupFits?. Pass its .result; or give fit_groups order_by="):
+                call(given)
+        with pytest.raises(ValueError, match=r"got GroupFits?. Of one group, pass its .result and its .x.$"):
+            plot.stages(given)
+    with pytest.raises(ValueError, match="x must hold the samples of the data set; got None"):
+        plot.stages(one.result)

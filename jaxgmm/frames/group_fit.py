@@ -54,13 +54,16 @@ class GroupFit(Record):
 
         If samples hold NaN or infinity, the last sentence names their rows.
         """
-        found = flags(self.result if self.sweep is None else self.sweep, self.x, self.sample_weight)
-        sentences = [f"{self.name} {FLAGS[name]}." for name, holds in found.items() if np.any(holds)]
+        sentences = [f"{self.name} {FLAGS[name]}." for name, holds in self.flags().items() if np.any(holds)]
         rows = self.rows[unusable(self.x, self.sample_weight)]
         if len(rows):
             n, noun = f"{len(rows):,} of {counted(len(self.x), 'sample')}", "row" if len(rows) == 1 else "rows"
             sentences.append(f"{self.name} holds NaN or infinity in {n}: {noun} {listed(rows)} of the frame.")
         return sentences
+
+    def flags(self) -> dict[str, np.ndarray]:
+        """The reasons to distrust the fit, residuals included, and whether each holds; see `jaxgmm.flags`."""
+        return flags(self.result if self.sweep is None else self.sweep, self.x, self.sample_weight)
 
     def diagnose(self) -> Diagnosis:
         """See `jaxgmm.diagnose`."""

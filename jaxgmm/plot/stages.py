@@ -21,7 +21,7 @@ from jaxgmm.status import Status
 @whole_or_none
 def stages(
     result: Any,
-    x: Any,
+    x: Any = None,
     iterations: Sequence[int] = (0, 1),
     *,
     ax: Any = None,
@@ -47,7 +47,10 @@ def stages(
             its snapshots.
     """
     if not hasattr(result, "status"):
-        raise ValueError(f"result must be a jaxgmm.FitResult; got {type(result).__name__}.")
+        remedy = " Of one group, pass its .result and its .x." if hasattr(result, "result") else ""
+        raise ValueError(f"result must be a jaxgmm.FitResult; got {type(result).__name__}.{remedy}")
+    if x is None:
+        raise ValueError("x must hold the samples of the data set; got None.")
     if np.ndim(result.status) != 0:
         raise ValueError("plot.stages draws one fit; this result has a batch axis. Fit the data set alone.")
     snapshots, history = result.snapshots, result.history
