@@ -190,6 +190,12 @@ def checked_index(index: Any, n: int) -> Any:
     return int(rows) if rows.ndim == 0 else rows
 
 
+def check_some(n_groups: int) -> None:
+    """Raises ValueError if there is no group."""
+    if n_groups == 0:
+        raise ValueError("these fits are of no group; select at least one, as found.of([0]).")
+
+
 def rows_within(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The rows of some groups in a table that has the rows of one group after those of another, `counts` of each."""
     lengths = counts[chosen]

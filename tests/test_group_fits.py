@@ -409,3 +409,15 @@ def test_where_groups_are_refused_what_to_pass_is_said(swept):
             plot.stages(given)
     with pytest.raises(ValueError, match="x must hold the samples of the data set; got None"):
         plot.stages(one.result)
+
+
+def test_a_selection_of_nothing_is_refused_where_there_is_nothing_to_do(swept, tmp_path):
+    none = swept.of([])
+    assert repr(none).startswith("GroupFits: 0 groups")
+    calls = (none.diagnose, none.bootstrap, none.flags, lambda: jaxgmm.flags(none), lambda: none.group("P04", 67))
+    draws = (lambda: plot.overview(none), lambda: plot.criterion(none), lambda: none.report(tmp_path / "none.html"))
+    for call in (*calls, *draws):
+        with pytest.raises(ValueError, match=r"^these fits are of no group; select at least one, as found.of"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+    assert column(none.predict(), "component") == [None] * 201

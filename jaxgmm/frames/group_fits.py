@@ -17,7 +17,7 @@ from jaxgmm.frames.group_fit import GroupFit
 from jaxgmm.frames.labelling import labelled
 from jaxgmm.frames.membership import Membership, membership, number_of
 from jaxgmm.mixture import Mixture
-from jaxgmm.record import Block, Record, counted, field_names, record, rows_within, statuses, written
+from jaxgmm.record import Block, Record, check_some, counted, field_names, record, rows_within, statuses, written
 from jaxgmm.report import write_report
 from jaxgmm.resampling import Bootstrap, bootstrap
 from jaxgmm.selection.sweep_result import Sweep, chosen_models
@@ -122,6 +122,7 @@ class GroupFits(Record):
         """
         if len(key) != len(self.by):
             raise ValueError(f"a key has a value for each of {', '.join(self.by)}; got {key!r}.")
+        check_some(len(self) if self._batch else 1)
         number = number_of(key, self.keys)
         if number < 0:
             raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
@@ -255,6 +256,7 @@ class GroupFits(Record):
 
     def _as_fitted(self, df: Any) -> tuple[Any, Any]:
         """Samples and weights with the batch axis of the result, or without."""
+        check_some(len(self) if self._batch else 1)
         groups = self._groups(df)
         x, weights = groups.x, groups.sample_weight
         return (x, weights) if self._batch else (x[0], None if weights is None else weights[0])

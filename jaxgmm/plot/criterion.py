@@ -22,7 +22,7 @@ from jaxgmm.plot.palette import (
     whole_or_none,
     without_frame,
 )
-from jaxgmm.record import counted
+from jaxgmm.record import check_some, counted
 from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.sweeping import LEVEL, LRT
 from jaxgmm.settings import is_integer
@@ -65,6 +65,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     if not is_integer(data_set):
         remedy = "; for a group, draw found.group(key)" if hasattr(sweep_or_table, "names") else ""
         raise ValueError(f"data_set must be the number of a data set, from 0; got {data_set!r}{remedy}.")
+    check_some(len(whole["data_set"]))
     rows = np.asarray(whole["data_set"]) == data_set
     if not np.any(rows):
         raise ValueError(f"the table has no data set {data_set!r}; its last is {np.max(whole['data_set'])}.")

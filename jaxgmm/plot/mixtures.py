@@ -13,6 +13,7 @@ from jaxgmm.plot.histograms import draw_histogram
 from jaxgmm.plot.limits import say_outside
 from jaxgmm.plot.palette import axes_for_one, label_offsets, verbatim, whole_or_none, without_frame
 from jaxgmm.plot.planes import draw_plane, marginal
+from jaxgmm.record import check_some
 from jaxgmm.settings import is_integer
 
 
@@ -136,6 +137,7 @@ def of_groups(fits: Any, names: Any, sample_weight: Any) -> tuple[Any, Any, Any]
     """
     if not hasattr(fits, "names"):
         raise ValueError(f"x must hold the samples of many fits: a {type(fits).__name__} has none of its own.")
+    check_some(len(fits.names))
     own = fits.sample_weight if sample_weight is None else sample_weight
     return fits.x, list(map(verbatim, fits.names)) if names is None else names, own
 

@@ -7,6 +7,7 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
+from jaxgmm.record import check_some
 from jaxgmm.report.content import Content, content_of_groups
 from jaxgmm.report.page import write
 from jaxgmm.settings import Criterion
@@ -47,6 +48,7 @@ def content_of_frame(found: Any, df: Any) -> Content:
         raise ValueError(f"found must be what jaxgmm.frames.fit_groups returns; got {type(found).__name__}.")
     if np.ndim(found.result.status) != 1:
         raise ValueError("found is one group without a batch axis; select it as found.of([b]).")
+    check_some(len(found.result.status))
     features, fits = list(found.features), nw.from_native(found.fits, eager_only=True)
     groups = read(df, found.keys, features, found.weights).by_group(found.keys)
     check_unchanged(groups, fits["n_samples"].to_numpy(), found.checksums)
