@@ -192,10 +192,10 @@ def test_frames_of_other_values_are_refused(found, kind):
     ("key", "error", "words"),
     [
         (("P04",), ValueError, "a key has a value for each of plate, well"),
-        (("P07", 67), KeyError, "no group 'P07, 67' was fitted; the first is 'P04, 67'"),
-        (("P04", 67.5), KeyError, "no group 'P04, 67.5'"),
+        (("P07", 67), KeyError, "no group P07, 67 was fitted; the first is P04, 67"),
+        (("P04", 67.5), KeyError, "no group P04, 67.5"),
         ((67, 67), ValueError, "column 'plate' of the key holds int64, where"),
-        (("P04", None), KeyError, "no group 'P04, null'"),
+        (("P04", None), KeyError, "no group P04, null"),
     ],
 )
 def test_a_key_that_is_not_there_is_refused(found, key, error, words):
@@ -421,3 +421,12 @@ def test_a_selection_of_nothing_is_refused_where_there_is_nothing_to_do(swept, t
             call()
     assert list(tmp_path.iterdir()) == []
     assert column(none.predict(), "component") == [None] * 201
+
+
+def test_keys_of_no_letters_can_be_seen():
+    found, _ = keyed(["", "a\nb\u2028", "µ é"])
+    assert found.names == ["''", r"a\nb\u2028", "µ é"]
+    assert repr(found.group("")).startswith("'': 40 samples, ")
+    assert repr(found.group("a\nb\u2028")).startswith(r"a\nb\u2028: 40 samples, ")
+    with pytest.raises(KeyError, match="no group c was fitted; the first is ''"):
+        found.group("c")

@@ -125,7 +125,7 @@ class GroupFits(Record):
         check_some(len(self) if self._batch else 1)
         number = number_of(key, self.keys)
         if number < 0:
-            raise KeyError(f"no group {title_of(key)!r} was fitted; the first is {self.names[0]!r}")
+            raise KeyError(f"no group {title_of(key)} was fitted; the first is {self.names[0]}")
         own, (rows, found) = self.of(number) if self._batch else self, self._of_group(number, self.frame(df))
         return GroupFit(tuple(key), self.features, found.samples, found.weights, rows, own.result, own.sweep)
 

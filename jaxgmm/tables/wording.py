@@ -1,6 +1,7 @@
 """Quotes of files and values in errors, kept short."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -9,6 +10,8 @@ from typing import Any
 _LONGEST, _MOST_NAMES = 200, 20
 _QUOTED = reprlib.Repr()
 _QUOTED.maxstring = _QUOTED.maxother = 80
+# Among them are all ends of lines.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def shortened(text: str) -> str:
@@ -34,8 +37,9 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def title_of(key: Iterable[Any]) -> str:
-    """A key as a title: `P04, 67`."""
-    return ", ".join("null" if value is None else str(value) for value in key)
+    """A key as a title: `P04, 67`. A text of nothing is `''`, and control characters are written as Python does."""
+    texts = ("null" if value is None else _CONTROL.sub(lambda found: repr(found[0])[1:-1], str(value)) for value in key)
+    return ", ".join(text or "''" for text in texts)
 
 
 def remedy(name: str, known: Iterable[str], otherwise: str) -> str:
