@@ -164,8 +164,10 @@ def with_room(mixture: Mixture, n_components: int) -> Mixture:
     return mixture.map(with_absent, Mixture(0.0, 0.0, unit))
 
 
-def as_mixture(given: Any) -> Mixture:
+def as_mixture(given: Any, name: str = "mixture") -> Mixture:
     """A mixture itself, or the one in the attribute `mixture` of a result such as `jaxgmm.FitResult`.
+
+    `name` is what an error calls it.
 
     Raises:
         ValueError: anything else.
@@ -175,7 +177,7 @@ def as_mixture(given: Any) -> Mixture:
         remedies = {"best": "Of a sweep, pass its .best.", "mixtures": "Pass its .mixtures, or one .group(key) of it."}
         remedy = "".join(f" {words}" for name, words in remedies.items() if hasattr(given, name))
         raise ValueError(
-            f"mixture must be a jaxgmm.Mixture or a result of jaxgmm.fit; got {type(given).__name__}.{remedy}"
+            f"{name} must be a jaxgmm.Mixture or a result of jaxgmm.fit; got {type(given).__name__}.{remedy}"
         )
     return found
 

@@ -101,16 +101,16 @@ def align_components(result: Result, reference: Any) -> Result:
     return _mapped(aligned, lambda mixture: mixture.map(_of_kind, given))
 
 
-def checked_reference(reference: Any, n_features: int) -> Mixture:
-    """A reference mixture, without what its absent components hold. Raises ValueError unless it is one."""
-    mixture = as_mixture(reference)
+def checked_reference(reference: Any, n_features: int, name: str = "reference") -> Mixture:
+    """A reference mixture, without what its absent components hold. Raises ValueError, by name, unless it is one."""
+    mixture = as_mixture(reference, name)
     if np.ndim(mixture.weights) != 1 or mixture.n_features != n_features:
         raise ValueError(
-            f"reference must be one mixture of {n_features} features; its means have shape {np.shape(mixture.means)}."
+            f"{name} must be one mixture of {n_features} features; its means have shape {np.shape(mixture.means)}."
         )
     mixture = with_room(mixture.map(np.asarray), mixture.n_components)
     if not all(np.all(np.isfinite(leaf)) for leaf in mixture.arrays):
-        raise ValueError("reference holds NaN or infinity: its fit has no answer.")
+        raise ValueError(f"{name} holds NaN or infinity: its fit has no answer.")
     return mixture
 
 

@@ -96,7 +96,11 @@ def check_test(
 ) -> None:
     """Raises ValueError if replicates of a likelihood-ratio test could not be fitted in the same way as the data."""
     if any(after - before != 1 for before, after in pairwise(k for k, _, _ in models)):
-        raise ValueError(f"criterion 'lrt' needs successive n_components, one family and one ridge; got {models}.")
+        given = (", ".join(map(str, dict.fromkeys(own))) for own in zip(*models, strict=True))
+        raise ValueError(
+            "criterion 'lrt' needs successive n_components, one covariance_type and one reg_covar; "
+            "got n_components {}, covariance_type {} and reg_covar {}.".format(*given)
+        )
     if sample_weight is not None or split:
         raise ValueError("criterion 'lrt' draws and fits samples of weight 1; leave out sample_weight and split.")
     if patience is not None and criteria[0] == LRT:

@@ -223,9 +223,10 @@ def test_keys_keep_their_types_in_arrow():
         ({"features": "text"}, "column 'text' holds .*string, not numbers"),
         ({"sample_weight": [1.0]}, "takes sample weights from a column; name it as weights"),
         ({"n_components": 0}, "n_components must be an integer of at least 1"),
+        ({"n_components": 2.0}, r"n_components must be one integer or a sequence of integers; got 2\.0"),
         ({"n_components": []}, "n_components must name at least one value"),
-        ({"covariance_type": None}, "covariance_type must be one value or a sequence"),
-        ({"criterion": None}, "criterion must be one value or a sequence"),
+        ({"covariance_type": None}, "covariance_type must be one name or a sequence"),
+        ({"criterion": None}, "criterion must be one name or a sequence"),
         ({"covariance_type": "round"}, "covariance_type must be one of"),
     ],
 )
@@ -248,6 +249,8 @@ def test_options_of_another_call_are_refused_before_any_work():
         fit_groups(df, "cell", "red", 1, patience=1)
     with pytest.raises(ValueError, match=r"'random_state' is not an option.*did you mean 'key'\?"):
         fit_groups(df, "cell", "red", 1, random_state=1)
+    with pytest.raises(ValueError, match=r"'n_starts' is not an option.*did you mean 'n_init'\?"):
+        fit_groups(pl.DataFrame({"key": [1], "x": [1.0]}), "key", "x", 1, n_starts=3)
     with pytest.raises(ValueError, match=r"'max_iters' is not an option.*did you mean 'max_iter'\?"):
         fit_groups(df, "cell", "red", 1, max_iters=1)
     with pytest.raises(ValueError, match=r"'history' is not an option of jaxgmm\.sweep"):

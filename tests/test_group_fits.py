@@ -297,8 +297,12 @@ def test_names_of_orders_come_before_features_of_the_same_name():
 
 def test_a_reference_is_checked_before_any_work(monkeypatch):
     monkeypatch.setattr("jaxgmm.frames.grouping.fit", None)
-    with pytest.raises(ValueError, match="mixture must be a"):
-        fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, align_to=3)
+    for reference, words in (
+        (3, "be a jaxgmm.Mixture or a result"),
+        (jaxgmm.Mixture(*np.ones((3, 1, 2))), "be one mixture"),
+    ):
+        with pytest.raises(ValueError, match=f"^align_to must {words}"):
+            fit_groups(pl.DataFrame(COLUMNS), "plate", "red", 2, align_to=reference)
 
 
 def test_an_unknown_order_is_refused():
@@ -371,7 +375,7 @@ def test_fits_without_an_answer_keep_their_flags_in_any_order():
     found = fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, align_to=reference, **OPTIONS)
     assert found.fits["flags"].to_list()[2] == "no_answer"
     assert found.components["component"].to_list() == [0, 1, 0, 1, 0, 1]
-    with pytest.raises(ValueError, match="reference holds NaN or infinity: its fit has no answer"):
+    with pytest.raises(ValueError, match="align_to holds NaN or infinity: its fit has no answer"):
         fit_groups(pl.DataFrame(COLUMNS), ["plate", "well"], "red", 2, align_to=found.group("P06", 67), **OPTIONS)
 
 
@@ -430,3 +434,10 @@ def test_keys_of_no_letters_can_be_seen():
     assert repr(found.group("a\nb\u2028")).startswith(r"a\nb\u2028: 40 samples, ")
     with pytest.raises(KeyError, match="no group c was fitted; the first is ''"):
         found.group("c")
+
+
+def test_notes_are_about_groups(swept):
+    assert [note.partition(" is chosen for ")[2] for note in swept.notes] == [
+        "2 of 3 groups; a larger K may be better."
+    ]
+    assert "data set" not in repr(swept)

@@ -69,8 +69,8 @@ class GroupFits(Record):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on the choice, one sentence each, as in `jaxgmm.Sweep`."""
-        return () if self.sweep is None else self.sweep.notes
+        """Notes on the choice, one sentence each, as in `jaxgmm.Sweep`, where groups are data sets."""
+        return () if self.sweep is None else tuple(note.replace("data sets", "groups") for note in self.sweep.notes)
 
     @property
     def keys(self) -> pa.Table:

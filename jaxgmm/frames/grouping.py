@@ -23,8 +23,8 @@ from jaxgmm.tables.tabular import check_output_columns, chosen_columns, componen
 from jaxgmm.tables.unchanged import checksums
 from jaxgmm.tables.wording import quoted, remedy
 
-# Options of scikit-learn that have other names here.
-_OF_SCIKIT_LEARN = {"random_state": "key", "init_params": "init", "means_init": "init"}
+# Options that have other names here than in scikit-learn, or than they have in words.
+_MEANT = {"random_state": "key", "init_params": "init", "means_init": "init", "n_starts": "n_init", "starts": "n_init"}
 
 
 def fit_groups(
@@ -82,7 +82,7 @@ def fit_groups(
     if not isinstance(weights, str | None):
         raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
     check_order(order_by, features)
-    reference = None if align_to is None else checked_reference(align_to, len(features))
+    reference = None if align_to is None else checked_reference(align_to, len(features), "align_to")
     frame = selected(df, by, features, weights)
     criteria = _criteria(n_components, options)
     call = sweep if criteria else fit
@@ -130,7 +130,7 @@ def _tables(
 
 def _remedy(name: str, known: Iterable[str]) -> str:
     """What to write instead of an option that does not exist."""
-    return remedy(_OF_SCIKIT_LEARN.get(name, name), known, "leave it out.")
+    return remedy(_MEANT.get(name, name), known, "leave it out.")
 
 
 def _criteria(n_components: Any, options: dict[str, Any]) -> list[str]:

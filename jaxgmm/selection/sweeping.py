@@ -520,7 +520,8 @@ def _several(values: Any, kind: Any, name: str) -> list:
     try:
         several = list(dict.fromkeys([values] if isinstance(values, kind) else values))
     except TypeError:
-        raise ValueError(f"{name} must be one value or a sequence of values; got {values!r}.") from None
+        noun = "name" if kind is str else "integer" if np.integer in kind else "number"
+        raise ValueError(f"{name} must be one {noun} or a sequence of {noun}s; got {values!r}.") from None
     if not several:
         raise ValueError(f"{name} must name at least one value; it is empty.")
     return several
