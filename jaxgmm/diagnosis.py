@@ -31,7 +31,7 @@ from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
 from jaxgmm.engine.devices import power_of_two_above
 from jaxgmm.mixture import Mixture, as_mixture, with_harmless_absent
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
-from jaxgmm.record import Block, Record, counted, record, span
+from jaxgmm.record import Block, Record, counted, of_all, record, span
 
 # Numbers held at a time for the samples of a chunk and the pairs of its components, in each of a few arrays.
 _MOST_HELD = 2**22
@@ -68,6 +68,7 @@ class Diagnosis(Record):
             overlap ∫ √(p q), from 0 to 1, regardless of the component weights.
         entropy: `(B,)`, mean entropy of the responsibilities of a sample, in nats: 0 if all assignments are certain,
             log K if all components are equally probable.
+        features: names of the D features, if they are known, as of the groups of a frame.
     """
 
     weights: np.ndarray
@@ -83,6 +84,7 @@ class Diagnosis(Record):
     component_uncertainty: np.ndarray
     separation: np.ndarray
     entropy: np.ndarray
+    features: tuple[str, ...] | None = of_all(default=None)
 
     @property
     def misfit(self) -> np.ndarray | np.floating:

@@ -91,7 +91,7 @@ class FitResult(Record):
     history: np.ndarray | None
     efficiency: float
     snapshots: Mixture | None = None
-    seconds: float = of_the_call(math.nan)
+    seconds: float = of_the_call(default=math.nan)
 
     @property
     def converged(self) -> np.ndarray:

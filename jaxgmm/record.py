@@ -110,18 +110,24 @@ class Record:
         return f"<div><b>{html.escape(title)}</b>{''.join(map(_table, blocks))}</div>"
 
 
-def of_the_call(default: Any) -> Any:
+def of_the_call(*, default: Any) -> Any:
     """A field about the call that made a record, not about data sets: parts and pytrees have its default instead."""
-    return dataclasses.field(default=default, metadata={"of_the_call": True})
+    return dataclasses.field(default=default, metadata={"in_pytrees": "drop_fields"})
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(of_the_call,))
+def of_all(*, default: Any) -> Any:
+    """A field that is no array and holds for all data sets: parts have it, too, and pytrees as part of their kind."""
+    return dataclasses.field(default=default, metadata={"in_pytrees": "meta_fields"})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(of_the_call, of_all))
 def record(cls: Type) -> Type:
     """Makes a class a frozen dataclass and a pytree of its fields. Two records are equal if they are the same one."""
     made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-    of_call = [field.name for field in dataclasses.fields(made) if "of_the_call" in field.metadata]
-    of_data = [name for name in field_names(made) if name not in of_call]
-    return jax.tree_util.register_dataclass(made, of_data, (), of_call)
+    roles: dict[str, list[str]] = {"data_fields": [], "meta_fields": [], "drop_fields": []}
+    for field in dataclasses.fields(made):
+        roles[field.metadata.get("in_pytrees", "data_fields")].append(field.name)
+    return jax.tree_util.register_dataclass(made, **roles)
 
 
 def field_names(of: Any) -> tuple[str, ...]:

@@ -41,7 +41,9 @@ def marginal(mixture: jaxgmm.Mixture, n_features: int) -> jaxgmm.Mixture:
 
 
 def assert_equal(left: Diagnosis, right: Diagnosis, **tolerance: float) -> None:
-    for name, ours, theirs in ((name, getattr(left, name), getattr(right, name)) for name in field_names(Diagnosis)):
+    assert left.features == right.features
+    arrays = [name for name in field_names(Diagnosis) if name != "features"]
+    for name, ours, theirs in ((name, getattr(left, name), getattr(right, name)) for name in arrays):
         np.testing.assert_allclose(ours, theirs, err_msg=name, **tolerance)
 
 

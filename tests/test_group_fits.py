@@ -441,3 +441,15 @@ def test_notes_are_about_groups(swept):
         "2 of 3 groups; a larger K may be better."
     ]
     assert "data set" not in repr(swept)
+
+
+def test_a_diagnosis_of_a_group_has_the_names_of_its_features():
+    frame = pd.DataFrame({"key": COLUMNS["plate"], r"$\no$": COLUMNS["red"], "b": COLUMNS["w"]}).iloc[:200]
+    found = fit_groups(frame, "key", [r"$\no$", "b"], 1, **OPTIONS)
+    for diagnosis in (found.group("P04").diagnose(), found.diagnose().of(0)):
+        assert diagnosis.features == (r"$\no$", "b")
+        panels = plot.diagnosis(diagnosis)
+        panels[0].figure.canvas.draw()
+        labels = [text.get_text().partition(":")[0] for text in panels[0].get_legend().get_texts()]
+        assert labels == ["b, given those before", r"\$\no\$", "b", "radius"]
+        plt.close(panels[0].figure)

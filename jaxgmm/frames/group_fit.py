@@ -1,5 +1,6 @@
 """One group of a frame: its fit with its samples."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class GroupFit(Record):
 
     def diagnose(self) -> Diagnosis:
         """See `jaxgmm.diagnose`."""
-        return diagnose(self.result, self.x, self.sample_weight)
+        return replace(diagnose(self.result, self.x, self.sample_weight), features=self.features)
 
     def bootstrap(self, n_replicates: int = 1000, **options: Any) -> Bootstrap:
         """See `jaxgmm.bootstrap`, whose options these are."""

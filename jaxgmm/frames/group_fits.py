@@ -160,7 +160,7 @@ class GroupFits(Record):
         Raises:
             ValueError: no frame is known, or it holds other samples than were fitted.
         """
-        return diagnose(self.result, *self._as_fitted(df))
+        return replace(diagnose(self.result, *self._as_fitted(df)), features=self.features)
 
     def bootstrap(self, n_replicates: int = 1000, df: Any = None, **options: Any) -> Bootstrap:
         """Fits replicates of every group; see `jaxgmm.bootstrap`, whose options these are.

@@ -19,6 +19,7 @@ from jaxgmm.plot.palette import (
     line,
     marker,
     say,
+    verbatim,
     whole_or_none,
     without_frame,
 )
@@ -46,7 +47,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     Args:
         diagnosis: of one data set; select one of a batch with `diagnosis.of(b)`.
         ax: four axes; a new figure without it.
-        names: of the features.
+        names: of the features; without it those that the diagnosis has, as that of a group.
 
     Returns:
         the axes, in a row.
@@ -61,7 +62,8 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
             "plot.diagnosis draws one data set's diagnosis; this has a batch axis. Select one with diagnosis.of(b)."
         )
     n_features = diagnosis.pit.shape[1]
-    names = names_of_features(names, n_features)
+    own = None if diagnosis.features is None else list(map(verbatim, diagnosis.features))
+    names = names_of_features(own if names is None else names, n_features)
     axes = axes_for_many(ax, 1, 4, (0, 0))[0] if ax is not None else axes_for_many(None, 2, 2, (4.2, 3.2)).ravel()
     weight = np.ones(len(diagnosis.pit)) if diagnosis.sample_weight is None else diagnosis.sample_weight
     counted = weight > 0
