@@ -99,7 +99,7 @@ OF_FILES = {
     "predict cells.parquet --fits nowhere --out p.parquet": "does not exist",
     "predict absent.parquet --fits fits --out p.parquet": "does not exist",
     "predict cells.parquet --fits fits --out cells.parquet": "exists already",
-    "sample fits --out s.txt": "ends in .parquet",
+    "sample fits --out s.xls": "ends in .parquet",
     "plot mixture fits --out p.png": "give --data",
     "plot overview fits --data cells.parquet --by misfit --out p.png": "give an overview --order misfit",
     "plot criterion fits --out p.png": "jaxgmm sweep writes it",
