@@ -78,12 +78,12 @@ class Sets(NamedTuple):
 
 
 SETS = (
-    Sets("2-D", 200, 300, 2, 3, 3.0, True, 3, "full"),
-    Sets("4-D, overlapping", 150, 300, 4, 6, 1.0, False, 6, "full"),
-    Sets("1-D, overlapping", 150, 400, 1, 4, 2.0, True, 4, "full"),
-    Sets("8-D, overlapping", 20, 1000, 8, 8, 1.0, False, 8, "full"),
-    Sets("16-D, overlapping", 20, 1000, 16, 3, 0.5, False, 3, "full"),
-    *(Sets(f"K too large, {family}", 100, 300, 2, 2, 2.0, False, 5, family) for family in FAMILIES),
+    Sets("2-D", 80, 300, 2, 3, 3.0, True, 3, "full"),
+    Sets("4-D, overlapping", 60, 300, 4, 6, 1.0, False, 6, "full"),
+    Sets("1-D, overlapping", 60, 400, 1, 4, 2.0, True, 4, "full"),
+    Sets("8-D, overlapping", 16, 1000, 8, 8, 1.0, False, 8, "full"),
+    Sets("16-D, overlapping", 16, 1000, 16, 3, 0.5, False, 3, "full"),
+    *(Sets(f"K too large, {family}", 50, 300, 2, 2, 2.0, False, 5, family) for family in FAMILIES),
 )
 N_QUICK = 6
 
