@@ -126,7 +126,8 @@ def structure() -> str:
     imported: dict[str, set[str]] = {}
     for path in MODULES:
         room = _room(name_of(path))
-        modules.setdefault(room, []).extend(name_of(path).split(".")[2:])
+        module = ".".join(name_of(path).split(".")[2:])
+        modules.setdefault(room, []).extend([module] if module else [])
         imported.setdefault(room, set()).update(_room(target) for target, _ in imports_of(path))
     lines = []
     for room in sorted(modules, key=lambda room: (-floor_of(f"jaxgmm.{room}"), room)):
