@@ -86,7 +86,8 @@ def first_rows(batches: Iterator[Any], n: int) -> tuple[Rows, Iterator[Any]]:
         read.append(rows_in(batch, read[0].x.shape[1] if read else None))
     if not sum(len(rows.x) for rows in read):
         raise ValueError("batches hold no samples.")
-    joined = Rows(*(np.concatenate(parts)[:n] for parts in zip(*read, strict=True)))
+    # A batch may be far larger than n: no more of it is copied.
+    joined = Rows(*(np.concatenate([part[:n] for part in parts])[:n] for parts in zip(*read, strict=True)))
     return joined, chain(read, batches)
 
 
