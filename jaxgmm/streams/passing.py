@@ -55,8 +55,8 @@ def fit_stream(
 
     All starts are made on the first samples, by `jaxgmm.fit`. Every pass then sums the statistics of all samples at
     fixed parameters, and the step after it uses the first samples as a guide to how these sums change with the
-    parameters (see `jaxgmm.em.surrogate`). One pass leaves about as much of the distance to the optimum as the first
-    samples are a part of all. The answer does not depend on how samples are cut into batches, and hardly on their
+    parameters (see `jaxgmm.em.surrogate`). What one pass leaves of the distance to the optimum falls with the number of
+    first samples, as 1 / √n. The answer does not depend on how samples are cut into batches, and hardly on their
     order, as long as the first ones are like the others; if rows are sorted, pass a `sample`.
 
     Args:
