@@ -209,7 +209,7 @@ def _one_pass(stream: Stream, batches: Iterator[Any], kept: _Checkpoint, told: C
     tile = tile_of(mixture.n_features, mixture.n_components, TILE, diagonal=mixture.is_diagonal)
 
     def sums_of(item: tuple[Rows, int]) -> Sums:
-        with _in_float64():
+        with jax.enable_x64(True):
             return fetched(TILE_SUMS["well"](*item[0], held, tile=tile))
 
     coming = tiles(batches, TILE, mixture.n_features, int(passage.n_rows))
@@ -248,12 +248,13 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     mean = float(passage.log_likelihood / passage.n_samples)
     if np.isnan(mean):
         unknown = stream.mixture.map(lambda leaf: np.full_like(leaf, np.nan))
-        return replace(stream, mixture=unknown, status=np.int32(Status.NONFINITE), passage=None)
+        nothing = {"mixture": unknown, "log_likelihood": np.float64(np.nan), "gap": np.float64(np.nan)}
+        return replace(stream, **nothing, status=np.int32(Status.NONFINITE), passage=None)
     sums = statistics_of(passage.counts, passage.first, passage.second)
     means, family = jax.tree.map(lambda total: total / passage.n_samples, sums), stream.covariance_type
     last = statistics_of(passage.last_counts, passage.last_first, passage.last_second)
     is_worse = mean < passage.last_log_likelihood - _LOSS
-    with _in_float64():
+    with jax.enable_x64(True):
         if is_worse:
             mean, means, gain, is_sound = float(passage.last_log_likelihood), last, np.inf, True
             mixture, statistics = fetched(BY_EM["well"](held, last, family=family)), last
@@ -293,7 +294,3 @@ def _stepped(
     padded = first.filled_up(-(-len(first.x) // tile) * tile)
     found = fetched(STEPPED["well"](*padded, held, means, family=family, tile=tile))
     return found.mixture, found.statistics, float(found.gain), bool(found.is_sound)
-
-
-def _in_float64() -> Any:
-    return jax.enable_x64(True)

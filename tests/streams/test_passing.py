@@ -128,6 +128,8 @@ def test_bad_samples_end_it():
     found = jaxgmm.fit_stream([bad], 2, passes=2, **OPTIONS)
     assert found.status == Status.NONFINITE
     assert np.all(np.isnan(found.mixture.means))
+    assert np.isnan(found.log_likelihood)
+    assert np.isnan(found.gap)
     found = jaxgmm.fit_stream([np.zeros((900, 2))], 2, **OPTIONS)
     assert found.status == Status.DEGENERATE
 
