@@ -18,7 +18,7 @@ from jaxgmm.em.expectation import as_data, e_step, natural_parameters
 from jaxgmm.em.state import Settings
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.em.stepwise import followed, retained
-from jaxgmm.em.surrogate import solved, sound_m_step
+from jaxgmm.em.surrogate import Solved, solved, sound_m_step
 from jaxgmm.engine.devices import power_of_two_below
 from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.numerics.cholesky import inverse_lower
@@ -173,15 +173,6 @@ def _updated(
     return jax.vmap(of_one)(x, weights, held)
 
 
-class Stepped(NamedTuple):
-    """A stream after the step that ends a pass; see `jaxgmm.em.surrogate.Solved`."""
-
-    mixture: Mixture
-    statistics: SufficientStatistics
-    gain: Float[Array, ""]
-    is_sound: Bool[Array, ""]
-
-
 def _stepped(
     x: Float[Array, "n d"],
     weights: Float[Array, " n"],
@@ -190,14 +181,14 @@ def _stepped(
     *,
     family: str,
     tile: int,
-) -> Stepped:
-    """The step after a pass, given a sample of the stream and the means of the statistics of all samples."""
+) -> Solved:
+    """The step after a pass, in data units, given a sample of the stream and the means of the statistics of all samples."""
     units = _units(held.shift, held.scale)
     start = with_harmless_absent(to_standard(held.mixture, units))
     z, weights, _ = _standardized(x, weights, units)
     data = as_data(z, weights, tile, diagonal=start.is_diagonal)
     found = solved(data, passed, start, FAMILIES[family], _settings(held.ridge, start))
-    return Stepped(to_data_units(found.mixture, units), *found[1:])
+    return found._replace(mixture=to_data_units(found.mixture, units))
 
 
 def _by_em(held: Held, means: SufficientStatistics, *, family: str) -> Mixture:
