@@ -36,7 +36,7 @@ class GradientFit(Record):
     """Mixtures fitted by gradient ascent to B data sets, in T steps; for one data set the B axis is absent.
 
     Attributes:
-        mixture: `(B, K, …)`, after the last step, in data units; NaN where a data set holds NaN.
+        mixture: `(B, K, …)`, after the last step, in data units; NaN where a step has read NaN or infinity.
         objective: `(B, T)`, the objective before every step, on its minibatch, in nats per sample.
     """
 
@@ -111,7 +111,8 @@ def fit_by_gradient(
         objects again to use them again.
 
     Raises:
-        ValueError: wrong shapes or options. Nothing has been computed then.
+        ValueError: wrong shapes or options. Nothing has been computed then, unless a later minibatch of an iterator has
+            another shape than the first.
         ImportError: optax is not installed.
 
     Example:

@@ -125,6 +125,7 @@ def fit_differentiable(
 
     Raises:
         ValueError: wrong shapes or options, also while JAX traces.
+        ImportError: a package that an option needs is not installed.
 
     Example:
         >>> import jax, numpy as np, jaxgmm

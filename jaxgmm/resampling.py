@@ -123,6 +123,7 @@ def bootstrap(
 
     Raises:
         ValueError: wrong shapes or options. It is raised before anything is computed.
+        ImportError: a package that an option needs is not installed.
 
     Example:
         >>> import numpy as np, jaxgmm

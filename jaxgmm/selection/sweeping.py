@@ -128,6 +128,7 @@ def sweep(
 
     Raises:
         ValueError: wrong shapes or options. It is raised before anything is computed.
+        ImportError: a package that an option needs is not installed.
 
     Warns:
         UserWarning: an information criterion, and weights that sum to much less than the number of samples.
