@@ -40,8 +40,7 @@ def check_unchanged(groups: Groups, n_samples: Int[np.ndarray, " b"], sums: Floa
     if sums is None or not len(now):
         return
     summands = _summands(groups)
-    with np.errstate(over="ignore"):
-        bounds = _ROUNDING * _sums(map(np.abs, summands), groups)
+    bounds = _ROUNDING * _sums(map(np.abs, summands), groups)
     is_same = np.isclose(_sums(summands, groups), sums, rtol=0, atol=bounds, equal_nan=True)
     for b in np.flatnonzero(~np.all(is_same, axis=1))[:1]:
         raise ValueError(f"{_name(groups, b)} has other values in the frame than were fitted; {remedy}.")
@@ -56,7 +55,9 @@ def _summands(groups: Groups) -> list[Float[np.ndarray, " m"]]:
 
 
 def _sums(summands: Iterable[Float[np.ndarray, " m"]], groups: Groups) -> Float[np.ndarray, "b s"]:
-    return np.stack([np.add.reduceat(values, groups.offsets[:-1]) for values in summands], axis=1)
+    # Of values near the largest, sums may be infinite, or NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.stack([np.add.reduceat(values, groups.offsets[:-1]) for values in summands], axis=1)
 
 
 def _name(groups: Groups, b: int) -> str:
