@@ -182,7 +182,7 @@ def _stepped(
     family: str,
     tile: int,
 ) -> Solved:
-    """The step after a pass, in data units, given a sample of the stream and the means of the statistics of all samples."""
+    """The step after a pass, in data units, given a sample and the means of the statistics of all samples."""
     units = _units(held.shift, held.scale)
     start = with_harmless_absent(to_standard(held.mixture, units))
     z, weights, _ = _standardized(x, weights, units)
