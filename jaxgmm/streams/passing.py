@@ -99,6 +99,8 @@ def fit_stream(
     check_exponent(exponent)
     open_pass = opener(batches, passes)
     if stream is not None:
+        if not isinstance(stream, Stream) or np.shape(stream.status):
+            raise ValueError("stream must be the jaxgmm.Stream of one data set; jaxgmm.update takes those of many.")
         if n_components is not None or passes > 1 or sample is not None:
             raise ValueError("with stream, new batches are read once: leave out n_components, passes and sample.")
         return _followed(open_pass(), stream, _Checkpoint(checkpoint, every, {"continued": True}), told)
@@ -245,6 +247,8 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
         raise ValueError(
             f"batches held {stream.n_rows:,} samples in one pass and {passage.n_rows:,} in another; pass the same ones."
         )
+    if passage.n_samples == 0 and np.isfinite(passage.log_likelihood):
+        raise ValueError("batches hold no samples of positive weight.")
     mean = float(passage.log_likelihood / passage.n_samples)
     if np.isnan(mean):
         unknown = stream.mixture.map(lambda leaf: np.full_like(leaf, np.nan))

@@ -146,6 +146,8 @@ def test_misuse_is_refused(tmp_path):
         "one for each sample, and not negative": lambda: jaxgmm.fit_stream([(X, -np.ones(len(X)))], 2),
         "n_components must be an integer": lambda: jaxgmm.fit_stream(BATCHES),
         "passes must be an integer": lambda: jaxgmm.fit_stream(BATCHES, 2, passes=0),
+        "batches hold no samples of positive weight": lambda: jaxgmm.fit_stream([], 2, sample=X, **OPTIONS),
+        "stream must be the jaxgmm.Stream of one data set": lambda: jaxgmm.fit_stream(BATCHES, stream=begun.mixture),
         "leave out n_components, passes": lambda: jaxgmm.fit_stream(BATCHES, 2, stream=begun),
         r"checkpoint of another request \(n_components": lambda: jaxgmm.fit_stream(
             BATCHES, 3, checkpoint=path, **OPTIONS
