@@ -92,7 +92,7 @@ def fit_differentiable(
     tol: float | None = None,
     max_iter: int = 1000,
     reg_covar: Any = 1e-12,
-    method: Method = "quasi-newton",
+    method: Method | None = None,
 ) -> DifferentiableFit:
     """Fits a Gaussian mixture to every data set, as a pure function under your own `jit`, `vmap`, `grad` and `jvp`.
 
@@ -117,7 +117,7 @@ def fit_differentiable(
             derivative is about the square root of it, and ten times that or more where components overlap.
         max_iter: maximum number of iterations, as for `fit`.
         reg_covar: ridge, as for `fit`; in float32, at least 1e-6. May be a traced scalar.
-        method: as for `fit`.
+        method: as for `fit`; None is `"quasi-newton"`.
 
     Returns:
         one fit for each data set. Where no run can be made, because of NaN or infinity, too few samples, a feature that
@@ -154,7 +154,7 @@ def fit_differentiable(
     return _fits(
         *(x.astype(dtype), start, weights, reg_covar, jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)),
         covariance_type=covariance_type,
-        method=method,
+        method=method or "quasi-newton",
     )
 
 
