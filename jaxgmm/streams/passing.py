@@ -265,8 +265,9 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
         else:
             mixture, statistics, gain, is_sound = _stepped(first, held, means, family)
     n_passes = passage.n_passes + 1
-    ends = n_passes == passes or gain < tol or not is_sound
-    status = Status.CONVERGED if gain < tol else Status.MAX_ITER
+    is_small = abs(gain) < tol  # with a ridge a step may lose likelihood, which does not mean convergence
+    ends = n_passes == passes or is_small or not is_sound
+    status = Status.CONVERGED if is_small else Status.MAX_ITER
     following = replace(
         _begun(stream),
         n_passes=n_passes,
@@ -293,8 +294,7 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
 def _stepped(
     first: Rows, held: Any, means: SufficientStatistics, family: str
 ) -> tuple[Mixture, SufficientStatistics, float, bool]:
-    n_features, n_components = first.x.shape[1], held.mixture.n_components
-    tile = tile_of(n_features, n_components, TILE, diagonal=held.mixture.is_diagonal)
+    tile = tile_of(first.x.shape[1], held.mixture.n_components, TILE, diagonal=held.mixture.is_diagonal)
     padded = first.filled_up(-(-len(first.x) // tile) * tile)
     found = fetched(STEPPED["well"](*padded, held, means, family=family, tile=tile))
     return found.mixture, found.statistics, float(found.gain), bool(found.is_sound)

@@ -122,6 +122,12 @@ def test_new_batches_follow_by_stepwise_em(tmp_path):
     assert (found.status, found.n_refused) == (Status.NONFINITE, 3)
 
 
+def test_a_step_that_loses_likelihood_by_a_ridge_has_not_converged():
+    found = jaxgmm.fit_stream(BATCHES, 2, reg_covar=0.2, **OPTIONS)
+    assert found.gap < -1e-4
+    assert found.status == Status.MAX_ITER
+
+
 def test_bad_samples_end_it():
     bad = X.copy()
     bad[3000, 1] = np.inf
