@@ -240,17 +240,20 @@ def _drawn(data: Batch, batch_size: int, key: Any) -> Iterator[Any]:
     """Samples drawn from every data set, gathered on the host for some steps at a time."""
     rng = np.random.default_rng(_seed(key))
     samples, rows = np.asarray(data.samples), np.arange(data.n_data_sets)
-    weights = data.weights(rows, int(np.max(data.lengths))) if data.is_weighted else None
+    totals = np.cumsum(data.weights(rows, int(np.max(data.lengths))), axis=1) if data.is_weighted else None
     of_one = data.n_data_sets * batch_size * samples.shape[1]
     n_steps = max(1, min(_STEPS, _MOST_DRAWN // of_one))
     while True:
         # The same uniforms for all data sets, so that no draw depends on a data set's place.
         uniform = rng.random((n_steps, 1, batch_size))
-        numbers = np.minimum(uniform * data.lengths[:, None], data.lengths[:, None] - 1).astype(np.int64)
-        own = np.broadcast_to((data.lengths > 0)[:, None], numbers.shape).astype(np.float64)
-        numbers = np.maximum(numbers, 0)
-        if weights is not None:
-            own = own * weights[rows[:, None], numbers]
+        if totals is None:
+            drawn, share = uniform * data.lengths[:, None], data.lengths > 0
+        else:
+            # In proportion to the weights, and then with weight 1.
+            drawn = np.stack([np.searchsorted(own, uniform[:, 0] * own[-1], side="right") for own in totals], axis=1)
+            share = np.where(np.isfinite(totals[:, -1]), totals[:, -1] > 0, np.nan)
+        numbers = np.clip(drawn, 0, np.maximum(data.lengths - 1, 0)[:, None]).astype(np.int64)
+        own = np.broadcast_to(share[:, None], numbers.shape).astype(np.float64)
         x = np.asarray(samples[np.minimum(data.first[:, None] + numbers, len(samples) - 1)], np.float64)
         yield np.where(own[..., None] > 0, x, 0.0), own, n_steps
 

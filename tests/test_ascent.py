@@ -123,6 +123,15 @@ def test_weights_and_lengths_count() -> None:
     np.testing.assert_allclose(found.mixture.means, expected.mixture.means, rtol=1e-10)
 
 
+def test_minibatches_are_drawn_in_proportion_to_weights() -> None:
+    x, init = problem()
+    weights = np.zeros((3, N))
+    weights[:, :10] = 3.0
+    few = jaxgmm.fit_by_gradient(x, init, BRIEF, n_steps=30, sample_weight=weights, batch_size=50)
+    expected = jaxgmm.fit_by_gradient(x[:, :10], init, BRIEF, n_steps=30, batch_size=50)
+    np.testing.assert_allclose(few.mixture.means, expected.mixture.means, rtol=1e-9)
+
+
 def test_an_absent_component_stays_absent() -> None:
     x, init = problem()
     three = Mixture(np.append(init.weights, 0.0), np.append(init.means, np.zeros((1, 2)), 0), np.stack([np.eye(2)] * 3))

@@ -31,7 +31,7 @@ def fit(
         init=found.mixture.of(0),
         n_init=1,
         checkpoint=checkpoint,
-        told=lambda done, read: progress(done * n_rows + read, passes * n_rows),
+        progress=lambda done, read: progress(done * n_rows + read, passes * n_rows),
     )
     growth = stream.n_samples / found.n_samples
     behind = (found.start_log_likelihood - found.log_likelihood[:, None]) * growth[:, None]

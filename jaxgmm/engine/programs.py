@@ -60,14 +60,19 @@ def _remove_truncated(directory: Path) -> None:
 
 def _is_truncated(entry: bytes) -> bool:
     """Whether a file of JAX's cache is not complete. JAX compresses by zstd where it finds it, and else by zlib."""
+    if not entry.startswith(_ZSTD):
+        decompress, error = zlib.decompress, zlib.error
+    elif find_spec("zstandard"):
+        module = importlib.import_module("zstandard")
+        decompress, error = module.ZstdDecompressor().decompress, module.ZstdError
+    elif sys.version_info >= (3, 14):
+        module = importlib.import_module("compression.zstd")
+        decompress, error = module.decompress, module.ZstdError
+    else:
+        return False
     try:
-        if not entry.startswith(_ZSTD):
-            zlib.decompress(entry)
-        elif find_spec("zstandard"):
-            importlib.import_module("zstandard").ZstdDecompressor().decompress(entry)
-        elif sys.version_info >= (3, 14):
-            importlib.import_module("compression.zstd").decompress(entry)
-    except Exception:  # each of them has errors of its own
+        decompress(entry)
+    except error:
         return True
     return False
 

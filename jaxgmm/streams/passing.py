@@ -9,12 +9,11 @@ Because the parameters are fixed during a pass, neither the order of the samples
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-import jaxgmm
 from jaxgmm.driver.streams import BY_EM, STEPPED, TILE_SUMS, Sums, tile_of
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.engine.devices import machine
@@ -22,6 +21,7 @@ from jaxgmm.engine.transfer import fetched
 from jaxgmm.mixture import Mixture
 from jaxgmm.settings import check_integer
 from jaxgmm.status import Status
+from jaxgmm.streams.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.streams.reading import Rows, first_rows, in_order, opener, rows_in, tiles
 from jaxgmm.streams.state import Passage, Stream, held_by, statistics_of
 from jaxgmm.streams.updating import EXPONENT, check_exponent, start_stream, update
@@ -48,7 +48,7 @@ def fit_stream(
     exponent: float = EXPONENT,
     checkpoint: str | Path | None = None,
     every: int = _EVERY,
-    told: Callable[[int, int], None] = lambda _passes, _rows: None,
+    progress: Callable[[int, int], None] = lambda _passes, _rows: None,
     **options: Any,
 ) -> Stream:
     """Fits one mixture to samples that are read batch by batch; memory holds one batch, and the first 65,536 samples.
@@ -76,7 +76,7 @@ def fit_stream(
             exists, the call goes on from there: with the same batches from their beginning it gives the same answer,
             bit for bit, as without an interruption.
         every: number of tiles of 65,536 samples, or with `stream` of batches, between two checkpoints.
-        told: called with the numbers of passes made and of samples read in this one.
+        progress: called with the numbers of passes made and of samples read in this one.
         **options: of `jaxgmm.fit`, for the first samples.
 
     Returns:
@@ -103,11 +103,11 @@ def fit_stream(
             raise ValueError("stream must be the jaxgmm.Stream of one data set; jaxgmm.update takes those of many.")
         if n_components is not None or passes > 1 or sample is not None:
             raise ValueError("with stream, new batches are read once: leave out n_components, passes and sample.")
-        return _followed(open_pass(), stream, _Checkpoint(checkpoint, every, {"continued": True}), told)
+        return _followed(open_pass(), stream, Checkpoint(checkpoint, every, {"from": digest(stream)}), progress)
     check_integer("n_components", n_components, 1)
     model = {"covariance_type": covariance_type, "reg_covar": reg_covar, "exponent": exponent}
     described = {"n_components": n_components, "passes": passes, "tol": tol, **model, **options}
-    kept = _Checkpoint(checkpoint, every, _in_words(described))
+    kept = Checkpoint(checkpoint, every, in_words(described))
     began = kept.read()
     if began is not None and began.passage is None:
         return began
@@ -121,46 +121,10 @@ def fit_stream(
         began = replace(fitted, passage=_begun(fitted))
     if not np.all(np.isfinite(began.mixture.weights)):
         return replace(began, passage=None)
-    return _passed(began, first, first_pass, open_pass, passes, tol, kept, told)
+    return _passed(began, first, first_pass, open_pass, passes, tol, kept, progress)
 
 
-class _Checkpoint(NamedTuple):
-    """Where the state is kept.
-
-    Attributes:
-        path: the file, or None.
-        every: number of tiles between two.
-        options: the request.
-    """
-
-    path: str | Path | None
-    every: int
-    options: dict[str, Any]
-
-    def read(self) -> Stream | None:
-        """What is kept there, or None."""
-        if self.path is None or not Path(self.path).exists():
-            return None
-        found, about = jaxgmm.storage.load(self.path), jaxgmm.storage.info(self.path)
-        if not isinstance(found, Stream) or about.options != self.options:
-            differing = [name for name in self.options if about.options.get(name) != self.options[name]]
-            named = f" ({', '.join(differing)})" if differing else ""
-            raise ValueError(f"{self.path} is the checkpoint of another request{named}; name another file.")
-        return found
-
-    def keep(self, stream: Stream) -> None:
-        """Replaces what is kept."""
-        if self.path is not None:
-            jaxgmm.storage.save(self.path, stream, options=self.options, overwrite=True)
-
-
-def _in_words(options: dict[str, Any]) -> dict[str, Any]:
-    """A request in the types that a file keeps; other values by their types."""
-    plain = (bool, int, float, str, type(None))
-    return {name: value if isinstance(value, plain) else type(value).__name__ for name, value in options.items()}
-
-
-def _followed(batches: Iterator[Any], stream: Stream, kept: _Checkpoint, told: Callable[[int, int], None]) -> Stream:
+def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, told: Callable[[int, int], None]) -> Stream:
     """A stream after new batches, by stepwise EM."""
     began, stream = stream, kept.read() or stream
     n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)
@@ -190,7 +154,7 @@ def _passed(
     open_pass: Callable[[], Iterator[Any]],
     passes: int,
     tol: float,
-    kept: _Checkpoint,
+    kept: Checkpoint,
     told: Callable[[int, int], None],
 ) -> Stream:
     """The stream after all passes, or those that are left."""
@@ -204,7 +168,7 @@ def _passed(
     return stream
 
 
-def _one_pass(stream: Stream, batches: Iterator[Any], kept: _Checkpoint, told: Callable[[int, int], None]) -> Stream:
+def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, told: Callable[[int, int], None]) -> Stream:
     """The stream with the sums of a whole pass."""
     passage, held, mixture = stream.passage, held_by(stream), stream.mixture
     assert passage is not None
@@ -257,7 +221,8 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     sums = statistics_of(passage.counts, passage.first, passage.second)
     means, family = jax.tree.map(lambda total: total / passage.n_samples, sums), stream.covariance_type
     last = statistics_of(passage.last_counts, passage.last_first, passage.last_second)
-    is_worse = mean < passage.last_log_likelihood - _LOSS
+    # EM's own step is never taken back, nor one that was predicted to lose: with a ridge these lead to the fixed point.
+    is_worse = mean < passage.last_log_likelihood - _LOSS and 0 < stream.gap < np.inf
     with jax.enable_x64(True):
         if is_worse:
             mean, means, gain, is_sound = float(passage.last_log_likelihood), last, np.inf, True

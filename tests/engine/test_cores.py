@@ -18,6 +18,7 @@ print(len(os.sched_getaffinity(0)))
 
 
 def test_no_more_cores_than_asked_for_and_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cores.VARIABLE, raising=False)
     everything = cores.n_cores()
     assert cores.n_cores(1) == 1
     assert cores.n_cores(10**6) == everything

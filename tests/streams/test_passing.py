@@ -128,6 +128,13 @@ def test_a_step_that_loses_likelihood_by_a_ridge_has_not_converged():
     assert found.status == Status.MAX_ITER
 
 
+def test_passes_lead_to_the_fixed_point_of_a_ridge_though_likelihood_falls_on_the_way():
+    found = [jaxgmm.fit_stream(BATCHES, 2, passes=n, reg_covar=0.2, tol=0.0, **OPTIONS) for n in (2, 4, 8, 16)]
+    means = [float(jaxgmm.log_prob(one.mixture, X).mean()) for one in found]
+    assert means[0] > means[1] + 1e-4
+    assert means[2] == pytest.approx(means[3], abs=1e-4)
+
+
 def test_bad_samples_end_it():
     bad = X.copy()
     bad[3000, 1] = np.inf

@@ -1,0 +1,52 @@
+"""Files in which `jaxgmm.fit_stream` keeps its state, and the request that they belong to."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxgmm
+from jaxgmm.streams.state import Stream
+
+
+class Checkpoint(NamedTuple):
+    """Where the state is kept.
+
+    Attributes:
+        path: the file, or None.
+        every: number of tiles between two.
+        options: the request.
+    """
+
+    path: str | Path | None
+    every: int
+    options: dict[str, Any]
+
+    def read(self) -> Stream | None:
+        """What is kept there, or None."""
+        if self.path is None or not Path(self.path).exists():
+            return None
+        found, about = jaxgmm.storage.load(self.path), jaxgmm.storage.info(self.path)
+        if not isinstance(found, Stream) or about.options != self.options:
+            differing = [name for name in self.options if about.options.get(name) != self.options[name]]
+            named = f" ({', '.join(differing)})" if differing else ""
+            raise ValueError(f"{self.path} is the checkpoint of another request{named}; name another file.")
+        return found
+
+    def keep(self, stream: Stream) -> None:
+        """Replaces what is kept."""
+        if self.path is not None:
+            jaxgmm.storage.save(self.path, stream, options=self.options, overwrite=True)
+
+
+def digest(stream: Stream) -> str:
+    """What tells a stream from others."""
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(stream))).hexdigest()
+
+
+def in_words(options: dict[str, Any]) -> dict[str, Any]:
+    """A request in the types that a file keeps; other values by their types."""
+    plain = (bool, int, float, str, type(None))
+    return {name: value if isinstance(value, plain) else type(value).__name__ for name, value in options.items()}
