@@ -78,12 +78,15 @@ def rows_in(batch: Any, n_features: int | None = None) -> Rows:
 def first_rows(batches: Iterator[Any], n: int) -> tuple[Rows, Iterator[Any]]:
     """The first samples of a stream, n of them if there are as many, and an iterator that still has them.
 
+    They are copied, as an iterator may read every batch into the same array.
+
     Raises:
         ValueError: there are none.
     """
     read: list[Rows] = []
     while sum(len(rows.x) for rows in read) < n and (batch := next(batches, None)) is not None:
-        read.append(rows_in(batch, read[0].x.shape[1] if read else None))
+        rows = rows_in(batch, read[0].x.shape[1] if read else None)
+        read.append(Rows(rows.x.copy(), rows.weights.copy()))
     if not sum(len(rows.x) for rows in read):
         raise ValueError("batches hold no samples.")
     # A batch may be far larger than n: no more of it is copied.

@@ -54,6 +54,16 @@ def test_cuts_into_batches_change_no_bit():
     assert_same(jaxgmm.fit_stream(lambda: iter(BATCHES), 2, **OPTIONS), expected)
 
 
+def test_batches_may_be_read_into_one_array():
+    def batches():
+        held = np.empty((500, 2))
+        for first in range(0, 4000, 500):
+            held[:] = X[first : first + 500]
+            yield held
+
+    assert_same(jaxgmm.fit_stream(batches, 2, **OPTIONS), jaxgmm.fit_stream(BATCHES, 2, **OPTIONS))
+
+
 def test_sorted_rows_need_a_sample():
     in_order = X[np.argsort(X[:, 0])]
     sample = X[RNG.choice(len(X), 1024, replace=False)]
