@@ -49,4 +49,5 @@ def digest(stream: Stream) -> str:
 def in_words(options: dict[str, Any]) -> dict[str, Any]:
     """A request in the types that a file keeps; other values by their types."""
     plain = (bool, int, float, str, type(None))
-    return {name: value if isinstance(value, plain) else type(value).__name__ for name, value in options.items()}
+    own = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    return {name: value if isinstance(value, plain) else type(value).__name__ for name, value in own.items()}

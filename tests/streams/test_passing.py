@@ -157,6 +157,11 @@ def test_bad_samples_end_it():
     assert found.status == Status.DEGENERATE
 
 
+def test_numbers_of_numpy_are_kept_as_numbers():
+    given = {"n_components": np.int64(3), "tol": np.float32(0.5), "key": np.arange(2)}
+    assert passing._in_words(given) == {"n_components": 3, "tol": 0.5, "key": "ndarray"}
+
+
 def test_misuse_is_refused(tmp_path):
     path = tmp_path / "kept.safetensors"
     begun = jaxgmm.fit_stream(BATCHES, 2, checkpoint=path, **OPTIONS)
