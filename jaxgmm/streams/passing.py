@@ -101,8 +101,10 @@ def fit_stream(
     if stream is not None:
         if not isinstance(stream, Stream) or np.shape(stream.status):
             raise ValueError("stream must be the jaxgmm.Stream of one data set; jaxgmm.update takes those of many.")
-        if n_components is not None or passes > 1 or sample is not None:
-            raise ValueError("with stream, new batches are read once: leave out n_components, passes and sample.")
+        if n_components is not None or passes > 1 or sample is not None or options:
+            raise ValueError(
+                "with stream, new batches are read once: leave out n_components, passes, sample and options of fit."
+            )
         return _followed(open_pass(), stream, Checkpoint(checkpoint, every, {"from": digest(stream)}), progress)
     check_integer("n_components", n_components, 1)
     model = {"covariance_type": covariance_type, "reg_covar": reg_covar, "exponent": exponent}

@@ -177,6 +177,8 @@ def test_misuse_is_refused(tmp_path):
         "batches hold no samples of positive weight": lambda: jaxgmm.fit_stream([], 2, sample=X, **OPTIONS),
         "stream must be the jaxgmm.Stream of one data set": lambda: jaxgmm.fit_stream(BATCHES, stream=begun.mixture),
         "leave out n_components, passes": lambda: jaxgmm.fit_stream(BATCHES, 2, stream=begun),
+        "options of fit": lambda: jaxgmm.fit_stream(BATCHES, stream=begun, n_init=2),
+        "stream must be of one data set": lambda: jaxgmm.fit_stream(BATCHES, stream=jaxgmm.start_stream(X[None], 1)),
         r"checkpoint of another request \(n_components": lambda: jaxgmm.fit_stream(
             BATCHES, 3, checkpoint=path, **OPTIONS
         ),
