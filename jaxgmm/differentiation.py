@@ -145,7 +145,9 @@ def fit_differentiable(
     if tol == 0:
         raise ValueError("tol must be positive, since only a converged fit has derivatives; got 0.")
     x = jnp.asarray(x)
-    dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype(jnp.float32)
+    # Integers have the precision that JAX gives them in arithmetic; float16 is too narrow.
+    other = jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+    dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype(other)
     start = as_mixture(start).map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf, dtype)))
     weights = jnp.ones(x.shape[-2:-1], dtype) if sample_weight is None else jnp.asarray(sample_weight, dtype)
     reg_covar = jnp.asarray(reg_covar, dtype)

@@ -182,6 +182,14 @@ def test_samples_of_weight_zero_are_not_read() -> None:
     np.testing.assert_array_equal(gradient[1][0, 70:], 0)
 
 
+@pytest.mark.parametrize(("is_enabled", "precision"), [(False, "float32"), (True, "float64")])
+def test_integers_have_the_precision_that_is_enabled(is_enabled: bool, precision: str) -> None:
+    x, _, _, start = problem()
+    with jax.enable_x64(is_enabled):
+        fit = jax.eval_shape(lambda x: jaxgmm.fit_differentiable(x, start), np.round(x).astype(int))
+    assert fit.log_likelihood.dtype == precision
+
+
 @pytest.mark.parametrize("is_enabled", [False, True])
 def test_float32_stays_float32(is_enabled: bool) -> None:
     x, weights, ridge, start = problem()
