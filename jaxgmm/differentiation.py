@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -138,10 +139,9 @@ def fit_differentiable(
         ...     print(jax.grad(distance)(x[:, None])[-1].round(3))
         [0.025]
     """
-    check_options(
-        *(1, covariance_type, 1, None, 1.0 if tol is None else tol, max_iter),
-        *(1.0 if is_traced(reg_covar) or isinstance(reg_covar, jax.Array) else reg_covar, "float64", method),
-    )
+    is_array = isinstance(reg_covar, jax.Array) and not is_traced(reg_covar) and reg_covar.ndim == 0
+    ridge = 1.0 if is_traced(reg_covar) else float(reg_covar) if is_array else reg_covar
+    check_options(1, covariance_type, 1, None, 1.0 if tol is None else tol, max_iter, ridge, "float64", method)
     if tol == 0:
         raise ValueError("tol must be positive, since only a converged fit has derivatives; got 0.")
     x = jnp.asarray(x)
@@ -150,6 +150,8 @@ def fit_differentiable(
     dtype = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype(other)
     start = as_mixture(start).map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf, dtype)))
     weights = jnp.ones(x.shape[-2:-1], dtype) if sample_weight is None else jnp.asarray(sample_weight, dtype)
+    if sample_weight is not None and not is_traced(sample_weight) and np.any(np.asarray(sample_weight) < 0):
+        raise ValueError("sample_weight must not be negative.")
     reg_covar = jnp.asarray(reg_covar, dtype)
     _check_shapes(x, start, weights, reg_covar, covariance_type)
     tol = _TOL[dtype.name] if tol is None else float(tol)

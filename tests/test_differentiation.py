@@ -213,6 +213,8 @@ def test_float32_stays_float32(is_enabled: bool) -> None:
         ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(80,\) or \(3, 80\); it has shape \(3,\)"),
         ({"reg_covar": np.ones(2)}, "reg_covar must be a finite number"),
         ({"reg_covar": -1.0}, "reg_covar must be a finite number"),
+        ({"reg_covar": jnp.float32(-1.0)}, "reg_covar must be a finite number"),
+        ({"sample_weight": -np.ones(80)}, "sample_weight must not be negative"),
         ({"tol": 0.0}, "tol must be positive"),
         ({"max_iter": 0.5}, "max_iter must be an integer"),
         ({"method": "newton"}, "method must be one of"),

@@ -42,6 +42,9 @@ STANDARD_ERRORS = 3.0
 # Iterations without a better bound after which the search ends: it goes astray.
 _PATIENCE = 10
 
+# A gain that is no more than rounding, in nats per sample.
+_ROUNDING = 1e-13
+
 
 class Solved(NamedTuple):
     """The step after a pass.
@@ -51,12 +54,14 @@ class Solved(NamedTuple):
         statistics: means of the statistics; their M-step gives the mixture.
         gain: predicted gain of the mean log-likelihood, in nats per sample; infinite where the sample is no guide, so
             that the step is EM's.
+        gap: how much is left to gain by the same prediction: no less than by this step.
         is_sound: whether every component keeps its support and its variance.
     """
 
     mixture: Mixture
     statistics: SufficientStatistics
     gain: Float[Array, ""]
+    gap: Float[Array, ""]
     is_sound: Bool[Array, ""]
 
 
@@ -68,12 +73,16 @@ class _Search(NamedTuple):
         best: natural parameters with the best bound so far.
         bound: that bound on the gain.
         at: the iteration that found it, or -1.
+        most: the largest gain that was predicted for any parameters, whether or not the sample can vouch for it.
+        upper: the largest upper bound on it.
     """
 
     state: RunState
     best: Float[Array, "k f"]
     bound: Float[Array, ""]
     at: Int[Array, ""]
+    most: Float[Array, ""]
+    upper: Float[Array, ""]
 
 
 def solved(
@@ -108,11 +117,12 @@ def solved(
 
     def step(search: _Search) -> _Search:
         here = _METHOD.read(search.state)
-        found = (here, gain_and_bound(here)[1], search.state.n_iter)
-        is_better = found[1] > search.bound
-        best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), found, search[1:])
+        gain, bound = gain_and_bound(here)
+        is_better = bound > search.bound
+        found, last = (here, bound, search.state.n_iter), (search.best, search.bound, search.at)
+        best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), found, last)
         state = _METHOD.advance(search.state, *sums(here), total, family, settings)
-        return _Search(state, *best)
+        return _Search(state, *best, jnp.fmax(search.most, gain), jnp.fmax(search.upper, 2 * gain - bound))
 
     def unfinished(search: _Search) -> Array:
         return ~_METHOD.is_finished(search.state) & (search.state.n_iter <= search.at + _PATIENCE)
@@ -121,7 +131,10 @@ def solved(
     _, bound = gain_and_bound(natural_parameters(by_em)[0])
     bound = jnp.where(is_sound_by_em, bound, 0.0)
     begun = _METHOD.init(unstarted(start), settings)
-    search = lax.while_loop(unfinished, step, _Search(begun, natural, bound, begun.n_iter - 1))
+    # At the optimum EM's step gains by rounding, which any other may equal.
+    bound = jnp.where(bound < _ROUNDING, -_ROUNDING, bound)
+    begin = _Search(begun, natural, bound, begun.n_iter - 1, jnp.zeros_like(bound), jnp.zeros_like(bound))
+    search = lax.while_loop(unfinished, step, begin)
     found = jax.tree.map(lambda leaf: leaf / total, sums(search.best)[0])
     by_sample, is_sound = sound_m_step(found, family, settings)
     is_guided = (search.at >= 0) & is_sound
@@ -129,7 +142,10 @@ def solved(
         lambda own, other: jnp.where(is_guided, own, other), (by_sample, found), (by_em, passed)
     )
     gain = jnp.where(is_guided, gain_and_bound(natural_parameters(by_sample)[0])[0], jnp.inf)
-    return Solved(mixture, statistics, gain, is_guided | is_sound_by_em)
+    # A step that the bound has cut short gains little though much is left.
+    gap = jnp.where(jnp.abs(gain) >= search.most, gain, search.most)
+    gap = jnp.where(is_guided, gap, search.upper)
+    return Solved(mixture, statistics, gain, gap, is_guided | is_sound_by_em)
 
 
 def sound_m_step(means: SufficientStatistics, family: Family, settings: Settings) -> tuple[Mixture, Bool[Array, ""]]:

@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxgmm.driver.streams import BY_EM, STEPPED, TILE_SUMS, Sums, tile_of
 from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.em.surrogate import Solved
 from jaxgmm.engine.devices import machine
 from jaxgmm.engine.transfer import fetched
-from jaxgmm.mixture import Mixture
 from jaxgmm.settings import check_integer
 from jaxgmm.status import Status
 from jaxgmm.streams.checkpoint import Checkpoint, digest, in_words
@@ -126,7 +126,7 @@ def fit_stream(
     return _passed(began, first, first_pass, open_pass, passes, tol, kept, progress)
 
 
-def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, told: Callable[[int, int], None]) -> Stream:
+def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, progress: Callable[[int, int], None]) -> Stream:
     """A stream after new batches, by stepwise EM."""
     began, stream = stream, kept.read() or stream
     n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)
@@ -136,7 +136,7 @@ def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, told: Ca
         if n_read <= n_done:
             continue
         stream = update(stream, rows.x, rows.weights)
-        told(0, n_read)
+        progress(0, n_read)
         if number % kept.every == 0:
             kept.keep(stream)
     kept.keep(stream)
@@ -157,20 +157,20 @@ def _passed(
     passes: int,
     tol: float,
     kept: Checkpoint,
-    told: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> Stream:
     """The stream after all passes, or those that are left."""
     coming: Iterator[Any] | None = first_pass
     kept.keep(stream)
     while stream.passage is not None:
-        stream = _one_pass(stream, open_pass() if coming is None else coming, kept, told)
+        stream = _one_pass(stream, open_pass() if coming is None else coming, kept, progress)
         coming = None
         stream = _after(stream, first, passes, tol)
         kept.keep(stream)
     return stream
 
 
-def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, told: Callable[[int, int], None]) -> Stream:
+def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, progress: Callable[[int, int], None]) -> Stream:
     """The stream with the sums of a whole pass."""
     passage, held, mixture = stream.passage, held_by(stream), stream.mixture
     assert passage is not None
@@ -185,7 +185,7 @@ def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, told: Ca
         passage = _added(passage, sums, n)
         if not sums.is_finite:
             break
-        told(int(passage.n_passes), int(passage.n_rows))
+        progress(int(passage.n_passes), int(passage.n_rows))
         if number % kept.every == 0:
             kept.keep(replace(stream, passage=passage))
     return replace(stream, passage=passage)
@@ -227,12 +227,14 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     is_worse = mean < passage.last_log_likelihood - _LOSS and 0 < stream.gap < np.inf
     with jax.enable_x64(True):
         if is_worse:
-            mean, means, gain, is_sound = float(passage.last_log_likelihood), last, np.inf, True
-            mixture, statistics = fetched(BY_EM["well"](held, last, family=family)), last
+            mean, means = float(passage.last_log_likelihood), last
+            mixture = fetched(BY_EM["well"](held, last, family=family))
+            step = Solved(mixture, last, np.inf, np.inf, True)
         else:
-            mixture, statistics, gain, is_sound = _stepped(first, held, means, family)
+            step = _stepped(first, held, means, family)
     n_passes = passage.n_passes + 1
-    is_small = abs(gain) < tol  # with a ridge a step may lose likelihood, which does not mean convergence
+    # With a ridge a step may lose likelihood, which does not mean convergence.
+    is_small, is_sound = abs(float(step.gap)) < tol, bool(step.is_sound)
     ends = n_passes == passes or is_small or not is_sound
     status = Status.CONVERGED if is_small else Status.MAX_ITER
     following = replace(
@@ -244,13 +246,13 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
         last_second=means.second,
     )
     if is_sound:
-        counts, moments, products = statistics
-        stream = replace(stream, mixture=mixture, counts=counts, first=moments, second=products)
+        counts, moments, products = step.statistics
+        stream = replace(stream, mixture=step.mixture, counts=counts, first=moments, second=products)
     return replace(
         stream,
         status=np.int32(status if is_sound else Status.DEGENERATE),
-        log_likelihood=passage.n_samples * (mean + (gain if np.isfinite(gain) else 0.0)),
-        gap=np.float64(gain),
+        log_likelihood=passage.n_samples * (mean + (float(step.gain) if np.isfinite(step.gain) else 0.0)),
+        gap=np.float64(step.gap),
         n_samples=passage.n_samples,
         n_rows=passage.n_rows,
         n_batches=n_passes,
@@ -258,10 +260,7 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     )
 
 
-def _stepped(
-    first: Rows, held: Any, means: SufficientStatistics, family: str
-) -> tuple[Mixture, SufficientStatistics, float, bool]:
+def _stepped(first: Rows, held: Any, means: SufficientStatistics, family: str) -> Solved:
     tile = tile_of(first.x.shape[1], held.mixture.n_components, TILE, diagonal=held.mixture.is_diagonal)
     padded = first.filled_up(-(-len(first.x) // tile) * tile)
-    found = fetched(STEPPED["well"](*padded, held, means, family=family, tile=tile))
-    return found.mixture, found.statistics, float(found.gain), bool(found.is_sound)
+    return fetched(STEPPED["well"](*padded, held, means, family=family, tile=tile))

@@ -175,5 +175,5 @@ def test_masked_entries_are_refused_and_masks_without_any_are_not() -> None:
     ],
 )
 def test_tracing_is_refused_with_what_to_use_instead(traced) -> None:
-    with pytest.raises(ValueError, match=r"traced by jax.jit.*jax.pure_callback.*jaxgmm.em.run.run"):
+    with pytest.raises(ValueError, match=r"traced by jax.jit.*jax.pure_callback.*jaxgmm.fit_differentiable"):
         traced(jnp.float32(1))

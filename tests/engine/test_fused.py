@@ -72,7 +72,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return TAKE_ON(*args, program=program)
 
     monkeypatch.setattr(fused, "_kernel", plain_kernel)
-    monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=True))
+    monkeypatch.setattr(fitting, "machine", lambda _threads: machine()._replace(has_kernels=True))
     for effort in EFFORTS:
         monkeypatch.setitem(runs.TAKE_ON, effort, counted)
     return made
@@ -307,7 +307,7 @@ def test_kernels_of_a_card(
     x[5, 3] = np.nan
     options: dict[str, Any] = {"covariance_type": family, "n_init": 3, "precision": precision}
     found = jaxgmm.fit(x, n_components, **options)
-    monkeypatch.setattr(fitting, "machine", lambda: machine()._replace(has_kernels=False))
+    monkeypatch.setattr(fitting, "machine", lambda _threads: machine()._replace(has_kernels=False))
     expected = jaxgmm.fit(x, n_components, **options)
     if precision == "float64":
         same(found, expected)
