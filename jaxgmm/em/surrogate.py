@@ -119,10 +119,14 @@ def solved(
         here = _METHOD.read(search.state)
         gain, bound = gain_and_bound(here)
         is_better = bound > search.bound
-        found, last = (here, bound, search.state.n_iter), (search.best, search.bound, search.at)
-        best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), found, last)
-        state = _METHOD.advance(search.state, *sums(here), total, family, settings)
-        return _Search(state, *best, jnp.fmax(search.most, gain), jnp.fmax(search.upper, 2 * gain - bound))
+        return _Search(
+            state=_METHOD.advance(search.state, *sums(here), total, family, settings),
+            best=jnp.where(is_better, here, search.best),
+            bound=jnp.where(is_better, bound, search.bound),
+            at=jnp.where(is_better, search.state.n_iter, search.at),
+            most=jnp.fmax(search.most, gain),
+            upper=jnp.fmax(search.upper, 2 * gain - bound),
+        )
 
     def unfinished(search: _Search) -> Array:
         return ~_METHOD.is_finished(search.state) & (search.state.n_iter <= search.at + _PATIENCE)

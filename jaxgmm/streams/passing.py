@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgmm.driver.streams import BY_EM, STEPPED, TILE_SUMS, Sums, tile_of
@@ -229,7 +230,7 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
         if is_worse:
             mean, means = float(passage.last_log_likelihood), last
             mixture = fetched(BY_EM["well"](held, last, family=family))
-            step = Solved(mixture, last, np.inf, np.inf, True)
+            step = Solved(mixture, last, *map(jnp.asarray, (np.inf, np.inf, True)))
         else:
             step = _stepped(first, held, means, family)
     n_passes = passage.n_passes + 1
