@@ -37,6 +37,12 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
+def check_at_least_zero(name: str, value: Any) -> None:
+    """Raises ValueError unless an option is a finite number that is not negative."""
+    if not isinstance(value, numbers.Real) or not (math.isfinite(value) and float(value) >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raises ValueError unless an option is True or False."""
     # NumPy's own bool is not a Python bool.
@@ -63,8 +69,7 @@ def check_options(
         if not is_integer(value) or not least <= int(value) < 2**31:
             raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
     for name, value in (("tol", tol), ("reg_covar", reg_covar)):
-        if not isinstance(value, numbers.Real) or not (math.isfinite(value) and float(value) >= 0):
-            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
+        check_at_least_zero(name, value)
     for name, value, known in (
         ("covariance_type", covariance_type, FAMILIES),
         ("precision", precision, PRECISIONS),

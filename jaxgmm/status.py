@@ -24,7 +24,10 @@ class Status(IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "The mean log-likelihood per sample had stopped rising, to within tol, by the method's rule.",
-    Status.MAX_ITER: "max_iter iterations were made before the log-likelihood stopped rising; raise max_iter or tol.",
+    Status.MAX_ITER: (
+        "max_iter iterations, or all passes over a stream, were made before the log-likelihood stopped rising; allow "
+        "more of them, or raise tol."
+    ),
     Status.DEGENERATE: (
         "A component lost its support or its variance, and the last sound parameters, if any, are returned; use fewer "
         "components or a simpler covariance_type, raise reg_covar, or drop constant features."

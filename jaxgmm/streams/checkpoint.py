@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxgmm
@@ -41,13 +42,19 @@ class Checkpoint(NamedTuple):
             jaxgmm.storage.save(self.path, stream, options=self.options, overwrite=True)
 
 
-def digest(stream: Stream) -> str:
-    """What tells a stream from others."""
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(stream))).hexdigest()
+def digest(value: Any) -> str:
+    """What tells arrays, or records of them, from others."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(value):
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def in_words(options: dict[str, Any]) -> dict[str, Any]:
-    """A request in the types that a file keeps; other values by their types."""
+    """A request in the types that a file keeps; arrays and records of them by their digests."""
     plain = (bool, int, float, str, type(None))
     own = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
-    return {name: value if isinstance(value, plain) else type(value).__name__ for name, value in own.items()}
+    return {name: value if isinstance(value, plain) else digest(value) for name, value in own.items()}

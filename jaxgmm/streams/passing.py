@@ -9,7 +9,7 @@ Because the parameters are fixed during a pass, neither the order of the samples
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.em.surrogate import Solved
 from jaxgmm.engine.devices import machine
 from jaxgmm.engine.transfer import fetched
-from jaxgmm.settings import check_integer
+from jaxgmm.settings import check_at_least_zero, check_integer
 from jaxgmm.status import Status
 from jaxgmm.streams.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.streams.reading import Rows, first_rows, in_order, opener, rows_in, tiles
@@ -36,6 +36,24 @@ _EVERY = 64
 _LOSS = 1e-9
 
 
+class _Course(NamedTuple):
+    """How passes are made.
+
+    Attributes:
+        passes: the most.
+        tol: a pass whose step was predicted to gain less is the last, in nats per sample.
+        kept: where the state is kept.
+        n_workers: number of tiles in work at a time.
+        progress: called with the numbers of passes made and of samples read in this one.
+    """
+
+    passes: int
+    tol: float
+    kept: Checkpoint
+    n_workers: int
+    progress: Callable[[int, int], None]
+
+
 def fit_stream(
     batches: Any,
     n_components: int | None = None,
@@ -49,6 +67,7 @@ def fit_stream(
     exponent: float = EXPONENT,
     checkpoint: str | Path | None = None,
     every: int = _EVERY,
+    threads: int | None = None,
     progress: Callable[[int, int], None] = lambda _passes, _rows: None,
     **options: Any,
 ) -> Stream:
@@ -61,8 +80,9 @@ def fit_stream(
     order, as long as the first ones are like the others; if rows are sorted, pass a `sample`.
 
     Args:
-        batches: an iterable of arrays `(N_i, D)`, or of pairs of these and sample weights `(N_i,)`. For several passes
-            one that can be iterated again, such as a list, or a function that returns an iterator.
+        batches: an iterable of arrays `(N_i, D)`, or of tuples of these and sample weights `(N_i,)`. For several passes
+            one that can be iterated again, such as a list, or a function that returns an iterator. Or whatever has a
+            shape `(N, D)` and is read by slices of rows: a memory map, a frame, a data set of h5py or zarr.
         n_components: K; None with `stream`.
         passes: most passes over the samples.
         covariance_type: as for `jaxgmm.fit`.
@@ -77,6 +97,7 @@ def fit_stream(
             exists, the call goes on from there: with the same batches from their beginning it gives the same answer,
             bit for bit, as without an interruption.
         every: number of tiles of 65,536 samples, or with `stream` of batches, between two checkpoints.
+        threads: maximum number of cores of a CPU, as for `jaxgmm.fit`.
         progress: called with the numbers of passes made and of samples read in this one.
         **options: of `jaxgmm.fit`, for the first samples.
 
@@ -97,14 +118,16 @@ def fit_stream(
     """
     check_integer("passes", passes, 1)
     check_integer("every", every, 1)
+    check_at_least_zero("tol", tol)
     check_exponent(exponent)
-    open_pass = opener(batches, passes)
+    open_pass = opener(batches, passes, TILE)
     if stream is not None:
         if not isinstance(stream, Stream) or np.shape(stream.status):
             raise ValueError("stream must be the jaxgmm.Stream of one data set; jaxgmm.update takes those of many.")
-        if n_components is not None or passes > 1 or sample is not None or options:
+        if n_components is not None or passes > 1 or sample is not None or threads is not None or options:
             raise ValueError(
-                "with stream, new batches are read once: leave out n_components, passes, sample and options of fit."
+                "with stream, new batches are read once: leave out n_components, passes, sample, threads and "
+                "options of fit."
             )
         return _followed(open_pass(), stream, Checkpoint(checkpoint, every, {"from": digest(stream)}), progress)
     check_integer("n_components", n_components, 1)
@@ -120,11 +143,12 @@ def fit_stream(
     else:
         first = rows_in(sample)
     if began is None:
-        fitted = start_stream(first.x, n_components, sample_weight=first.weights, **model, **options)  # pyright: ignore[reportArgumentType]
+        fitted = start_stream(first.x, n_components, sample_weight=first.weights, threads=threads, **model, **options)  # pyright: ignore[reportArgumentType]
         began = replace(fitted, passage=_begun(fitted))
     if not np.all(np.isfinite(began.mixture.weights)):
         return replace(began, passage=None)
-    return _passed(began, first, first_pass, open_pass, passes, tol, kept, progress)
+    course = _Course(passes, tol, kept, len(machine(threads).devices), progress)
+    return _passed(began, first, first_pass, open_pass, course)
 
 
 def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, progress: Callable[[int, int], None]) -> Stream:
@@ -155,23 +179,20 @@ def _passed(
     first: Rows,
     first_pass: Iterator[Any],
     open_pass: Callable[[], Iterator[Any]],
-    passes: int,
-    tol: float,
-    kept: Checkpoint,
-    progress: Callable[[int, int], None],
+    course: _Course,
 ) -> Stream:
     """The stream after all passes, or those that are left."""
     coming: Iterator[Any] | None = first_pass
-    kept.keep(stream)
+    course.kept.keep(stream)
     while stream.passage is not None:
-        stream = _one_pass(stream, open_pass() if coming is None else coming, kept, progress)
+        stream = _one_pass(stream, open_pass() if coming is None else coming, course)
         coming = None
-        stream = _after(stream, first, passes, tol)
-        kept.keep(stream)
+        stream = _after(stream, first, course.passes, course.tol)
+        course.kept.keep(stream)
     return stream
 
 
-def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, progress: Callable[[int, int], None]) -> Stream:
+def _one_pass(stream: Stream, batches: Iterator[Any], course: _Course) -> Stream:
     """The stream with the sums of a whole pass."""
     passage, held, mixture = stream.passage, held_by(stream), stream.mixture
     assert passage is not None
@@ -182,13 +203,13 @@ def _one_pass(stream: Stream, batches: Iterator[Any], kept: Checkpoint, progress
             return fetched(TILE_SUMS["well"](*item[0], held, tile=tile))
 
     coming = tiles(batches, TILE, mixture.n_features, int(passage.n_rows))
-    for number, ((_, n), sums) in enumerate(in_order(sums_of, coming, len(machine().devices)), start=1):
+    for number, ((_, n), sums) in enumerate(in_order(sums_of, coming, course.n_workers), start=1):
         passage = _added(passage, sums, n)
         if not sums.is_finite:
             break
-        progress(int(passage.n_passes), int(passage.n_rows))
-        if number % kept.every == 0:
-            kept.keep(replace(stream, passage=passage))
+        course.progress(int(passage.n_passes), int(passage.n_rows))
+        if number % course.kept.every == 0:
+            course.kept.keep(replace(stream, passage=passage))
     return replace(stream, passage=passage)
 
 

@@ -14,6 +14,10 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
+# Of samples: their number, and their features.
+_AXES = 2
+
+
 class Rows(NamedTuple):
     """Some samples.
 
@@ -36,8 +40,8 @@ class Rows(NamedTuple):
         return Rows(x, weights)
 
 
-def opener(batches: Any, passes: int) -> Callable[[], Iterator[Any]]:
-    """A function that begins a pass.
+def opener(batches: Any, passes: int, size: int) -> Callable[[], Iterator[Any]]:
+    """A function that begins a pass; whatever has two axes is read by slices of `size` rows.
 
     Raises:
         ValueError: batches cannot be iterated, or not as often as needed.
@@ -45,6 +49,8 @@ def opener(batches: Any, passes: int) -> Callable[[], Iterator[Any]]:
     again: Any = batches
     if callable(batches):
         return lambda: iter(again())
+    if len(getattr(batches, "shape", ())) == _AXES:
+        return lambda: (again[first : first + size] for first in range(0, again.shape[0], size))
     if not isinstance(batches, Iterable):
         raise ValueError(
             f"batches must be an iterable of arrays (N_i, D), or a function that returns an iterator; got "
@@ -68,7 +74,7 @@ def rows_in(batch: Any, n_features: int | None = None) -> Rows:
     x = numeric(x, "a batch")
     if x.ndim != 2 or x.shape[1] == 0 or n_features not in (None, x.shape[1]):
         wanted = "D" if n_features is None else n_features
-        raise ValueError(f"a batch must be (N, {wanted}), or a pair of that and weights (N,); it has shape {x.shape}.")
+        raise ValueError(f"a batch must be (N, {wanted}), or a tuple of that and weights (N,); it has shape {x.shape}.")
     own = np.ones(len(x)) if weights is None else numeric(weights, "weights of a batch").astype(np.float64, copy=False)
     if own.shape != (len(x),) or np.any(own < 0):
         raise ValueError(f"weights of a batch must be ({len(x)},), one for each sample, and not negative.")

@@ -1,6 +1,7 @@
 """start_stream() and update(): mixtures of groups whose samples arrive in batches, by stepwise EM."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import jax
@@ -107,6 +108,10 @@ def update(stream: Stream, more: Any, sample_weight: Any = None) -> Stream:
     if stream.passage is not None:
         raise ValueError("this stream is the checkpoint of an unfinished fit_stream; call that again with the file.")
     is_single = not np.shape(stream.status)
+    if not is_single and isinstance(more, (list, tuple)) and len(more) == len(stream):
+        # An empty list has no features of its own.
+        none = np.empty((0, stream.mixture.n_features))
+        more = [item if np.size(item) else none for item in more]
     data = weighted(batch(more), sample_weight)
     streams = with_axis(stream) if is_single else stream
     n_features = streams.mixture.n_features
@@ -120,7 +125,7 @@ def update(stream: Stream, more: Any, sample_weight: Any = None) -> Stream:
 
 def check_exponent(exponent: Any) -> None:
     """Raises ValueError unless step sizes decrease, but not too fast."""
-    if isinstance(exponent, bool) or not isinstance(exponent, (int, float)) or not 0.5 < exponent <= 1:
+    if isinstance(exponent, bool) or not isinstance(exponent, Real) or not 0.5 < float(exponent) <= 1:
         raise ValueError(f"exponent must be a number above 0.5 and at most 1; got {exponent!r}.")
 
 

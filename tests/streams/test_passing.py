@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from same_streams import assert_same
@@ -64,6 +65,7 @@ def test_cuts_into_batches_change_no_bit():
     assert_same(jaxgmm.fit_stream([X], 2, **OPTIONS), expected)
     assert_same(jaxgmm.fit_stream(iter([X[:7], X[7:7], X[7:]]), 2, **OPTIONS), expected)
     assert_same(jaxgmm.fit_stream(lambda: iter(BATCHES), 2, **OPTIONS), expected)
+    assert_same(jaxgmm.fit_stream(X, 2, **OPTIONS), expected)
 
 
 def test_batches_may_be_read_into_one_array():
@@ -83,6 +85,8 @@ def test_sorted_rows_need_a_sample():
     optimum = jaxgmm.fit(X, 2, **OPTIONS).log_likelihood / len(X)
     assert optimum - jaxgmm.log_prob(found.mixture, X).mean() < 1e-3
     assert found.n_rows == len(X)
+    without = jaxgmm.fit_stream([in_order], 2, passes=2, **OPTIONS)
+    assert optimum - jaxgmm.log_prob(without.mixture, X).mean() > 1e-3
 
 
 def test_weights_are_counts():
@@ -169,9 +173,14 @@ def test_bad_samples_end_it():
     assert found.status == Status.DEGENERATE
 
 
-def test_numbers_of_numpy_are_kept_as_numbers():
-    given = {"n_components": np.int64(3), "tol": np.float32(0.5), "key": np.arange(2)}
-    assert in_words(given) == {"n_components": 3, "tol": 0.5, "key": "ndarray"}
+def test_a_request_is_kept_as_numbers_and_digests():
+    assert in_words({"n_components": np.int64(3), "tol": np.float32(0.5)}) == {"n_components": 3, "tol": 0.5}
+    start = jaxgmm.fit(X, 1, init=np.zeros(len(X), int), max_iter=0).mixture
+    inits = [np.arange(2), np.arange(3), np.arange(2.0), start, start.map(np.negative)]
+    inits += [jax.random.key(0), jax.random.key(1)]
+    texts = [in_words({"init": init})["init"] for init in inits]
+    assert len(set(texts)) == len(inits)
+    assert in_words({"init": np.arange(2)})["init"] == texts[0]
 
 
 def test_misuse_is_refused(tmp_path):
@@ -185,6 +194,8 @@ def test_misuse_is_refused(tmp_path):
         r"a batch must be \(N, 2\)": lambda: jaxgmm.fit_stream([X, X[:, :1]], 2, **OPTIONS),
         "one for each sample, and not negative": lambda: jaxgmm.fit_stream([(X, -np.ones(len(X)))], 2),
         "n_components must be an integer": lambda: jaxgmm.fit_stream(BATCHES),
+        "tol must be a finite number": lambda: jaxgmm.fit_stream(BATCHES, 2, tol=-1.0),
+        "threads must be an integer": lambda: jaxgmm.fit_stream(BATCHES, 2, threads=0),
         "passes must be an integer": lambda: jaxgmm.fit_stream(BATCHES, 2, passes=0),
         "batches hold no samples of positive weight": lambda: jaxgmm.fit_stream([], 2, sample=X, **OPTIONS),
         "stream must be the jaxgmm.Stream of one data set": lambda: jaxgmm.fit_stream(BATCHES, stream=begun.mixture),

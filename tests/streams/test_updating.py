@@ -54,7 +54,8 @@ def test_log_likelihoods_are_those_before_each_batch(stream):
 
 def test_groups_without_new_samples_are_unchanged_to_the_bit(stream):
     assert_same(jaxgmm.update(stream, [np.empty((0, 2))] * 3), stream)
-    found = jaxgmm.update(stream, [np.empty((0, 2)), X[1, 100:200], np.empty((0, 2))])
+    assert_same(jaxgmm.update(stream, [[], [], []]), stream)
+    found = jaxgmm.update(stream, [np.empty((0, 2)), X[1, 100:200], []])
     assert_same(found.of([0, 2]), stream.of([0, 2]))
     assert found.n_rows.tolist() == [100, 200, 100]
 
