@@ -1,6 +1,7 @@
 """Strictness for the whole suite: shapes are checked, and no rank or dtype is promoted silently."""
 
 import dataclasses
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,11 @@ def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pieces._program.cache_clear()
     yield
     pieces._program.cache_clear()
+
+
+# Traces are many small objects that live long: looking through them again and again takes a twentieth of the suite.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 
 # Each compiled program holds memory maps, of which Linux grants a process 65,530; a whole suite needs more.

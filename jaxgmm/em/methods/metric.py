@@ -76,7 +76,11 @@ def share_within_limits(along: Sequence[Float[Array, "*s"]], parts: Parts) -> Fl
     Covariances stay positive definite, and weights positive.
     """
     longest = LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE
-    squares = [_square(along, part) / most**2 for part, most in zip(parts, longest, strict=True)]
+    coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(len(along))]
+    squares = [
+        total(own[None] * product for own, product in zip(coefficients, part, strict=True)) / most**2
+        for part, most in zip(parts, longest, strict=True)
+    ]
     return 1 / jnp.maximum(jnp.sqrt(jnp.max(functools.reduce(jnp.maximum, squares), axis=0)), 1)
 
 
@@ -94,9 +98,3 @@ def moved(here: Mixture, along: Sequence[Float[Array, "*s"]], steps: Sequence[Mi
 def difference(a: Mixture, b: Mixture) -> Mixture:
     """The step from b to a."""
     return jax.tree.map(jnp.subtract, a, b)
-
-
-def _square(along: Sequence[Float[Array, "*s"]], part: Float[Array, "q k *s"]) -> Float[Array, "k *s"]:
-    """<d, d>, for a combination d of steps."""
-    coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(len(along))]
-    return total(own[None] * product for own, product in zip(coefficients, part, strict=True))
