@@ -22,6 +22,7 @@ from jaxgmm.doubts import flag_texts
 from jaxgmm.frames import fit_groups
 from jaxgmm.report import write_report
 from jaxgmm.tables import files, parts
+from jaxgmm.tables.dataset import find
 
 # Unequal, and padded to one length, whether fitted together or each alone, so that few programs are compiled. For the
 # same reason, tests of other tables have as many features, and up to four groups.
@@ -364,7 +365,7 @@ def contents(folder):
         ({"file": "empty.csv"}, "empty.csv is empty; it needs a header"),
         ({"file": "header.csv"}, "header.csv is empty; it needs at least one row"),
         ({"file": "broken.parquet"}, "broken.parquet cannot be read as Parquet"),
-        ({"file": "."}, ". is not a file; name one Parquet or CSV file"),
+        ({"file": "."}, "broken.parquet cannot be read as Parquet"),
         ({"by": "well_"}, "has no column 'well_'; did you mean 'well'?"),
         ({"features": "red,blue"}, "has no column 'blue'; its columns are well, red, green, copies, name"),
         ({"weights": "mass"}, "has no column 'mass'"),
@@ -619,7 +620,7 @@ def test_another_job_is_refused_by_the_options_that_differ(here, capsys, changed
     (here / "out" / ".unfinished").mkdir(parents=True)
     given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-9, "max_iter": 1000, "precision": "float64"}
     models = {"n_components": 2, "covariance_type": "full", "reg_covar": 1e-12}
-    asked = request.Request(here / "cells.parquet", ",", ["well"], ["red", "green"], None, "mean", "fit", models, given)
+    asked = request.Request(find("cells.parquet"), ",", ["well"], ["red", "green"], None, "mean", "fit", models, given)
     (here / "out" / ".unfinished" / "job.json").write_text(json.dumps(asked.description))
     assert run(flags=["--resume", *flags], **changed) == 2
     assert f"out/.unfinished was begun {words}; ask for the same again, or remove it" in capsys.readouterr().err
@@ -852,10 +853,9 @@ def test_info_says_which_columns_are_read_otherwise_as_keys(here, capsys):
 
 
 def test_info_of_a_folder_without_fits_says_what_to_name(here, capsys):
-    assert cli.main(["info", "."]) == 2
-    assert (
-        "fits.parquet does not exist; name a directory that jaxgmm fit or sweep has written" in capsys.readouterr().err
-    )
+    (here / "empty").mkdir()
+    assert cli.main(["info", "empty"]) == 2
+    assert "empty holds no Parquet or CSV file; name a directory that does" in capsys.readouterr().err
 
 
 def test_info_says_what_was_asked_for_and_how_it_ended(here, capsys):

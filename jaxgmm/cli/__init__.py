@@ -108,8 +108,6 @@ def _usage(error: Exception) -> str:
     # typer adds this where pydantic is installed.
     message = message.replace("Value error, ", "")
     context = getattr(error, "ctx", None)
-    if message.startswith("Got unexpected extra argument") and context and context.command.name in ("fit", "sweep"):
-        return f"{message}; separate columns by commas, as in --by plate,well."
     help_text = f"see '{context.command_path if context else 'jaxgmm'} --help'."
     return f"{message} S{help_text[1:]}" if message.endswith("?") else f"{message.rstrip('.')}; {help_text}"
 

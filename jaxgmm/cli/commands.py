@@ -41,7 +41,10 @@ for _command in (jobs.fit, jobs.sweep, of_fits.predict, of_fits.sample, of_fits.
 def _info(
     *,
     path: Annotated[
-        Path, typer.Argument(help="A table, a directory of fits, or a .safetensors file.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A table, in one file or a directory, a directory of fits, or a .safetensors file.", show_default=False
+        ),
     ],
     by: Annotated[
         list[str] | None, typer.Option(help="Columns to count the groups of a table by.", metavar="COLUMNS")

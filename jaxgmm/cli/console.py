@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,10 +39,10 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def reading(path: Path, *, shown: bool) -> Iterator[None]:
-    """While this lasts, a terminal says that a file is read."""
+def reading(table: object, *, shown: bool) -> Iterator[None]:
+    """While this lasts, a terminal says that a table is read."""
     # Before the first rows are known, there is nothing to count.
-    with Console(stderr=True).status(Text(f"reading {path}")) if shown else nullcontext():
+    with Console(stderr=True).status(Text(f"reading {table}")) if shown else nullcontext():
         yield
 
 

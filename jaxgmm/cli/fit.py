@@ -43,6 +43,7 @@ def run(request: Request, out: Path, *, resume: bool, as_csv: bool, as_json: boo
     check(request)
     if out.name.lower().endswith(files.KINDS) and not out.exists():
         raise ValueError(f"--out must name a directory, for several tables; got {out}. For CSV files, give --csv.")
+    request.file.check_outside(out)
     # A CSV file with keys is read whole here.
     with console.reading(request.file, shown=not as_json):
         rows = interrupts.interruptible(lambda: _opened(request))
@@ -89,8 +90,8 @@ def _as_csv(tables: list[Path], separator: str) -> list[Path]:
 
 
 def _opened(request: Request) -> Rows:
-    separator = request.separator
-    return open_rows(request.file, request.columns, keys=request.by, separator=separator, are_numbers=True)
+    options = {"separator": request.separator, "where": request.where}
+    return open_rows(request.file, request.columns, keys=request.by, are_numbers=True, **options)
 
 
 def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> summary.Done:

@@ -11,6 +11,7 @@ from jaxgmm.status import Status
 from jaxgmm.tables import files, job, tabular
 from jaxgmm.tables.groups import Groups, group, numbers
 from jaxgmm.tables.keys import matched
+from jaxgmm.tables.rows import open_rows
 
 # Columns of fits that version 0.1 did not write, and the values they get: its tables have no starts.
 _SINCE_0_2 = {
@@ -28,6 +29,7 @@ class Fitted(NamedTuple):
         keys: one row for each of B groups, sorted.
         features: names of the D features.
         weights: name of the column of sample weights, or None.
+        where: the condition that rows had to satisfy, or None.
         table: all of `fits.parquet`, with all columns of this version.
         components: all of `components.parquet`.
     """
@@ -35,6 +37,7 @@ class Fitted(NamedTuple):
     keys: pa.Table
     features: list[str]
     weights: str | None
+    where: str | None
     table: pa.Table
     components: pa.Table
 
@@ -101,7 +104,7 @@ def read_fits(directory: Path) -> Fitted:
     # Rows of other tables may have nulls where the fitted rows could not.
     table = table.cast(pa.schema([pa.field(field.name, field.type) for field in table.schema]))
     keys = table.select(description["by"])
-    return Fitted(keys, description["features"], description["weights"], table, rows)
+    return Fitted(keys, description["features"], description["weights"], description.get("where"), table, rows)
 
 
 def tables_of(directory: Path) -> list[Path]:
@@ -120,9 +123,10 @@ def read_samples(fitted: Fitted, data: Path, separator: str) -> Groups:
     by = known.column_names
     columns = [*by, *fitted.features]
     columns += [weights] if weights and weights not in columns else []
-    table = files.read_table(data, columns, keys=by, known=known.schema, separator=separator)
+    rows = open_rows(data, columns, keys=by, known=known.schema, separator=separator, where=fitted.where)
+    table = pa.concat_tables(rows.blocks(columns))
     found, n_samples = group(table, by, fitted.features, weights), fitted.table["n_samples"].to_numpy()
-    own = matched(found, known, n_samples, data, has_types=files.is_parquet(data))
+    own = matched(found, known, n_samples, data, has_types=rows.has_types)
     if own is None or found.keys.num_rows != known.num_rows:
         raise ValueError(f"{data} holds other groups than were fitted; give --data the table that was fitted.")
     return own

@@ -10,6 +10,7 @@ from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
 from jaxgmm.cli.fitted import check_filled, described
 from jaxgmm.tables import files, job, parts, saved
+from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.rows import open_rows
 
 # Types of columns of a CSV file that are not looked at again.
@@ -30,7 +31,7 @@ def info(path: Path, separator: str, by: list[str] | None, *, as_json: bool) -> 
 
 
 def _facts(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
-    if path.is_dir():
+    if (path / job.UNFINISHED).is_dir() or (path / "fits.parquet").exists():
         return _of_fits(path)
     if path.suffix == ".safetensors":
         return _of_saved(path)
@@ -39,16 +40,17 @@ def _facts(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
 
 def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
     """Columns and rows of a table, and its groups."""
-    names = files.column_names(path, separator)
+    source = find(path)
+    names = source.column_names(separator)
     by = of.keys(by, names)
-    rows = open_rows(path, names, keys=by, separator=separator)
-    first = next(iter(rows.blocks(names)))
+    rows = open_rows(source, names, keys=by, separator=separator)
     n_rows = rows.n_rows or 0
-    facts: dict[str, Any] = {"rows": n_rows, "columns": {name: str(first[name].type) for name in names}}
-    facts |= _as_keys(path, separator, {name: kind for name, kind in facts["columns"].items() if name not in by})
+    facts: dict[str, Any] = {} if source.is_one_file else {"files": len(source.paths)}
+    facts |= {"rows": n_rows, "columns": rows.types(names)}
+    facts |= _as_keys(source, separator, {name: kind for name, kind in facts["columns"].items() if name not in by})
     if not by:
         return facts
-    files.check_columns(path, names, by, separator)
+    files.check_columns(source.paths[0], names, by, separator)
     planned = parts.plan(rows, by, [], None, n_rows)
     least, median, most = np.quantile(planned.n_samples, [0, 0.5, 1]).tolist()
     sizes = {"smallest": int(least), "median": median, "largest": int(most)}
@@ -56,15 +58,15 @@ def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any
     return facts | {"in_the_order_of_keys": planned.is_in_order}
 
 
-def _as_keys(path: Path, separator: str, columns: dict[str, str]) -> dict[str, Any]:
+def _as_keys(source: Dataset, separator: str, columns: dict[str, str]) -> dict[str, Any]:
     """Columns of a CSV file that would be read as another type if they were keys: a column of 001 and 2 as texts.
 
     Numbers with a fraction are measurements, not keys.
     """
     others = [name for name, kind in columns.items() if kind not in _NOT_OTHERWISE]
-    if files.is_parquet(path) or not others:
+    if source.is_parquet or not others:
         return {}
-    read = open_rows(path, others, keys=others, separator=separator).types(others)
+    read = open_rows(source, others, keys=others, separator=separator).types(others)
     found = {name: kind for name, kind in read.items() if kind != columns[name]}
     return {"as_keys": found} if found else {}
 

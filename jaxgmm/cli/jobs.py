@@ -15,6 +15,7 @@ def fit(
     *,
     file: of.Table,
     by: of.By = None,
+    where: of.Where = None,
     features: of.Features,
     components: Annotated[str, typer.Option(help="Number of components.", metavar="K", show_default=False)],
     out: of.Out,
@@ -49,6 +50,14 @@ def fit(
     Example: `jaxgmm fit cells.parquet --by plate,well --features red,green --components 3 --out fits`
 
     Example: `jaxgmm fit cells.csv --features red,green --components 3 --out fits --csv`
+
+    Example: `jaxgmm fit data --where "plate = 7 and well in ('A01', 'A02')" --by well --features red --components 3
+    --out fits`
+
+    TABLE is a file, several files, a directory of files or a pattern in quotes, such as `'data/*.parquet'`. In a path
+    such as `data/plate=7/x.parquet`, plate is a column. `--where` compares columns with values or other columns by `=`,
+    `<>`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is null` and `is not null`, joined by `and`, `or`, `not` and `( )`.
+    Texts are in single quotes, and names with other characters than letters, digits and `_` in double ones.
 
     Without `--by`, one mixture is fitted to all rows, and the tables have no key columns. With `--csv`, a CSV file is
     written beside each of them.
@@ -86,7 +95,7 @@ def fit(
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     options |= {} if passes is None else {"passes": passes}
-    request = requested(file, separator, by, features, weights, order_by, "fit", models, options)
+    request = requested(file, separator, by, features, weights, order_by, "fit", models, options, where=where)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
@@ -95,6 +104,7 @@ def sweep(
     *,
     file: of.Table,
     by: of.By = None,
+    where: of.Where = None,
     features: of.Features,
     out: of.Out,
     components: Annotated[
@@ -153,7 +163,7 @@ def sweep(
     because of spurious components or a degenerate end), chosen, at_largest_k, and flags: those of the fit for the model
     that was chosen, and for others those that their rows show.
 
-    Large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
+    TABLE, `--where`, large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
     """
     from jaxgmm.cli.fit import run
     from jaxgmm.cli.request import requested
@@ -169,6 +179,6 @@ def sweep(
     }
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
-    request = requested(file, separator, by, features, weights, order_by, "sweep", models, options)
+    request = requested(file, separator, by, features, weights, order_by, "sweep", models, options, where=where)
     if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)

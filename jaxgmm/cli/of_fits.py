@@ -27,6 +27,7 @@ def predict(
             help="Columns of the table to write beside the keys, such as one that identifies rows.", metavar="COLUMNS"
         ),
     ] = None,
+    where: of.Where = None,
     separator: of.SeparatorOfBoth = ",",
     overwrite: of.Overwrite = False,
     as_json: of.Json = False,
@@ -39,12 +40,13 @@ def predict(
 
     Example: `jaxgmm predict cells.csv --fits fits --out components.csv --keep cell_id`
 
-    The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. FILE has
-    one row for each of its rows, in the same order: the key columns, those that `--keep` names, component (from 0),
-    probability (of that component), and log_density (the logarithm of the mixture's density, in nats). With `--p-value`
-    it also has p_value, the probability of a sample at least as far from its component; with `--probabilities`,
-    probability_0, probability_1 and so on, which are 0 for components that a group does not have. All are null where a
-    feature is missing or not finite, and for groups without a fit.
+    The table needs the key and feature columns of the fits; its rows may differ from those that were fitted. TABLE and
+    `--where` are as for `jaxgmm fit`. FILE has one row for each row, or each that satisfies `--where`, in the same
+    order: the key columns, those that `--keep` names, component (from 0), probability (of that component), and
+    log_density (the logarithm of the mixture's density, in nats). With `--p-value` it also has p_value, the probability
+    of a sample at least as far from its component; with `--probabilities`, probability_0, probability_1 and so on,
+    which are 0 for components that a group does not have. All are null where a feature is missing or not finite, and
+    for groups without a fit.
 
     A Parquet table, or a CSV table of which no keys and no other columns are written, is read block by block and may be
     larger than memory.
@@ -52,7 +54,7 @@ def predict(
     from jaxgmm.cli import use
 
     flags = {"p_values": p_value, "probabilities": probabilities, "overwrite": overwrite, "as_json": as_json}
-    use.predict(file, separator, fits, out, keep or [], **flags)
+    use.predict(file, separator, fits, out, keep or [], where, **flags)
 
 
 def sample(

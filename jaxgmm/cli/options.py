@@ -14,7 +14,21 @@ from jaxgmm.tables.wording import shortened
 _MOST_NUMBERS = 1000
 
 
-Table = Annotated[Path, typer.Argument(help="A Parquet or CSV table, one sample in each row.", show_default=False)]
+Table = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A Parquet or CSV table, one sample in each row: a file or several, a directory, or a pattern in quotes.",
+        metavar="TABLE...",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        help="Take only rows that satisfy a condition, such as \"plate = 7 and well in ('A01', 'A02')\".",
+        metavar="CONDITION",
+    ),
+]
 By = Annotated[
     list[str] | None,
     typer.Option(
@@ -126,8 +140,10 @@ def differing(name: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -
         return f"by jaxgmm {was}, not by jaxgmm {now}"
     if name == "file":
         return f"with the file {was}, not {now}"
-    if name in ("bytes", "modified"):
+    if name in ("bytes", "modified", "files"):
         return f"with another {before.get('file')} ({name}: {was}, not {now})"
+    if name == "digest":
+        return f"with other files of {before.get('file')}"
     option = _typed(name)
     if _value(was) and _value(now):
         return f"with {option} {_value(was)}, not {_value(now)}"

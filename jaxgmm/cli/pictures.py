@@ -12,6 +12,7 @@ from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, read_fits, read_samples
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, groups, job
+from jaxgmm.tables.dataset import find
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.wording import title_of
 
@@ -41,7 +42,7 @@ def plot(
     if data is None:
         _models_path(fits)
     else:
-        files.column_names(data, separator)
+        find(data).column_names(separator)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     b = _numbered(fitted.keys, group)
 

@@ -9,6 +9,7 @@ from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, described, read_fits, read_samples
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, job
+from jaxgmm.tables.dataset import find
 from jaxgmm.tables.groups import Groups
 from jaxgmm.tables.wording import counted
 
@@ -18,7 +19,7 @@ def report(
 ) -> None:
     """Writes a page about fits into a file."""
     check_writable(out, (".html", ".htm"), overwrite=overwrite)
-    files.column_names(data, separator)
+    find(data).column_names(separator)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     samples = interrupts.interruptible(lambda: read_samples(fitted, data, separator))
     content = interrupts.interruptible(lambda: _content(fits, fitted, samples))

@@ -1,6 +1,6 @@
 """What one call of `jaxgmm fit` or `jaxgmm sweep` asks for."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import jaxgmm
 from jaxgmm.cli import options as of
 from jaxgmm.settings import LRT, check_options, check_order, check_test
-from jaxgmm.tables import files
+from jaxgmm.tables.condition import parsed
+from jaxgmm.tables.dataset import Dataset, find
 
 
 class Request(NamedTuple):
     """The job that one call of the command requests.
 
     Attributes:
-        file: the table.
+        file: the table, in one file or several.
         separator: of its fields, if it is a CSV file.
         by: its key columns; none for one mixture of the whole table.
         features: its columns to fit.
@@ -25,9 +26,10 @@ class Request(NamedTuple):
         models: `n_components`, `covariance_type` and `reg_covar`, each one value or a list, and for a sweep the
             options of its choice.
         options: further options of both.
+        where: a condition that rows satisfy, or None.
     """
 
-    file: Path
+    file: Dataset
     separator: str
     by: list[str]
     features: list[str]
@@ -36,6 +38,7 @@ class Request(NamedTuple):
     call: str
     models: dict[str, Any]
     options: dict[str, Any]
+    where: str | None = None
 
     @property
     def criterion(self) -> str | None:
@@ -66,21 +69,16 @@ class Request(NamedTuple):
     @property
     def description(self) -> dict[str, Any]:
         """The request as recorded in the outputs. A modified file counts as a different file."""
-        size, changed = self.file.stat().st_size, datetime.fromtimestamp(self.file.stat().st_mtime, UTC)
-        described = {
-            "jaxgmm": jaxgmm.__version__,
-            "file": self.file.name,
-            "bytes": size,
-            "modified": changed.isoformat(),
-        }
+        described = {"jaxgmm": jaxgmm.__version__} | self.file.description
         described |= {"call": self.call, "by": self.by, "features": self.features, "weights": self.weights}
         described["order_by"] = self.order_by
+        described |= {} if self.where is None else {"where": self.where}
         described |= {} if self.separator == "," else {"separator": self.separator}
         return described | self.models | self.options
 
 
 def requested(
-    file: Path,
+    paths: Sequence[Path],
     separator: str,
     by: list[str] | None,
     features: list[str],
@@ -89,13 +87,17 @@ def requested(
     call: str,
     models: dict[str, Any],
     options: dict[str, Any],
+    *,
+    where: str | None = None,
 ) -> Request:
     """The request, whether or not the table has these columns."""
-    names = files.column_names(file, separator)
+    file = find(*paths)
+    names = file.column_names(separator)
+    where = None if where is None else parsed(where).text
     # A tab may be written in two ways, which describe the same job.
     separator = "tab" if separator in ("\t", "\\t") else separator
     keys, wanted = of.keys(by, names), of.columns(features, names)
-    return Request(file, separator, keys, wanted, weights, order_by, call, models, options)
+    return Request(file, separator, keys, wanted, weights, order_by, call, models, options, where)
 
 
 def check(request: Request) -> None:

@@ -13,6 +13,7 @@ from jaxgmm.cli.fitted import Fitted, read_fits, tables_of
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files
+from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.groups import numbers, taken
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.rows import Rows, open_rows
@@ -25,11 +26,12 @@ _DRAWN = 2**22
 
 
 def predict(
-    file: Path,
+    paths: Sequence[Path],
     separator: str,
     fits: Path,
     out: Path,
     keep: Sequence[str],
+    where: str | None,
     *,
     p_values: bool,
     probabilities: bool,
@@ -37,10 +39,11 @@ def predict(
     as_json: bool,
 ) -> None:
     """Writes the most probable component of every row of a table, and how well it fits."""
-    check_writable(out, files.KINDS, overwrite=overwrite, read=[file, *tables_of(fits)])
+    file = find(*paths)
+    check_writable(out, files.KINDS, overwrite=overwrite, read=[*file.paths, *tables_of(fits)])
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
-    kept = list(dict.fromkeys([*by, *of.columns(keep, files.column_names(file, separator))]))
+    kept = list(dict.fromkeys([*by, *of.columns(keep, file.column_names(separator))]))
     labels = label_columns(fitted.n_components, probabilities=probabilities)
     added = [name for name in labels if p_values or name != "p_value"]
     _check_free(kept, added)
@@ -49,8 +52,9 @@ def predict(
         columns = list(dict.fromkeys([*kept, *fitted.features]))
         # Columns that are kept are read as keys are, so that 001 stays 001.
         own, known = [name for name in kept if name not in fitted.features], fitted.keys.schema
-        rows = open_rows(file, columns, keys=own, known=known, separator=separator, are_numbers=True)
-        return rows, next(rows.blocks(kept, size=1)).schema
+        options = {"separator": separator, "are_numbers": True, "where": where}
+        rows = open_rows(file, columns, keys=own, known=known, **options)
+        return rows, pa.schema([rows.schema.field(name) for name in kept])
 
     with console.reading(file, shown=not as_json):
         rows, of_kept = interrupts.interruptible(opened)
@@ -89,7 +93,7 @@ def _shown(predicted: Iterator[tuple[pa.Table, int]], n_all: int | None) -> Iter
             yield table, of_no_group
 
 
-def _unmatched(file: Path, fits: Path, keys: pa.Table) -> str:
+def _unmatched(file: Dataset, fits: Path, keys: pa.Table) -> str:
     """A warning that no row has the key of a fitted group."""
     example = ", ".join(f"{name}={keys[name][0]}" for name in keys.column_names)
     return (
@@ -139,7 +143,7 @@ def _predicted(
     console.keep_programs()
     by, features, mixture = fitted.keys.column_names, fitted.features, fitted.mixture()
     for block in rows.blocks(list(dict.fromkeys([*kept, *features])), size=_BLOCK):
-        group = group_of(block.select(by), fitted.keys, rows.path, has_types=rows.has_types)
+        group = group_of(block.select(by), fitted.keys, rows.source, has_types=rows.has_types)
         n_unknown = int(np.count_nonzero(group < 0))
         samples = np.stack([numbers(block[name], name) for name in features], axis=1)
         found = labels(mixture, group, samples, probabilities=probabilities)

@@ -94,19 +94,33 @@ def read_table(
     check_columns(path, column_names(path, separator), columns, separator)
     if is_parquet(path):
         return _read_parquet(path, columns)
-    own = [name for name in columns if name in keys]
-    convert = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(own, pa.string()))
-    table = translated(
-        path, lambda: csv.read_csv(path, parse_options=_form(path, separator), convert_options=convert), separator
-    )
-    for name in own:
-        column = typed(table[name], known.field(name).type if known is not None and name in known.names else None)
-        table = table.set_column(table.column_names.index(name), name, column)
+    return keyed(read_csv(path, columns, keys, separator), keys, known)
+
+
+def read_csv(path: Path, columns: Sequence[str], texts: Sequence[str], separator: str) -> pa.Table:
+    """Reads some columns of a CSV file, some of these as texts."""
+    own = [name for name in columns if name in texts]
+    # Arrow would take no columns for all.
+    wanted = list(columns) or column_names(path, separator)[:1]
+    convert = csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(own, pa.string()))
+    form = _form(path, separator)
+    table = translated(path, lambda: csv.read_csv(path, parse_options=form, convert_options=convert), separator)
+    return table.select(list(columns))
+
+
+def keyed(table: pa.Table, keys: Sequence[str], known: pa.Schema | None = None) -> pa.Table:
+    """A table whose keys, so far texts, are of the types in which they are written; see `read_table`."""
+    for name in keys:
+        if name in table.column_names:
+            column = typed(table[name], known.field(name).type if known is not None and name in known.names else None)
+            table = table.set_column(table.column_names.index(name), name, column)
     return table
 
 
-def blocks_of_numbers(path: Path, columns: Sequence[str], separator: str) -> Iterator[pa.Table]:
-    """Columns of numbers of a CSV file, block by block; only one block is held in memory.
+def blocks_of_numbers(
+    path: Path, columns: Sequence[str], separator: str, texts: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Columns of numbers of a CSV file, or of texts, block by block; only one block is held in memory.
 
     Without columns, blocks have only their numbers of rows.
 
@@ -115,7 +129,7 @@ def blocks_of_numbers(path: Path, columns: Sequence[str], separator: str) -> Ite
     """
     names = column_names(path, separator)
     # Arrow would take no columns for all. As texts, values of any column can be read.
-    types = dict.fromkeys(columns, pa.float64()) or {names[0]: pa.string()}
+    types = {name: pa.string() if name in texts else pa.float64() for name in columns} or {names[0]: pa.string()}
     convert = csv.ConvertOptions(include_columns=list(types), column_types=types)
     reading = csv.ReadOptions(block_size=_CSV_BLOCK)
 
@@ -141,12 +155,6 @@ def opened(path: Path) -> pq.ParquetFile:
     """Opens a Parquet file for reading in pieces; only these pieces are held in memory. The caller closes it."""
     # By default Arrow fetches everything in advance, and without a buffer it reads whole columns of a row group.
     return translated(path, lambda: pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER))
-
-
-def n_rows(path: Path) -> int:
-    """The number of rows of a Parquet file, without reading them."""
-    with opened(path) as file:
-        return file.metadata.num_rows
 
 
 def check_absent(directory: str | Path, names: Sequence[str], suffix: str = ".parquet") -> None:
@@ -218,11 +226,16 @@ def copy_as_csv(path: Path, separator: str) -> Path:
 
 def _readable(path: str | Path) -> Path:
     path = atomic.readable(path, "one Parquet or CSV file")
-    if not path.name.lower().endswith(KINDS):
-        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(KINDS)}.")
+    check_kind(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a header and at least one row.")
     return path
+
+
+def check_kind(path: Path) -> None:
+    """Raises ValueError unless a file has a suffix of Parquet or CSV files."""
+    if not path.name.lower().endswith(KINDS):
+        raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(KINDS)}.")
 
 
 def is_parquet(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of a file, block by block."""
+"""The rows of a table in one or several files, block by block."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,132 +7,256 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxgmm.tables import atomic, files
-from jaxgmm.tables.groups import plain
+from jaxgmm.tables import alike, atomic, files, filtering
+from jaxgmm.tables.condition import Condition, parsed
+from jaxgmm.tables.dataset import Dataset, find
+from jaxgmm.tables.groups import joined, plain
+from jaxgmm.tables.wording import quoted
 
 # Rows read at a time: small beside a part, large beside the cost of a call.
 _BLOCK = 2**17
 
 
 class Rows(NamedTuple):
-    """The rows of a file.
+    """The rows of a table, or those of them that satisfy a condition.
 
     Attributes:
-        path: a Parquet file, which is read block by block, or a CSV file.
-        table: all rows of a CSV file that is read whole; None if it is read block by block, too.
-        opened: the state of the file before anything was read.
+        source: Parquet files, which are read block by block, or CSV files.
+        opened: the state of every file before anything was read.
+        schema: the columns that can be read, and their types.
+        folders: values of the columns that folders make; a row for each file.
+        counts: how many rows each Parquet file has.
+        table: all rows of CSV files that are read whole; None if they are read block by block, too.
+        condition: what rows have to satisfy.
         separator: of a CSV file's fields.
     """
 
-    path: Path
-    table: pa.Table | None
-    opened: atomic.State | None
+    source: Dataset
+    opened: tuple[atomic.State | None, ...]
+    schema: pa.Schema
+    folders: pa.Table
+    counts: tuple[int, ...] = ()
+    table: pa.Table | None = None
+    condition: Condition | None = None
     separator: str = ","
 
     @property
     def has_types(self) -> bool:
-        """Whether the file itself has types for its columns."""
+        """Whether the files themselves have types for their columns."""
         return self.table is None
 
     def types(self, columns: Sequence[str]) -> dict[str, str]:
         """The types that columns are read as, such as `int64` or `string`."""
-        if self.table is not None:
-            return {name: str(self.table.schema.field(name).type) for name in columns}
-        if not files.is_parquet(self.path):
-            return dict.fromkeys(columns, str(pa.float64()))
-        with files.opened(self.path) as file:
-            return {name: str(file.schema_arrow.field(name).type) for name in columns}
+        return {name: str(self.schema.field(name).type) for name in columns}
 
     @property
     def n_rows(self) -> int | None:
-        """The number of rows; None for a CSV file that is read block by block."""
+        """The number of rows; None where only reading them block by block would tell."""
         if self.table is not None:
             return self.table.num_rows
-        return files.n_rows(self.path) if files.is_parquet(self.path) else None
+        return sum(self.counts) if self.counts and self.condition is None else None
 
     def check_unchanged(self) -> None:
-        """Checks that the file is still the one that was opened.
+        """Checks that the files are still those that were opened.
 
         Raises:
-            ValueError: it has been changed, replaced or removed.
+            ValueError: one has been changed, replaced or removed.
         """
-        if atomic.state(self.path) != self.opened:
-            raise ValueError(
-                f"{self.path} was changed, replaced or removed while it was read; "
-                "begin anew with a file that nothing writes to."
-            )
+        for number in range(len(self.source.paths)):
+            self._check_unchanged(number)
 
     def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
-        """Blocks of the rows from number `start` on, with the given columns and `size` rows, or a suitable number.
+        """Blocks of the rows from number `start` on, with the given columns and about `size` rows.
 
         Raises:
-            ValueError: the file is no longer the one that was opened, or cannot be read.
+            ValueError: a file is no longer the one that was opened, or cannot be read.
         """
-        size = size or _BLOCK
+        size, columns = size or _BLOCK, list(columns)
         if self.table is not None:
             for first in range(start, self.table.num_rows, size):
-                yield self.table.select(list(columns)).slice(first, size)
+                yield self.table.select(columns).slice(first, size)
             return
-        self.check_unchanged()
-        if not files.is_parquet(self.path):
-            for block in files.blocks_of_numbers(self.path, columns, self.separator):
-                self.check_unchanged()
-                yield block.slice(start)
-                start = max(0, start - block.num_rows)
+        blocks = self._pieces(columns, start, size)
+        is_whole = len(self.source.paths) == 1 and self.condition is None
+        yield from blocks if is_whole else _joined(blocks, size)
+
+    def is_empty(self, columns: Sequence[str]) -> bool:
+        """Whether there is no row. Where none is counted, the given columns are read up to the first one."""
+        if self.n_rows is not None:
+            return self.n_rows == 0
+        return not any(block.num_rows for block in self._pieces(list(columns), 0, _BLOCK))
+
+    def _pieces(self, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
+        """Blocks of the rows from number `start` on, of at most `size` rows."""
+        if self.condition is None and self.counts:
+            yield from self._of_all(columns, start, size)
             return
-        with files.opened(self.path) as file:
+        blocks = self._of_all(columns, 0, size) if self.condition is None else self._satisfying(columns, size)
+        for block in blocks:
+            yield block.slice(start)
+            start = max(0, start - block.num_rows)
+
+    def _satisfying(self, columns: list[str], size: int) -> Iterator[pa.Table]:
+        """Blocks of the rows that satisfy the condition."""
+        assert self.condition is not None
+        expression = filtering.expression(self.condition, self.schema)
+        for block in self._of_all(list(dict.fromkeys([*columns, *self.condition.columns])), 0, size):
+            yield filtering.filtered(block, self.condition, expression).select(columns)
+
+    def _of_all(self, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
+        """Blocks of one file after another, without row groups in which no row can satisfy the condition."""
+        own = [name for name in columns if name not in self.folders.column_names]
+        for number in range(len(self.source.paths)):
+            if not self.counts:
+                blocks = self._of_csv(number, own)
+            elif start >= self.counts[number]:
+                start -= self.counts[number]
+                continue
+            else:
+                blocks, start = self._of_parquet(number, own, start, size), 0
+            for block in blocks:
+                yield _with_folders(block, self.folders.slice(number, 1), columns)
+
+    def _of_csv(self, number: int, columns: list[str]) -> Iterator[pa.Table]:
+        texts = [] if self.condition is None else self.condition.texts
+        self._check_unchanged(number)
+        for block in files.blocks_of_numbers(self.source.paths[number], columns, self.separator, texts):
+            self._check_unchanged(number)
+            yield block
+
+    def _of_parquet(self, number: int, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
+        path = self.source.paths[number]
+        self._check_unchanged(number)
+        with files.opened(path) as file:
             ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
             first_group = int(np.searchsorted(ends, start, side="right"))
             skipped = start - (int(ends[first_group - 1]) if first_group else 0)
             groups = list(range(first_group, file.num_row_groups))
-            batches = file.iter_batches(size, row_groups=groups, columns=list(columns))
-            while (batch := self._unless_changed(lambda: next(batches, None))) is not None:
-                block = plain(pa.Table.from_batches([batch]).select(list(columns)).slice(skipped))
+            if self.condition is not None:
+                groups = filtering.row_groups(path, file.schema_arrow, self.folders.slice(number, 1), self.condition)
+            batches = file.iter_batches(size, row_groups=groups, columns=columns)
+            while (batch := self._unless_changed(number, lambda: next(batches, None))) is not None:
+                block = plain(pa.Table.from_batches([batch]).select(columns).slice(skipped))
                 skipped = max(0, skipped - batch.num_rows)
                 if block.num_rows:
                     yield block
 
-    def _unless_changed(self, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
+    def _unless_changed(self, number: int, read: Callable[[], pa.RecordBatch | None]) -> pa.RecordBatch | None:
         """Reads, and raises if the file is no longer the one that was opened."""
         try:
-            return files.translated(self.path, read)
+            return files.translated(self.source.paths[number], read)
         finally:
             # For a changed file, this error says more than Arrow's.
-            self.check_unchanged()
+            self._check_unchanged(number)
+
+    def _check_unchanged(self, number: int) -> None:
+        path = self.source.paths[number]
+        if atomic.state(path) != self.opened[number]:
+            raise ValueError(
+                f"{path} was changed, replaced or removed while it was read; "
+                "begin anew with a file that nothing writes to."
+            )
 
 
 def open_rows(
-    path: str | Path,
+    source: str | Path | Dataset,
     columns: Sequence[str],
     *,
     keys: Sequence[str] = (),
     known: pa.Schema | None = None,
     separator: str = ",",
     are_numbers: bool = False,
+    where: str | None = None,
 ) -> Rows:
-    """Opens the rows of a file; only a CSV file is read at once, because all of its fields decide their type.
+    """Opens the rows of a table; only CSV files are read at once, because all of their fields decide the types.
 
     Args:
-        path: the file.
+        source: the table, or what `jaxgmm.tables.dataset.find` takes.
         columns: those that will be read.
         keys: those of them that are keys of groups.
         known: types of the keys with which these will be compared; see `jaxgmm.tables.files.read_table`.
         separator: of a CSV file's fields.
-        are_numbers: whether columns other than keys hold numbers. Then a CSV file without keys is read block by block.
+        are_numbers: whether columns other than keys hold numbers. Then CSV files without keys are read block by block.
+        where: a condition, which other rows than those wanted do not satisfy; see `jaxgmm.tables.condition.parsed`.
 
     Raises:
         OSError: no such file, or it may not be read.
-        ValueError: not a table, no rows, or a missing column.
+        ValueError: not a table, no rows, a missing column, files of different columns, or no condition.
     """
-    path = Path(path)
-    opened, table = atomic.state(path), None
-    if files.is_parquet(path) or (are_numbers and not keys):
-        files.check_columns(path, files.column_names(path, separator), columns, separator)
+    source = source if isinstance(source, Dataset) else find(source)
+    condition = None if where is None else parsed(where)
+    opened = tuple(atomic.state(path) for path in source.paths)
+    names = source.column_names(separator)
+    needed = list(dict.fromkeys(columns))
+    if condition is not None:
+        condition.check_columns(names, source)
+        needed += [name for name in condition.columns if name not in needed]
+    files.check_columns(source.paths[0], names, needed, separator)
+    folders = files.keyed(source.folders, source.folders.column_names, known)
+    own = [name for name in needed if name not in folders.column_names]
+    texts, counts, table = condition.texts if condition else [], (), None
+    if source.is_parquet:
+        schema, counts = _of_parquet(source.paths, own, folders, condition)
+    elif are_numbers and not set(keys) & set(own):
+        alike.check_headers(source.paths, own, separator)
+        schema = pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in own])
     else:
-        table = files.read_table(path, columns, keys=keys, known=known, separator=separator)
-    rows = Rows(path, table, opened, separator)
+        table = _read_whole(source, needed, folders, [*keys, *texts], separator)
+        # Folders have been converted already.
+        table = files.keyed(table, [name for name in keys if name in own], known)
+        schema = table.schema
+    schema = filtering.with_folders(schema, folders.schema)
+    if condition is not None:
+        # It is refused before anything is read.
+        expression = filtering.expression(condition, schema)
+        table = table if table is None else filtering.filtered(table, condition, expression)
+    rows = Rows(source, opened, schema, folders, counts, table, condition, separator)
     rows.check_unchanged()
-    n_rows = rows.n_rows
-    if not (next((block.num_rows for block in rows.blocks(columns)), 0) if n_rows is None else n_rows):
-        raise ValueError(f"{path} is empty; it needs at least one row below its header.")
+    if rows.is_empty(columns):
+        if condition is not None:
+            raise ValueError(f"no row of {source} satisfies {quoted(condition.text)}; change the condition.")
+        raise ValueError(f"{source} is empty; it needs at least one row below its header.")
     return rows
+
+
+def _of_parquet(
+    paths: Sequence[Path], columns: Sequence[str], folders: pa.Table, condition: Condition | None
+) -> tuple[pa.Schema, tuple[int, ...]]:
+    """The types of columns of Parquet files, and how many rows each has; none where folders rule the condition out."""
+    wanted = None
+    if condition is not None:
+        first, _ = alike.parquet(paths[:1], columns)
+        wanted = filtering.possible_files(paths, filtering.with_folders(first, folders.schema), folders, condition)
+    return alike.parquet(paths, columns, wanted)
+
+
+def _read_whole(
+    source: Dataset, columns: Sequence[str], folders: pa.Table, texts: Sequence[str], separator: str
+) -> pa.Table:
+    """The rows of CSV files, some of whose columns remain texts."""
+    own = [name for name in columns if name not in folders.column_names]
+    alike.check_headers(source.paths, own, separator)
+    read = [files.read_csv(path, own, texts, separator) for path in source.paths]
+    alike.check_numbers(source.paths, [table.schema for table in read])
+    each = [_with_folders(table, folders.slice(number, 1), columns) for number, table in enumerate(read)]
+    return pa.concat_tables(each, promote_options="permissive")
+
+
+def _with_folders(block: pa.Table, folders: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The columns of a block of one file, of which some are made by its folders."""
+    for name in columns:
+        if name in folders.column_names:
+            block = block.append_column(folders.schema.field(name), pa.repeat(folders[name][0], block.num_rows))
+    return block.select(list(columns))
+
+
+def _joined(blocks: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in blocks that are not much smaller."""
+    held: list[pa.Table] = []
+    for block in blocks:
+        held += [block] if block.num_rows else []
+        if 2 * sum(own.num_rows for own in held) >= size:
+            yield joined(held)
+            held = []
+    if held:
+        yield joined(held)

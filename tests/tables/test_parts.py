@@ -199,14 +199,14 @@ def test_a_file_that_is_changed_between_two_parts_is_read_no_further(tmp_path, c
 def test_a_csv_file_that_is_changed_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     csv.write_csv(table_of([row for row in SHUFFLED if None not in row]), path)
-    read = rows_module.files.read_table
+    read = rows_module.files.read_csv
 
     def slowly(*args, **kwargs):
         table = read(*args, **kwargs)
         path.write_text(path.read_text() + "d,1,0.5,0.5\n")
         return table
 
-    monkeypatch.setattr(rows_module.files, "read_table", slowly)
+    monkeypatch.setattr(rows_module.files, "read_csv", slowly)
     with pytest.raises(ValueError, match=r"table\.csv was changed, replaced or removed while it was read"):
         open_rows(path, COLUMNS)
 

@@ -1,0 +1,204 @@
+"""The files of a table: one, several, those of a directory, or those that match a pattern.
+
+Rows are those of one file after another, in the order of their paths, in which numbers are ordered by size. In a path
+such as `data/plate=7/well=A01/x.parquet`, folders below the directory that was named are columns, as Hive writes them.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from jaxgmm.tables import atomic, files
+
+# Of files and folders that other programs write beside tables, such as `_SUCCESS`.
+_HIDDEN = (".", "_")
+# In a path, where a key is null.
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class Dataset(NamedTuple):
+    """The files of a table.
+
+    Attributes:
+        named: what was named: files, directories and patterns.
+        root: the directory below which folders are columns.
+        paths: of the files, sorted.
+    """
+
+    named: tuple[str, ...]
+    root: Path
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        first, *others = self.named
+        return f"{first} and {len(others)} more" if others else first
+
+    @property
+    def name(self) -> str:
+        """What they are called; of one file, its name without directories."""
+        return self.paths[0].name if self.is_one_file else str(self)
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether these are Parquet files, which all are or none."""
+        return files.is_parquet(self.paths[0])
+
+    @property
+    def folders(self) -> pa.Table:
+        """The columns that folders make: texts, or null; a row for each file."""
+        found = [_columns_of(path.relative_to(self.root)) for path in self.paths]
+        return pa.Table.from_pylist(found, pa.schema([(name, pa.string()) for name in found[0]]))
+
+    def column_names(self, separator: str = ",") -> list[str]:
+        """The names of the columns of the first file and of folders, in order; see `jaxgmm.tables.files.column_names`.
+
+        Raises:
+            OSError: no such file, or it may not be read.
+            ValueError: not a table, or an invalid separator.
+        """
+        names = files.column_names(self.paths[0], separator)
+        return names + [name for name in self.folders.column_names if name not in names]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What tells these files from others, or from themselves after a change: names, sizes, and times of changes."""
+        states = [path.stat() for path in self.paths]
+        changed = datetime.fromtimestamp(max(state.st_mtime for state in states), UTC)
+        size = sum(state.st_size for state in states)
+        described = {"file": self.name, "bytes": size, "modified": changed.isoformat()}
+        if self.is_one_file:
+            return described
+        each = [
+            (path.relative_to(self.root).as_posix(), state.st_size, state.st_mtime_ns)
+            for path, state in zip(self.paths, states, strict=True)
+        ]
+        digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
+        return described | {"files": len(self.paths), "digest": digest}
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether this is a single file that was named as such."""
+        return self.named == (str(self.paths[0]),)
+
+    def check_outside(self, out: Path) -> None:
+        """Raises ValueError if a directory for tables lies in one that is read: next time, they would be read, too."""
+        for directory in filter(os.path.isdir, self.named):
+            if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(directory)):
+                raise ValueError(f"{out} lies in {directory}, which is read; name another directory for the output.")
+
+
+def find(*named: str | Path) -> Dataset:
+    """Finds the files of a table. A file that is named twice is read once.
+
+    Args:
+        named: files, directories, and patterns such as `data/*.parquet`, in which `**` stands for any folders. Of a
+            directory, its Parquet files are taken, at any depth, or else its CSV files, but none that begin with `.`
+            or `_`.
+
+    Raises:
+        OSError: nothing is there.
+        ValueError: files of two kinds, or of none.
+    """
+    if len(named) == 1 and os.path.isfile(named[0]):
+        path = Path(named[0])
+        return Dataset((str(path),), path.parent, (path,))
+    found = [_matching(str(one), is_only=len(named) == 1) for one in named]
+    root = Path(os.path.commonpath([os.path.abspath(own) for own, _ in found]))
+    below = {Path(os.path.abspath(path)).relative_to(root) for _, own in found for path in own}
+    if not Path(named[0]).is_absolute():
+        root = Path(os.path.relpath(root))
+    each: dict[str, Path] = {}
+    # A link to a directory above itself makes many paths to one file.
+    for path in sorted(below, key=lambda path: (len(path.parts), path)):
+        each.setdefault(os.path.realpath(root / path), path)
+    paths = tuple(root / path for path in sorted(each.values(), key=_in_order))
+    dataset = Dataset(tuple(str(Path(own)) for own in named), root, paths)
+    _check_kinds(paths)
+    _check_folders(dataset)
+    return dataset
+
+
+def _matching(named: str, *, is_only: bool) -> tuple[Path, list[Path]]:
+    """The directory below which folders are columns, and the files, of one name or pattern."""
+    path = Path(named)
+    if path.is_dir():
+        return path, _within(path)
+    if path.exists() or not glob.has_magic(named):
+        if not is_only and not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist; check the path, or separate columns by commas, as in --by plate,well."
+            )
+        return path.parent, [atomic.readable(path, "a Parquet or CSV file, or a directory of these")]
+    fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+    root = Path(*path.parts[:fixed])
+    matching = [Path(own) for own in glob.glob(named, recursive=True)]
+    matching = [own for own in matching if not _is_hidden(own.relative_to(root))]
+    found = [own for own in matching if own.is_file()]
+    for directory in matching:
+        # Of a pattern that also matches what is in a directory, only this is meant.
+        if directory.is_dir() and not any(directory in own.parents for own in found):
+            found += _within(directory)
+    if not found:
+        raise FileNotFoundError(f"no file matches {named!r}; check the pattern.")
+    return root, found
+
+
+def _within(directory: Path) -> list[Path]:
+    """The Parquet files of a directory, or else its CSV files."""
+    selector = fs.FileSelector(str(directory), recursive=True)
+    entries = fs.LocalFileSystem().get_file_info(selector)
+    paths = [Path(entry.path) for entry in entries if entry.type == fs.FileType.File]
+    paths = [path for path in paths if not _is_hidden(path.relative_to(directory))]
+    found = [path for path in paths if files.is_parquet(path)]
+    # A text beside tables is hardly one.
+    found = found or [path for path in paths if path.name.lower().endswith(files.KINDS) and ".txt" not in path.suffixes]
+    if not found:
+        raise FileNotFoundError(f"{directory} holds no Parquet or CSV file; name a directory that does.")
+    return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(_HIDDEN) for part in path.parts)
+
+
+def _check_kinds(paths: Sequence[Path]) -> None:
+    """Raises ValueError unless all files are Parquet files, or all are CSV files."""
+    for path in paths:
+        files.check_kind(path)
+    parquet = [path for path in paths if files.is_parquet(path)]
+    if 0 < len(parquet) < len(paths):
+        other = next(path for path in paths if path not in parquet)
+        raise ValueError(f"{parquet[0]} is a Parquet file, and {other} is not; name files of one kind.")
+
+
+def _check_folders(dataset: Dataset) -> None:
+    """Raises ValueError unless the folders of all files make the same columns."""
+    first, *others = dataset.paths
+    names = set(_columns_of(first.relative_to(dataset.root)))
+    for path in others:
+        for name in names ^ set(_columns_of(path.relative_to(dataset.root))):
+            one, other = (first, path) if name in names else (path, first)
+            raise ValueError(
+                f"{one} is in a folder {name}=…, and {other} is not; name files that all are, or none of which is."
+            )
+
+
+def _in_order(path: Path) -> list[tuple[list[str | int], str]]:
+    """What paths are ordered by, folder after folder: `plate=7` is before `plate=10`."""
+    return [([int(own) if own.isdecimal() else own for own in re.split(r"(\d+)", part)], part) for part in path.parts]
+
+
+def _columns_of(path: Path) -> dict[str, str | None]:
+    """The columns that the folders of a path make."""
+    pairs = [part.split("=", 1) for part in path.parent.parts if "=" in part]
+    return {unquote(name): None if value == _NULL else unquote(value) for name, value in pairs}
