@@ -144,9 +144,10 @@ def _matching(named: str, *, is_only: bool) -> tuple[Path, list[Path]]:
     matching = [Path(own) for own in glob.glob(named, recursive=True)]
     matching = [own for own in matching if not _is_hidden(own.relative_to(root))]
     found = [own for own in matching if own.is_file()]
+    # Of a pattern that also matches what is in a directory, only this is meant.
+    parents = {parent for own in found for parent in own.parents}
     for directory in matching:
-        # Of a pattern that also matches what is in a directory, only this is meant.
-        if directory.is_dir() and not any(directory in own.parents for own in found):
+        if directory.is_dir() and directory not in parents:
             found += _within(directory)
     if not found:
         raise FileNotFoundError(f"no file matches {named!r}; check the pattern.")

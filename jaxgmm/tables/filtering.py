@@ -44,10 +44,15 @@ class _Kind(NamedTuple):
     values: tuple[type, ...]
 
 
+def _has_zone(type_: pa.DataType) -> bool:
+    return pa.types.is_timestamp(type_) and type_.tz is not None
+
+
 _NUMBER = _Kind("a number", "7", (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal), (int, float))
 _KINDS = (
     _NUMBER,
     _Kind("a text", "'A01'", (pa.types.is_string, pa.types.is_large_string), (str,)),
+    _Kind("a time and its zone", "'2024-01-31T12:00Z'", (_has_zone,), (str,)),
     _Kind("a time", "'2024-01-31'", (pa.types.is_date, pa.types.is_timestamp), (str,)),
     _Kind("true or false", "true", (pa.types.is_boolean,), (bool,)),
 )

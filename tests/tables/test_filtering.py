@@ -217,6 +217,15 @@ def test_columns_that_cannot_be_compared_are_refused(tmp_path):
         found(tmp_path / "lists.parquet", "red = 1")
 
 
+def test_times_with_a_zone_are_compared_with_such_times(tmp_path):
+    times = pa.array([0, 3600, 7200], pa.timestamp("s", "Europe/Berlin"))
+    pq.write_table(pa.table({"row": [0, 1, 2], "seen": times}), tmp_path / "zones.parquet")
+    assert found(tmp_path / "zones.parquet", "seen >= '1970-01-01T01:00Z'") == [1, 2]
+    assert found(tmp_path / "zones.parquet", "seen in ('1970-01-01T02:00+01:00')") == [1]
+    with pytest.raises(ValueError, match=r"compare it with a time and its zone, such as '2024-01-31T12:00Z'"):
+        found(tmp_path / "zones.parquet", "seen > '1970-01-01'")
+
+
 def test_columns_that_are_not_compared_may_be_ambiguous(tmp_path):
     table = pa.table([[0, 1], [1.0, 2.0], [3.0, 4.0], [[1], [2]]], names=["row", "red", "red", "list"])
     pq.write_table(table, tmp_path / "twice.parquet")

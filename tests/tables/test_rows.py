@@ -62,6 +62,18 @@ def test_folders_are_keys_by_which_rows_are_in_order(folder, tmp_path, monkeypat
         np.testing.assert_array_equal(np.concatenate([own.samples for own in found]), expected.samples)
 
 
+@pytest.mark.parametrize("where", [None, "green <> 3 and plate <> 3"])
+def test_later_parts_are_what_they_are_among_all(folder, tmp_path, where):
+    rows = open_rows(folder, COLUMNS, keys=["plate"], where=where)
+    planned = parts.plan(rows, ["plate"], ["red"], None, 10)
+    every = list(parts.read(rows, planned, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
+    assert planned.n_parts > 1
+    for first in range(planned.n_parts):
+        wanted = range(first, planned.n_parts)
+        some = list(parts.read(rows, planned, COLUMNS, wanted, tmp_path / "aside"))
+        assert [part.to_pydict() for part in some] == [part.to_pydict() for part in every[first:]]
+
+
 def test_all_files_are_one_data_set(folder):
     rows = open_rows(folder, ["red", "plate"], are_numbers=True)
     planned = parts.plan(rows, [], ["red", "plate"], None, 10)
