@@ -16,7 +16,7 @@ from jaxgmm.engine.arrays import is_traced
 from jaxgmm.fit_result import FitResult
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances, with_room
 from jaxgmm.selection.sweep_result import Sweep
-from jaxgmm.settings import ORDERS, is_integer
+from jaxgmm.settings import is_integer, named_order
 
 Result = TypeVar("Result", bound=Mixture | FitResult | Sweep)
 
@@ -66,9 +66,7 @@ def order_components(result: Result, by: str | int = "mean") -> Result:
 
 def in_named_order(result: Result, order_by: str, features: Sequence[str]) -> Result:
     """Components sorted by `order_by`: `"mean"`, `"weight"` or a feature; or left as they are, by `"start"`."""
-    if order_by in ORDERS:
-        return result if order_by == "start" else order_components(result, order_by)
-    return order_components(result, list(features).index(order_by))
+    return result if order_by == "start" else order_components(result, named_order(order_by, features))
 
 
 def align_components(result: Result, reference: Any) -> Result:

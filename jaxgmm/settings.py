@@ -121,3 +121,8 @@ def check_order(order_by: Any, features: Sequence[str]) -> None:
     if not isinstance(order_by, str) or order_by not in (*ORDERS, *features):
         known = ", ".join(map(repr, (*ORDERS, *features)))
         raise ValueError(f"order_by must be one of {known}; got {order_by!r}.")
+
+
+def named_order(order_by: str, features: Sequence[str]) -> str | int:
+    """The order of components by its name among `ORDERS`, or the number of the feature that it names."""
+    return order_by if order_by in ORDERS else list(features).index(order_by)

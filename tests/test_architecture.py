@@ -36,6 +36,7 @@ FLOORS = [
     {"tables"},
     {"diagnosis"},
     {"flagging"},
+    {"jobs"},
     {"sklearn", "frames", "storage", "plot", "report", "cli", "streams", "__main__"},
 ]
 ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}

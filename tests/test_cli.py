@@ -17,9 +17,10 @@ from report_contents import read
 
 import jaxgmm
 from jaxgmm import cli, storage
-from jaxgmm.cli import demo, doctor, fit, options, request, summary
+from jaxgmm.cli import demo, doctor, fit, options, summary
 from jaxgmm.doubts import flag_texts
 from jaxgmm.frames import fit_groups
+from jaxgmm.jobs import request, running, ways
 from jaxgmm.report import write_report
 from jaxgmm.tables import files, parts
 from jaxgmm.tables.dataset import find
@@ -543,17 +544,16 @@ def test_components_must_be_numbers(here, capsys, components):
 # Three groups, each a part of its own.
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(fit, "_ROWS", (40, 40))
-    monkeypatch.setattr(fit, "_RUNS_TIMES_ROWS", 1)
+    monkeypatch.setattr(request, "_ROWS", 40)
 
 
 KILLED = """
 import os, signal, sys
 from jaxgmm import cli
 from jaxgmm.tables import job
-from jaxgmm.cli import fit
+from jaxgmm.jobs import request
 
-fit._ROWS, fit._RUNS_TIMES_ROWS = (40, 40), 1
+request._ROWS = 40
 keep = job.Job.keep
 
 def killed(self, part, of_part):
@@ -1117,7 +1117,7 @@ def test_the_summary_counts_fits_of_each_flag_and_is_silent_about_none(here, cap
     fits = {"status": ["CONVERGED"] * 3 + ["NONFINITE"], "n_samples": [5] * 4, "flags": flags}
     chosen = {"n_components": [1, 2, 2, None], "covariance_type": ["full"] * 3 + [None]}
     pq.write_table(pa.table(fits | (chosen if is_sweep else {})), "fits.parquet")
-    done = summary.Done(4, 1.0, ("Weights are light.",))
+    done = running.Done(4, 1.0, ("Weights are light.",))
     for as_json in (False, True):
         given = {"is_sweep": is_sweep, "as_json": as_json}
         assert summary.summarised([here / "fits.parquet"], {"well": "string"}, done, **given)
@@ -1160,7 +1160,7 @@ def test_notes_of_a_sweep_are_passed_on_unless_they_count_data_sets(monkeypatch)
         return jaxgmm.Sweep({}, None, notes)
 
     monkeypatch.setattr(jaxgmm, "sweep", noting)
-    assert fit._swept([], {})[1] == [notes[0], "Weights of some groups."]
+    assert ways.swept([], {})[1] == [notes[0], "Weights of some groups."]
 
 
 def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch):

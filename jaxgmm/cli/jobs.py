@@ -88,8 +88,7 @@ def fit(
     Compiled programs are kept for later runs in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or in
     JAX_COMPILATION_CACHE_DIR if that is set.
     """
-    from jaxgmm.cli.fit import run
-    from jaxgmm.cli.request import requested
+    from jaxgmm.cli.fit import requested, run
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     cores.keep_to(threads)
@@ -165,8 +164,7 @@ def sweep(
 
     TABLE, `--where`, large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
     """
-    from jaxgmm.cli.fit import run
-    from jaxgmm.cli.request import requested
+    from jaxgmm.cli.fit import requested, run
 
     models = {
         "n_components": of.whole_numbers(components),

@@ -2,33 +2,19 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxgmm.cli import console
 from jaxgmm.doubts import FLAGS
 from jaxgmm.engine.progress import per_second
+from jaxgmm.jobs.running import Done
 from jaxgmm.status import Status
 from jaxgmm.tables import files
 from jaxgmm.tables.wording import counted
 
 # Statuses of fits that ended as requested.
 _ENDED_WELL = (Status.CONVERGED.name, Status.MAX_ITER.name)
-
-
-class Done(NamedTuple):
-    """The work of this call.
-
-    Attributes:
-        n_fitted: number of groups fitted; 0 if all had been fitted before.
-        seconds: how long that took.
-        notes: notes for the user, a sentence each.
-    """
-
-    n_fitted: int
-    seconds: float
-    notes: tuple[str, ...]
 
 
 def summarised(written: list[Path], keys: dict[str, str], done: Done, *, is_sweep: bool, as_json: bool) -> bool:

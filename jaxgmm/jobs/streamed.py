@@ -1,4 +1,4 @@
-"""`jaxgmm fit --passes`: one mixture of a table that memory need not hold."""
+"""One mixture of a table that memory need not hold, in passes."""
 
 from collections.abc import Callable
 from dataclasses import replace

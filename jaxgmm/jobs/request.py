@@ -1,19 +1,25 @@
-"""What one call of `jaxgmm fit` or `jaxgmm sweep` asks for."""
+"""What is to be fitted to the groups of a table: the request of a job."""
 
-from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jaxgmm
-from jaxgmm.cli import options as of
 from jaxgmm.settings import LRT, check_options, check_order, check_test
-from jaxgmm.tables.condition import parsed
-from jaxgmm.tables.dataset import Dataset, find
+from jaxgmm.tables.dataset import Dataset
+
+# Work of a part, in rows times runs times components: one to twenty seconds of a core, at 50 iterations of 2 ns each.
+# That is what a killed process may lose, and what an engine moves as a whole.
+_WORK = (1e7, 2e8)
+
+# The number of parts of a job between these bounds.
+_PARTS = 64
+
+# Rows of a part, and its numbers: these bound its memory.
+_ROWS, _NUMBERS = 2**20, 2**24
 
 
 class Request(NamedTuple):
-    """The job that one call of the command requests.
+    """What a job fits to the groups of a table.
 
     Attributes:
         file: the table, in one file or several.
@@ -62,9 +68,26 @@ class Request(NamedTuple):
         return ("components", "fits") if self.criterion is None else ("models", "components", "fits")
 
     @property
+    def way(self) -> str:
+        """How the table is read and fitted: a row of `jaxgmm.jobs.ways.WAYS`."""
+        if self.passes:
+            return "in passes"
+        return "by group" if self.by else "whole"
+
+    @property
     def columns(self) -> list[str]:
         """The columns to read."""
         return list(dict.fromkeys([*self.by, *self.features, *([self.weights] if self.weights else [])]))
+
+    def rows_per_part(self, n_rows: int) -> int:
+        """How many rows of a table of so many are a part. It depends on nothing else, so that any engine goes on.
+
+        A part is some seconds of work, and takes a bounded share of memory.
+        """
+        least, most = _WORK
+        per_row = self.options["n_init"] * sum(k for k, _, _ in self.combinations)
+        by_work = min(most, max(least, n_rows * per_row / _PARTS)) / per_row
+        return max(1, min(int(by_work), _ROWS, _NUMBERS // len(self.columns)))
 
     @property
     def description(self) -> dict[str, Any]:
@@ -77,42 +100,10 @@ class Request(NamedTuple):
         return described | self.models | self.options
 
 
-def requested(
-    paths: Sequence[Path],
-    separator: str,
-    by: list[str] | None,
-    features: list[str],
-    weights: str | None,
-    order_by: str,
-    call: str,
-    models: dict[str, Any],
-    options: dict[str, Any],
-    *,
-    where: str | None = None,
-) -> Request:
-    """The request, whether or not the table has these columns."""
-    file = find(*paths)
-    names = file.column_names(separator)
-    where = None if where is None else parsed(where).text
-    # A tab may be written in two ways, which describe the same job.
-    separator = "tab" if separator in ("\t", "\\t") else separator
-    keys, wanted = of.keys(by, names), of.columns(features, names)
-    return Request(file, separator, keys, wanted, weights, order_by, call, models, options, where)
-
-
 def check(request: Request) -> None:
     """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
-    try:
-        _check(request)
-    except ValueError as error:
-        raise ValueError(of.as_typed(str(error))) from None
-
-
-def _check(request: Request) -> None:
     check_order(request.order_by, request.features)
     given = request.options
-    if request.passes and request.by:
-        raise ValueError("passes are made over a whole table; leave out --passes, or --by.")
     for k, family, ridge in request.combinations:
         check_options(
             k,
