@@ -35,6 +35,7 @@ CHECKED = [
         "tables.schema",
         "tables.files",
         "tables.parts",
+        "tables.ranges",
         "tables.rows",
         "tables.whole",
         "tables.survey",

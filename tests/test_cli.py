@@ -22,7 +22,7 @@ from jaxgmm.doubts import flag_texts
 from jaxgmm.frames import fit_groups
 from jaxgmm.jobs import request, running, ways
 from jaxgmm.report import write_report
-from jaxgmm.tables import files, parts
+from jaxgmm.tables import files
 from jaxgmm.tables.dataset import find
 
 # Unequal, and padded to one length, whether fitted together or each alone, so that few programs are compiled. For the
@@ -1064,12 +1064,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(here):
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() == 0
-
-
-def test_few_open_files_are_enough_to_sort(here, small_parts, monkeypatch):
-    monkeypatch.setattr(parts, "_MOST_FILES", 2)
-    assert run() == 0
-    assert output("fits")["well"].to_pylist() == list(SIZES)
 
 
 @pytest.mark.parametrize("command", ["fit", "sweep"])

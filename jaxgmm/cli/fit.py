@@ -112,7 +112,7 @@ def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> 
     with console.reading(request.file, shown=shown):
         work = planned(request, rows, begun)
     wanted, waits = work.wanted, Event()
-    if work.is_sorted_aside and wanted:
+    if work.cut.is_sorted_first and wanted:
         console.say(
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
             f"sorting them into {len(wanted)} parts in {begun.directory}."
@@ -121,7 +121,7 @@ def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> 
         console.keep_programs()
     with _bar(work, wanted, waits) if shown and wanted else nullcontext(lambda *_: None) as tell:
         done = fit_parts(work, wanted, ENGINES["process"], tell, waits)
-    begun.finish(work.planned.n_parts)
+    begun.finish(work.cut.n_parts)
     return done
 
 

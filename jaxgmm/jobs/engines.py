@@ -1,30 +1,16 @@
 """The engines that do the parts of a job."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from jaxgmm.jobs import ways
+from jaxgmm.jobs.finished import Finished, Progress
 from jaxgmm.jobs.work import Work
 
 Item = TypeVar("Item")
-
-# The number of a part, and the numbers of its finished and of all its runs.
-Progress = Callable[[int, int, int], None]
-
-
-class Finished(NamedTuple):
-    """A part that is done and kept.
-
-    Attributes:
-        part: its number.
-        notes: notes for the user.
-    """
-
-    part: int
-    notes: list[str]
-
 
 # Does some parts of a job. It tells how far a part is, and the event is set while there is nothing to fit.
 Engine = Callable[[Work, Sequence[int], Progress, Event], Iterator[Finished]]
@@ -37,7 +23,9 @@ def in_process(work: Work, wanted: Sequence[int], progress: Progress, waits: Eve
         def advanced(done: int, of_all: int, part: int = part) -> None:
             progress(part, done, of_all)
 
-        yield Finished(part, ways.fit(work, part, groups, advanced))
+        began = time.perf_counter()
+        notes = ways.fit(work, part, groups, advanced)
+        yield Finished(part, notes, {"seconds": {"fit": round(time.perf_counter() - began, 3)}})
 
 
 def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:

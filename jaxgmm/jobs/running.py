@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxgmm.jobs.engines import Engine
 from jaxgmm.jobs.work import Work
 
@@ -39,7 +41,7 @@ def fit_parts(
         ValueError: the table was changed meanwhile, or holds what cannot be fitted.
         OSError: the disk refuses.
     """
-    began, n_groups = time.perf_counter(), work.n_groups
+    began, n_groups, n_rows = time.perf_counter(), work.n_groups, np.diff(work.cut.ends)
     n_all, n_wanted = int(sum(n_groups)), int(sum(n_groups[list(wanted)]))
     n_done, notes = n_all - n_wanted, {}
 
@@ -48,6 +50,8 @@ def fit_parts(
 
     for finished in engine(work, wanted, progress, waits):
         n_done += int(n_groups[finished.part])
+        counts = {"groups": int(n_groups[finished.part]), "rows": int(n_rows[finished.part])}
+        work.job.log({"part": finished.part, **counts, **finished.log})
         notes |= dict.fromkeys(finished.notes)
     seconds = time.perf_counter() - began
     work.rows.check_unchanged()

@@ -1,5 +1,6 @@
 """The work of a job, as every part of it needs to know it."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,34 +13,40 @@ from jaxgmm.tables.rows import Rows, open_rows
 
 
 class Work(NamedTuple):
-    """A job of P parts.
+    """A job of P parts. It holds what every part needs, and can be pickled.
 
     Attributes:
         request: what is fitted.
         rows: the table.
-        planned: its groups, and the parts that they make.
+        cut: how it is cut into parts.
+        n_groups: `(P,)`, the number of groups in each part.
+        sizes: the distinct numbers of samples of all groups, ascending.
+        counts: how many groups have each of them.
         job: where parts are kept.
     """
 
     request: Request
     rows: Rows
-    planned: parts.Plan
+    cut: parts.Cut
+    n_groups: Int[np.ndarray, " p"]
+    sizes: Int[np.ndarray, " s"]
+    counts: Int[np.ndarray, " s"]
     job: Job
 
     @property
     def wanted(self) -> list[int]:
         """The parts that are not done yet."""
-        return [part for part in range(self.planned.n_parts) if not self.job.is_done(part)]
+        return [part for part in range(self.cut.n_parts) if not self.job.is_done(part)]
 
     @property
-    def n_groups(self) -> Int[np.ndarray, " p"]:
-        """`(P,)`, the number of groups of each part."""
-        return np.diff(self.planned.first)
+    def aside(self) -> Path:
+        """The directory of sorted rows."""
+        return self.job.directory / "sorted"
 
     @property
-    def is_sorted_aside(self) -> bool:
-        """Whether rows have to be sorted into parts before these can be read."""
-        return self.planned.n_parts > 1 and not self.planned.is_in_order
+    def n_samples(self) -> Int[np.ndarray, " b"]:
+        """`(B,)`, the numbers of samples of all groups of the job, ascending."""
+        return np.repeat(self.sizes, self.counts)
 
 
 def opened(request: Request) -> Rows:
@@ -59,5 +66,7 @@ def planned(request: Request, rows: Rows, job: Job) -> Work:
     Raises:
         ValueError: a column cannot be a key, a feature is not numeric, or a weight is negative.
     """
-    rows_per_part = request.rows_per_part(rows.n_rows or 1)
-    return Work(request, rows, parts.plan(rows, request.by, request.features, request.weights, rows_per_part), job)
+    counts = parts.counted(rows, request.by, request.features, request.weights)
+    plan = parts.planned(counts, request.rows_per_part(int(np.sum(counts.n_samples))))
+    # Not the keys, which may be many: work is sent to other processes.
+    return Work(request, rows, plan.cut, plan.n_groups, *np.unique(plan.n_samples, return_counts=True), job)

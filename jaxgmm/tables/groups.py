@@ -115,15 +115,16 @@ def _by_group(values: np.ndarray, offsets: Int[np.ndarray, " boundaries"]) -> li
 
 def taken(keys: pa.Table, rows: Int[np.ndarray, " m"]) -> pa.Table:
     """Some rows of a table of keys. Arrow's `take` would forget how many there are if the table has no columns."""
-    return keys.take(rows) if keys.num_columns else _without_columns(len(rows))
+    return keys.take(rows) if keys.num_columns else without_columns(len(rows))
 
 
 def joined(keys: Sequence[pa.Table]) -> pa.Table:
     """The rows of several tables of keys, which may have no columns."""
-    return pa.concat_tables(keys) if keys[0].num_columns else _without_columns(sum(own.num_rows for own in keys))
+    return pa.concat_tables(keys) if keys[0].num_columns else without_columns(sum(own.num_rows for own in keys))
 
 
-def _without_columns(n_rows: int) -> pa.Table:
+def without_columns(n_rows: int) -> pa.Table:
+    """Keys of so many groups where no column is a key."""
     return pa.table({"": pa.nulls(n_rows)}).select([])
 
 

@@ -4,16 +4,18 @@
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
     OUT/.unfinished/000007/part.json    their sizes and digests
     OUT/.unfinished/stream.safetensors  where passes over the whole table stand, if it is read in passes
+    OUT/.unfinished/manifest.jsonl      a line for each part, in the order in which they were done
     OUT/fits.parquet, …          all parts, joined, once the last is done; their metadata holds the request
+    OUT/parts/                   all parts, not joined, if they are to stay apart
 
 Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
 moment: anything that has its name is complete, and anything else is redone. So is a part that has changed since.
 """
 
-import hashlib
 import json
 import shutil
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxgmm.tables import atomic, files
+from jaxgmm.tables import atomic, files, seals
 from jaxgmm.tables.requests import Differing, check_same, differing
 
 try:
@@ -31,10 +33,11 @@ except ImportError:
     # Windows lacks it; there, two processes could resume the same job.
     fcntl = None
 
-UNFINISHED = ".unfinished"
+UNFINISHED, APART = ".unfinished", "parts"
 METADATA = b"jaxgmm"
-_JOB, _PART, _LOCK, _FINISHED = "job.json", "part.json", "lock", ".finished"
-_CHECKPOINT = "stream.safetensors"
+_JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
+_MANIFEST = "manifest.jsonl"
+_CHECKPOINT, _PARTIAL = "stream.safetensors", ".partial"
 
 
 class Job(NamedTuple):
@@ -52,6 +55,10 @@ class Job(NamedTuple):
     description: Mapping[str, Any]
     mutex: Any
 
+    def __reduce__(self) -> tuple:
+        """In another process, which has its own threads, a job has a mutex of its own."""
+        return _elsewhere, (self.out, self.names, dict(self.description))
+
     @property
     def directory(self) -> Path:
         """The directory of the parts until all are done."""
@@ -65,10 +72,7 @@ class Job(NamedTuple):
     def is_done(self, part: int) -> bool:
         """Whether a part has been kept and is unchanged since. This reads its files."""
         directory = self._part(part)
-        kept = _kept(directory)
-        if kept is None or kept.get("part") != part or set(kept["files"]) != {f"{name}.parquet" for name in self.names}:
-            return False
-        return all(_digest(directory / name) == own["sha256"] for name, own in kept["files"].items())
+        return seals.is_whole(directory, part, {f"{name}.parquet" for name in self.names})
 
     @property
     def n_done(self) -> int:
@@ -76,25 +80,51 @@ class Job(NamedTuple):
         return n_done(self.out)
 
     def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
-        """Keeps the tables of a part.
+        """Keeps the tables of a part. If several processes make the same part, the first is kept.
 
         Raises:
             OSError: the disk refuses.
         """
         place = self._part(part)
-        aside = self.directory / f"{place.name}.partial"
+        aside = self.directory / f"{place.name}.{uuid.uuid4().hex}{_PARTIAL}"
         with self.mutex:
             with atomic.refusals(aside):
-                _cleared(aside)
                 aside.mkdir()
             for name in self.names:
                 with files.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
                     writer.write_table(of_part[name])
-            _seal(aside, part)
+            seals.seal(aside, part)
             with atomic.refusals(place):
+                if self.is_done(part):
+                    _cleared(aside)
+                    return
                 # A part that has changed since it was kept is redone.
                 _cleared(place)
                 aside.rename(place)
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line about a part to the manifest."""
+        with self.mutex, atomic.refusals(self.directory), (self.directory / _MANIFEST).open("a") as manifest:
+            manifest.write(f"{json.dumps(entry)}\n")
+
+    def leave_apart(self, n_parts: int) -> None:
+        """Puts the parts in place as they are, in a directory of their own.
+
+        Raises:
+            OSError: the disk refuses, or a part has changed since it was kept.
+        """
+        with self.mutex:
+            self._check_parts(n_parts)
+            with atomic.refusals(self.out / APART):
+                for path in self.directory.iterdir():
+                    if path.name not in (_JOB, _MANIFEST) and not path.name.isdecimal():
+                        _cleared(path)
+                self.directory.rename(self.out / APART)
+
+    def _check_parts(self, n_parts: int) -> None:
+        for part in range(n_parts):
+            if not self.is_done(part):
+                raise OSError(f"{self._part(part)} was damaged or removed; continue with --resume to make it again.")
 
     def finish(self, n_parts: int) -> None:
         """Joins the tables of all parts, puts them in place, and removes the parts.
@@ -104,11 +134,7 @@ class Job(NamedTuple):
         """
         described = {METADATA: json.dumps(self.description).encode()}
         with self.mutex:
-            for part in range(n_parts):
-                if not self.is_done(part):
-                    raise OSError(
-                        f"{self._part(part)} was damaged or removed; continue with --resume to make it again."
-                    )
+            self._check_parts(n_parts)
             for name in self.names:
                 paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
                 schema = pq.read_schema(paths[0])
@@ -126,6 +152,10 @@ class Job(NamedTuple):
 
     def _part(self, part: int) -> Path:
         return self.directory / f"{part:06}"
+
+
+def _elsewhere(out: Path, names: tuple[str, ...], description: Mapping[str, Any]) -> Job:
+    return Job(out, names, description, threading.RLock())
 
 
 @contextmanager
@@ -150,7 +180,8 @@ def begun(
         OSError: tables of these names exist already, or another process is working on them.
         ValueError: a different job was begun there.
     """
-    job = Job(Path(out), tuple(names), json.loads(json.dumps(description)), threading.RLock())
+    job = _elsewhere(Path(out), tuple(names), json.loads(json.dumps(description)))
+    _take_up(job, differing, resume=resume)
     if not job.directory.is_dir():
         finished = description_of(job.out / f"{job.names[0]}.parquet") if resume else None
         if finished is not None:
@@ -166,6 +197,8 @@ def begun(
             with atomic.refusals(job.directory):
                 _emptied(job.directory)
             _describe(job)
+        for left in job.directory.glob(f"*{_PARTIAL}"):
+            _cleared(left)
         try:
             yield job
         finally:
@@ -188,12 +221,24 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
     return True
 
 
+def description_apart(out: str | Path) -> dict[str, Any] | None:
+    """The request that made the parts that were left apart, or None if there are none."""
+    return seals.json_of(Path(out) / APART / _JOB)
+
+
+def tables_apart(out: str | Path) -> tuple[tuple[str, ...], int]:
+    """The names of the tables that were left apart, the last to be put in place last, and the number of parts."""
+    parts = [path for path in (Path(out) / APART).iterdir() if path.name.isdecimal()]
+    names = {path.stem for path in parts[0].glob("*.parquet")} if parts else set()
+    return tuple(sorted(names, key=lambda name: (name == "fits", name))), len(parts)
+
+
 def n_done(out: str | Path) -> int:
     """The number of finished parts of an unfinished job, judging by the sizes of their files if these are known."""
     directory = Path(out) / UNFINISHED
     parts = [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
     # Other versions may record parts differently.
-    return sum(_kept(path) is not None or not (path / _PART).exists() for path in parts if path.is_dir())
+    return sum(seals.kept(path) is not None or not (path / seals.PART).exists() for path in parts if path.is_dir())
 
 
 def description_of(path: str | Path) -> dict[str, Any] | None:
@@ -205,6 +250,18 @@ def description_of(path: str | Path) -> dict[str, Any] | None:
         return None
 
 
+def _take_up(job: Job, differing: Differing, *, resume: bool) -> None:
+    """Makes parts that were left apart those of an unfinished job again."""
+    apart = job.out / APART
+    if not apart.is_dir():
+        return
+    if not resume:
+        raise FileExistsError(f"{apart} exists already; remove it, or name another directory.")
+    check_same(apart, description_apart(job.out) or {}, job.description, differing)
+    with atomic.refusals(job.directory):
+        apart.rename(job.directory)
+
+
 def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
     """Whether this job was begun earlier; raises if another was."""
     file = job.directory / _JOB
@@ -214,49 +271,11 @@ def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
         raise FileExistsError(
             f"{job.directory} holds an unfinished job; continue with --resume, or remove it to begin anew."
         )
-    before = _read_json(file)
+    before = seals.json_of(file)
     if before is None:
         raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")
     check_same(job.directory, before, job.description, differing)
     return True
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _seal(directory: Path, part: int) -> None:
-    """Records sizes and digests of a part's files, once they are complete."""
-    found = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in directory.glob("*.parquet")}
-    with atomic.written(directory / _PART) as file:
-        file.write(json.dumps({"part": part, "files": found}).encode())
-
-
-def _kept(directory: Path) -> dict[str, Any] | None:
-    """The record of a part's files, or None unless they still have the recorded sizes."""
-    kept = _read_json(directory / _PART) or {}
-    try:
-        same = [
-            isinstance(own["sha256"], str) and (directory / name).stat().st_size == own["bytes"]
-            for name, own in kept["files"].items()
-        ]
-    except (OSError, KeyError, TypeError, AttributeError):
-        return None
-    return kept if all(same) else None
-
-
-def _digest(path: Path) -> str | None:
-    """The SHA-256 of a file, or None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _cleared(path: Path) -> None:

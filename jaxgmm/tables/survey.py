@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from jaxgmm.tables.groups import checked_weights, numbers, unusable
-from jaxgmm.tables.parts import Plan
+from jaxgmm.tables.groups import checked_weights, numbers, unusable, without_columns
 from jaxgmm.tables.rows import Rows
 
 # Rows of the sample: they take a few MiB, and what they leave open of an optimum falls with their number.
@@ -44,12 +43,12 @@ class Survey(NamedTuple):
             yield x, np.ones(len(x)) if weights is None else weights
 
 
-def survey(rows: Rows, planned: Plan, features: list[str], weights: str | None, seed: int) -> Survey:
+def survey(rows: Rows, n_rows: int, features: list[str], weights: str | None, seed: int) -> Survey:
     """Reads all rows once, and keeps a sample.
 
     Args:
         rows: the table.
-        planned: its plan without keys, which knows the number of rows.
+        n_rows: their number.
         features: names of the D features.
         weights: column of sample weights, or None.
         seed: of the sample.
@@ -57,7 +56,7 @@ def survey(rows: Rows, planned: Plan, features: list[str], weights: str | None, 
     Raises:
         ValueError: the file cannot be read, has changed, or has other values than numbers.
     """
-    n_rows, first, n_unusable = int(planned.n_samples[0]), 0, 0
+    first, n_unusable = 0, 0
     drawn = np.sort(np.random.default_rng(seed).choice(n_rows, min(n_rows, SAMPLED), replace=False, shuffle=False))
     kept: list[tuple[np.ndarray, np.ndarray | None]] = []
     for x, own in _blocks(rows, features, weights):
@@ -70,7 +69,7 @@ def survey(rows: Rows, planned: Plan, features: list[str], weights: str | None, 
     sample_weight = None if weights is None else np.concatenate([own for _, own in kept if own is not None])
     sample = np.concatenate([x for x, _ in kept])
     counts = np.array([n_rows]), np.array([n_unusable])
-    return Survey(planned.keys, *counts, sample, sample_weight, rows, features, weights)
+    return Survey(without_columns(1), *counts, sample, sample_weight, rows, features, weights)
 
 
 def _blocks(

@@ -39,7 +39,7 @@ def test_all_rows_are_one_data_set_in_their_order(path, weights):
     rows = opened(path)
     planned = parts.plan(rows, [], COLUMNS[:2], weights, 10)
     assert (planned.n_parts, planned.is_in_order, planned.keys.num_rows) == (1, True, 1)
-    groups = whole.read(rows, planned, COLUMNS[:2], weights)
+    groups = whole.read(rows, 200_000, COLUMNS[:2], weights)
     np.testing.assert_array_equal(groups.samples, X)
     assert groups.n_samples.tolist() == [200_000]
     assert groups.keys.num_rows == 1
@@ -51,12 +51,11 @@ def test_all_rows_are_one_data_set_in_their_order(path, weights):
 
 def test_memory_holds_one_block_beside_the_samples(path):
     rows = opened(path)
-    planned = parts.plan(rows, [], COLUMNS[:2], None, 10)
     before = pa.total_allocated_bytes()
     held = [pa.total_allocated_bytes() - before for _ in rows.blocks(COLUMNS[:2])]
     assert rows.table is None
     assert max(held) < X.nbytes
-    assert whole.read(rows, planned, COLUMNS[:2], None).samples.nbytes == X.nbytes
+    assert whole.read(rows, 200_000, COLUMNS[:2], None).samples.nbytes == X.nbytes
 
 
 def test_rows_begin_where_they_are_wanted_to(path):
