@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-gpu bench-peers lint structure docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-cluster test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-cluster bench-gpu bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -28,7 +28,7 @@ test: $(READY)
 
 # What is slow by nature: pages that are run, processes that are killed, memory, scikit-learn's own tests.
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not cluster"
 
 test-all: $(READY)
 	$(PYTEST)
@@ -38,6 +38,10 @@ test-all: $(READY)
 test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/engine/test_mosaic.py tests/engine/test_fused.py \
 	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py tests/numerics
+
+# Two nodes on this machine, of which one is removed. A test that hangs is ended.
+test-cluster: $(READY)
+	timeout 300 $(BIN)/python -m pytest tests/test_distributed.py -m cluster
 
 # What matters on a GPU, for a machine that has one and whose own Python has JAX for it, jaxtyping and pytest with xdist.
 # No other plugin is wanted: warnings are errors.
@@ -87,6 +91,10 @@ bench-ridges: $(READY)
 
 bench-reports: $(READY)
 	$(BIN)/python -m benchmarks.reports
+
+# On this machine alone, and what follows for larger clusters.
+bench-cluster: $(READY)
+	$(BIN)/python -m benchmarks.cluster
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:

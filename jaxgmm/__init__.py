@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxgmm import forking
 
 if TYPE_CHECKING:
+    from jaxgmm import distributed as distributed
     from jaxgmm import em as em
     from jaxgmm import frames as frames
     from jaxgmm import plot as plot
@@ -95,6 +96,7 @@ _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in na
 # Public modules, some of which need the packages of an extra, and the module to import for each: `em` is a folder, and
 # importing a module that uses it imports all of it.
 _MODULES = {
+    "distributed": "distributed",
     "em": "driver.chunk",
     "frames": "frames",
     "plot": "plot",

@@ -37,7 +37,7 @@ FLOORS = [
     {"diagnosis"},
     {"flagging"},
     {"jobs"},
-    {"sklearn", "frames", "storage", "plot", "report", "cli", "streams", "__main__"},
+    {"sklearn", "frames", "storage", "plot", "report", "cli", "distributed", "streams", "__main__"},
 ]
 ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

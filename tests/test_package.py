@@ -11,6 +11,7 @@ import pytest
 import jaxgmm
 
 MODULES = {
+    "distributed": "pyarrow",
     "em": None,
     "frames": "narwhals",
     "plot": "matplotlib",

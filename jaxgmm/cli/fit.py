@@ -9,6 +9,7 @@ from typing import Any
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.engine.progress import bar
+from jaxgmm.jobs.cluster import by_absolute_paths, check_reach, connected
 from jaxgmm.jobs.engines import ENGINES
 from jaxgmm.jobs.request import Request, check
 from jaxgmm.jobs.running import Done, fit_parts
@@ -22,24 +23,31 @@ from jaxgmm.tables.rows import Rows
 _ALL_WRITTEN = "all tables were written."
 
 
-def run(request: Request, out: Path, *, resume: bool, as_csv: bool, as_json: bool) -> bool:
-    """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER."""
+def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: bool, as_json: bool) -> bool:
+    """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER.
+
+    `ray` is the address of a cluster, or None.
+    """
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check(request)
     if out.name.lower().endswith(files.KINDS) and not out.exists():
         raise ValueError(f"--out must name a directory, for several tables; got {out}. For CSV files, give --csv.")
+    if ray is not None:
+        request, out = by_absolute_paths(request, out)
     request.file.check_outside(out)
     # A CSV file with keys is read whole here.
     with console.reading(request.file, shown=not as_json):
         rows = interrupts.interruptible(lambda: opened(request))
     check_named(request.columns, request.by, request.features, request.weights, needs_key=False)
+    if ray is not None:
+        check_reach(request, rows)
     description = request.description
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
     if resume and job.is_finished(out, request.outputs, description):
         done = Done(0, 0.0, ())
     else:
-        done = _done(request, rows, out, description, resume=resume, as_csv=as_csv, shown=not as_json)
+        done = _done(request, rows, out, ray, description, resume=resume, as_csv=as_csv, shown=not as_json)
     interrupts.keeps(lambda: _ALL_WRITTEN)
     written = [out / f"{name}.parquet" for name in reversed(request.outputs)]
     if as_csv:
@@ -82,7 +90,15 @@ def _check(request: Request) -> None:
 
 
 def _done(
-    request: Request, rows: Rows, out: Path, description: dict[str, Any], *, resume: bool, as_csv: bool, shown: bool
+    request: Request,
+    rows: Rows,
+    out: Path,
+    ray: str | None,
+    description: dict[str, Any],
+    *,
+    resume: bool,
+    as_csv: bool,
+    shown: bool,
 ) -> Done:
     """Does the job, or the rest of it."""
     begins = job.begun(out, request.outputs, description, resume=resume, differing=of.differing)
@@ -92,7 +108,7 @@ def _done(
             files.check_absent(out, request.outputs, ".csv")
         interrupts.keeps(lambda: _kept(begun))
         try:
-            return interrupts.interruptible(lambda: _fit_parts(request, rows, begun, shown=shown))
+            return interrupts.interruptible(lambda: _fit_parts(request, rows, begun, ray, shown=shown))
         except OSError as error:
             raise OSError(f"{error} ({_kept(begun)})") from error
 
@@ -107,7 +123,7 @@ def _as_csv(tables: list[Path], separator: str) -> list[Path]:
     return [path.with_suffix(".csv") for path in tables]
 
 
-def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> Done:
+def _fit_parts(request: Request, rows: Rows, begun: job.Job, ray: str | None, *, shown: bool) -> Done:
     """Fits the unfinished parts, and joins all parts."""
     with console.reading(request.file, shown=shown):
         work = planned(request, rows, begun)
@@ -117,10 +133,12 @@ def _fit_parts(request: Request, rows: Rows, begun: job.Job, *, shown: bool) -> 
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
             f"sorting them into {len(wanted)} parts in {begun.directory}."
         )
-    if wanted:
+    if wanted and ray is None:
         console.keep_programs()
-    with _bar(work, wanted, waits) if shown and wanted else nullcontext(lambda *_: None) as tell:
-        done = fit_parts(work, wanted, ENGINES["process"], tell, waits)
+    connection = connected(ray) if ray is not None and wanted else nullcontext()
+    told = _bar(work, wanted, waits) if shown and wanted else nullcontext(lambda *_: None)
+    with connection, told as tell:
+        done = fit_parts(work, wanted, ENGINES["process" if ray is None else "ray"], tell, waits)
     begun.finish(work.cut.n_parts)
     return done
 

@@ -39,6 +39,7 @@ def fit(
     passes: of.Passes = None,
     separator: of.SeparatorOfBoth = ",",
     threads: of.Threads = None,
+    ray: of.Ray = None,
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -85,6 +86,9 @@ def fit(
     they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
     interrupt, a crash or a power cut, the same command with `--resume` continues the job.
 
+    With `--ray`, parts are tasks of a Ray cluster, all of whose machines must see the table, a Parquet file, and DIR:
+    `--ray auto` means the cluster that this machine belongs to, and `--ray local` starts one here.
+
     Compiled programs are kept for later runs in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or in
     JAX_COMPILATION_CACHE_DIR if that is set.
     """
@@ -95,7 +99,7 @@ def fit(
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     options |= {} if passes is None else {"passes": passes}
     request = requested(file, separator, by, features, weights, order_by, "fit", models, options, where=where)
-    if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
+    if not run(request, out, ray, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -140,6 +144,7 @@ def sweep(
     method: of.Method = None,
     separator: of.SeparatorOfBoth = ",",
     threads: of.Threads = None,
+    ray: of.Ray = None,
     resume: of.Resume = False,
     as_csv: of.Csv = False,
     as_json: of.Json = False,
@@ -162,7 +167,7 @@ def sweep(
     because of spurious components or a degenerate end), chosen, at_largest_k, and flags: those of the fit for the model
     that was chosen, and for others those that their rows show.
 
-    TABLE, `--where`, large files, `--csv`, `--resume`, compiled programs and exit codes are as for `jaxgmm fit`.
+    TABLE, `--where`, large files, `--csv`, `--resume`, `--ray`, compiled programs and exit codes are as for `jaxgmm fit`.
     """
     from jaxgmm.cli.fit import requested, run
 
@@ -178,5 +183,5 @@ def sweep(
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     request = requested(file, separator, by, features, weights, order_by, "sweep", models, options, where=where)
-    if not run(request, out, resume=resume, as_csv=as_csv, as_json=as_json):
+    if not run(request, out, ray, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)

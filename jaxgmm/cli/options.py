@@ -92,6 +92,14 @@ Threads = Annotated[
         show_default="all",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Fit on a Ray cluster: its address, auto for the one here, or local to start one.",
+        metavar="ADDRESS",
+        show_default=False,
+    ),
+]
 Passes = Annotated[
     int | None,
     typer.Option(

@@ -1,12 +1,23 @@
 """How many cores of a CPU jaxgmm uses. This module imports no JAX, as cores are limited best before JAX starts."""
 
 import os
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import IO, Any
 
 from jaxgmm.settings import check_integer
 
+try:
+    import fcntl
+except ImportError:
+    # Windows lacks it.
+    fcntl = None
+
 # The environment variable that limits cores where no argument does.
 VARIABLE = "JAXGMM_THREADS"
+
+# Held open as long as the process lives.
+_LOCKS: list[IO] = []
 
 
 def n_cores(threads: Any = None) -> int:
@@ -40,6 +51,29 @@ def keep_to(threads: Any = None) -> None:
     os.environ[VARIABLE] = str(wanted)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:wanted])
+
+
+def keep_to_one() -> None:
+    """Keeps this process to one core from now on, one that no other process has taken in this way, if there is one.
+
+    For workers of an engine that counts cores but does not bind processes to them. The system releases the core when
+    the process ends, in whatever way.
+    """
+    os.environ[VARIABLE] = "1"
+    if fcntl is None or not hasattr(os, "sched_setaffinity"):
+        return
+    directory = Path(tempfile.gettempdir()) / f"jaxgmm-cores-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for core in sorted(os.sched_getaffinity(0)):
+        lock = (directory / str(core)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _LOCKS.append(lock)
+        os.sched_setaffinity(0, {core})
+        return
 
 
 def _wanted(threads: Any) -> int | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from jaxgmm.engine import caches
+
 # Programs that compile faster than this are not worth a file.
 _WORTH_A_FILE = 0.1
 
@@ -83,37 +85,11 @@ def keep_for_next_time() -> None:
     if chosen is not None:
         keep_programs(chosen)
         return
-    directory = _cache_of_user()
-    if directory is not None and _can_be_written(directory):
+    directory = caches.of_user()
+    if directory is not None:
         keep_programs(directory)
 
 
 def kept_in() -> str | None:
     """Where programs are kept, by this module or JAX_COMPILATION_CACHE_DIR; None if they are not."""
     return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _cache_of_user() -> Path | None:
-    """The system's usual cache directory for jaxgmm's programs; None if the user has no home."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    # The XDG Base Directory Specification says to ignore a relative path.
-    if Path(xdg := os.environ.get("XDG_CACHE_HOME", "")).is_absolute():
-        cache = Path(xdg)
-    elif sys.platform == "darwin":
-        cache = home / "Library" / "Caches"
-    elif sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        cache = home / ".cache"
-    return cache / "jaxgmm" / "programs"
-
-
-def _can_be_written(directory: Path) -> bool:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(directory, os.W_OK | os.X_OK)

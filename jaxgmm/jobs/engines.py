@@ -7,6 +7,7 @@ from threading import Event
 from typing import TypeVar
 
 from jaxgmm.jobs import ways
+from jaxgmm.jobs.cluster import on_ray
 from jaxgmm.jobs.finished import Finished, Progress
 from jaxgmm.jobs.work import Work
 
@@ -44,4 +45,4 @@ def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:
             yield item
 
 
-ENGINES: dict[str, Engine] = {"process": in_process}
+ENGINES: dict[str, Engine] = {"process": in_process, "ray": on_ray}

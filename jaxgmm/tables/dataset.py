@@ -90,6 +90,11 @@ class Dataset(NamedTuple):
         """Whether this is a single file that was named as such."""
         return self.named == (str(self.paths[0]),)
 
+    def absolute(self) -> "Dataset":
+        """The same files, for processes that have another working directory."""
+        root, paths = self.root.absolute(), tuple(path.absolute() for path in self.paths)
+        return Dataset((str(paths[0]),) if self.is_one_file else self.named, root, paths)
+
     def check_outside(self, out: Path) -> None:
         """Raises ValueError if a directory for tables lies in one that is read: next time, they would be read, too."""
         for directory in filter(os.path.isdir, self.named):

@@ -1,0 +1,251 @@
+"""Tables on a Ray cluster: the answers of one process, whatever is killed meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jaxgmm import cli, distributed
+from jaxgmm.jobs import request
+from jaxgmm.tables import rows
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+    # Ray's own.
+    pytest.mark.filterwarnings("default"),
+]
+
+N_GROUPS, ROWS_PER_PART = 24, 150
+FEATURES = ["red", "green"]
+# A fixed number of iterations, so that a part takes some time.
+OPTIONS = {"n_init": 2, "precision": "float64", "tol": 0, "max_iter": 400, "key": 3}
+TYPED = ["--starts", "2", "--precision", "float64", "--tol", "0", "--max-iter", "400", "--seed", "3"]
+COMMAND = ["fit", "cells.parquet", "--by", "well", "--features", "red,green", "--components", "2", *TYPED]
+
+
+def table():
+    """Groups of two clusters in no order; in one a value is missing, and another is too small."""
+    draw, sizes = np.random.default_rng(0), [1, *range(25, 25 + N_GROUPS - 1)]
+    well = np.repeat([f"w{i:02}" for i in range(N_GROUPS)], sizes)
+    x = draw.normal(size=(len(well), 2)) + 6 * draw.integers(2, size=(len(well), 1))
+    x[np.flatnonzero(well == "w05")[3], 0] = np.nan
+    order = draw.permutation(len(well))
+    return pa.table({"well": well[order], "red": x[order, 0], "green": x[order, 1]})
+
+
+@pytest.fixture(scope="module")
+def _environment():
+    """That of all processes."""
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax-cluster"))
+
+
+@pytest.fixture(scope="module")
+def cluster(_environment):
+    """Two workers on this machine; gives the address."""
+    import ray
+
+    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    ray.init(num_cpus=2, _node_ip_address="127.0.0.1", object_store_memory=80_000_000, **quiet)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, _environment):
+    """The tables of the command on one core."""
+    folder = tmp_path_factory.mktemp("expected")
+    pq.write_table(table(), folder / "cells.parquet")
+    words = [sys.executable, "-m", "jaxgmm", *COMMAND, "--threads", "1", "--out", "out"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return {name: pq.read_table(folder / "out" / f"{name}.parquet") for name in ("fits", "components")}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, cluster):
+    """A folder with the table, which is cut into some parts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(request, "_ROWS", ROWS_PER_PART)
+    pq.write_table(table(), "cells.parquet")
+    return tmp_path
+
+
+def fitted(**options):
+    return distributed.fit_table("cells.parquet", "well", FEATURES, 2, out="out", **OPTIONS | options)
+
+
+def entries(path):
+    """The lines of a manifest, so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def first_entry(path):
+    """The first line of a manifest, as soon as it is there."""
+    until = time.monotonic() + 120
+    while not entries(path):
+        assert time.monotonic() < until, "no part was done in two minutes"
+        time.sleep(0.01)
+    return entries(path)[0]
+
+
+def check_tables(found, expected):
+    for name, one in expected.items():
+        assert pa.concat_tables(pq.read_table(path) for path in found.paths(name)).equals(one)
+
+
+def test_answers_are_those_of_the_command_bit_for_bit_and_bad_groups_have_a_status(here, expected):
+    told = []
+    found = fitted(progress=lambda *counts: told.append(counts))
+    assert (found.n_groups, found.n_fitted) == (N_GROUPS, N_GROUPS)
+    assert len(found.paths("fits")) > 4
+    check_tables(found, expected)
+    status = dict(zip(*(expected["fits"][name].to_pylist() for name in ("well", "status")), strict=True))
+    assert (status["w00"], status["w05"], status["w01"]) == ("TOO_FEW_SAMPLES", "NONFINITE", "MAX_ITER")
+    assert told[-1] == (N_GROUPS, N_GROUPS)
+    parts = [entry["part"] for entry in entries(here / "out" / "parts" / "manifest.jsonl")]
+    assert sorted(parts) == list(range(len(found.paths("fits"))))
+
+    # Nothing is done twice, and nothing overwritten.
+    assert fitted(resume=True).n_fitted == 0
+    with pytest.raises(FileExistsError, match="parts exists already"):
+        fitted()
+    with pytest.raises(ValueError, match="parts was begun with key 3, not 4"):
+        fitted(resume=True, key=4)
+    distributed.join("out")
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["components.parquet", "fits.parquet"]
+    check_tables(found, expected)
+    assert fitted(resume=True, join=True).n_fitted == 0
+
+
+def test_a_worker_that_is_killed_changes_nothing(here, expected):
+    found = []
+    running = threading.Thread(target=lambda: found.append(fitted(join=True)))
+    running.start()
+    os.kill(first_entry(here / "out" / ".unfinished" / "manifest.jsonl")["process"], signal.SIGKILL)
+    running.join(120)
+    check_tables(found[0], expected)
+
+
+DRIVER = f"""
+import sys
+from jaxgmm import cli
+from jaxgmm.jobs import request
+
+request._ROWS = {ROWS_PER_PART}
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_what_was_done_before_the_driver_was_killed_is_not_done_again(here, expected, cluster, capsys):
+    words = [sys.executable, "-c", DRIVER, *COMMAND, "--out", "out", "--ray", cluster]
+    manifest = here / "out" / ".unfinished" / "manifest.jsonl"
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as driver:
+        first_entry(manifest)
+        driver.kill()
+    n_before = len(entries(manifest))
+    assert not (here / "out" / "fits.parquet").exists()
+    assert cli.main([*COMMAND, "--out", "out", "--ray", "auto", "--resume", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert n_before > 0
+    assert 0 < answer["fitted"] < N_GROUPS
+    for name, one in expected.items():
+        assert pq.read_table(here / "out" / f"{name}.parquet").equals(one)
+
+
+def test_a_part_that_cannot_be_read_is_named(here, monkeypatch):
+    """Its last row group is damaged; only keys and the first rows are read before parts are fitted."""
+    monkeypatch.setattr(rows, "_BLOCK", 50)
+    pq.write_table(table().sort_by("well"), "cells.parquet", row_group_size=50)
+    column = pq.ParquetFile("cells.parquet").metadata.row_group(15).column(1)
+    with Path("cells.parquet").open("r+b") as file:
+        file.seek(column.data_page_offset)
+        file.write(b"\xff" * column.total_compressed_size)
+    with pytest.raises(ValueError, match=r"^part \d+ could not be done: .*cells.parquet cannot be read as Parquet"):
+        fitted()
+
+
+def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(table(), "cells.parquet")
+    Path("cells.csv").write_text("well,red,green\na,1,2\n")
+    for words, given in {
+        "engine must be one of 'process', 'ray'; got 'dask'": {"engine": "dask"},
+        "n_init must be": {"n_init": 0},
+        "order_by must be one of": {"order_by": "colour"},
+        "key must be": {"key": "seed"},
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            fitted(**given)
+    with pytest.raises(ValueError, match="a cluster reads Parquet, not CSV"):
+        distributed.fit_table("cells.csv", "well", FEATURES, 2, out="out")
+    with pytest.raises(ValueError, match="no key column is named"):
+        distributed.fit_table("cells.parquet", [], FEATURES, 2, out="out")
+    assert not Path("out").exists()
+    assert (
+        cli.main(["fit", "cells.parquet", "--features", "red", "--components", "1", "--out", "out", "--ray", "auto"])
+        == 2
+    )
+
+
+def test_a_sweep_has_the_tables_of_the_command(here):
+    distributed.sweep_table(
+        "cells.parquet", ["well"], FEATURES, [1, 2], out="out", n_init=2, precision="float64", join=True
+    )
+    words = [sys.executable, "-m", "jaxgmm", "sweep", *COMMAND[1:6], "--components", "1-2", "--starts", "2"]
+    subprocess.run([*words, "--precision", "float64", "--threads", "1", "--out", "command"], check=True)
+    for name in ("fits", "components", "models"):
+        assert pq.read_table(f"out/{name}.parquet").equals(pq.read_table(f"command/{name}.parquet"))
+        assert pq.read_schema(f"out/{name}.parquet").metadata == pq.read_schema(f"command/{name}.parquet").metadata
+
+
+TWO_NODES = f"""
+import signal, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from jaxgmm import distributed
+from jaxgmm.jobs import request
+
+signal.alarm(240)
+request._ROWS = {ROWS_PER_PART}
+node = {{"num_cpus": 1, "object_store_memory": 80_000_000}}
+cluster = Cluster(initialize_head=True, head_node_args={{**node, "include_dashboard": False}})
+other = cluster.add_node(**node)
+cluster.wait_for_nodes()
+ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+
+def lose():
+    manifest = Path("out/.unfinished/manifest.jsonl")
+    while not manifest.exists():
+        time.sleep(0.01)
+    cluster.remove_node(other, allow_graceful=False)
+
+losing = threading.Thread(target=lose)
+losing.start()
+distributed.fit_table("cells.parquet", "well", {FEATURES}, 2, out="out", join=True, **{OPTIONS})
+losing.join()
+assert sorted(node["Alive"] for node in ray.nodes()) == [False, True]
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("_environment")
+def test_a_machine_that_is_lost_changes_nothing(tmp_path, expected):
+    pq.write_table(table(), tmp_path / "cells.parquet")
+    words = [sys.executable, "-c", TWO_NODES]
+    done = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=270)
+    assert done.returncode == 0, done.stderr
+    for name, one in expected.items():
+        assert pq.read_table(tmp_path / "out" / f"{name}.parquet").equals(one)
