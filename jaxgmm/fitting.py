@@ -101,7 +101,8 @@ def fit(
             also records the parameters after exactly these, in `snapshots`.
         part_of: `(B_all,)`, the numbers of samples of all data sets of a job, if `x` is one of several parts of it.
             Programs are chosen for the whole job then, so that its parts share them, and have the answers, bit for bit,
-            that one call for all has. Order does not matter.
+            that one call for all has. Order does not matter; `(2, S)`, distinct numbers of samples and how many data
+            sets have each, says the same in less memory.
         threads: maximum number of cores of a CPU that work on chunks; None for the environment variable
             `JAXGMM_THREADS`, or else for all cores. XLA may divide a large operation among others: to limit these too,
             limit the process before JAX starts, as the command does.

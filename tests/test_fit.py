@@ -187,9 +187,12 @@ def test_room_for_absent_components_changes_nothing(n_components: int, init: str
         np.testing.assert_allclose(shared.mixture.means[b], exact.mixture.means[b], atol=1e-5)
 
 
+@pytest.mark.parametrize("is_counted", [False, True])
 @pytest.mark.parametrize("n_parts", [1, 4, 7])
-def test_parts_of_a_job_have_the_answers_of_one_call_bit_for_bit(n_parts: int) -> None:
-    x, options = ragged_stack(), {"n_init": 3, "part_of": [len(item) for item in ragged_stack()]}
+def test_parts_of_a_job_have_the_answers_of_one_call_bit_for_bit(n_parts: int, is_counted: bool) -> None:
+    x, sizes = ragged_stack(), [len(item) for item in ragged_stack()]
+    of_job = np.stack(np.unique(sizes, return_counts=True)) if is_counted else sizes
+    options = {"n_init": 3, "part_of": of_job}
     whole = jaxgmm.fit(x, 3, n_init=3)
     for part in range(n_parts):
         numbers = np.arange(part, len(x), n_parts)
@@ -202,7 +205,8 @@ def test_parts_of_a_job_have_the_answers_of_one_call_bit_for_bit(n_parts: int) -
 @pytest.mark.parametrize(
     ("part_of", "words"),
     [
-        (700, "part_of must be (B_all,), the number of samples of every data set of the job."),
+        (700, "part_of must be (B_all,), the number of samples of every data set of the job, or (2, S)"),
+        ([[120, 700]] * 3, "part_of must be (B_all,)"),
         ([120.0] * 6 + [700.0], "part_of must be (B_all,)"),
         ([120, 120, -1, 700], "part_of must be (B_all,)"),
         ([120] * 8, "those of x included; 700 is missing."),

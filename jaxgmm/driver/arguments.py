@@ -47,17 +47,22 @@ def sizes_of_job(part_of: Any, data: Batch) -> Sizes:
     """The sizes of all data sets of the job of which these are a part; None means that they are the whole job."""
     if part_of is None:
         return data.sizes
-    lengths = numeric(part_of, "part_of")
-    if lengths.ndim != 1 or not holds_integers(part_of, "part_of") or np.any(lengths < 0):
-        raise ValueError("part_of must be (B_all,), the number of samples of every data set of the job.")
-    lengths = lengths.astype(int)
+    given = numeric(part_of, "part_of")
+    is_counted = given.ndim == 2 and len(given) == 2
+    if not (given.ndim == 1 or is_counted) or not holds_integers(part_of, "part_of") or np.any(given < 0):
+        raise ValueError(
+            "part_of must be (B_all,), the number of samples of every data set of the job, or (2, S), distinct numbers "
+            "of samples and how many data sets have each."
+        )
+    lengths, counts = given.astype(int) if is_counted else (given.astype(int), None)
     missing = np.setdiff1d(data.lengths, lengths)
     if len(missing):
         raise ValueError(
             "part_of must hold the number of samples of every data set of the job, those of x included; "
             f"{missing[0]} is missing."
         )
-    return data.sizes._replace(lengths=lengths, n_rows=int(np.sum(lengths)), is_single=False)
+    own = data.sizes._replace(lengths=lengths, counts=counts, is_single=False)
+    return own._replace(n_rows=int(np.sum(lengths * own.n_each)))
 
 
 def checked_weights(sample_weight: Any, data: Batch) -> np.ndarray:

@@ -175,7 +175,7 @@ def plan_for(
     n_components = sum(k for k, _, _ in models)
     tolerated = int(COMPILATION / (seconds * n_components))
     lengths = padded_lengths(sizes, tolerated)
-    work = seconds * n_components * float(np.sum(lengths))
+    work = seconds * n_components * float(np.sum(lengths * sizes.n_each))
     effort = "well" if not machine.is_cpu else "at once" if work < LITTLE else "quickly"
     search_dtype = "float64" if work < SHORT_SEARCH else "float32"
     shared = _shared(sizes, models, request, seconds * sizes.n_rows, search_dtype, by_components=by_components)
@@ -187,7 +187,9 @@ def plan_for(
     # number.
     one_by_one = sizes.is_single and machine.is_cpu
     rooms = []
-    for length, n_data_sets in zip(*np.unique(lengths, return_counts=True), strict=True):
+    padded, of_padded = np.unique(lengths, return_inverse=True)
+    n_of_each = np.bincount(of_padded, weights=sizes.n_each).astype(int)
+    for length, n_data_sets in zip(padded, n_of_each, strict=True):
         # The number that may share the slots of a device: a power of two, like the sizes of chunks.
         n_together = 1 if one_by_one else power_of_two_above(-(-int(n_data_sets) // machine.n_devices))
         model_sets, of_chunks = [], []

@@ -33,11 +33,12 @@ class Sizes(NamedTuple):
     """The numbers by which programs for data sets are chosen.
 
     Attributes:
-        lengths: `(B,)`, the number of samples of each data set.
+        lengths: `(S,)`, numbers of samples: of each data set, or distinct ones.
         n_rows: M, the rows of the table that holds the samples; repeated data sets share them.
         n_features: D.
         is_single: whether the user passed one data set without a batch axis.
         is_weighted: whether samples have weights of their own.
+        counts: `(S,)`, how many data sets have each of these lengths; None for one.
     """
 
     lengths: np.ndarray
@@ -45,6 +46,12 @@ class Sizes(NamedTuple):
     n_features: int
     is_single: bool
     is_weighted: bool
+    counts: np.ndarray | None = None
+
+    @property
+    def n_each(self) -> np.ndarray:
+        """`(S,)`, how many data sets have each length."""
+        return np.ones(len(self.lengths), int) if self.counts is None else self.counts
 
     @property
     def is_ragged(self) -> bool:
@@ -52,8 +59,8 @@ class Sizes(NamedTuple):
         return not np.all(self.lengths == self.lengths[0])
 
     def repeated(self, n: int) -> "Sizes":
-        """Those of every data set `n` times, one after the other, as the same rows."""
-        return self._replace(lengths=np.repeat(self.lengths, n), is_single=False)
+        """Those of every data set `n` times, as the same rows."""
+        return self._replace(counts=self.n_each * n, is_single=False)
 
 
 class Batch(NamedTuple):
@@ -204,7 +211,7 @@ def per_sample(values: Any, batch: Batch, name: str, trailing: tuple[int, ...] =
 
 
 def padded_lengths(sizes: Sizes, tolerated: int) -> np.ndarray:
-    """The number of samples `(B,)` that each data set is padded to.
+    """The numbers of samples `(S,)` that data sets of each length are padded to.
 
     Every new length compiles a program. None is less than 32. Stacks have a fine grid, which pads by at most a
     sixteenth, or to the next multiple of 16, the length of a processor's vectors. Other data sets are padded to powers
@@ -218,7 +225,7 @@ def padded_lengths(sizes: Sizes, tolerated: int) -> np.ndarray:
     padded = octave + -(-(lengths - octave) // step) * step
     for size, next_larger in pairwise(np.unique(padded)):
         joining = padded == size
-        if int(np.sum(joining)) * int(next_larger - size) <= tolerated:
+        if int(np.sum(sizes.n_each[joining])) * int(next_larger - size) <= tolerated:
             padded = np.where(joining, next_larger, padded)
     return padded
 

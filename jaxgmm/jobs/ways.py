@@ -75,7 +75,7 @@ def _read_sample(work: Work, some: Sequence[int]) -> Iterator[Survey]:
 
 def _fit_by_group(work: Work, groups: Groups, progress: Progress) -> tuple[Any, list[str]]:
     # Programs are chosen for the whole job: how it is cut changes no bit.
-    return _fit_in_memory(work, groups, {"part_of": work.n_samples, "progress": progress})
+    return _fit_in_memory(work, groups, {"part_of": work.sizes, "progress": progress})
 
 
 def _fit_whole(work: Work, groups: Groups, progress: Progress) -> tuple[Any, list[str]]:

@@ -20,8 +20,7 @@ class Work(NamedTuple):
         rows: the table.
         cut: how it is cut into parts.
         n_groups: `(P,)`, the number of groups in each part.
-        sizes: the distinct numbers of samples of all groups, ascending.
-        counts: how many groups have each of them.
+        sizes: `(2, S)`, the distinct numbers of samples of all groups, and how many groups have each.
         job: where parts are kept.
     """
 
@@ -29,8 +28,7 @@ class Work(NamedTuple):
     rows: Rows
     cut: parts.Cut
     n_groups: Int[np.ndarray, " p"]
-    sizes: Int[np.ndarray, " s"]
-    counts: Int[np.ndarray, " s"]
+    sizes: Int[np.ndarray, "2 s"]
     job: Job
 
     @property
@@ -42,11 +40,6 @@ class Work(NamedTuple):
     def aside(self) -> Path:
         """The directory of sorted rows."""
         return self.job.directory / "sorted"
-
-    @property
-    def n_samples(self) -> Int[np.ndarray, " b"]:
-        """`(B,)`, the numbers of samples of all groups of the job, ascending."""
-        return np.repeat(self.sizes, self.counts)
 
 
 def opened(request: Request) -> Rows:
@@ -69,4 +62,5 @@ def planned(request: Request, rows: Rows, job: Job) -> Work:
     counts = parts.counted(rows, request.by, request.features, request.weights)
     plan = parts.planned(counts, request.rows_per_part(int(np.sum(counts.n_samples))))
     # Not the keys, which may be many: work is sent to other processes.
-    return Work(request, rows, plan.cut, plan.n_groups, *np.unique(plan.n_samples, return_counts=True), job)
+    sizes = np.stack(np.unique(plan.n_samples, return_counts=True))
+    return Work(request, rows, plan.cut, plan.n_groups, sizes, job)
