@@ -264,7 +264,8 @@ def _fitted(
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
     if is_joined and resume and job.is_finished(out, request.outputs, description):
-        return FittedTable(out, request.outputs, files.n_rows(out / "fits.parquet"), 0, 0.0, ())
+        with files.opened(out / "fits.parquet") as fits:
+            return FittedTable(out, request.outputs, fits.metadata.num_rows, 0, 0.0, ())
     connection = connected(address) if engine == "ray" else nullcontext()
     with job.begun(out, request.outputs, description, resume=resume) as begun:
         work = planned(request, rows, begun)

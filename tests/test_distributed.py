@@ -58,7 +58,7 @@ def cluster(_environment):
     import ray
 
     quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.1", object_store_memory=80_000_000, **quiet)
+    ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", object_store_memory=80_000_000, **quiet)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
@@ -82,8 +82,8 @@ def here(tmp_path, monkeypatch, cluster):
     return tmp_path
 
 
-def fitted(**options):
-    return distributed.fit_table("cells.parquet", "well", FEATURES, 2, out="out", **OPTIONS | options)
+def fitted(source="cells.parquet", **options):
+    return distributed.fit_table(source, "well", FEATURES, 2, out="out", **OPTIONS | options)
 
 
 def entries(path):
@@ -130,8 +130,12 @@ def test_answers_are_those_of_the_command_bit_for_bit_and_bad_groups_have_a_stat
 
 
 def test_a_worker_that_is_killed_changes_nothing(here, expected):
-    found = []
-    running = threading.Thread(target=lambda: found.append(fitted(join=True)))
+    """The table is in two files here, which changes nothing either."""
+    found, whole = [], table()
+    Path("cells").mkdir()
+    pq.write_table(whole.slice(0, 300), "cells/1.parquet")
+    pq.write_table(whole.slice(300), "cells/2.parquet")
+    running = threading.Thread(target=lambda: found.append(fitted("cells", join=True)))
     running.start()
     os.kill(first_entry(here / "out" / ".unfinished" / "manifest.jsonl")["process"], signal.SIGKILL)
     running.join(120)
@@ -236,7 +240,11 @@ losing = threading.Thread(target=lose)
 losing.start()
 distributed.fit_table("cells.parquet", "well", {FEATURES}, 2, out="out", join=True, **{OPTIONS})
 losing.join()
-assert sorted(node["Alive"] for node in ray.nodes()) == [False, True]
+# Ray may notice after the job has ended.
+while all(node["Alive"] for node in ray.nodes()):
+    time.sleep(0.1)
+ray.shutdown()
+cluster.shutdown()
 """
 
 

@@ -167,7 +167,8 @@ def sweep(
     because of spurious components or a degenerate end), chosen, at_largest_k, and flags: those of the fit for the model
     that was chosen, and for others those that their rows show.
 
-    TABLE, `--where`, large files, `--csv`, `--resume`, `--ray`, compiled programs and exit codes are as for `jaxgmm fit`.
+    TABLE, `--where`, large files, `--csv`, `--resume`, `--ray`, compiled programs and exit codes are as for
+    `jaxgmm fit`.
     """
     from jaxgmm.cli.fit import requested, run
 
