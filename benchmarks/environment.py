@@ -10,7 +10,17 @@ from pathlib import Path
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "scipy", "scikit-learn", "joblib")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "ray",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "joblib",
+)
 PACKAGES += ("gmmx", "gmm-gpu", "pomegranate", "torch")
 
 
