@@ -39,8 +39,8 @@ def total(terms: Iterable[Array]) -> Array:
 
 def _by_entries(p: Matrices, matrices: Sequence[Matrices]) -> list[Array]:
     n = range(len(p))
-    p, *matrices = ([jnp.unstack(row) for row in jnp.unstack(a)] for a in (p, *matrices))
-    products = [[[total(p[i][k] * a[k][j] for k in n) for j in n] for i in n] for a in matrices]
+    own, *others = ([jnp.unstack(row) for row in jnp.unstack(a)] for a in (p, *matrices))
+    products = [[[total(own[i][k] * other[k][j] for k in n) for j in n] for i in n] for other in others]
     return [total(products[a][i][j] * products[b][j][i] for i in n for j in n) for a, b in pairs(len(matrices))]
 
 
