@@ -24,7 +24,7 @@ FLOORS = [
     {"driver.runs"},
     {"driver.search"},
     {"driver"},
-    {"fit_result", "pieces"},
+    {"fit_result", "pieces", "checkpoint"},
     {"fitting", "differentiation", "selection.sweep_result"},
     {"ordering"},
     {"density"},

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgmm.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.driver.streams import BY_EM, STEPPED, TILE_SUMS, Sums, tile_of
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.em.surrogate import Solved
@@ -22,7 +23,6 @@ from jaxgmm.engine.devices import machine
 from jaxgmm.engine.transfer import fetched
 from jaxgmm.settings import check_at_least_zero, check_integer
 from jaxgmm.status import Status
-from jaxgmm.streams.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.streams.reading import Rows, first_rows, in_order, opener, rows_in, tiles
 from jaxgmm.streams.state import Passage, Stream, held_by, statistics_of
 from jaxgmm.streams.updating import EXPONENT, check_exponent, start_stream, update
@@ -49,7 +49,7 @@ class _Course(NamedTuple):
 
     passes: int
     tol: float
-    kept: Checkpoint
+    kept: Checkpoint[Stream]
     n_workers: int
     progress: Callable[[int, int], None]
 
@@ -129,11 +129,12 @@ def fit_stream(
                 "with stream, new batches are read once: leave out n_components, passes, sample, threads and "
                 "options of fit."
             )
-        return _followed(open_pass(), stream, Checkpoint(checkpoint, every, {"from": digest(stream)}), progress)
+        kept = Checkpoint(Stream, checkpoint, every, {"from": digest(stream)})
+        return _followed(open_pass(), stream, kept, progress)
     check_integer("n_components", n_components, 1)
     model = {"covariance_type": covariance_type, "reg_covar": reg_covar, "exponent": exponent}
     described = {"n_components": n_components, "passes": passes, "tol": tol, **model, **options}
-    kept = Checkpoint(checkpoint, every, in_words(described))
+    kept = Checkpoint(Stream, checkpoint, every, in_words(described))
     began = kept.read()
     if began is not None and began.passage is None:
         return began
@@ -151,7 +152,9 @@ def fit_stream(
     return _passed(began, first, first_pass, open_pass, course)
 
 
-def _followed(batches: Iterator[Any], stream: Stream, kept: Checkpoint, progress: Callable[[int, int], None]) -> Stream:
+def _followed(
+    batches: Iterator[Any], stream: Stream, kept: Checkpoint[Stream], progress: Callable[[int, int], None]
+) -> Stream:
     """A stream after new batches, by stepwise EM."""
     began, stream = stream, kept.read() or stream
     n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)

@@ -13,8 +13,8 @@ from same_streams import assert_same
 
 import jaxgmm
 from jaxgmm import Status, storage
+from jaxgmm.checkpoint import in_words
 from jaxgmm.streams import passing
-from jaxgmm.streams.checkpoint import in_words
 
 RNG = np.random.default_rng(0)
 # Clusters that overlap.

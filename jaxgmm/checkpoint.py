@@ -1,45 +1,53 @@
-"""Files in which `jaxgmm.fit_stream` keeps its state, and the request that they belong to."""
+"""Files in which long fits keep their state, and the request that they belong to."""
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxgmm
-from jaxgmm.streams.state import Stream
+from jaxgmm.record import Record
+
+State = TypeVar("State", bound=Record)
 
 
-class Checkpoint(NamedTuple):
+class Checkpoint(NamedTuple, Generic[State]):
     """Where the state is kept.
 
     Attributes:
+        kind: its type.
         path: the file, or None.
-        every: number of tiles between two.
+        every: number of steps between two.
         options: the request.
     """
 
+    kind: type[State]
     path: str | Path | None
     every: int
     options: dict[str, Any]
 
-    def read(self) -> Stream | None:
+    def read(self) -> State | None:
         """What is kept there, or None."""
-        if self.path is None or not Path(self.path).exists():
+        if self.path is None:
             return None
-        found, about = jaxgmm.storage.load(self.path), jaxgmm.storage.info(self.path)
-        if not isinstance(found, Stream) or about.options != self.options:
+        # Here, so that a package that it needs is missed before any work.
+        storage = jaxgmm.storage
+        if not Path(self.path).exists():
+            return None
+        found, about = storage.load(self.path), storage.info(self.path)
+        if not isinstance(found, self.kind) or about.options != self.options:
             differing = [name for name in self.options if about.options.get(name) != self.options[name]]
             named = f" ({', '.join(differing)})" if differing else ""
             raise ValueError(f"{self.path} is the checkpoint of another request{named}; name another file.")
         return found
 
-    def keep(self, stream: Stream) -> None:
+    def keep(self, state: State) -> None:
         """Replaces what is kept."""
         if self.path is not None:
-            jaxgmm.storage.save(self.path, stream, options=self.options, overwrite=True)
+            jaxgmm.storage.save(self.path, state, options=self.options, overwrite=True)  # pyright: ignore[reportArgumentType]
 
 
 def digest(value: Any) -> str:
