@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaxgmm.sampling import sample
     from jaxgmm.selection.sweep_result import Sweep
     from jaxgmm.selection.sweeping import sweep
+    from jaxgmm.sharded import PeerLostError
     from jaxgmm.status import Status
     from jaxgmm.streams.passing import fit_stream
     from jaxgmm.streams.state import Stream
@@ -47,6 +48,7 @@ __all__ = [
     "FitResult",
     "GradientFit",
     "Mixture",
+    "PeerLostError",
     "Status",
     "Stream",
     "Sweep",
@@ -85,6 +87,7 @@ _NAMES_OF = {
     "ordering": ("align_components", "order_components"),
     "resampling": ("Bootstrap", "bootstrap"),
     "sampling": ("sample",),
+    "sharded": ("PeerLostError",),
     "streams.passing": ("fit_stream",),
     "streams.state": ("Stream",),
     "streams.updating": ("start_stream", "update"),

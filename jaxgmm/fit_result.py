@@ -10,7 +10,7 @@ import numpy as np
 from jaxgmm.doubts import flag_texts, of_fits
 from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
-from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.em.covariance import FAMILIES, n_parameters
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
 from jaxgmm.record import (
     Block,
@@ -249,6 +249,17 @@ def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
             fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
     for name in set(field_names(FitResult)) & set(ChunkFits._fields):
         jax.tree.map(put, getattr(result, name), getattr(fits, name))
+
+
+def completed(result: FitResult, model: Combination, executed: int, useful: int) -> FitResult:
+    """The result of one model when all chunks are stored, given how many run-iterations were made, and were useful."""
+    k, family, _ = model
+    n_present = np.minimum(k, np.sum(result.mixture.weights != 0, axis=-1))
+    own = n_parameters(n_present, result.mixture.n_features, family).astype(np.int32)
+    result = replace(result, efficiency=useful / max(1, executed), n_parameters=own)
+    if result.history is None:
+        return result
+    return replace(result, history=result.history[:, : int(np.max(result.n_iter)) + 1].copy())
 
 
 def store_chosen(fits: ChunkFits, chosen: np.ndarray, n_parameters: np.ndarray, best: FitResult) -> None:

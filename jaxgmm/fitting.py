@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -13,14 +14,15 @@ from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet, plan_for
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
-from jaxgmm.em.covariance import n_parameters
 from jaxgmm.engine.batch import Batch, Sizes, batch, padded, placed
 from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
-from jaxgmm.fit_result import FitResult, empty_result, store
+from jaxgmm.engine.shards import shards_of
+from jaxgmm.fit_result import FitResult, completed, empty_result, store
 from jaxgmm.mixture import Mixture
 from jaxgmm.settings import TOL, Method, Precision, check_flag, check_options, method_for
+from jaxgmm.sharded import check_alone, fit_shards
 from jaxgmm.status import Status
 
 Value = TypeVar("Value")
@@ -46,6 +48,8 @@ def fit(
     precision: Precision = "mixed",
     method: Method | None = None,
     history: bool | Sequence[int] = False,
+    devices: int | Sequence[Any] | None = None,
+    checkpoint: str | Path | None = None,
     part_of: Any = None,
     threads: int | None = None,
     progress: bool | Callable[[int, int], None] = False,
@@ -99,6 +103,15 @@ def fit(
             of 0, and kernels of a GPU, mean `"em"`.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
+        devices: divides the samples of one data set `(N, D)` that is too large for one device over these: a number of
+            devices of this process, or a sequence of them. A JAX array whose rows are on several devices already, of
+            this process or of many (`jax.distributed`), needs no `devices`. Then all starts are made on a random sample
+            of 65,536 rows, and the best one goes on over all samples in float64 (in float32 if that is the precision):
+            `n_iter`, `history`, `snapshots` and `efficiency` are those of this run, and what the other starts lack
+            against it is estimated by the sample. An explicit start needs no sample.
+        checkpoint: with samples on several devices, a file of `jaxgmm.storage` in which the first process keeps the fit
+            so far every 25 iterations, completely or not at all. If it exists, the call goes on from there. All
+            processes must be able to read it.
         part_of: `(B_all,)`, the numbers of samples of all data sets of a job, if `x` is one of several parts of it.
             Programs are chosen for the whole job then, so that its parts share them, and have the answers, bit for bit,
             that one call for all has. Order does not matter; `(2, S)`, distinct numbers of samples and how many data
@@ -113,6 +126,7 @@ def fit(
 
     Raises:
         ValueError: wrong shapes or options. Nothing has been computed then.
+        PeerLostError: another process that holds samples of this fit has been lost; `result` is the fit so far.
         ImportError: a package that an option needs is not installed.
 
     Example:
@@ -127,7 +141,9 @@ def fit(
     began = time.perf_counter()
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
-    data = weighted(batch(x), sample_weight)
+    shards = shards_of(x, sample_weight, devices)
+    check_alone(shards, checkpoint, part_of)
+    data = weighted(batch(x), sample_weight) if shards is None else shards.as_batch
     sizes = sizes_of_job(part_of, data)
     init_name, start = checked_start(init, data, n_components, covariance_type)
     n_init, (n_history, snapshots) = int(n_init) if start is None else 1, checked_history(history, max_iter)
@@ -146,9 +162,14 @@ def fit(
         threads=n_cores(threads),
     )
     model = (int(n_components), covariance_type, ridge_in(precision, reg_covar))
-    with progress_bar(data.n_data_sets * n_init, shown=progress) as report:
-        result = fit_batch(data, start, model, request, report, sizes)
-    return replace(result.of(0) if data.is_single else result, seconds=time.perf_counter() - began)
+    n_runs = data.n_data_sets * n_init + (shards is not None and start is None)
+    with progress_bar(n_runs, shown=progress) as report:
+        if shards is None:
+            result = fit_batch(data, start, model, request, report, sizes)
+            result = result.of(0) if data.is_single else result
+        else:
+            result = fit_shards(shards, checkpoint, fit_batch, start, model, request, report)
+    return replace(result, seconds=time.perf_counter() - began)
 
 
 def ridge_in(precision: str, reg_covar: Any) -> float:
@@ -243,14 +264,7 @@ def fit_batch(
     for chunk, fits in on_chunks(fits_of, data, [model], request, report, sizes=sizes):
         store(fits, chunk.data_sets, result)
         executed, useful = executed + fits.executed, useful + fits.useful
-    k, family, _ = model
-    n_present = np.minimum(k, np.sum(result.mixture.weights != 0, axis=-1))
-    own = n_parameters(n_present, data.samples.shape[1], family).astype(np.int32)
-    result = replace(result, efficiency=useful / max(1, executed), n_parameters=own)
-    if result.history is not None:
-        longest = int(np.max(result.n_iter)) + 1
-        result = replace(result, history=result.history[:, :longest].copy())
-    return result
+    return completed(result, model, executed, useful)
 
 
 def on_chunks(

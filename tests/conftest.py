@@ -60,7 +60,7 @@ if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from jaxgmm import ascent, diagnosis, pieces, resampling, sampling  # noqa: E402 (under the hook)
-from jaxgmm.driver import choose, prepare, runs, streams  # noqa: E402
+from jaxgmm.driver import choose, prepare, runs, shards, streams  # noqa: E402
 from jaxgmm.numerics.kernels import compiler_options  # noqa: E402
 from jaxgmm.selection import held_out  # noqa: E402
 
@@ -75,6 +75,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # What a test fits is little work, whatever the plan says. Compiled as for users, it would take twice as long.
 PROGRAMS = (prepare.PREPARED, choose.BEST_OF, runs.TAKE_ON, runs.CLOSER_LOOK)
 PROGRAMS += (streams.FIRST_SUMS, streams.TILE_SUMS, streams.UPDATED, streams.STEPPED, streams.BY_EM)
+PROGRAMS += (shards.SAMPLED, shards.STANDARDIZED, shards.BEGUN, shards.SPAN, shards.FIRST_LOOK)
 AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))

@@ -25,6 +25,7 @@ FLOORS = [
     {"driver.search"},
     {"driver"},
     {"fit_result", "pieces", "checkpoint"},
+    {"sharded"},
     {"fitting", "differentiation", "selection.sweep_result"},
     {"ordering"},
     {"density"},

@@ -144,7 +144,7 @@ def in_slots(
     assert isinstance(slots, Slots)
     row, model = of_runs(len(wanted), len(sets.n_effective), models, layout)
     ridges = _ridges(sets, limits, layout)
-    z, weights, ridge, starts, records = _cast((sets.z, sets.weights, ridges, starts, before), dtype)
+    z, weights, ridge, starts, records = cast((sets.z, sets.weights, ridges, starts, before), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
     snapshots = None if limits.snapshots is None else jnp.asarray(limits.snapshots, jnp.int32)
 
@@ -207,7 +207,7 @@ def in_kernels(
         status=jnp.full(n_runs, em.RUNNING, jnp.int32),
     )
     ridge, total_weight = rows_of((_ridges(sets, limits, layout), sets.total_weight), row)
-    samples, begun, ridge, total_weight = _cast((samples, begun, ridge, total_weight), dtype)
+    samples, begun, ridge, total_weight = cast((samples, begun, ridge, total_weight), dtype)
     tol, max_iter, floor = _bounds(limits, dtype)
     left = jnp.clip(max_iter - before.n_iter, 0, _MOST_ITERATIONS)
     present = jnp.pad(present, ((0, 0), (0, missing)))
@@ -275,7 +275,7 @@ def _ended(ended: em.RunState, before: em.RunState, wanted: Bool[Array, " q"]) -
     made = wanted & ((n_iter > 0) | ~jnp.isnan(ended.log_likelihood))
     useful = jnp.sum(jnp.where(made, n_iter + 1, 0), dtype=jnp.int64)
     # Rows that were not run must not lose digits by conversion to a narrower type.
-    return where_leading(wanted, _cast(ended, "float64"), before), useful
+    return where_leading(wanted, cast(ended, "float64"), before), useful
 
 
 _WAYS: dict[type, Callable[[Given, em.RunState, Bool[Array, " q"], Limits, PassProgram], Passed]] = {
@@ -302,6 +302,6 @@ def take_to_ends(
     return _WAYS[type(program.way)](given, before, wanted, limits, program)
 
 
-def _cast(tree: _Tree, dtype: str) -> _Tree:
+def cast(tree: _Tree, dtype: str) -> _Tree:
     """Floating-point leaves in another precision."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

@@ -59,7 +59,7 @@ def statuses_of_too_few(
     return np.repeat(statuses, len(models.n_components))
 
 
-def _prepared(
+def prepared(
     x: Float[Array, "c n d"],
     lengths: Int[Array, " c"],
     sample_weight: Float[Array, "c n"] | None,
@@ -97,7 +97,7 @@ def _prepared(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
 
 
-PREPARED = compiled(_prepared, static_argnames=("layout", "init"))
+PREPARED = compiled(prepared, static_argnames=("layout", "init"))
 
 
 class Samples(NamedTuple):

@@ -6,6 +6,8 @@ They agree to rounding. They differ in what they read, and in how many runs they
     products in one kernel  the same, with larger covariances inverted by one CPU kernel
     vectors                 loops along the samples of small data sets, one run after another
     centred                 sums about each component's mean, where raw moments cancel
+
+`summed_over` makes one for samples that are divided over devices.
 """
 
 import functools
@@ -116,3 +118,15 @@ E_STEPS = {
     "vectors": EStep(_natural, precisions, _all_features, _row, _in_turn, idle_is_free=True),
     "centred": _together(centred_e_step, centred_parameters, centred_precisions, about_means=True),
 }
+
+
+def summed_over(e_step: EStep, axis: str) -> EStep:
+    """The E-step of data sets whose samples are divided over the devices of a mesh axis: sums are those of all.
+
+    Every device has the same sums, and so the same next parameters.
+    """
+
+    def read(*arguments: Any) -> Sums:
+        return jax.lax.psum(e_step.read(*arguments), axis)
+
+    return e_step._replace(read=read)

@@ -233,7 +233,7 @@ def map_chunks(
             try:
                 value = compiled_once(chunk, device)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                parts = halves(chunk) if _is_out_of_memory(error) else []
+                parts = halves(chunk) if is_out_of_memory(error) else []
                 if not parts:
                     raise
                 waiting.extendleft(parts)
@@ -280,5 +280,6 @@ def _until_ended(done: "SimpleQueue[Any]", n_workers: int) -> Iterator[Any]:
             yield item
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the host had no memory left."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
