@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-cluster test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-cluster bench-gpu bench-peers lint structure docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-cluster test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-cluster bench-sharded bench-gpu bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -95,6 +95,9 @@ bench-reports: $(READY)
 # On this machine alone, and what follows for larger clusters.
 bench-cluster: $(READY)
 	$(BIN)/python -m benchmarks.cluster
+
+bench-sharded: $(READY)
+	$(BIN)/python -m benchmarks.sharded
 
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:
