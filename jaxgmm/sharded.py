@@ -112,6 +112,8 @@ def fit_shards(
                 begin = _begin(shards, fit_batch, start, model, request, report)
             else:
                 begin = _resumed(shards, found, request)
+                if start is None:
+                    report(request.n_init)
             for so_far in _results(shards, begin, model, request):
                 if shards.is_first:
                     kept.keep(so_far)
