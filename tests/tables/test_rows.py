@@ -55,7 +55,7 @@ def test_folders_are_keys_by_which_rows_are_in_order(folder, tmp_path, monkeypat
         assert planned.is_in_order == (by == ["plate"])
         found = [
             group(part, by, ["red"])
-            for part in parts.read(rows, planned, [*by, "red"], range(planned.n_parts), tmp_path / "aside")
+            for part in parts.read(rows, planned.cut, [*by, "red"], range(planned.n_parts), tmp_path / "aside")
         ]
         expected = group(TABLE, by, ["red"])
         assert pa.concat_tables([own.keys for own in found]).equals(expected.keys)
@@ -66,18 +66,17 @@ def test_folders_are_keys_by_which_rows_are_in_order(folder, tmp_path, monkeypat
 def test_later_parts_are_what_they_are_among_all(folder, tmp_path, where):
     rows = open_rows(folder, COLUMNS, keys=["plate"], where=where)
     planned = parts.plan(rows, ["plate"], ["red"], None, 10)
-    every = list(parts.read(rows, planned, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
+    every = list(parts.read(rows, planned.cut, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
     assert planned.n_parts > 1
     for first in range(planned.n_parts):
         wanted = range(first, planned.n_parts)
-        some = list(parts.read(rows, planned, COLUMNS, wanted, tmp_path / "aside"))
+        some = list(parts.read(rows, planned.cut, COLUMNS, wanted, tmp_path / "aside"))
         assert [part.to_pydict() for part in some] == [part.to_pydict() for part in every[first:]]
 
 
 def test_all_files_are_one_data_set(folder):
     rows = open_rows(folder, ["red", "plate"], are_numbers=True)
-    planned = parts.plan(rows, [], ["red", "plate"], None, 10)
-    found = whole.read(rows, planned, ["red", "plate"], None)
+    found = whole.read(rows, TABLE.num_rows, ["red", "plate"], None)
     np.testing.assert_array_equal(found.samples, np.stack([TABLE["red"], PLATE], axis=1))
 
 
