@@ -69,7 +69,7 @@ MOMENTS = [
     ("numpy", "import", FIT),
     ("pyarrow", "import", "info cells.parquet"),
     ("jaxgmm.tables.rows", "open_rows", FIT),
-    ("jaxgmm.tables.parts", "plan", FIT),
+    ("jaxgmm.tables.parts", "counted", FIT),
     ("jaxgmm.tables.parts", "plan", "info cells.parquet --by well"),
     ("jax", "import", FIT),
     ("jax", "import", "predict cells.parquet --fits fits --out p.parquet"),
