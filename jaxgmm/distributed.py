@@ -106,7 +106,8 @@ def fit_table(
         join: join the tables of all parts, as the command does, into `fits.parquet` and `components.parquet`.
             Otherwise they stay in `parts/`, a directory for each, with `manifest.jsonl`, which says when and where each
             was done; `join` joins them later.
-        resume: continue a job of the same arguments that has been begun in this directory, if there is one.
+        resume: continue a job of the same arguments that has been begun in this directory, if there is one. One whose
+            tables are joined is left as it is.
         weights: a column of sample weights, not negative.
         where: a condition that the rows to be fitted satisfy, such as `"plate = 7"`, as for the command.
         order_by: the order of components: `"mean"`, `"weight"`, `"start"` or a feature; see `jaxgmm.frames.fit_groups`.
@@ -231,11 +232,12 @@ def join(out: str | Path) -> None:
     Raises:
         OSError: there are no such parts, one is damaged, or the disk refuses.
     """
-    out = Path(out)
-    description = job.description_apart(out)
-    if description is None:
-        raise FileNotFoundError(f"{out / job.APART} holds no finished job; fit the table first.")
-    names, n_parts = job.tables_apart(out)
+    found = job.left_apart(out)
+    if found is None:
+        raise FileNotFoundError(
+            f"{Path(out) / job.APART} holds no finished job; fit the table first, unless its tables are joined already."
+        )
+    description, names, n_parts = found
     with job.begun(out, names, description, resume=True) as begun:
         begun.finish(n_parts)
 
@@ -263,7 +265,7 @@ def _fitted(
     description = request.description
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
-    if is_joined and resume and job.is_finished(out, request.outputs, description):
+    if resume and job.is_finished(out, request.outputs, description):
         with files.opened(out / "fits.parquet") as fits:
             return FittedTable(out, request.outputs, fits.metadata.num_rows, 0, 0.0, ())
     connection = connected(address) if engine == "ray" else nullcontext()

@@ -7,6 +7,7 @@
     OUT/.unfinished/manifest.jsonl      a line for each part, in the order in which they were done
     OUT/fits.parquet, …          all parts, joined, once the last is done; their metadata holds the request
     OUT/parts/                   all parts, not joined, if they are to stay apart
+    OUT/parts/tables.json        names of the tables, and the number of parts
 
 Files and directories get their names only when they are complete, by renaming, so that a process may be killed at any
 moment: anything that has its name is complete, and anything else is redone. So is a part that has changed since.
@@ -36,7 +37,7 @@ except ImportError:
 UNFINISHED, APART = ".unfinished", "parts"
 METADATA = b"jaxgmm"
 _JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
-_MANIFEST = "manifest.jsonl"
+_MANIFEST, _TABLES = "manifest.jsonl", "tables.json"
 _CHECKPOINT, _PARTIAL = "stream.safetensors", ".partial"
 
 
@@ -119,6 +120,7 @@ class Job(NamedTuple):
                 for path in self.directory.iterdir():
                     if path.name not in (_JOB, _MANIFEST) and not path.name.isdecimal():
                         _cleared(path)
+                _write_json(self.directory / _TABLES, {"names": self.names, "parts": n_parts})
                 self.directory.rename(self.out / APART)
 
     def _check_parts(self, n_parts: int) -> None:
@@ -226,11 +228,16 @@ def description_apart(out: str | Path) -> dict[str, Any] | None:
     return seals.json_of(Path(out) / APART / _JOB)
 
 
-def tables_apart(out: str | Path) -> tuple[tuple[str, ...], int]:
-    """The names of the tables that were left apart, the last to be put in place last, and the number of parts."""
-    parts = [path for path in (Path(out) / APART).iterdir() if path.name.isdecimal()]
-    names = {path.stem for path in parts[0].glob("*.parquet")} if parts else set()
-    return tuple(sorted(names, key=lambda name: (name == "fits", name))), len(parts)
+def left_apart(out: str | Path) -> tuple[dict[str, Any], tuple[str, ...], int] | None:
+    """Of parts that were left apart: their request, the names of the tables, and the number of parts; or None.
+
+    They may be on the way to be joined.
+    """
+    for directory in (Path(out) / APART, Path(out) / UNFINISHED):
+        description, tables = seals.json_of(directory / _JOB), seals.json_of(directory / _TABLES)
+        if description is not None and tables is not None:
+            return description, tuple(tables["names"]), tables["parts"]
+    return None
 
 
 def n_done(out: str | Path) -> int:
@@ -303,8 +310,12 @@ def _emptied(directory: Path) -> None:
 
 
 def _describe(job: Job) -> None:
-    with atomic.written(job.directory / _JOB) as file:
-        file.write(json.dumps(job.description, indent=1).encode())
+    _write_json(job.directory / _JOB, job.description)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with atomic.written(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
 
 
 @contextmanager

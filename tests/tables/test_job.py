@@ -354,3 +354,36 @@ def test_what_differs_is_said_in_few_words(tmp_path):
     with pytest.raises(ValueError, match="was begun with features") as caught:
         do(tmp_path, resume=True, asked=ASKED | {"features": ["y" * 90] * 90})
     assert len(str(caught.value)) < 700
+
+
+def leave_apart(out):
+    with job.begun(out, NAMES, ASKED, resume=False) as begun:
+        for part in range(N_PARTS):
+            begun.keep(part, of_part(part))
+        begun.leave_apart(N_PARTS)
+
+
+def join(out):
+    asked, names, n_parts = job.left_apart(out)
+    with job.begun(out, names, asked, resume=True) as begun:
+        begun.finish(n_parts)
+
+
+def test_parts_that_were_left_apart_are_joined(tmp_path):
+    leave_apart(tmp_path)
+    assert job.left_apart(tmp_path) == (ASKED, tuple(NAMES), N_PARTS)
+    join(tmp_path)
+    check_whole(tmp_path)
+    assert job.left_apart(tmp_path) is None
+
+
+@pytest.mark.parametrize("lost", range(N_PARTS))
+def test_parts_are_not_joined_without_one_that_is_lost(tmp_path, lost):
+    leave_apart(tmp_path)
+    shutil.rmtree(tmp_path / "parts" / f"{lost:06}")
+    # As often as it is tried.
+    for _ in range(2):
+        with pytest.raises(OSError, match=f"{lost:06} was damaged or removed"):
+            join(tmp_path)
+    assert do(tmp_path, resume=True) == [lost]
+    check_whole(tmp_path)
