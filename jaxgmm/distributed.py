@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
+import numpy as np
+
 try:
     from jaxgmm.jobs.cluster import by_absolute_paths, check_reach, connected
     from jaxgmm.jobs.engines import ENGINES
@@ -24,7 +26,7 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import TOL, Method, Precision, check_integer
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_integer, is_integer
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
 
@@ -210,8 +212,10 @@ def sweep_table(
         OSError: as for `fit_table`.
         ImportError: Ray is not installed.
     """
+    ks = _several(n_components)
     models = {
-        "n_components": sorted(_several(n_components)),
+        # Others are refused.
+        "n_components": sorted(ks) if all(map(is_integer, ks)) else ks,
         "covariance_type": _several(covariance_type),
         "reg_covar": _several(reg_covar),
         "criterion": criterion,
@@ -300,6 +304,7 @@ def _requested(
 ) -> Request:
     condition = None if where is None else parsed(where).text
     columns = _several(by), _several(features), weights
+    models, options = _plain(models), _plain(options)
     return Request(find(*_several(source)), ",", *columns, order_by, call, models, options, condition)
 
 
@@ -316,9 +321,20 @@ def _of_runs(
 ) -> dict[str, Any]:
     """The options of runs, as the command describes them."""
     check_integer("key", key, 0)
+    check_flag("avoid_spurious", avoid_spurious)
     options = {"n_init": n_init, "n_finalists": n_finalists, "key": key, "tol": tol, "max_iter": max_iter}
     options |= {"precision": precision, "method": method}
     return options if avoid_spurious else options | {"avoid_spurious": False}
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a job records them: without NumPy's numbers."""
+
+    def plain(value: Any) -> Any:
+        return value.item() if isinstance(value, np.generic) else value
+
+    each = {name: plain(value) for name, value in options.items()}
+    return {name: list(map(plain, value)) if isinstance(value, list) else value for name, value in each.items()}
 
 
 def _several(given: Any) -> list:

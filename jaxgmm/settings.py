@@ -92,6 +92,18 @@ def method_for(method: str | None, tol: float) -> str | None:
     return "em" if method is None and tol == 0 else method
 
 
+def check_choice(criteria: Sequence[Any], n_folds: Any, patience: Any, split: Any) -> None:
+    """Raises ValueError unless these are options of a choice among models."""
+    for name in criteria:
+        if not isinstance(name, str) or name not in get_args(Criterion):
+            known = ", ".join(map(repr, get_args(Criterion)))
+            raise ValueError(f"criterion must be one of {known}; got {name!r}.")
+    check_integer("n_folds", n_folds, 2)
+    if patience is not None:
+        check_integer("patience", patience, 1)
+    check_flag("split", split)
+
+
 def check_test(
     criteria: Sequence[str],
     models: Sequence[tuple[int, str, float]],

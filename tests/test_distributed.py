@@ -17,7 +17,7 @@ import pytest
 
 from jaxgmm import cli, distributed
 from jaxgmm.jobs import request
-from jaxgmm.tables import rows
+from jaxgmm.tables import job, rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,6 +127,7 @@ def test_answers_are_those_of_the_command_bit_for_bit_and_bad_groups_have_a_stat
     assert sorted(path.name for path in (here / "out").iterdir()) == ["components.parquet", "fits.parquet"]
     check_tables(found, expected)
     assert fitted(resume=True, join=True).n_fitted == 0
+    assert fitted(resume=True).paths("fits") == [here / "out" / "fits.parquet"]
 
 
 def test_a_worker_that_is_killed_changes_nothing(here, expected):
@@ -189,9 +190,23 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         "n_init must be": {"n_init": 0},
         "order_by must be one of": {"order_by": "colour"},
         "key must be": {"key": "seed"},
+        "avoid_spurious must be True or False; got 3": {"avoid_spurious": 3},
+        "no table is named": {"source": []},
     }.items():
         with pytest.raises(ValueError, match=words):
             fitted(**given)
+    for words, given in {
+        "n_components must name at least one value; it is empty": {"n_components": []},
+        "n_components must be an integer of at least 1, and less than 2.*; got 'a'": {"n_components": [1, "a"]},
+        "covariance_type must name at least one value": {"covariance_type": ()},
+        "criterion must be one of 'bic', .*; got 'bix'": {"criterion": "bix"},
+        r"criterion must be one of .*; got \['bic'\]": {"criterion": ["bic"]},
+        "n_folds must be an integer of at least 2; got 1": {"n_folds": 1},
+        "patience must be an integer of at least 1; got 0": {"patience": 0},
+        "split must be True or False; got 'x'": {"split": "x"},
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            distributed.sweep_table("cells.parquet", "well", FEATURES, out="out", **given)
     with pytest.raises(ValueError, match="a cluster reads Parquet, not CSV"):
         distributed.fit_table("cells.csv", "well", FEATURES, 2, out="out")
     with pytest.raises(ValueError, match="no key column is named"):
@@ -201,6 +216,14 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         cli.main(["fit", "cells.parquet", "--features", "red", "--components", "1", "--out", "out", "--ray", "auto"])
         == 2
     )
+
+
+def test_options_may_be_numpy_numbers(tmp_path):
+    pq.write_table(table(), tmp_path / "cells.parquet")
+    given = {"n_components": np.arange(1, 2), "key": np.int64(3), "tol": np.float64(0), "max_iter": np.int32(3)}
+    source, out = tmp_path / "cells.parquet", tmp_path / "out"
+    distributed.sweep_table(source, "well", FEATURES, out=out, engine="process", n_init=np.int64(1), **given)
+    assert job.description_apart(out)["n_components"] == [1]
 
 
 def test_a_sweep_has_the_tables_of_the_command(here):

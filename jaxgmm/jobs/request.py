@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import jaxgmm
-from jaxgmm.settings import LRT, check_options, check_order, check_test
+from jaxgmm.settings import LRT, check_choice, check_options, check_order, check_test
 from jaxgmm.tables.dataset import Dataset
 
 # Work of a part, in rows times runs times components: one to twenty seconds of a core, at 50 iterations of 2 ns each.
@@ -103,7 +103,10 @@ class Request(NamedTuple):
 def check(request: Request) -> None:
     """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
     check_order(request.order_by, request.features)
-    given = request.options
+    given, models = request.options, request.models
+    for name in ("n_components", "covariance_type", "reg_covar"):
+        if isinstance(models[name], list) and not models[name]:
+            raise ValueError(f"{name} must name at least one value; it is empty.")
     for k, family, ridge in request.combinations:
         check_options(
             k,
@@ -116,5 +119,7 @@ def check(request: Request) -> None:
             given["precision"],
             given["method"],
         )
+    if request.call == "sweep":
+        check_choice([request.criterion], models["n_folds"], models["patience"], models["split"])
     if request.criterion == LRT:
-        check_test([LRT], request.combinations, request.weights, request.models["patience"], request.models["split"])
+        check_test([LRT], request.combinations, request.weights, models["patience"], models["split"])

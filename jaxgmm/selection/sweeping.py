@@ -39,6 +39,7 @@ from jaxgmm.settings import (
     TOL,
     Method,
     Precision,
+    check_choice,
     check_flag,
     check_integer,
     check_options,
@@ -156,7 +157,8 @@ def sweep(
     for k, family, ridge in models:
         check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
-    _check_names(names, init, n_folds, n_replicates, patience)
+    check_choice(names, n_folds, patience, split)
+    _check_drawn(init, n_replicates)
     if LRT in names:
         check_test(names, models, sample_weight, patience, split)
     data = weighted(batch(x), sample_weight)
@@ -528,14 +530,7 @@ def _several(values: Any, kind: Any, name: str) -> list:
     return several
 
 
-def _check_names(criteria: Sequence[Any], init: Any, n_folds: Any, n_replicates: Any, patience: Any) -> None:
-    for name in criteria:
-        if name not in (*CRITERIA, LRT):
-            known = ", ".join(map(repr, (*CRITERIA, LRT)))
-            raise ValueError(f"criterion must be one of {known}; got {name!r}.")
+def _check_drawn(init: Any, n_replicates: Any) -> None:
     if not isinstance(init, str) or init not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITIALIZERS))}, the same for all K; got {init!r}.")
-    check_integer("n_folds", n_folds, 2)
     check_integer("n_replicates", n_replicates, 1)
-    if patience is not None:
-        check_integer("patience", patience, 1)

@@ -114,6 +114,8 @@ def find(*named: str | Path) -> Dataset:
         OSError: nothing is there.
         ValueError: files of two kinds, or of none.
     """
+    if not named:
+        raise ValueError("no table is named; name at least one file, directory or pattern.")
     if len(named) == 1 and os.path.isfile(named[0]):
         path = Path(named[0])
         return Dataset((str(path),), path.parent, (path,))

@@ -393,6 +393,7 @@ def test_one_heavy_sample_makes_no_others_spurious() -> None:
         ),
         ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs successive n_components"),
         ({"criterion": "lrt", "sample_weight": np.ones(120)}, "leave out sample_weight and split"),
+        ({"split": "x"}, "split must be True or False"),
         ({"criterion": "lrt", "split": True}, "leave out sample_weight and split"),
         ({"criterion": "lrt", "patience": 1}, "leave out patience"),
         ({"n_components": None}, "n_components must be one integer or a sequence"),
