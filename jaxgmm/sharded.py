@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxgmm.checkpoint import Checkpoint, in_words
+from jaxgmm.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.driver.choose import BEST_OF, whole
 from jaxgmm.driver.findings import Judgement, none_yet
 from jaxgmm.driver.plan import plan_for
@@ -102,7 +102,7 @@ def fit_shards(
         PeerLostError: another process has been lost.
         ValueError: the checkpoint of another request.
     """
-    kept = Checkpoint(FitResult, path, EVERY, _described(shards, model, request))
+    kept = Checkpoint(FitResult, path, EVERY, _described(shards, start, model, request))
     so_far = found = kept.read()
     if found is not None and not _goes_on(found, request):
         return found
@@ -232,12 +232,15 @@ def _goes_on(found: FitResult, request: Request) -> bool:
     return bool(found.status == Status.MAX_ITER and found.n_iter < request.max_iter)
 
 
-def _described(shards: Shards, model: Combination, request: Request) -> dict[str, Any]:
+def _described(shards: Shards, start: Any, model: Combination, request: Request) -> dict[str, Any]:
     """What a checkpoint has to agree with."""
     k, family, ridge = model
     names = ("init", "n_init", "n_finalists", "precision", "tol", "max_iter", "avoids_spurious", "key", "method")
-    own = {name: getattr(request, name) for name in names}
+    own = {name: getattr(request, name) for name in names} | {"history": (request.n_history, request.snapshots)}
     shape = {"n_samples": shards.n_samples, "n_features": shards.x.shape[1]}
+    # No process has all rows of a start that is divided over processes.
+    is_here = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(start))
+    own["start"] = digest(start) if is_here else None
     return in_words({"n_components": k, "covariance_type": family, "reg_covar": ridge, **shape, **own})
 
 

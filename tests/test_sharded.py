@@ -113,8 +113,15 @@ def test_an_interrupted_fit_goes_on_from_its_checkpoint(tmp_path: Path, monkeypa
     assert_same_fit(found, whole, rtol=1e-9)
     # A finished one is the answer.
     assert_same_fit(jaxgmm.fit(X, K, checkpoint=path, **options), found, rtol=0)
-    with pytest.raises(ValueError, match=r"checkpoint of another request \(max_iter\)"):
-        jaxgmm.fit(X, K, checkpoint=path, **options | {"max_iter": 40})
+    other_start = Mixture(START.weights, START.means + 1, START.covariances)
+    for name, value, differing in [
+        ("max_iter", 40, "max_iter, history"),
+        ("history", (0, 3, 21), "history"),
+        ("history", False, "history"),
+        ("init", other_start, "start"),
+    ]:
+        with pytest.raises(ValueError, match=rf"checkpoint of another request \({differing}\)"):
+            jaxgmm.fit(X, K, checkpoint=path, **options | {name: value})
 
 
 @pytest.mark.usefixtures("_often")
