@@ -6,6 +6,7 @@ read.
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -123,8 +124,11 @@ def row_groups(path: Path, schema: pa.Schema, folders: pa.Table, condition: Cond
     """
     own = [schema.field(name) for name in condition.columns if name not in folders.column_names]
     schema = with_folders(pa.schema(own), folders.schema)
-    possible = _bound(schema, of_statistics=True).expression(condition.tree)
-    return [group.id for group in _fragment(path, folders).subset(possible, schema=schema).row_groups]
+    possible, fragment = _bound(schema, of_statistics=True).expression(condition.tree), _fragment(path, folders)
+    # Integers beyond the reach of floats are refused where rows are compared.
+    with suppress(pa.ArrowException):
+        fragment = fragment.subset(possible, schema=schema)
+    return [group.id for group in fragment.row_groups]
 
 
 def _fragment(path: Path, folders: pa.Table) -> dataset.Fragment:
