@@ -99,6 +99,12 @@ def test_a_condition_leaves_the_groups_that_satisfy_it(here, capsys):
     assert cli.main(["plot", "overview", "out1", "--data", "parquet", "--out", "p.png"]) == 0
 
 
+def test_predictions_are_not_written_into_a_directory_that_is_read(here, capsys):
+    assert run() == 0
+    assert predicted(file="parquet", out="parquet/well=a/p.parquet") == 2
+    assert "lies in parquet, which is read; name another place" in capsys.readouterr().err
+
+
 def test_predictions_are_of_the_rows_that_satisfy_a_condition(here):
     assert run() == 0
     assert predicted() == 0

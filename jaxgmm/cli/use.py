@@ -41,6 +41,7 @@ def predict(
     """Writes the most probable component of every row of a table, and how well it fits."""
     file = find(*paths)
     check_writable(out, files.KINDS, overwrite=overwrite, read=[*file.paths, *tables_of(fits)])
+    file.check_outside(out)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
     kept = list(dict.fromkeys([*by, *of.columns(keep, file.column_names(separator))]))

@@ -96,10 +96,10 @@ class Dataset(NamedTuple):
         return Dataset((str(paths[0]),) if self.is_one_file else self.named, root, paths)
 
     def check_outside(self, out: Path) -> None:
-        """Raises ValueError if a directory for tables lies in one that is read: next time, they would be read, too."""
+        """Raises ValueError if tables would lie in a directory that is read: next time, they would be read, too."""
         for directory in filter(os.path.isdir, self.named):
             if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(directory)):
-                raise ValueError(f"{out} lies in {directory}, which is read; name another directory for the output.")
+                raise ValueError(f"{out} lies in {directory}, which is read; name another place for the output.")
 
 
 def find(*named: str | Path) -> Dataset:

@@ -127,7 +127,7 @@ def test_what_is_not_there_is_one_sentence(here):
 def test_tables_are_not_written_into_a_directory_that_is_read(here):
     make("data/a.parquet", "data/b.parquet")
     for out in (here / "data", here / "data" / "fits"):
-        with pytest.raises(ValueError, match="lies in data, which is read; name another directory"):
+        with pytest.raises(ValueError, match="lies in data, which is read; name another place"):
             find("data").check_outside(out)
     find("data").check_outside(here / "fits")
     find("data/*.parquet").check_outside(here / "data" / "fits")
