@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from jaxgmm import cli, distributed
 from jaxgmm.jobs import request
+from jaxgmm.jobs.cluster import check_answers
 from jaxgmm.tables import job, rows
 
 pytestmark = [
@@ -216,6 +218,16 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         cli.main(["fit", "cells.parquet", "--features", "red", "--components", "1", "--out", "out", "--ray", "auto"])
         == 2
     )
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "127.0.0.1:{}".format(server.getsockname()[1])
+        check_answers(address)
+    for silent in (address, "127.0.0.1:99999"):
+        with pytest.raises(OSError, match=f"no Ray cluster answers at '{silent}'; start one"):
+            check_answers(silent)
+    check_answers("auto")
 
 
 def test_options_may_be_numpy_numbers(tmp_path):

@@ -7,6 +7,8 @@ by nodes that are lost meanwhile.
 """
 
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,11 @@ _RETRIES = 20
 
 # Tasks in flight: many more than there are cores, and few enough that each answer is found at once.
 _IN_FLIGHT = 1000
+
+# Seconds after which a host is taken not to answer.
+_TIMEOUT = 10
+
+_NO_CLUSTER = "no Ray cluster answers at {!r}; start one (ray start --head) and give its address, or give local."
 
 _is_settled = False
 
@@ -57,13 +64,26 @@ def connected(address: str | None = None) -> Iterator[None]:
             here = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
             ray.init(address="local", num_cpus=cores.n_cores(), **here, **quiet)
         else:
+            check_answers(str(address))
             ray.init(address=address, **quiet)
-    except ConnectionError as error:
-        raise OSError(f"no Ray cluster answers at {address}; start one (ray start --head), or give local.") from error
+    # An address of no known form is a ValueError.
+    except (ConnectionError, ValueError) as error:
+        raise OSError(_NO_CLUSTER.format(address)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_answers(address: str) -> None:
+    """Raises OSError if an address is that of a host and a port at which nothing answers. Ray would try for minutes."""
+    found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise OSError(_NO_CLUSTER.format(address)) from error
 
 
 def by_absolute_paths(request: Request, out: Path) -> tuple[Request, Path]:
