@@ -230,6 +230,21 @@ def test_an_address_at_which_nothing_answers_is_refused_at_once():
     check_answers("auto")
 
 
+def test_parts_that_are_all_done_are_joined_without_a_cluster(tmp_path):
+    """By a process of its own, which is connected to none: the one before was killed while it joined them."""
+    pq.write_table(table(), tmp_path / "cells.parquet")
+    options = OPTIONS | {"max_iter": 3}
+    distributed.fit_table(
+        tmp_path / "cells.parquet", "well", FEATURES, 2, out=tmp_path / "out", engine="process", **options
+    )
+    (tmp_path / "out" / "parts").rename(tmp_path / "out" / ".unfinished")
+    words = [sys.executable, "-m", "jaxgmm", *COMMAND, "--max-iter", "3", "--out", "out", "--ray", "local", "--resume"]
+    words[words.index("cells.parquet")] = str(tmp_path / "cells.parquet")
+    ended = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out" / "fits.parquet").exists()
+
+
 def test_options_may_be_numpy_numbers(tmp_path):
     pq.write_table(table(), tmp_path / "cells.parquet")
     given = {"n_components": np.arange(1, 2), "key": np.int64(3), "tol": np.float64(0), "max_iter": np.int32(3)}

@@ -102,13 +102,15 @@ def check_reach(request: Request, rows: Rows) -> None:
 def on_ray(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
     """Parts are tasks of the cluster to which this process is connected, the largest first.
 
-    A task has one core, and a GPU if the cluster has any.
+    A task has one core, and a GPU if the cluster has any. If no part is wanted, there need not be a cluster.
     """
+    if not len(wanted):
+        return
     ray = _imported()
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     shared = ray.put(work)
     waits.set()
-    if work.cut.is_sorted_first and len(wanted):
+    if work.cut.is_sorted_first:
         for _ in _answers(_sort, shared, range(parts.n_ranges(work.cut, work.request.columns)), n_gpus=0):
             pass
     waits.clear()
