@@ -222,7 +222,7 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
 
 def test_an_address_at_which_nothing_answers_is_refused_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = "127.0.0.1:{}".format(server.getsockname()[1])
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         check_answers(address)
     for silent in (address, "127.0.0.1:99999"):
         with pytest.raises(OSError, match=f"no Ray cluster answers at '{silent}'; start one"):
