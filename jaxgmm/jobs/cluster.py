@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,10 @@ def connected(address: str | None = None) -> Iterator[None]:
     try:
         if address in (None, "local"):
             here = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-            ray.init(address="local", num_cpus=cores.n_cores(), **here, **quiet)
+            with warnings.catch_warnings():
+                # Ray starts programs of its own, in which JAX does not go on.
+                warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+                ray.init(address="local", num_cpus=cores.n_cores(), **here, **quiet)
         else:
             check_answers(str(address))
             ray.init(address=address, **quiet)
