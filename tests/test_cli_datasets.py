@@ -90,6 +90,8 @@ def test_a_condition_leaves_the_groups_that_satisfy_it(here, capsys):
         assert run(file=file, where="well <> 'c' and red is not null", out=f"out{number}") == 0
         for name, n_rows in (("fits", 2), ("components", 4)):
             assert output(name, f"out{number}").equals(output(name).slice(0, n_rows))
+    assert run(flags=["--where", "well <> 'c'", "--where", "red is not null"], out="both") == 0
+    assert output("components", "both").equals(output("components", "out0"))
     capsys.readouterr()
     assert cli.main(["info", "out0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["where"] == "well <> 'c' and red is not null"

@@ -67,16 +67,17 @@ def requested(
     models: dict[str, Any],
     options: dict[str, Any],
     *,
-    where: str | None = None,
+    where: list[str] | None = None,
 ) -> Request:
     """What one call of the command requests, whether or not the table has these columns."""
     file = find(*paths)
     names = file.column_names(separator)
-    where = None if where is None else parsed(where).text
+    condition = of.condition(where)
+    condition = None if condition is None else parsed(condition).text
     # A tab may be written in two ways, which describe the same job.
     separator = "tab" if separator in ("\t", "\\t") else separator
     keys, wanted = of.keys(by, names), of.columns(features, names)
-    return Request(file, separator, keys, wanted, weights, order_by, call, models, options, where)
+    return Request(file, separator, keys, wanted, weights, order_by, call, models, options, condition)
 
 
 def _check(request: Request) -> None:

@@ -54,7 +54,7 @@ def predict(
     from jaxgmm.cli import use
 
     flags = {"p_values": p_value, "probabilities": probabilities, "overwrite": overwrite, "as_json": as_json}
-    use.predict(file, separator, fits, out, keep or [], where, **flags)
+    use.predict(file, separator, fits, out, keep or [], of.condition(where), **flags)
 
 
 def sample(

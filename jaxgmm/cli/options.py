@@ -23,9 +23,10 @@ Table = Annotated[
     ),
 ]
 Where = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="Take only rows that satisfy a condition, such as \"plate = 7 and well in ('A01', 'A02')\".",
+        help="Take only rows that satisfy a condition, such as \"plate = 7 and well in ('A01', 'A02')\"; if repeated, "
+        "each of them.",
         metavar="CONDITION",
     ),
 ]
@@ -180,6 +181,12 @@ def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
             raise ValueError(f"{value!r} names a column without a name; write names, with a comma between them.")
         found += filter(None, pieces)
     return found
+
+
+def condition(conditions: list[str] | None) -> str | None:
+    """One condition that holds where all of them do; None for none."""
+    given = conditions or []
+    return " and ".join(f"({one})" for one in given) if len(given) > 1 else next(iter(given), None)
 
 
 def keys(given: Sequence[str] | None, names: Sequence[str]) -> list[str]:
