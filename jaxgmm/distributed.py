@@ -26,7 +26,7 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import TOL, Method, Precision, check_flag, check_integer, is_integer
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_integer, is_integer, options_of_runs
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
 
@@ -322,9 +322,8 @@ def _of_runs(
     """The options of runs, as the command describes them."""
     check_integer("key", key, 0)
     check_flag("avoid_spurious", avoid_spurious)
-    options = {"n_init": n_init, "n_finalists": n_finalists, "key": key, "tol": tol, "max_iter": max_iter}
-    options |= {"precision": precision, "method": method}
-    return options if avoid_spurious else options | {"avoid_spurious": False}
+    told = (n_init, n_finalists, key, tol, max_iter, precision, method)
+    return options_of_runs(*told, avoid_spurious=bool(avoid_spurious))
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,30 @@ def check_optax(what: str) -> None:
         raise ImportError(f"{what} needs optax: pip install 'jaxgmm[optax]'.")
 
 
+def options_of_runs(
+    n_init: int,
+    n_finalists: int | None,
+    key: int,
+    tol: float,
+    max_iter: int,
+    precision: str,
+    method: str | None,
+    *,
+    avoid_spurious: bool,
+) -> dict[str, Any]:
+    """The options of `fit` and `sweep` that jobs record; `avoid_spurious` only where it is not the default."""
+    told = {
+        "n_init": n_init,
+        "n_finalists": n_finalists,
+        "key": key,
+        "tol": tol,
+        "max_iter": max_iter,
+        "precision": precision,
+        "method": method,
+    }
+    return told if avoid_spurious else told | {"avoid_spurious": False}
+
+
 def method_for(method: str | None, tol: float) -> str | None:
     """The method that was asked for, or None for the fastest. A fixed number of iterations is one of EM's."""
     return "em" if method is None and tol == 0 else method

@@ -244,16 +244,8 @@ def of_runs(
     allow_spurious: bool,
 ) -> dict[str, Any]:
     """The options of runs for `jaxgmm.fit` and `jaxgmm.sweep`."""
-    told = {
-        "n_init": starts,
-        "n_finalists": finalists,
-        "key": seed,
-        "tol": tol,
-        "max_iter": max_iter,
-        "precision": precision,
-        "method": method,
-    }
-    return told | ({"avoid_spurious": False} if allow_spurious else {})
+    told = (starts, finalists, seed, tol, max_iter, precision, method)
+    return settings.options_of_runs(*told, avoid_spurious=not allow_spurious)
 
 
 def _is_digits(*texts: str) -> bool:
