@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 try:
-    from jaxgmm.jobs.cluster import by_absolute_paths, check_reach, connected
+    from jaxgmm.jobs.cluster import by_absolute_paths, check_reach
     from jaxgmm.jobs.engines import ENGINES
     from jaxgmm.jobs.request import Request, check
     from jaxgmm.jobs.running import fit_parts
@@ -272,14 +272,14 @@ def _fitted(
     if resume and job.is_finished(out, request.outputs, description):
         with files.opened(out / "fits.parquet") as fits:
             return FittedTable(out, request.outputs, fits.metadata.num_rows, 0, 0.0, ())
-    connection = connected(address) if engine == "ray" else nullcontext()
-    with job.begun(out, request.outputs, description, resume=resume) as begun:
-        work = planned(request, rows, begun)
+    begins = job.begun(out, request.outputs, description, resume=resume)
+    with begins as begun, ENGINES[engine](address) as ready:
+        work = planned(request, rows, begun, ready.plan)
         wanted = work.wanted
-        with connection if wanted else nullcontext(), _told(work, wanted, progress) as tell:
-            done = fit_parts(work, wanted, ENGINES[engine], tell, Event())
-        (begun.finish if is_joined else begun.leave_apart)(work.cut.n_parts)
-    return FittedTable(out, request.outputs, int(sum(work.n_groups)), *done)
+        with _told(work, wanted, progress) as tell:
+            done = fit_parts(work, wanted, ready, tell, Event())
+        (begun.finish if is_joined else begun.leave_apart)(work.plan.cut.n_parts)
+    return FittedTable(out, request.outputs, int(sum(work.plan.n_groups)), *done)
 
 
 def _told(
@@ -287,7 +287,7 @@ def _told(
 ) -> AbstractContextManager[Callable[[float, int], None]]:
     if callable(progress):
         return nullcontext(progress)
-    n_all, n_wanted = int(sum(work.n_groups)), int(sum(work.n_groups[list(wanted)]))
+    n_all, n_wanted = int(sum(work.plan.n_groups)), int(sum(work.plan.n_groups[list(wanted)]))
     return bar(n_all, "groups", n_all - n_wanted) if progress else nullcontext(lambda *_: None)
 
 

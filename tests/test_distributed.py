@@ -19,7 +19,7 @@ import pytest
 from jaxgmm import cli, distributed
 from jaxgmm.jobs import request
 from jaxgmm.jobs.cluster import check_answers
-from jaxgmm.tables import job, rows
+from jaxgmm.tables import job, ranges, rows, shuffle
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,9 +77,11 @@ def expected(tmp_path_factory, _environment):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, cluster):
-    """A folder with the table, which is cut into some parts."""
+    """A folder with the table, whose rows and keys are counted in several ranges, and which is cut into some parts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(request, "_ROWS", ROWS_PER_PART)
+    monkeypatch.setattr(ranges, "_NUMBERS", 3 * 250)
+    monkeypatch.setattr(shuffle, "_ROWS", 300)
     pq.write_table(table(), "cells.parquet")
     return tmp_path
 

@@ -9,7 +9,7 @@ from typing import Any
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.engine.progress import bar
-from jaxgmm.jobs.cluster import by_absolute_paths, check_reach, connected
+from jaxgmm.jobs.cluster import by_absolute_paths, check_reach
 from jaxgmm.jobs.engines import ENGINES
 from jaxgmm.jobs.request import Request, check
 from jaxgmm.jobs.running import Done, fit_parts
@@ -126,22 +126,28 @@ def _as_csv(tables: list[Path], separator: str) -> list[Path]:
 
 def _fit_parts(request: Request, rows: Rows, begun: job.Job, ray: str | None, *, shown: bool) -> Done:
     """Fits the unfinished parts, and joins all parts."""
-    with console.reading(request.file, shown=shown):
-        work = planned(request, rows, begun)
-    wanted, waits = work.wanted, Event()
-    if work.cut.is_sorted_first and wanted:
+    with ENGINES["process" if ray is None else "ray"](ray) as engine:
+        with console.reading(request.file, shown=shown):
+            work = planned(request, rows, begun, engine.plan)
+        wanted, waits = work.wanted, Event()
+        _say_how(work, wanted, begun, here=ray is None)
+        told = _bar(work, wanted, waits) if shown and wanted else nullcontext(lambda *_: None)
+        with told as tell:
+            done = fit_parts(work, wanted, engine, tell, waits)
+    begun.finish(work.plan.cut.n_parts)
+    return done
+
+
+def _say_how(work: Work, wanted: Sequence[int], begun: job.Job, *, here: bool) -> None:
+    """Says what takes time and room beside fitting; programs are kept if parts are fitted here."""
+    request = work.request
+    if work.plan.cut.is_sorted_first and wanted:
         console.say(
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
             f"sorting them into {len(wanted)} parts in {begun.directory}."
         )
-    if wanted and ray is None:
+    if wanted and here:
         console.keep_programs()
-    connection = connected(ray) if ray is not None and wanted else nullcontext()
-    told = _bar(work, wanted, waits) if shown and wanted else nullcontext(lambda *_: None)
-    with connection, told as tell:
-        done = fit_parts(work, wanted, ENGINES["process" if ray is None else "ray"], tell, waits)
-    begun.finish(work.cut.n_parts)
-    return done
 
 
 def _bar(work: Work, wanted: Sequence[int], waits: Event) -> AbstractContextManager[Callable[[float, int], None]]:
@@ -150,7 +156,7 @@ def _bar(work: Work, wanted: Sequence[int], waits: Event) -> AbstractContextMana
     def doing() -> str:
         return "reading" if waits.is_set() else "fitting"
 
-    n_all, n_wanted = int(sum(work.n_groups)), int(sum(work.n_groups[wanted]))
+    n_all, n_wanted = int(sum(work.plan.n_groups)), int(sum(work.plan.n_groups[wanted]))
     unit = "rows" if work.request.passes else "runs"
     return bar(n_all, "groups", n_all - n_wanted, doing) if work.request.by else bar(None, unit, doing=doing)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
 from jaxgmm.cli.fitted import check_filled, described
-from jaxgmm.tables import files, job, parts, saved
+from jaxgmm.tables import counting, files, job, saved
 from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.rows import open_rows
 
@@ -51,11 +51,11 @@ def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any
     if not by:
         return facts
     files.check_columns(source.paths[0], names, by, separator)
-    planned = parts.plan(rows, by, [], None, n_rows)
-    least, median, most = np.quantile(planned.n_samples, [0, 0.5, 1]).tolist()
+    counts, _ = counting.counted(rows, by, None, np.array([0, n_rows]))
+    least, median, most = np.quantile(counts.n_samples, [0, 0.5, 1]).tolist()
     sizes = {"smallest": int(least), "median": median, "largest": int(most)}
-    facts |= {"keys": rows.types(by), "groups": len(planned.n_samples), "sizes": sizes}
-    return facts | {"in_the_order_of_keys": planned.is_in_order}
+    facts |= {"keys": rows.types(by), "groups": len(counts.n_samples), "sizes": sizes}
+    return facts | {"in_the_order_of_keys": counts.is_in_order}
 
 
 def _as_keys(source: Dataset, separator: str, columns: dict[str, str]) -> dict[str, Any]:

@@ -1,18 +1,19 @@
 """The engine that does the parts of a job as tasks of a Ray cluster.
 
-The driver counts groups and cuts the table. Tasks sort ranges of its rows into parts, if that is needed, and then fit
-one part each, which they read from the sorted files and keep in the job's directory. Only numbers of parts pass through
-Ray: all nodes must see the table and that directory. A part is kept by renaming, so that it may be begun several times,
-by nodes that are lost meanwhile.
+Tasks count the groups of ranges of rows, merge these counts by ranges of keys, and sort the rows into parts, if that is
+needed. Then they fit one part each, which they read from the sorted files and keep in the job's directory. Little but
+numbers passes through Ray: all nodes must see the table and that directory. A part is kept by renaming, so that it may
+be begun several times, by nodes that are lost meanwhile.
 """
 
 import os
 import re
+import shutil
 import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
@@ -22,10 +23,13 @@ import numpy as np
 import jaxgmm
 from jaxgmm.engine import caches, cores
 from jaxgmm.jobs import ways
-from jaxgmm.jobs.finished import Finished, Progress
+from jaxgmm.jobs.engine import Engine, Finished, Progress
 from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
-from jaxgmm.tables import parts
+from jaxgmm.tables import parts, shuffle
+from jaxgmm.tables.counting import check_features
+from jaxgmm.tables.parts import Plan
+from jaxgmm.tables.ranges import Ranges, bounds_of
 from jaxgmm.tables.rows import Rows
 
 # A task is begun again as often as its process or its node is lost. Without a limit, one that ends its process each
@@ -103,29 +107,65 @@ def check_reach(request: Request, rows: Rows) -> None:
         raise ValueError("a cluster reads Parquet, not CSV; convert the table, as by `pyarrow.csv`.")
 
 
-def on_ray(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
-    """Parts are tasks of the cluster to which this process is connected, the largest first.
+@contextmanager
+def on_ray(address: str | None) -> Iterator[Engine]:
+    """All is done by tasks of a cluster, to which this process connects as soon as there is anything to do."""
+    with ExitStack() as stack:
 
-    A task has one core, and a GPU if the cluster has any. If no part is wanted, there need not be a cluster.
-    """
-    if not len(wanted):
-        return
+        def count(request: Request, rows: Rows, directory: Path) -> Plan:
+            stack.enter_context(connected(address))
+            return _counted(request, rows, directory / "counted")
+
+        def fit(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
+            if not wanted:
+                return
+            stack.enter_context(connected(address))
+            yield from _fitted(work, wanted, progress, waits)
+
+        yield Engine(count, fit)
+
+
+def _counted(request: Request, rows: Rows, aside: Path) -> Plan:
+    """The plan of a table; of its keys, the driver holds those of samples, and of the ends of ranges and parts."""
     ray = _imported()
+    check_features(rows, request.by, request.features)
+    counting = shuffle.Counting(rows, request.by, request.weights, bounds_of(rows, len(request.columns)), aside)
+    samples = _all(shuffle.sample, ray.put(counting), shuffle.sampled(counting))
+    first_keys = shuffle.divided(samples, int(counting.bounds[-1]))
+    shared = ray.put(counting._replace(first_keys=first_keys))
+    counted = _all(shuffle.count, shared, range(counting.n_ranges))
+    found = Ranges(counting.bounds, np.cumsum([0, *(own.n_rows for own in counted)]))
+    rows_per_part = request.rows_per_part(int(found.before[-1]))
+    merging = shuffle.Merging(request.by, aside, found.with_rows, rows_per_part)
+    plans = _all(shuffle.merge, ray.put(merging), range(first_keys.num_rows + 1))
+    shutil.rmtree(aside, ignore_errors=True)
+    return parts.successive(plans, found, is_in_order=shuffle.are_in_order(counted))
+
+
+def _fitted(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
+    """Parts are tasks, the largest first. A task has one core, and a GPU if the cluster has any."""
+    ray, cut = _imported(), work.plan.cut
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     shared = ray.put(work)
     waits.set()
-    if work.cut.is_sorted_first:
-        for _ in _answers(_sort, shared, range(parts.n_ranges(work.cut, work.request.columns)), n_gpus=0):
-            pass
+    if cut.is_sorted_first:
+        _all(_sort, shared, cut.ranges.with_rows)
     waits.clear()
-    n_rows = np.diff(work.cut.ends)
-    for finished in _answers(_fit, shared, sorted(wanted, key=lambda part: -n_rows[part]), n_gpus=int(has_gpus)):
+    n_rows = np.diff(cut.ends)
+    in_order = sorted(wanted, key=lambda part: -n_rows[part])
+    for _, finished in _answers(_fit, shared, in_order, n_gpus=int(has_gpus)):
         progress(finished.part, 1, 1)
         yield finished
 
 
-def _answers(task: Any, shared: Any, numbers: Sequence[int], n_gpus: int) -> Iterator[Any]:
-    """What a task answers for each number, in the order of arrival. An error ends all, and names the number."""
+def _all(task: Any, shared: Any, numbers: Sequence[int]) -> list[Any]:
+    """What a task answers for each number, in their order."""
+    answers = dict(_answers(task, shared, numbers, n_gpus=0))
+    return [answers[number] for number in numbers]
+
+
+def _answers(task: Any, shared: Any, numbers: Sequence[int], n_gpus: int) -> Iterator[tuple[int, Any]]:
+    """Each number and what a task answers for it, in the order of arrival. An error ends all, and names the number."""
     ray = _imported()
     # XLA's threads and Ray's count of cores agree, as each task keeps to one.
     remote = ray.remote(task).options(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES, retry_exceptions=False)
@@ -139,7 +179,7 @@ def _answers(task: Any, shared: Any, numbers: Sequence[int], n_gpus: int) -> Ite
             for reference in ready:
                 number = running.pop(reference)
                 try:
-                    yield ray.get(reference)
+                    yield number, ray.get(reference)
                 except ray.exceptions.RayError as error:
                     _refuse(task, number, error)
     finally:
@@ -150,7 +190,7 @@ def _answers(task: Any, shared: Any, numbers: Sequence[int], n_gpus: int) -> Ite
 def _refuse(task: Any, number: int, error: Exception) -> NoReturn:
     """Raises what a task has raised, with the number of the part."""
     cause = getattr(error, "cause", None) or error
-    what = f"part {number}" if task is _fit else f"range {number} of the rows"
+    what = {_fit: "part {}", shuffle.merge: "range {} of the keys"}.get(task, "range {} of the rows").format(number)
     sentence = f"{what} could not be done: {cause}"
     for kind in (ValueError, OSError):
         if isinstance(cause, kind):
@@ -160,7 +200,7 @@ def _refuse(task: Any, number: int, error: Exception) -> NoReturn:
 
 def _sort(work: Work, number: int) -> None:
     """Sorts one range of rows into the parts."""
-    parts.sort(work.rows, work.cut, work.request.columns, [number], work.aside)
+    parts.sort(work.rows, work.plan.cut, work.request.columns, [number], work.aside)
 
 
 def _fit(work: Work, part: int) -> Finished:

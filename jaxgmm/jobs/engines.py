@@ -1,24 +1,35 @@
-"""The engines that do the parts of a job."""
+"""The engines that count the groups of a job and do its parts."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
 from jaxgmm.jobs import ways
 from jaxgmm.jobs.cluster import on_ray
-from jaxgmm.jobs.finished import Finished, Progress
+from jaxgmm.jobs.engine import Engine, Finished, Progress
+from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
+from jaxgmm.tables import parts
+from jaxgmm.tables.rows import Rows
 
 Item = TypeVar("Item")
 
-# Does some parts of a job. It tells how far a part is, and the event is set while there is nothing to fit.
-Engine = Callable[[Work, Sequence[int], Progress, Event], Iterator[Finished]]
+
+def in_process(_: str | None) -> AbstractContextManager[Engine]:
+    """All is done here, one part after another, on all cores."""
+    return nullcontext(Engine(_counted, _fitted))
 
 
-def in_process(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
-    """Parts are fitted here, one after another on all cores; each is read while the previous one is fitted."""
+def _counted(request: Request, rows: Rows, _: Path) -> parts.Plan:
+    return parts.plan(rows, request.by, request.features, request.weights, request.rows_per_part)
+
+
+def _fitted(work: Work, wanted: Sequence[int], progress: Progress, waits: Event) -> Iterator[Finished]:
+    """Each part is read while the previous one is fitted."""
     for part, groups in zip(wanted, _ahead(ways.read(work, wanted), waits), strict=True):
 
         def advanced(done: int, of_all: int, part: int = part) -> None:
@@ -45,4 +56,5 @@ def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:
             yield item
 
 
-ENGINES: dict[str, Engine] = {"process": in_process, "ray": on_ray}
+# Given the address of a cluster, or None, each is ready within a context.
+ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {"process": in_process, "ray": on_ray}

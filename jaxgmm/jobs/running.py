@@ -41,14 +41,14 @@ def fit_parts(
         ValueError: the table was changed meanwhile, or holds what cannot be fitted.
         OSError: the disk refuses.
     """
-    began, n_groups, n_rows = time.perf_counter(), work.n_groups, np.diff(work.cut.ends)
+    began, n_groups, n_rows = time.perf_counter(), work.plan.n_groups, np.diff(work.plan.cut.ends)
     n_all, n_wanted = int(sum(n_groups)), int(sum(n_groups[list(wanted)]))
     n_done, notes = n_all - n_wanted, {}
 
     def progress(part: int, done: int, of_all: int) -> None:
         tell(*(n_done + n_groups[part] * done / of_all, n_all) if work.request.by else (done, of_all))
 
-    for finished in engine(work, wanted, progress, waits):
+    for finished in engine.fit(work, wanted, progress, waits):
         n_done += int(n_groups[finished.part])
         counts = {"groups": int(n_groups[finished.part]), "rows": int(n_rows[finished.part])}
         work.job.log({"part": finished.part, **counts, **finished.log})

@@ -60,22 +60,22 @@ def _read_by_group(work: Work, some: Sequence[int]) -> Iterator[Groups]:
         return group(table, request.by, request.features, request.weights)
 
     # Not a loop, whose variable would hold a table while its groups are fitted.
-    return map(grouped, parts.read(work.rows, work.cut, request.columns, some, work.aside))
+    return map(grouped, parts.read(work.rows, work.plan.cut, request.columns, some, work.aside))
 
 
 def _read_whole(work: Work, some: Sequence[int]) -> Iterator[Groups]:
     request = work.request
-    return (whole.read(work.rows, work.cut.n_rows, request.features, request.weights) for _ in some)
+    return (whole.read(work.rows, work.plan.cut.n_rows, request.features, request.weights) for _ in some)
 
 
 def _read_sample(work: Work, some: Sequence[int]) -> Iterator[Survey]:
     request, seed = work.request, work.request.options["key"]
-    return (survey(work.rows, work.cut.n_rows, request.features, request.weights, seed) for _ in some)
+    return (survey(work.rows, work.plan.cut.n_rows, request.features, request.weights, seed) for _ in some)
 
 
 def _fit_by_group(work: Work, groups: Groups, progress: Progress) -> tuple[Any, list[str]]:
     # Programs are chosen for the whole job: how it is cut changes no bit.
-    return _fit_in_memory(work, groups, {"part_of": work.sizes, "progress": progress})
+    return _fit_in_memory(work, groups, {"part_of": work.plan.sizes, "progress": progress})
 
 
 def _fit_whole(work: Work, groups: Groups, progress: Progress) -> tuple[Any, list[str]]:

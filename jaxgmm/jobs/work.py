@@ -1,15 +1,17 @@
 """The work of a job, as every part of it needs to know it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Int
-
 from jaxgmm.jobs.request import Request
-from jaxgmm.tables import parts
+from jaxgmm.tables import plans
 from jaxgmm.tables.job import Job
+from jaxgmm.tables.parts import Plan
 from jaxgmm.tables.rows import Rows, open_rows
+
+# Counts the groups of a table and distributes them to parts; the directory is for files on the way.
+Count = Callable[[Request, Rows, Path], Plan]
 
 
 class Work(NamedTuple):
@@ -18,23 +20,19 @@ class Work(NamedTuple):
     Attributes:
         request: what is fitted.
         rows: the table.
-        cut: how it is cut into parts.
-        n_groups: `(P,)`, the number of groups in each part.
-        sizes: `(2, S)`, the distinct numbers of samples of all groups, and how many groups have each.
+        plan: its groups and parts.
         job: where parts are kept.
     """
 
     request: Request
     rows: Rows
-    cut: parts.Cut
-    n_groups: Int[np.ndarray, " p"]
-    sizes: Int[np.ndarray, "2 s"]
+    plan: Plan
     job: Job
 
     @property
     def wanted(self) -> list[int]:
         """The parts that are not done yet."""
-        return [part for part in range(self.cut.n_parts) if not self.job.is_done(part)]
+        return [part for part in range(self.plan.cut.n_parts) if not self.job.is_done(part)]
 
     @property
     def aside(self) -> Path:
@@ -53,14 +51,17 @@ def opened(request: Request) -> Rows:
     return open_rows(request.file, request.columns, keys=request.by, are_numbers=True, **options)
 
 
-def planned(request: Request, rows: Rows, job: Job) -> Work:
-    """The work of a job, after one pass over the keys of the table.
+def planned(request: Request, rows: Rows, job: Job, count: Count) -> Work:
+    """The work of a job, whose groups are counted unless that has been done before.
 
     Raises:
         ValueError: a column cannot be a key, a feature is not numeric, or a weight is negative.
+        OSError: the disk refuses, or the plan that was kept is missing or damaged.
     """
-    counts = parts.counted(rows, request.by, request.features, request.weights)
-    plan = parts.planned(counts, request.rows_per_part(int(np.sum(counts.n_samples))))
-    # Not the keys, which may be many: work is sent to other processes.
-    sizes = np.stack(np.unique(plan.n_samples, return_counts=True))
-    return Work(request, rows, plan.cut, plan.n_groups, sizes, job)
+    plan = plans.kept(job.plan)
+    if plan is None:
+        if job.n_done:
+            raise OSError(f"{job.plan} is missing; remove {job.directory} to begin anew.")
+        plan = count(request, rows, job.directory)
+        plans.keep(plan, job.plan)
+    return Work(request, rows, plan, job)

@@ -1,6 +1,7 @@
 """A job that can be resumed: its finished parts are kept in a directory until all are joined.
 
     OUT/.unfinished/job.json     the request: options and file
+    OUT/.unfinished/plan.arrow   its groups and parts
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
     OUT/.unfinished/000007/part.json    their sizes and digests
     OUT/.unfinished/stream.safetensors  where passes over the whole table stand, if it is read in passes
@@ -37,7 +38,7 @@ except ImportError:
 UNFINISHED, APART = ".unfinished", "parts"
 METADATA = b"jaxgmm"
 _JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
-_MANIFEST, _TABLES = "manifest.jsonl", "tables.json"
+_PLAN, _MANIFEST, _TABLES = "plan.arrow", "manifest.jsonl", "tables.json"
 _CHECKPOINT, _PARTIAL = "stream.safetensors", ".partial"
 
 
@@ -64,6 +65,11 @@ class Job(NamedTuple):
     def directory(self) -> Path:
         """The directory of the parts until all are done."""
         return self.out / UNFINISHED
+
+    @property
+    def plan(self) -> Path:
+        """Where its plan is kept; see `jaxgmm.tables.plans`."""
+        return self.directory / _PLAN
 
     @property
     def checkpoint(self) -> Path:
@@ -118,7 +124,7 @@ class Job(NamedTuple):
             self._check_parts(n_parts)
             with atomic.refusals(self.out / APART):
                 for path in self.directory.iterdir():
-                    if path.name not in (_JOB, _MANIFEST) and not path.name.isdecimal():
+                    if path.name not in (_JOB, _PLAN, _MANIFEST) and not path.name.isdecimal():
                         _cleared(path)
                 _write_json(self.directory / _TABLES, {"names": self.names, "parts": n_parts})
                 self.directory.rename(self.out / APART)

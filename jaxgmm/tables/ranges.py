@@ -1,13 +1,14 @@
-"""Rows of a table that are not in the order of its keys, sorted into parts.
+"""Ranges of the rows of a table, and their rows sorted into parts.
 
-The table is taken in ranges of rows, each of which is sorted into one file, whatever the number of parts, and by any
-process. Such a file holds an Arrow stream for each part, whose rows keep their order, and ends with the P + 1 places,
-in bytes, where these begin and end.
+Any process can read a range by itself. Where rows are not in the order of keys, each range is sorted into one file,
+whatever the number of parts. Such a file holds an Arrow stream for each part, whose rows keep their order, and ends
+with the P + 1 places, in bytes, where these begin and end.
 """
 
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,22 +22,60 @@ from jaxgmm.tables.wording import shortened
 # Numbers in a range, which bounds its memory, unless that would make too many files.
 _NUMBERS, _MOST_FILES = 2**22, 1024
 
-# One row range after another: the number of the first row, and of that after the last.
-Range = tuple[int, int]
+# The end of a table whose number of rows is unknown.
+_END = np.iinfo(np.int64).max
 
 
-def ranges_of(n_rows: int, n_columns: int) -> list[Range]:
-    """The ranges of a table of so many rows and columns."""
+class Ranges(NamedTuple):
+    """R ranges of the rows of a table, in their order.
+
+    Attributes:
+        bounds: `(R + 1,)`, where they begin and end among the rows that the files store.
+        before: `(R + 1,)`, how many of the rows before each of these satisfy the condition of the table.
+    """
+
+    bounds: Int[np.ndarray, " bounds"]
+    before: Int[np.ndarray, " bounds"]
+
+    @property
+    def with_rows(self) -> list[int]:
+        """The numbers of those that hold a row that satisfies it."""
+        return np.flatnonzero(np.diff(self.before)).tolist()
+
+    def place(self, row: int) -> tuple[int, int]:
+        """A place among the stored rows at or before a row that satisfies the condition, and that place's own number.
+
+        Numbers are those among rows that satisfy it.
+        """
+        i = int(np.searchsorted(self.before, row, side="right")) - 1
+        begin, before = int(self.bounds[i]), int(self.before[i])
+        all_satisfy = self.bounds[i + 1] - begin == self.before[i + 1] - before
+        return (begin + row - before, row) if all_satisfy else (begin, before)
+
+
+def bounds_of(rows: Rows, n_columns: int) -> Int[np.ndarray, " bounds"]:
+    """Where the ranges of a table of so many columns begin and end; see `Ranges`."""
+    n_rows = rows.n_stored
+    if n_rows is None:
+        return np.array([0, _END])
     size = max(1, _NUMBERS // n_columns, -(-n_rows // _MOST_FILES))
-    return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    return np.append(np.arange(0, n_rows, size), n_rows)
 
 
-def in_ranges(rows: Rows, columns: Sequence[str], wanted: Sequence[Range]) -> Iterator[pa.Table]:
-    """The rows of some ranges, ascending, one table for each; memory holds one range and one block."""
+def spans(rows: Rows, columns: Sequence[str], ranges: Ranges, wanted: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+    """Some spans of the rows that satisfy the condition, one table for each; memory holds one span and one block.
+
+    Args:
+        rows: the table.
+        columns: the columns wanted.
+        ranges: of the table, by which a span is found.
+        wanted: numbers of the first row of each span, and of that after the last; ascending.
+    """
     blocks, held, position = iter(()), [], -1
     for start, stop in wanted:
         if position < 0 or start > position + sum(table.num_rows for table in held):
-            blocks, held, position = rows.blocks(columns, start), [], start
+            place, position = ranges.place(start)
+            blocks, held = rows.blocks(columns, place), []
         while position + sum(table.num_rows for table in held) < stop:
             held.append(next(blocks))
         table = pa.concat_tables(held)
@@ -45,12 +84,7 @@ def in_ranges(rows: Rows, columns: Sequence[str], wanted: Sequence[Range]) -> It
 
 
 def sort(
-    rows: Rows,
-    columns: Sequence[str],
-    boundaries: pa.Table,
-    all_ranges: Sequence[Range],
-    wanted: Sequence[int],
-    aside: Path,
+    rows: Rows, columns: Sequence[str], boundaries: pa.Table, ranges: Ranges, wanted: Sequence[int], aside: Path
 ) -> None:
     """Sorts those of some ranges that are not sorted yet. Several processes may do so at the same time.
 
@@ -58,8 +92,8 @@ def sort(
         rows: the table.
         columns: the columns wanted, including the keys.
         boundaries: the first key of each part but the first, P - 1 rows.
-        all_ranges: all ranges of the table.
-        wanted: numbers of ranges, ascending.
+        ranges: those of the table.
+        wanted: numbers of ranges that hold rows, ascending.
         aside: a directory for the files; created if needed.
 
     Raises:
@@ -67,19 +101,34 @@ def sort(
         ValueError: the table cannot be read, or has changed.
     """
     missing = [number for number in wanted if not _file(aside, number).exists()]
+    tables = spans(rows, columns, ranges, [(int(ranges.before[i]), int(ranges.before[i + 1])) for i in missing])
+    for number, table in zip(missing, tables, strict=True):
+        write(table, boundaries, aside, number)
+
+
+def write(table: pa.Table, boundaries: pa.Table, aside: Path, number: int) -> None:
+    """Writes the rows of one range, sorted into the parts that begin with the given keys but for the first.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     with atomic.refusals(aside):
         aside.mkdir(parents=True, exist_ok=True)
-    for number, table in zip(missing, in_ranges(rows, columns, [all_ranges[i] for i in missing]), strict=True):
-        _write(_by_part(table, boundaries), _file(aside, number))
+    _write(_by_part(table, boundaries), _file(aside, number))
 
 
-def sorted_part(aside: Path, n_ranges: int, part: int) -> pa.Table:
+def sorted_part(aside: Path, numbers: Sequence[int], part: int) -> pa.Table:
     """The rows of a part, in the order that they have in the table.
+
+    Args:
+        aside: the directory of the files.
+        numbers: those of all ranges that hold rows, ascending.
+        part: the number of the part.
 
     Raises:
         OSError: a file is missing or damaged; it is removed.
     """
-    return pa.concat_tables([_read(_file(aside, number), part) for number in range(n_ranges)])
+    return pa.concat_tables([_read(_file(aside, number), part) for number in numbers])
 
 
 def _by_part(table: pa.Table, boundaries: pa.Table) -> list[pa.Table]:

@@ -1,5 +1,6 @@
 """The rows of a table in one or several files, block by block."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,11 +51,16 @@ class Rows(NamedTuple):
         return {name: str(self.schema.field(name).type) for name in columns}
 
     @property
-    def n_rows(self) -> int | None:
-        """The number of rows; None where only reading them block by block would tell."""
+    def n_stored(self) -> int | None:
+        """The number of rows that the files store; None where only reading them would tell."""
         if self.table is not None:
             return self.table.num_rows
-        return sum(self.counts) if self.counts and self.condition is None else None
+        return sum(self.counts) if self.counts else None
+
+    @property
+    def n_rows(self) -> int | None:
+        """The number of rows; None where only reading them block by block would tell."""
+        return self.n_stored if self.condition is None or self.table is not None else None
 
     def check_unchanged(self) -> None:
         """Checks that the files are still those that were opened.
@@ -65,18 +71,23 @@ class Rows(NamedTuple):
         for number in range(len(self.source.paths)):
             self._check_unchanged(number)
 
-    def blocks(self, columns: Sequence[str], start: int = 0, size: int | None = None) -> Iterator[pa.Table]:
-        """Blocks of the rows from number `start` on, with the given columns and about `size` rows.
+    def blocks(
+        self, columns: Sequence[str], start: int = 0, stop: int | None = None, size: int | None = None
+    ) -> Iterator[pa.Table]:
+        """Blocks of about `size` rows, with the given columns.
+
+        They are those of rows number `start` to `stop`, as the files store them.
 
         Raises:
             ValueError: a file is no longer the one that was opened, or cannot be read.
         """
         size, columns = size or _BLOCK, list(columns)
         if self.table is not None:
-            for first in range(start, self.table.num_rows, size):
-                yield self.table.select(columns).slice(first, size)
+            table = self.table.select(columns).slice(start, None if stop is None else max(0, stop - start))
+            for first in range(0, table.num_rows, size):
+                yield table.slice(first, size)
             return
-        blocks = self._pieces(columns, start, size)
+        blocks = self._pieces(columns, start, stop, size)
         is_whole = len(self.source.paths) == 1 and self.condition is None
         yield from blocks if is_whole else _joined(blocks, size)
 
@@ -84,60 +95,62 @@ class Rows(NamedTuple):
         """Whether there is no row. Where none is counted, the given columns are read up to the first one."""
         if self.n_rows is not None:
             return self.n_rows == 0
-        return not any(block.num_rows for block in self._pieces(list(columns), 0, _BLOCK))
+        return not any(block.num_rows for block in self._pieces(list(columns), 0, None, _BLOCK))
 
-    def _pieces(self, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
-        """Blocks of the rows from number `start` on, of at most `size` rows."""
-        if self.condition is None and self.counts:
-            yield from self._of_all(columns, start, size)
+    def _pieces(self, columns: list[str], start: int, stop: int | None, size: int) -> Iterator[pa.Table]:
+        """Blocks of at most `size` rows, of those that satisfy the condition."""
+        if self.condition is None:
+            yield from self._of_all(columns, start, stop, size)
             return
-        blocks = self._of_all(columns, 0, size) if self.condition is None else self._satisfying(columns, size)
-        for block in blocks:
-            yield block.slice(start)
-            start = max(0, start - block.num_rows)
-
-    def _satisfying(self, columns: list[str], size: int) -> Iterator[pa.Table]:
-        """Blocks of the rows that satisfy the condition."""
-        assert self.condition is not None
         expression = filtering.expression(self.condition, self.schema)
-        for block in self._of_all(list(dict.fromkeys([*columns, *self.condition.columns])), 0, size):
+        for block in self._of_all(list(dict.fromkeys([*columns, *self.condition.columns])), start, stop, size):
             yield filtering.filtered(block, self.condition, expression).select(columns)
 
-    def _of_all(self, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
+    def _of_all(self, columns: list[str], start: int, stop: int | None, size: int) -> Iterator[pa.Table]:
         """Blocks of one file after another, without row groups in which no row can satisfy the condition."""
         own = [name for name in columns if name not in self.folders.column_names]
-        for number in range(len(self.source.paths)):
-            if not self.counts:
-                blocks = self._of_csv(number, own)
-            elif start >= self.counts[number]:
-                start -= self.counts[number]
-                continue
-            else:
-                blocks, start = self._of_parquet(number, own, start, size), 0
-            for block in blocks:
-                yield _with_folders(block, self.folders.slice(number, 1), columns)
+        end = sys.maxsize if stop is None else stop
+        for number, block in self._of_parquet(own, start, end, size) if self.counts else self._of_csv(own, start, end):
+            yield _with_folders(block, self.folders.slice(number, 1), columns)
 
-    def _of_csv(self, number: int, columns: list[str]) -> Iterator[pa.Table]:
-        texts = [] if self.condition is None else self.condition.texts
-        self._check_unchanged(number)
-        for block in files.blocks_of_numbers(self.source.paths[number], columns, self.separator, texts):
+    def _of_csv(self, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, pa.Table]]:
+        """Blocks of CSV files, each with the number of its file; rows before the first one are read, too."""
+        texts, first = [] if self.condition is None else self.condition.texts, 0
+        for number, path in enumerate(self.source.paths):
             self._check_unchanged(number)
-            yield block
+            for block in files.blocks_of_numbers(path, columns, self.separator, texts):
+                self._check_unchanged(number)
+                if first >= stop:
+                    return
+                yield number, _between(block, start - first, stop - first)
+                first += block.num_rows
 
-    def _of_parquet(self, number: int, columns: list[str], start: int, size: int) -> Iterator[pa.Table]:
+    def _of_parquet(self, columns: list[str], start: int, stop: int, size: int) -> Iterator[tuple[int, pa.Table]]:
+        """Blocks of Parquet files, each with the number of its file."""
+        first = 0
+        for number, n_rows in enumerate(self.counts):
+            if max(start, first) < min(stop, first + n_rows):
+                for block in self._of_one(number, columns, start - first, stop - first, size):
+                    yield number, block
+            first += n_rows
+
+    def _of_one(self, number: int, columns: list[str], start: int, stop: int, size: int) -> Iterator[pa.Table]:
         path = self.source.paths[number]
         self._check_unchanged(number)
         with files.opened(path) as file:
-            ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            first_group = int(np.searchsorted(ends, start, side="right"))
-            skipped = start - (int(ends[first_group - 1]) if first_group else 0)
-            groups = list(range(first_group, file.num_row_groups))
+            n_rows = np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            ends = np.cumsum(n_rows)
+            begins, possible = ends - n_rows, range(file.num_row_groups)
             if self.condition is not None:
-                groups = filtering.row_groups(path, file.schema_arrow, self.folders.slice(number, 1), self.condition)
+                possible = filtering.row_groups(path, file.schema_arrow, self.folders.slice(number, 1), self.condition)
+            groups = [i for i in possible if begins[i] < stop and ends[i] > start]
+            # Only the first and the last of them can reach beyond these rows.
+            skipped = max(0, start - int(begins[groups[0]])) if groups else 0
+            wanted = int(np.sum(np.minimum(ends[groups], stop) - np.maximum(begins[groups], start)))
             batches = file.iter_batches(size, row_groups=groups, columns=columns)
-            while (batch := self._unless_changed(number, lambda: next(batches, None))) is not None:
-                block = plain(pa.Table.from_batches([batch]).select(columns).slice(skipped))
-                skipped = max(0, skipped - batch.num_rows)
+            while wanted and (batch := self._unless_changed(number, lambda: next(batches, None))) is not None:
+                block = _between(plain(pa.Table.from_batches([batch]).select(columns)), skipped, skipped + wanted)
+                skipped, wanted = max(0, skipped - batch.num_rows), wanted - block.num_rows
                 if block.num_rows:
                     yield block
 
@@ -240,6 +253,12 @@ def _read_whole(
     alike.check_numbers(source.paths, [table.schema for table in read])
     each = [_with_folders(table, folders.slice(number, 1), columns) for number, table in enumerate(read)]
     return pa.concat_tables(each, promote_options="permissive")
+
+
+def _between(block: pa.Table, start: int, stop: int) -> pa.Table:
+    """Those of some rows that a block has. Arrow's `slice` goes beyond the end of a table without columns."""
+    begin, end = (min(max(0, row), block.num_rows) for row in (start, stop))
+    return block.slice(begin, end - begin)
 
 
 def _with_folders(block: pa.Table, folders: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -37,7 +37,7 @@ def folder(request, tmp_path):
 def test_blocks_are_those_of_one_file_after_another(folder, size):
     rows = open_rows(folder, COLUMNS, are_numbers=True)
     for start in (0, 7, 8, 20, 49):
-        blocks = list(rows.blocks(COLUMNS, start, size))
+        blocks = list(rows.blocks(COLUMNS, start, size=size))
         found = pa.concat_tables(blocks)
         for name in COLUMNS:
             np.testing.assert_array_equal(found[name], TABLE[name].slice(start), err_msg=name)
@@ -51,11 +51,11 @@ def test_folders_are_keys_by_which_rows_are_in_order(folder, tmp_path, monkeypat
     monkeypatch.setattr(rows_module, "_BLOCK", 5)
     for by in (["plate"], ["well", "plate"]):
         rows = open_rows(folder, [*by, "red"], keys=by)
-        planned = parts.plan(rows, by, ["red"], None, 10)
+        planned = parts.plan(rows, by, ["red"], None, lambda _: 10).cut
         assert planned.is_in_order == (by == ["plate"])
         found = [
             group(part, by, ["red"])
-            for part in parts.read(rows, planned.cut, [*by, "red"], range(planned.n_parts), tmp_path / "aside")
+            for part in parts.read(rows, planned, [*by, "red"], range(planned.n_parts), tmp_path / "aside")
         ]
         expected = group(TABLE, by, ["red"])
         assert pa.concat_tables([own.keys for own in found]).equals(expected.keys)
@@ -65,12 +65,12 @@ def test_folders_are_keys_by_which_rows_are_in_order(folder, tmp_path, monkeypat
 @pytest.mark.parametrize("where", [None, "green <> 3 and plate <> 3"])
 def test_later_parts_are_what_they_are_among_all(folder, tmp_path, where):
     rows = open_rows(folder, COLUMNS, keys=["plate"], where=where)
-    planned = parts.plan(rows, ["plate"], ["red"], None, 10)
-    every = list(parts.read(rows, planned.cut, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
+    planned = parts.plan(rows, ["plate"], ["red"], None, lambda _: 10).cut
+    every = list(parts.read(rows, planned, COLUMNS, range(planned.n_parts), tmp_path / "aside"))
     assert planned.n_parts > 1
     for first in range(planned.n_parts):
         wanted = range(first, planned.n_parts)
-        some = list(parts.read(rows, planned.cut, COLUMNS, wanted, tmp_path / "aside"))
+        some = list(parts.read(rows, planned, COLUMNS, wanted, tmp_path / "aside"))
         assert [part.to_pydict() for part in some] == [part.to_pydict() for part in every[first:]]
 
 

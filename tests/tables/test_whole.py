@@ -37,8 +37,8 @@ def opened(path, columns=COLUMNS):
 @pytest.mark.parametrize("weights", [None, "copies"])
 def test_all_rows_are_one_data_set_in_their_order(path, weights):
     rows = opened(path)
-    planned = parts.plan(rows, [], COLUMNS[:2], weights, 10)
-    assert (planned.n_parts, planned.is_in_order, planned.keys.num_rows) == (1, True, 1)
+    planned = parts.plan(rows, [], COLUMNS[:2], weights, lambda _: 10).cut
+    assert (planned.n_parts, planned.is_in_order, planned.first_keys.num_rows) == (1, True, 1)
     groups = whole.read(rows, 200_000, COLUMNS[:2], weights)
     np.testing.assert_array_equal(groups.samples, X)
     assert groups.n_samples.tolist() == [200_000]
