@@ -31,7 +31,7 @@ from jaxgmm.distributed import fit_table, join
 from jaxgmm.engine import caches
 from jaxgmm.engine import cores as limits
 from jaxgmm.jobs.cluster import connected
-from jaxgmm.tables import parts
+from jaxgmm.tables import parts, shuffle
 from jaxgmm.tables.rows import open_rows
 
 Value = TypeVar("Value")
@@ -144,27 +144,37 @@ def rates(path: Path, out: Path, tasks: float) -> dict:
     manifest = [json.loads(line) for line in (out / "parts" / "manifest.jsonl").read_text().splitlines()]
     n_rows, n_groups = (sum(part[name] for part in manifest) for name in ("rows", "groups"))
     rows = open_rows(path, [*BY, *FEATURES], keys=BY)
-    counted, counts = timed(lambda: parts.counted(rows, BY, FEATURES, None))
-    planned = parts.planned(counts, n_rows // len(manifest))
-    columns, aside = [*BY, *FEATURES], path.parent / "sorted"
-    ranges = range(parts.n_ranges(planned.cut, columns))
-    is_sorted, _ = timed(lambda: parts.sort(rows, planned.cut, columns, ranges, aside))
-    distinct, n_each = np.unique(counts.n_samples, return_counts=True)
+    plan = parts.plan(rows, BY, FEATURES, None, lambda n: n // len(manifest))
+    columns, aside, with_rows = [*BY, *FEATURES], path.parent / "sorted", plan.cut.ranges.with_rows
+    is_sorted, _ = timed(lambda: parts.sort(rows, plan.cut, columns, with_rows, aside))
+    distinct, n_each = plan.sizes
     sizes = Sizes(distinct, n_rows, len(FEATURES), False, False, n_each)
     request = Request("k-means++", N_INIT, N_INIT, "mixed", 1e-9, 1000, jax.random.key(0))
     choosing, _ = timed(lambda: plan_for(sizes, [(N_COMPONENTS, "full", 1e-12)], request, machine(1)))
     joining, _ = timed(lambda: join(out))
     return {
-        "count_seconds_per_row": counted / n_rows,
+        **counting_rates(path.parent),
         "sort_seconds_per_row": is_sorted / n_rows,
         "read_seconds_per_row": sum(part["seconds"]["read"] for part in manifest) / n_rows,
         "fit_seconds_per_row": sum(part["seconds"]["fit"] for part in manifest) / n_rows,
         "plan_seconds_per_part": choosing,
         "join_seconds_per_group": joining / n_groups,
-        "key_bytes_per_group": counts.keys.nbytes / n_groups + 8,
         "rows_per_group": n_rows / n_groups,
         "tasks_per_second": tasks,
     }
+
+
+def counting_rates(folder: Path, n_rows: int = 2**21) -> dict:
+    """What counting costs for a row where a range of rows hardly holds two of any group, as in very long tables."""
+    path, aside = folder / "many.parquet", folder / "counted"
+    keys = np.random.default_rng(0).integers(n_rows, size=n_rows)
+    pq.write_table(pa.table({"cell": keys, "x": np.zeros(n_rows)}), path, row_group_size=2**18)
+    rows = open_rows(path, ["cell", "x"], keys=["cell"])
+    counting = shuffle.Counting(rows, ["cell"], None, np.array([0, n_rows]), aside)
+    first_keys = shuffle.divided([shuffle.sample(counting, 0)], n_rows)
+    counted, _ = timed(lambda: shuffle.count(counting._replace(first_keys=first_keys), 0))
+    merged, _ = timed(lambda: shuffle.merge(shuffle.Merging(["cell"], aside, [0], LARGEST_PART), 0))
+    return {"count_seconds_per_row": counted / n_rows, "merge_seconds_per_row": merged / n_rows}
 
 
 def timed(work: Callable[[], Value]) -> tuple[float, Value]:
@@ -185,7 +195,7 @@ def simulated(measured: dict) -> list[dict]:
     for nodes in NODES:
         n_cores = nodes * CORES_OF_A_NODE
         phases = {
-            "count": n_rows * measured["count_seconds_per_row"],
+            "count": n_rows * (measured["count_seconds_per_row"] + measured["merge_seconds_per_row"]) / n_cores,
             "sort": n_rows * measured["sort_seconds_per_row"] / n_cores,
             "fit": scheduled(durations, n_cores, 1 / measured["tasks_per_second"]),
             "join": MANY * measured["join_seconds_per_group"],
@@ -197,7 +207,6 @@ def simulated(measured: dict) -> list[dict]:
                 "parts": n_parts,
                 "seconds": {name: round(own, 1) for name, own in phases.items()},
                 "share_of_plans_in_fit": round(float(of_plans), 3),
-                "driver_gb": round(MANY * measured["key_bytes_per_group"] / 1e9, 2),
                 "first_to_give_way": max(phases, key=phases.__getitem__),
             }
         )

@@ -70,7 +70,7 @@ MOMENTS = [
     ("pyarrow", "import", "info cells.parquet"),
     ("jaxgmm.tables.rows", "open_rows", FIT),
     ("jaxgmm.tables.parts", "counted", FIT),
-    ("jaxgmm.tables.parts", "plan", "info cells.parquet --by well"),
+    ("jaxgmm.tables.counting", "counted", "info cells.parquet --by well"),
     ("jax", "import", FIT),
     ("jax", "import", "predict cells.parquet --fits fits --out p.parquet"),
     ("jax", "import", "sample fits --out s.parquet"),

@@ -12,7 +12,7 @@ from jaxgmm.tables.groups import check_numbers, checked_weights, joined, key_cod
 from jaxgmm.tables.ranges import Ranges
 from jaxgmm.tables.rows import Rows
 
-# Groups collected before equal ones are joined.
+# Groups collected, at least, before equal ones are merged.
 _MANY = 2**20
 
 
@@ -61,7 +61,8 @@ def counted(
                 checked_weights(block[weights], weights)
             found.append(_of_keys(block.select(list(by)), np.ones(block.num_rows, np.int64)))
             n_rows[-1] += block.num_rows
-            if sum(len(own.n_samples) for own in found) > _MANY:
+            # A key is merged only so often that all merging takes about as long as counting.
+            if sum(len(own.n_samples) for own in found[1:]) > max(_MANY, len(found[0].n_samples)):
                 found = [merged(found)]
     if not found:
         found = [_of_keys(plain(rows.schema.empty_table().select(list(by))), np.zeros(0, np.int64))]
@@ -77,6 +78,7 @@ def merged(found: Sequence[Counts]) -> Counts:
 def _of_keys(keys: pa.Table, n_rows: Int[np.ndarray, " m"]) -> Counts:
     """The distinct ones among keys, in order, and the sum of the numbers of rows of each."""
     codes = key_codes(keys, keys.column_names)
-    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
-    n_samples = np.bincount(group, weights=n_rows).astype(np.int64)
+    n_samples = np.bincount(codes, weights=n_rows).astype(np.int64)
+    first = np.empty(len(n_samples), np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
     return Counts(taken(keys, first), n_samples, bool(np.all(codes[1:] >= codes[:-1])))

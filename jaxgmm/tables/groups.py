@@ -218,7 +218,7 @@ def checked_weights(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m
 
 
 def key_codes(table: pa.Table, by: Sequence[str]) -> Int[np.ndarray, " m"]:
-    """An integer for every row, equal for equal keys and in the order of the keys."""
+    """The number of every row's key among the distinct ones, which are sorted."""
     codes = np.zeros(table.num_rows, dtype=np.int64)
     for i, name in enumerate(by):
         ranks, n_values = _ranks(table[name], name)
