@@ -17,10 +17,11 @@ try:
     from jaxgmm.jobs.engines import ENGINES
     from jaxgmm.jobs.request import Request, check
     from jaxgmm.jobs.running import fit_parts
+    from jaxgmm.jobs.staged import RayDataset, staged
     from jaxgmm.jobs.work import Work, opened, planned
     from jaxgmm.tables import files, job, tabular
     from jaxgmm.tables.condition import parsed
-    from jaxgmm.tables.dataset import find
+    from jaxgmm.tables.dataset import Dataset, find
     from jaxgmm.tables.groups import check_named
 except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
@@ -29,6 +30,9 @@ from jaxgmm.engine.progress import bar
 from jaxgmm.settings import TOL, Method, Precision, check_flag, check_integer, is_integer, options_of_runs
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
+
+# The files of a request whose options have not been checked yet.
+_UNKNOWN = Dataset((), Path(), ())
 
 
 class FittedTable(NamedTuple):
@@ -63,7 +67,7 @@ class FittedTable(NamedTuple):
 
 
 def fit_table(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence[str | Path] | RayDataset,
     by: str | Sequence[str],
     features: str | Sequence[str],
     n_components: int,
@@ -96,7 +100,9 @@ def fit_table(
 
     Args:
         source: a Parquet file, a directory of them, a pattern such as `data/*.parquet`, or several of these, with one
-            sample in each row. All machines of the cluster find them at these paths.
+            sample in each row. All machines of the cluster find them at these paths. Or a `ray.data.Dataset`, whose
+            columns are first written, in its order, to a directory beside `out`, of the same name with `.rows`. They
+            stay there, and are what a job that is resumed reads.
         by: the columns that make a group's key. Rows whose key is null form a group of their own.
         features: the D numeric columns to fit.
         n_components: K, at least 1.
@@ -138,12 +144,12 @@ def fit_table(
     """
     models = {"n_components": n_components, "covariance_type": covariance_type, "reg_covar": reg_covar}
     options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
-    request = _requested(source, by, features, weights, where, order_by, "fit", models, options)
-    return _fitted(request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
+    request = _requested(by, features, weights, where, order_by, "fit", models, options)
+    return _fitted(source, request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
 
 def sweep_table(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence[str | Path] | RayDataset,
     by: str | Sequence[str],
     features: str | Sequence[str],
     n_components: Iterable[int] | int = range(1, 7),
@@ -224,8 +230,8 @@ def sweep_table(
         "n_folds": n_folds,
     }
     options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
-    request = _requested(source, by, features, weights, where, order_by, "sweep", models, options)
-    return _fitted(request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
+    request = _requested(by, features, weights, where, order_by, "sweep", models, options)
+    return _fitted(source, request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
 
 def join(out: str | Path) -> None:
@@ -247,6 +253,7 @@ def join(out: str | Path) -> None:
 
 
 def _fitted(
+    source: str | Path | Sequence[str | Path] | RayDataset,
     request: Request,
     out: Path,
     engine: str,
@@ -258,9 +265,10 @@ def _fitted(
 ) -> FittedTable:
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {engine!r}.")
-    request, out = by_absolute_paths(request, out)
     check(request)
     tabular.check_output_columns(request.by, request.features, request.criterion)
+    request = request._replace(file=_files_of(source, request, out, resume=resume))
+    request, out = by_absolute_paths(request, out)
     request.file.check_outside(out)
     rows = opened(request)
     check_named(request.columns, request.by, request.features, request.weights)
@@ -282,6 +290,16 @@ def _fitted(
     return FittedTable(out, request.outputs, int(sum(work.plan.n_groups)), *done)
 
 
+def _files_of(
+    source: str | Path | Sequence[str | Path] | RayDataset, request: Request, out: Path, *, resume: bool
+) -> Dataset:
+    if not isinstance(source, RayDataset):
+        return find(*_several(source))
+    check_named(source.columns() or [], request.by, request.features, request.weights)
+    conditions = [] if request.where is None else parsed(request.where).columns
+    return find(staged(source, [*request.columns, *conditions], out.with_name(f"{out.name}.rows"), resume=resume))
+
+
 def _told(
     work: Work, wanted: Sequence[int], progress: bool | Callable[[float, int], None]
 ) -> AbstractContextManager[Callable[[float, int], None]]:
@@ -292,7 +310,6 @@ def _told(
 
 
 def _requested(
-    source: str | Path | Sequence[str | Path],
     by: str | Sequence[str],
     features: str | Sequence[str],
     weights: str | None,
@@ -305,7 +322,7 @@ def _requested(
     condition = None if where is None else parsed(where).text
     columns = _several(by), _several(features), weights
     models, options = _plain(models), _plain(options)
-    return Request(find(*_several(source)), ",", *columns, order_by, call, models, options, condition)
+    return Request(_UNKNOWN, ",", *columns, order_by, call, models, options, condition)
 
 
 def _of_runs(

@@ -185,6 +185,22 @@ def test_a_part_that_cannot_be_read_is_named(here, monkeypatch):
         fitted()
 
 
+def test_a_ray_dataset_is_written_in_its_order(here, expected):
+    from ray import data
+
+    data.DataContext.get_current().enable_progress_bars = False
+    rows = data.from_arrow([table().slice(first, 97) for first in range(0, table().num_rows, 97)])
+    with pytest.raises(ValueError, match="the table has no column 'blue'; its columns are well, red, green"):
+        distributed.fit_table(rows, "well", ["blue"], 2, out="out")
+    assert not Path("out.rows").exists()
+    found = fitted(rows)
+    assert pq.read_table("out.rows")["green"].equals(table()["green"])
+    check_tables(found, expected)
+    assert fitted(rows, resume=True).n_fitted == 0
+    with pytest.raises(FileExistsError, match=r"out\.rows exists already; remove it"):
+        fitted(rows)
+
+
 def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pq.write_table(table(), "cells.parquet")
