@@ -23,7 +23,7 @@ from jaxgmm.driver.shards import Task, judged, sample_of, spans, standardized
 from jaxgmm.em import state as em
 from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.devices import is_out_of_memory, machine
-from jaxgmm.engine.shards import Shards, agreed, placed
+from jaxgmm.engine.shards import Shards, agreed, checksum, placed
 from jaxgmm.engine.transfer import fetched
 from jaxgmm.fit_result import FitResult, completed, empty_result, store
 from jaxgmm.mixture import Mixture
@@ -102,11 +102,14 @@ def fit_shards(
         PeerLostError: another process has been lost.
         ValueError: the checkpoint of another request.
     """
-    kept = Checkpoint(FitResult, path, EVERY, _described(shards, start, model, request))
-    so_far = found = kept.read()
-    if found is not None and not _goes_on(found, request):
-        return found
+    so_far = None
     try:
+        described = {} if path is None else _described(shards, start, model, request)
+        kept = Checkpoint(FitResult, path, EVERY, described)
+        so_far = found = kept.read()
+        if found is not None and not _goes_on(found, request):
+            report(1 if start is not None else request.n_init + 1)
+            return found
         with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
             if found is None:
                 begin = _begin(shards, fit_batch, start, model, request, report)
@@ -237,7 +240,7 @@ def _described(shards: Shards, start: Any, model: Combination, request: Request)
     k, family, ridge = model
     names = ("init", "n_init", "n_finalists", "precision", "tol", "max_iter", "avoids_spurious", "key", "method")
     own = {name: getattr(request, name) for name in names} | {"history": (request.n_history, request.snapshots)}
-    shape = {"n_samples": shards.n_samples, "n_features": shards.x.shape[1]}
+    shape = {"n_samples": shards.n_samples, "n_features": shards.x.shape[1], "x": checksum(shards)}
     # No process has all rows of a start that is divided over processes.
     is_here = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(start))
     own["start"] = digest(start) if is_here else None

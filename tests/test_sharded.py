@@ -111,8 +111,14 @@ def test_an_interrupted_fit_goes_on_from_its_checkpoint(tmp_path: Path, monkeypa
     found = jaxgmm.fit(X, K, checkpoint=path, progress=lambda *counts: told.append(counts), **options)
     assert told == [(1, 1)]
     assert_same_fit(found, whole, rtol=1e-9)
-    # A finished one is the answer.
-    assert_same_fit(jaxgmm.fit(X, K, checkpoint=path, **options), found, rtol=0)
+    # A finished one is the answer, for these samples and their weights.
+    told.clear()
+    again = jaxgmm.fit(X, K, checkpoint=path, progress=lambda *counts: told.append(counts), **options)
+    assert_same_fit(again, found, rtol=0)
+    assert told == [(1, 1)]
+    for x, weights in ((X[::-1], None), (X + 1e-15 * (X[7] == X), None), (X, np.ones(len(X)))):
+        with pytest.raises(ValueError, match=r"checkpoint of another request \(x\)"):
+            jaxgmm.fit(x, K, checkpoint=path, sample_weight=weights, **options)
     other_start = Mixture(START.weights, START.means + 1, START.covariances)
     for name, value, differing in [
         ("max_iter", 40, "max_iter, history"),

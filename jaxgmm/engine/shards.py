@@ -195,6 +195,26 @@ def agreed(tree: _Tree, mesh: Mesh) -> _Tree:
     return jax.tree.map(np.asarray, _of_first(jax.tree.map(spread, tree), mesh=mesh))
 
 
+def checksum(shards: Shards) -> str:
+    """What tells samples and weights from others, whatever devices they are divided over."""
+    with jax.enable_x64(True):
+        columns = (shards.x,) if shards.weights is None else (shards.x, shards.weights[:, None])
+        return f"{int(_checksum(columns, shards.n_samples)):016x}"
+
+
+@jax.jit
+def _checksum(columns: Sequence[Array], n_samples: Array) -> Array:
+    found = jnp.zeros((), jnp.uint64)
+    for values in columns:
+        bits = lax.bitcast_convert_type(values.astype(jnp.float64), jnp.uint64)
+        # A permutation of the values has another sum. The last bits of float32's values are all 0.
+        place = jnp.arange(values.size, dtype=jnp.uint64).reshape(values.shape)
+        mixed = (bits ^ (bits >> 32)) * (2 * place + 1)
+        inside = jnp.arange(len(values)) < n_samples
+        found = found * 31 + jnp.sum(jnp.where(inside[:, None], mixed, 0))
+    return found
+
+
 @jax.jit
 def _has_negative(weights: Array) -> Array:
     return jnp.any(weights < 0)
