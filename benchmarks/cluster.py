@@ -10,7 +10,6 @@ were measured here, on more cores.
 import hashlib
 import heapq
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import jaxgmm
-from benchmarks.environment import CORES, RESULTS, environment, write
+from benchmarks.environment import CORES, RESULTS, environment, memory, write
 from jaxgmm.distributed import fit_table, join
 from jaxgmm.engine import caches
 from jaxgmm.engine import cores as limits
@@ -116,7 +115,7 @@ def measured(engine: str, cores: int, path: Path) -> dict:
         "bits": hashlib.sha256(fits["log_likelihood"].to_numpy().tobytes()).hexdigest()[:16],
         "log_likelihood": float(np.sum(fits["log_likelihood"].to_numpy())),
         "status": {row["values"]: row["counts"] for row in fits["status"].value_counts().to_pylist()},
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": round(memory("VmHWM") / 2**20),
     }
 
 

@@ -52,6 +52,15 @@ def write(path: Path, results: dict) -> None:
     part.replace(path)
 
 
+def memory(name: str) -> int:
+    """Bytes of this process, as Linux tells: `VmRSS` now, `VmHWM` at most.
+
+    `getrusage` would tell of the process that started this one, too.
+    """
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
 def error_of(error: Exception) -> str:
     """An error as results tell it."""
     return f"{type(error).__name__}: {error}"[:500]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.environment import CORES, error_of
+from benchmarks.environment import CORES, error_of, memory
 from benchmarks.outcome import Outcome, System, mean_log_likelihoods
 from benchmarks.scenarios import Problem
 
@@ -116,16 +116,11 @@ def _with_peak(job: Callable) -> tuple[int | None, object]:
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        before, _ = _memory("VmRSS"), _memory("VmHWM")
+        before, _ = memory("VmRSS"), memory("VmHWM")
     except (OSError, AttributeError, StopIteration):
         return None, job()
     returned = job()
-    return _memory("VmHWM") - before, returned
-
-
-def _memory(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return 1024 * int(line.split()[1])
+    return memory("VmHWM") - before, returned
 
 
 def _scores(contenders: list[Contender]) -> dict[str, list[np.ndarray]]:

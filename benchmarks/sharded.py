@@ -11,7 +11,6 @@ sums over devices, and the division itself, add to it.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxgmm
-from benchmarks.environment import RESULTS, environment, write
+from benchmarks.environment import RESULTS, environment, memory, write
 
 D, K, N_ITER = 4, 8, 20
 # The engine on one device, then as many devices as the samples are divided over.
@@ -51,7 +50,7 @@ def measured(way: str, n_samples: int, n_repeats: int) -> dict:
     means = rng.normal(0, 3, size=(K, D))
     x = means[rng.integers(0, K, n_samples)] + rng.normal(size=(n_samples, D))
     start = jaxgmm.Mixture(np.full(K, 1 / K), x[:K], np.tile(4 * np.eye(D), (K, 1, 1)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory("VmHWM")
     divided = {"precision": "float64"} if WAYS[way] is None else {"devices": WAYS[way]}
     seconds = []
     for _ in range(1 + n_repeats):
@@ -68,7 +67,7 @@ def measured(way: str, n_samples: int, n_repeats: int) -> dict:
         "seconds": float(np.median(seconds[1:])),
         "spread": float(np.ptp(seconds[1:])),
         "megabytes_of_samples": x.nbytes / 2**20,
-        "megabytes_more_at_most": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10,
+        "megabytes_more_at_most": (memory("VmHWM") - before) / 2**20,
     }
 
 
