@@ -243,8 +243,7 @@ def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], i
     try:
         column = decoded(column)
         if pa.types.is_floating(column.type):
-            # Minus zero is zero.
-            column = pc.add(column, 0.0)  # pyright: ignore[reportAttributeAccessIssue]
+            column = _canonical(column)
         encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
         values, indices = encoded.dictionary, encoded.indices
         in_order = np.zeros(1, np.int64)
@@ -256,6 +255,13 @@ def _ranks(column: pa.ChunkedArray, name: str) -> tuple[Int[np.ndarray, " m"], i
     rank_of = np.empty(len(values), dtype=np.int64)
     rank_of[in_order] = np.arange(len(values))
     return rank_of[indices.to_numpy(zero_copy_only=False)], len(values)
+
+
+def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Floats in one pattern of bits for each value: minus zero is zero, and all NaNs are the same."""
+    column = pc.add(column, 0.0)  # pyright: ignore[reportAttributeAccessIssue]
+    is_nan = pc.is_nan(column)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.if_else(is_nan, pa.scalar(np.nan, column.type), column)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

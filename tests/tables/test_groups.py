@@ -65,6 +65,15 @@ def test_nan_keys_are_one_group_between_numbers_and_null():
     assert [samples[:, 0].tolist() for samples in groups.x] == [[2], [1, 4], [3]]
 
 
+@pytest.mark.parametrize("type_", [np.float32, np.float64])
+def test_nan_keys_are_one_group_whatever_their_bits(type_):
+    # Processors make NaN of either sign.
+    keys = np.array([NAN, 1.0, -NAN, NAN], type_)
+    assert len({key.tobytes() for key in keys}) == 3
+    groups = group(pa.table({"key": keys, "x": [1, 2, 3, 4]}), ["key"], ["x"])
+    assert [samples[:, 0].tolist() for samples in groups.x] == [[2], [1, 3, 4]]
+
+
 def test_more_keys_than_sixteen_bits_hold_are_sorted():
     draw = np.random.default_rng(0)
     keys = draw.permutation(np.repeat(np.arange(70_000), 2))
