@@ -102,12 +102,22 @@ class Job(NamedTuple):
                     writer.write_table(of_part[name])
             seals.seal(aside, part)
             with atomic.refusals(place):
-                if self.is_done(part):
-                    _cleared(aside)
-                    return
-                # A part that has changed since it was kept is redone.
-                _cleared(place)
-                aside.rename(place)
+                self._put(aside, part)
+
+    def _put(self, aside: Path, part: int) -> None:
+        """Gives a complete directory the name of its part, unless another process has been first."""
+        place = self._part(part)
+        try:
+            aside.rename(place)
+        except OSError:
+            if not place.exists():
+                raise
+            if self.is_done(part):
+                _cleared(aside)
+                return
+            # A part that has changed since it was kept is redone.
+            _cleared(place)
+            aside.rename(place)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Adds a line about a part to the manifest."""

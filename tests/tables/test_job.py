@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import threading
@@ -150,6 +151,24 @@ def test_two_processes_do_not_share_a_job(tmp_path):
         ):
             pass
         assert first.is_done(0)
+
+
+def test_of_two_processes_that_make_the_same_part_at_the_same_time_the_first_is_kept(tmp_path, monkeypatch):
+    """The other one's appears when this one is complete, and has only to be renamed."""
+    rename, other = Path.rename, {name: pa.table({"other": [0]}) for name in NAMES}
+
+    def after_the_other(path, place):
+        monkeypatch.setattr(Path, "rename", rename)
+        elsewhere.keep(0, other)
+        return path.rename(place)
+
+    with job.begun(tmp_path, NAMES, ASKED, resume=False) as begun:
+        elsewhere = pickle.loads(pickle.dumps(begun))
+        monkeypatch.setattr(Path, "rename", after_the_other)
+        begun.keep(0, of_part(0))
+        assert begun.is_done(0)
+        assert pq.read_table(begun.directory / "000000" / "fits.parquet").equals(other["fits"])
+        assert not list(begun.directory.glob("*.partial"))
 
 
 def test_an_unreadable_description_is_one_line_with_the_remedy(tmp_path):
