@@ -582,7 +582,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 
     capsys.readouterr()
     assert cli.main([*arguments, "--out", "out"]) == 2
-    assert "holds an unfinished job; continue with --resume" in capsys.readouterr().err
+    assert "holds an unfinished job; resume it, or remove it" in capsys.readouterr().err
     assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
     assert "was begun with --tol 1e-09, not 0.1" in capsys.readouterr().err
 

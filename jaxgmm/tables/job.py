@@ -142,7 +142,7 @@ class Job(NamedTuple):
     def _check_parts(self, n_parts: int) -> None:
         for part in range(n_parts):
             if not self.is_done(part):
-                raise OSError(f"{self._part(part)} was damaged or removed; continue with --resume to make it again.")
+                raise OSError(f"{self._part(part)} was damaged or removed; resume the job to make it again.")
 
     def finish(self, n_parts: int) -> None:
         """Joins the tables of all parts, puts them in place, and removes the parts.
@@ -291,9 +291,7 @@ def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
     if not file.is_file():
         return False
     if not resume:
-        raise FileExistsError(
-            f"{job.directory} holds an unfinished job; continue with --resume, or remove it to begin anew."
-        )
+        raise FileExistsError(f"{job.directory} holds an unfinished job; resume it, or remove it to begin anew.")
     before = seals.json_of(file)
     if before is None:
         raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")

@@ -125,7 +125,7 @@ def test_another_job_is_refused_by_what_differs(tmp_path):
         do(tmp_path, resume=True, asked=ASKED | {"tol": 0.1})
     with pytest.raises(ValueError, match="was begun with new left out, not 1"):
         do(tmp_path, resume=True, asked=ASKED | {"new": 1})
-    with pytest.raises(FileExistsError, match="unfinished job; continue with --resume"):
+    with pytest.raises(FileExistsError, match="unfinished job; resume it, or remove it"):
         do(tmp_path)
     assert do(tmp_path, resume=True) == [1, 2]
     with pytest.raises(ValueError, match=r"was begun with tol 1e-05, not 0\.1; ask for the same again, or remove it"):
@@ -291,7 +291,7 @@ def test_a_part_damaged_while_others_are_made_ends_the_job_with_the_remedy(tmp_p
             cut_short(tmp_path / job.UNFINISHED / "000001")
             begun.finish(N_PARTS)
 
-    with pytest.raises(OSError, match="000001 was damaged or removed; continue with --resume to make it again"):
+    with pytest.raises(OSError, match="000001 was damaged or removed; resume the job to make it again"):
         interfered()
     assert not (tmp_path / "fits.parquet").exists()
     assert do(tmp_path, resume=True) == [1]
@@ -311,7 +311,7 @@ def test_a_directory_removed_while_the_job_runs_is_one_line_with_the_remedy(tmp_
             begun.finish(1)
 
     with pytest.raises(
-        OSError, match=r"removed: leave it in its place, and begin anew\.|removed; continue with"
+        OSError, match=r"removed: leave it in its place, and begin anew\.|removed; resume the job"
     ) as caught:
         interfered()
     assert str(out / job.UNFINISHED) in str(caught.value)
