@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from jaxgmm import settings
+from jaxgmm.tables.condition import parsed
 from jaxgmm.tables.wording import shortened
 
 # Upper bound on the values in one range, larger than anyone needs.
@@ -186,6 +187,9 @@ def columns(given: Sequence[str], names: Sequence[str]) -> list[str]:
 def condition(conditions: list[str] | None) -> str | None:
     """One condition that holds where all of them do; None for none."""
     given = conditions or []
+    for one in given:
+        # Its parentheses end with it.
+        parsed(one)
     return " and ".join(f"({one})" for one in given) if len(given) > 1 else next(iter(given), None)
 
 
