@@ -22,7 +22,7 @@ try:
     from jaxgmm.tables import files, job, tabular
     from jaxgmm.tables.condition import parsed
     from jaxgmm.tables.dataset import Dataset, find
-    from jaxgmm.tables.groups import check_named
+    from jaxgmm.tables.groups import check_name, check_named, names_in
 except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
@@ -263,7 +263,9 @@ def _fitted(
     resume: bool,
     progress: bool | Callable[[float, int], None],
 ) -> FittedTable:
-    if engine not in ENGINES:
+    check_flag("join", is_joined)
+    check_flag("resume", resume)
+    if engine not in tuple(ENGINES):
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {engine!r}.")
     check(request)
     tabular.check_output_columns(request.by, request.features, request.criterion)
@@ -320,7 +322,8 @@ def _requested(
     options: dict[str, Any],
 ) -> Request:
     condition = None if where is None else parsed(where).text
-    columns = _several(by), _several(features), weights
+    check_name("weights", weights)
+    columns = names_in("by", by), names_in("features", features), weights
     models, options = _plain(models), _plain(options)
     return Request(_UNKNOWN, ",", *columns, order_by, call, models, options, condition)
 

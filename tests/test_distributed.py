@@ -86,8 +86,8 @@ def here(tmp_path, monkeypatch, cluster):
     return tmp_path
 
 
-def fitted(source="cells.parquet", **options):
-    return distributed.fit_table(source, "well", FEATURES, 2, out="out", **OPTIONS | options)
+def fitted(source="cells.parquet", features=FEATURES, **options):
+    return distributed.fit_table(source, "well", features, 2, out="out", **OPTIONS | options)
 
 
 def entries(path):
@@ -212,6 +212,12 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         "key must be": {"key": "seed"},
         "avoid_spurious must be True or False; got 3": {"avoid_spurious": 3},
         "no table is named": {"source": []},
+        "a table is named by paths and patterns; got 3": {"source": 3},
+        "features must be the name of a column, or a sequence of names; got 3": {"features": 3},
+        r"weights must be the name of a column; got \['red'\]": {"weights": ["red"]},
+        "3 is no condition: it is not a text": {"where": 3},
+        "resume must be True or False; got 'no'": {"resume": "no"},
+        "join must be True or False; got 'no'": {"join": "no"},
     }.items():
         with pytest.raises(ValueError, match=words):
             fitted(**given)

@@ -1,28 +1,10 @@
 """Frames of any kind as Arrow columns, and Arrow columns as frames of a kind."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
-
-from jaxgmm.tables.wording import quoted
-
-
-def names_in(role: str, given: Any) -> list[str]:
-    """One name or several, as a list.
-
-    Raises:
-        ValueError: anything else.
-    """
-    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"{role} must be the name of a column, or a sequence of names; got {quoted(given)}. "
-            "Rename columns whose names are not strings."
-        )
-    return names
 
 
 def native(keys: nw.DataFrame[Any], table: pa.Table) -> Any:

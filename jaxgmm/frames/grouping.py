@@ -11,17 +11,17 @@ import pyarrow as pa
 from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit
 from jaxgmm.flagging import flags
-from jaxgmm.frames.columns import names_in, native
+from jaxgmm.frames.columns import native
 from jaxgmm.frames.group_fits import GroupFits
 from jaxgmm.ordering import align_components, checked_reference, in_named_order
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.selection.sweeping import sweep
 from jaxgmm.settings import check_order, is_integer
 from jaxgmm.tables.frame import arrow, selected
-from jaxgmm.tables.groups import Groups, group
+from jaxgmm.tables.groups import Groups, check_name, group, names_in
 from jaxgmm.tables.tabular import check_output_columns, chosen_columns, components_table, fits_table, models_table
 from jaxgmm.tables.unchanged import checksums
-from jaxgmm.tables.wording import quoted, remedy
+from jaxgmm.tables.wording import remedy
 
 # Options that have other names here than in scikit-learn, or than they have in words.
 _MEANT = {"random_state": "key", "init_params": "init", "means_init": "init", "n_starts": "n_init", "starts": "n_init"}
@@ -79,8 +79,7 @@ def fit_groups(
     by, features = [] if by is None else names_in("by", by), names_in("features", features)
     if not by:
         raise ValueError("no key column is named; for one mixture of all rows, use jaxgmm.fit(df[features], …).")
-    if not isinstance(weights, str | None):
-        raise ValueError(f"weights must be the name of a column; got {quoted(weights)}.")
+    check_name("weights", weights)
     check_order(order_by, features)
     reference = None if align_to is None else checked_reference(align_to, len(features), "align_to")
     frame = selected(df, by, features, weights)

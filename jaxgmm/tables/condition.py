@@ -125,6 +125,8 @@ def parsed(text: str) -> Condition:
         >>> parsed("plate = 7 and not well in ('A01', 'A02')").columns
         ['plate', 'well']
     """
+    if not isinstance(text, str):
+        _refuse(text, "it is not a text")
     text, python, operands, position = text.strip(), [], [], 0
     while position < len(text):
         token = _TOKEN.match(text, position)
@@ -207,5 +209,5 @@ def _names(comparisons: Iterator[Comparison]) -> list[str]:
     return list(dict.fromkeys(own.name for one in comparisons for own in one.operands if isinstance(own, Column)))
 
 
-def _refuse(text: str, reason: str) -> NoReturn:
+def _refuse(text: Any, reason: str) -> NoReturn:
     raise ValueError(f'{quoted(text)} is no condition: {reason}; write one such as "{_EXAMPLE}".')

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from jaxgmm.tables import atomic, files
+from jaxgmm.tables.wording import quoted
 
 # Of files and folders that other programs write beside tables, such as `_SUCCESS`.
 _HIDDEN = (".", "_")
@@ -112,10 +113,14 @@ def find(*named: str | Path) -> Dataset:
 
     Raises:
         OSError: nothing is there.
-        ValueError: files of two kinds, or of none.
+        ValueError: files of two kinds, or of none, or something else than paths.
     """
     if not named:
         raise ValueError("no table is named; name at least one file, directory or pattern.")
+    for one in named:
+        # An integer would be taken for a file that this process has opened.
+        if not isinstance(one, str | Path):
+            raise ValueError(f"a table is named by paths and patterns; got {quoted(one)}.")
     if len(named) == 1 and os.path.isfile(named[0]):
         path = Path(named[0])
         return Dataset((str(path),), path.parent, (path,))

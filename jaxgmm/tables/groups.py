@@ -6,7 +6,7 @@ Python.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,6 +126,27 @@ def joined(keys: Sequence[pa.Table]) -> pa.Table:
 def without_columns(n_rows: int) -> pa.Table:
     """Keys of so many groups where no column is a key."""
     return pa.table({"": pa.nulls(n_rows)}).select([])
+
+
+def names_in(role: str, given: Any) -> list[str]:
+    """One name of a column or several, as a list.
+
+    Raises:
+        ValueError: anything else.
+    """
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{role} must be the name of a column, or a sequence of names; got {quoted(given)}. "
+            "Rename columns whose names are not strings."
+        )
+    return names
+
+
+def check_name(role: str, given: Any) -> None:
+    """Raises ValueError unless an argument is the name of a column, or None."""
+    if not isinstance(given, str | None):
+        raise ValueError(f"{role} must be the name of a column; got {quoted(given)}.")
 
 
 def check_named(
