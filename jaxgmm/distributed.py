@@ -114,8 +114,8 @@ def fit_table(
         join: join the tables of all parts, as the command does, into `fits.parquet` and `components.parquet`.
             Otherwise they stay in `parts/`, a directory for each, with `manifest.jsonl`, which says when and where each
             was done; `join` joins them later.
-        resume: continue a job of the same arguments that has been begun in this directory, if there is one. One whose
-            tables are joined is left as it is.
+        resume: continue a job of the same arguments that has been begun in this directory, if there is one. What is
+            finished is left as it is; only parts are joined if `join` says so.
         weights: a column of sample weights, not negative.
         where: a condition that the rows to be fitted satisfy, such as `"plate = 7"`, as for the command.
         order_by: the order of components: `"mean"`, `"weight"`, `"start"` or a feature; see `jaxgmm.frames.fit_groups`.
@@ -279,9 +279,9 @@ def _fitted(
     description = request.description
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
-    if resume and job.is_finished(out, request.outputs, description):
-        with files.opened(out / "fits.parquet") as fits:
-            return FittedTable(out, request.outputs, fits.metadata.num_rows, 0, 0.0, ())
+    if resume and _is_there(out, request.outputs, description, is_joined=is_joined):
+        found = FittedTable(out, request.outputs, 0, 0, 0.0, ())
+        return found._replace(n_groups=sum(map(_n_rows, found.paths("fits"))))
     begins = job.begun(out, request.outputs, description, resume=resume)
     with begins as begun, ENGINES[engine](address) as ready:
         work = planned(request, rows, begun, ready.plan)
@@ -300,6 +300,16 @@ def _files_of(
     check_named(source.columns() or [], request.by, request.features, request.weights)
     conditions = [] if request.where is None else parsed(request.where).columns
     return find(staged(source, [*request.columns, *conditions], out.with_name(f"{out.name}.rows"), resume=resume))
+
+
+def _is_there(out: Path, names: Sequence[str], description: dict[str, Any], *, is_joined: bool) -> bool:
+    """Whether nothing is left to do. Joined tables are never divided again."""
+    return job.is_finished(out, names, description) or (not is_joined and job.is_left_apart(out, names, description))
+
+
+def _n_rows(path: Path) -> int:
+    with files.opened(path) as file:
+        return file.metadata.num_rows
 
 
 def _told(

@@ -269,6 +269,17 @@ def test_parts_that_are_all_done_are_joined_without_a_cluster(tmp_path):
     assert (tmp_path / "out" / "fits.parquet").exists()
 
 
+def test_a_finished_job_is_not_touched_again(tmp_path, monkeypatch):
+    """Others may be reading its parts; nor are groups counted again."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(table(), "cells.parquet")
+    first = fitted(engine="process", max_iter=3)
+    monkeypatch.setattr(distributed, "planned", None)
+    again = fitted(engine="process", max_iter=3, resume=True)
+    assert (again.n_groups, again.n_fitted) == (N_GROUPS, 0)
+    assert again.paths("fits") == first.paths("fits")
+
+
 def test_options_may_be_numpy_numbers(tmp_path):
     pq.write_table(table(), tmp_path / "cells.parquet")
     given = {"n_components": np.arange(1, 2), "key": np.int64(3), "tol": np.float64(0), "max_iter": np.int32(3)}

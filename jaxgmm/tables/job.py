@@ -78,8 +78,7 @@ class Job(NamedTuple):
 
     def is_done(self, part: int) -> bool:
         """Whether a part has been kept and is unchanged since. This reads its files."""
-        directory = self._part(part)
-        return seals.is_whole(directory, part, {f"{name}.parquet" for name in self.names})
+        return _is_whole(self.directory, part, self.names)
 
     @property
     def n_done(self) -> int:
@@ -169,7 +168,15 @@ class Job(NamedTuple):
         self.mutex.acquire()
 
     def _part(self, part: int) -> Path:
-        return self.directory / f"{part:06}"
+        return _place(self.directory, part)
+
+
+def _place(directory: Path, part: int) -> Path:
+    return directory / f"{part:06}"
+
+
+def _is_whole(directory: Path, part: int, names: Sequence[str]) -> bool:
+    return seals.is_whole(_place(directory, part), part, {f"{name}.parquet" for name in names})
 
 
 def _elsewhere(out: Path, names: tuple[str, ...], description: Mapping[str, Any]) -> Job:
@@ -242,6 +249,15 @@ def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str,
 def description_apart(out: str | Path) -> dict[str, Any] | None:
     """The request that made the parts that were left apart, or None if there are none."""
     return seals.json_of(Path(out) / APART / _JOB)
+
+
+def is_left_apart(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
+    """Whether all parts of a job have been left apart, and none has changed since. This reads them."""
+    directory, wanted = Path(out) / APART, json.loads(json.dumps(description))
+    tables = seals.json_of(directory / _TABLES)
+    if tables is None or description_apart(out) != wanted:
+        return False
+    return all(_is_whole(directory, part, names) for part in range(tables["parts"]))
 
 
 def left_apart(out: str | Path) -> tuple[dict[str, Any], tuple[str, ...], int] | None:

@@ -391,6 +391,8 @@ def join(out):
 def test_parts_that_were_left_apart_are_joined(tmp_path):
     leave_apart(tmp_path)
     assert job.left_apart(tmp_path) == (ASKED, tuple(NAMES), N_PARTS)
+    assert job.is_left_apart(tmp_path, NAMES, ASKED)
+    assert not job.is_left_apart(tmp_path, NAMES, ASKED | {"tol": 1.0})
     join(tmp_path)
     check_whole(tmp_path)
     assert job.left_apart(tmp_path) is None
@@ -400,6 +402,7 @@ def test_parts_that_were_left_apart_are_joined(tmp_path):
 def test_parts_are_not_joined_without_one_that_is_lost(tmp_path, lost):
     leave_apart(tmp_path)
     shutil.rmtree(tmp_path / "parts" / f"{lost:06}")
+    assert not job.is_left_apart(tmp_path, NAMES, ASKED)
     # As often as it is tried.
     for _ in range(2):
         with pytest.raises(OSError, match=f"{lost:06} was damaged or removed"):
