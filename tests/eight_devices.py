@@ -10,7 +10,7 @@ import jaxgmm
 from jaxgmm import Status
 from jaxgmm.driver import shards as programs
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.engine.shards import agreed, shards_of
+from jaxgmm.engine.shards import _of_first, agreed, placed, shards_of
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
@@ -163,3 +163,6 @@ def test_devices_agree_on_what_the_first_host_says() -> None:
     assert shards is not None
     with jax.enable_x64(True):
         np.testing.assert_array_equal(agreed(X[:3], shards.mesh), X[:3])
+        # As if every device belonged to another host, of which one has gone astray.
+        said = np.array([[1.5], [np.nan], *[[2.0]] * 6])
+        np.testing.assert_array_equal(_of_first(placed(said, shards.mesh), mesh=shards.mesh), [1.5])
