@@ -41,13 +41,12 @@ class Dataset(NamedTuple):
     paths: tuple[Path, ...]
 
     def __str__(self) -> str:
-        first, *others = self.named
-        return f"{first} and {len(others)} more" if others else first
+        return self._and_others(self.named[0])
 
     @property
     def name(self) -> str:
-        """What they are called; of one file, its name without directories."""
-        return self.paths[0].name if self.is_one_file else str(self)
+        """What they are called, without the directories above: the same wherever the user is."""
+        return self._and_others(Path(os.path.abspath(self.named[0])).name)
 
     @property
     def is_parquet(self) -> bool:
@@ -90,6 +89,9 @@ class Dataset(NamedTuple):
     def is_one_file(self) -> bool:
         """Whether this is a single file that was named as such."""
         return self.named == (str(self.paths[0]),)
+
+    def _and_others(self, first: str) -> str:
+        return f"{first} and {len(self.named) - 1} more" if len(self.named) > 1 else first
 
     def absolute(self) -> "Dataset":
         """The same files, for processes that have another working directory."""

@@ -93,7 +93,7 @@ def test_a_file_that_is_found_twice_is_read_once(here):
 def test_the_description_tells_other_files_names_and_times(here):
     make("data/plate=1/x.parquet", "data/plate=2/x.parquet")
     first = find("data").description
-    assert first == find("data/").description
+    assert first == find("data/").description == find(here / "data").description
     assert (first["file"], first["files"]) == ("data", 2)
     assert first["bytes"] == 2 * os.path.getsize("data/plate=1/x.parquet")
     stat = os.stat("data/plate=1/x.parquet")
@@ -102,6 +102,8 @@ def test_the_description_tells_other_files_names_and_times(here):
     os.rename("data/plate=2", "data/plate=3")
     third = find("data").description
     assert len({own["digest"] for own in (first, second, third)}) == 3
+    os.chdir("data")
+    assert find(".").description == third
     alone = find(here / "data" / "plate=1" / "x.parquet").description
     assert (alone["file"], set(alone)) == ("x.parquet", {"file", "bytes", "modified"})
 
