@@ -1,6 +1,6 @@
 """fit_table() and sweep_table(): a mixture for every group of a table, by all processors of a cluster.
 
-The table is cut into parts of whole groups, and an engine does these: `"ray"`, as tasks of a Ray cluster, or
+The table is cut into parts of whole groups, and an engine fits these: `"ray"`, as tasks of a Ray cluster, or
 `"process"`, here, one after another. Both leave the same files, and either continues what the other has begun.
 """
 
@@ -94,9 +94,9 @@ def fit_table(
 ) -> FittedTable:
     """Fits a mixture to every group of a table, on a cluster.
 
-    The table is counted once, and programs are chosen for all groups, so that answers do not depend on how it is cut:
-    they are, bit for bit, those of the command with `--threads 1` on a machine of the same kind. A bad group has a
-    status and changes no other. What is lost with a process or a machine is done again; see `docs/clusters.md`.
+    The table is counted once, and programs are chosen for all groups, so that answers do not depend on how it is cut.
+    Those of Ray are, bit for bit, those of the command with `--threads 1` on a machine of the same kind. A bad group
+    has a status and changes no other. What is lost with a process or a machine is done again; see `docs/clusters.md`.
 
     Args:
         source: a Parquet file, a directory of them, a pattern such as `data/*.parquet`, or several of these, with one
