@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxgmm.checkpoint import Checkpoint, digest, in_words
 from jaxgmm.driver.choose import BEST_OF, whole
@@ -100,13 +101,13 @@ def fit_shards(
 
     Raises:
         PeerLostError: another process has been lost.
-        ValueError: the checkpoint of another request.
+        ValueError: the checkpoint of another request, or not the same one for all processes.
     """
     so_far = None
     try:
         described = {} if path is None else _described(shards, start, model, request)
         kept = Checkpoint(FitResult, path, EVERY, described)
-        so_far = found = kept.read()
+        so_far = found = _kept(kept, shards)
         if found is not None and not _goes_on(found, request):
             report(1 if start is not None else request.n_init + 1)
             return found
@@ -127,6 +128,17 @@ def fit_shards(
     report(1)
     assert so_far is not None
     return so_far
+
+
+def _kept(checkpoint: Checkpoint[FitResult], shards: Shards) -> FitResult | None:
+    """What a checkpoint holds, or None."""
+    found = checkpoint.read()
+    if checkpoint.path is not None and shards.n_processes > 1:
+        told = multihost_utils.process_allgather(np.int32(-1 if found is None else found.n_iter))
+        # Such processes would wait for each other without end.
+        if len(np.unique(told)) > 1:
+            raise ValueError(f"{checkpoint.path} is not one file for all processes; name one that they all read.")
+    return found
 
 
 def _begin(

@@ -195,6 +195,15 @@ if mode == "whole":
         found = jaxgmm.fit(x, 3, sample_weight=weights, **options)
         print("found", found.status, found.n_iter, repr(float(found.log_likelihood)), found.mixture.means.tolist())
     sys.exit()
+if mode == "apart":
+    # A second time, the first process finds what the other one does not.
+    for _ in range(2):
+        try:
+            found = jaxgmm.fit(x, 3, init=start, checkpoint=path + str(rank))
+            print("found", found.status)
+        except ValueError as error:
+            print(error)
+    sys.exit()
 results = sharded._results
 
 def until_a_signal(*arguments):
@@ -257,6 +266,15 @@ def test_two_processes_have_the_answer_of_one(tmp_path: Path) -> None:
         _, status, _, log_likelihood, *_ = line.split()
         assert int(status) == one.status == Status.CONVERGED
         np.testing.assert_allclose(float(log_likelihood), one.log_likelihood, rtol=1e-8)
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_share_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    with Peers("apart", tmp_path / "kept") as processes:
+        said = [process.communicate(timeout=200) for process in processes]
+    for out, errors in said:
+        assert "found 0" in out, errors
+        assert "is not one file for all processes; name one that they all read" in out
 
 
 @pytest.mark.slow
