@@ -3,7 +3,7 @@
     OUT/.unfinished/job.json     the request: options and file
     OUT/.unfinished/plan.arrow   its groups and parts
     OUT/.unfinished/000007/      the tables of part 7, complete as soon as the directory has this name
-    OUT/.unfinished/000007/part.json    their sizes and digests
+    OUT/.unfinished/000007/part.json    their sizes and digests, and a digest of the request
     OUT/.unfinished/stream.safetensors  where passes over the whole table stand, if it is read in passes
     OUT/.unfinished/manifest.jsonl      a line for each part, in the order in which they were done
     OUT/fits.parquet, …          all parts, joined, once the last is done; their metadata holds the request
@@ -14,6 +14,7 @@ Files and directories get their names only when they are complete, by renaming, 
 moment: anything that has its name is complete, and anything else is redone. So is a part that has changed since.
 """
 
+import hashlib
 import json
 import shutil
 import threading
@@ -78,7 +79,7 @@ class Job(NamedTuple):
 
     def is_done(self, part: int) -> bool:
         """Whether a part has been kept and is unchanged since. This reads its files."""
-        return _is_whole(self.directory, part, self.names)
+        return _is_whole(self.directory, part, self.names, self.description)
 
     @property
     def n_done(self) -> int:
@@ -99,7 +100,7 @@ class Job(NamedTuple):
             for name in self.names:
                 with files.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
                     writer.write_table(of_part[name])
-            seals.seal(aside, part)
+            seals.seal(aside, _mark(part, self.description))
             with atomic.refusals(place):
                 self._put(aside, part)
 
@@ -175,8 +176,13 @@ def _place(directory: Path, part: int) -> Path:
     return directory / f"{part:06}"
 
 
-def _is_whole(directory: Path, part: int, names: Sequence[str]) -> bool:
-    return seals.is_whole(_place(directory, part), part, {f"{name}.parquet" for name in names})
+def _mark(part: int, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a part from others, also from those of a job whose directory was removed while its tasks ran on."""
+    return {"part": part, "job": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()}
+
+
+def _is_whole(directory: Path, part: int, names: Sequence[str], description: Mapping[str, Any]) -> bool:
+    return seals.is_whole(_place(directory, part), _mark(part, description), {f"{name}.parquet" for name in names})
 
 
 def _elsewhere(out: Path, names: tuple[str, ...], description: Mapping[str, Any]) -> Job:
@@ -257,7 +263,7 @@ def is_left_apart(out: str | Path, names: Sequence[str], description: Mapping[st
     tables = seals.json_of(directory / _TABLES)
     if tables is None or description_apart(out) != wanted:
         return False
-    return all(_is_whole(directory, part, names) for part in range(tables["parts"]))
+    return all(_is_whole(directory, part, names, wanted) for part in range(tables["parts"]))
 
 
 def left_apart(out: str | Path) -> tuple[dict[str, Any], tuple[str, ...], int] | None:

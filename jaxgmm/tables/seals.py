@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from jaxgmm.tables import atomic
 PART = "part.json"
 
 
-def is_whole(directory: Path, part: int, names: set[str]) -> bool:
-    """Whether a directory holds the files of a part, unchanged. This reads them."""
+def is_whole(directory: Path, mark: Mapping[str, Any], names: set[str]) -> bool:
+    """Whether a directory holds the files that were sealed with a mark, unchanged. This reads them."""
     record = kept(directory)
-    if record is None or record.get("part") != part or set(record["files"]) != names:
+    if record is None or set(record["files"]) != names or any(record.get(name) != mark[name] for name in mark):
         return False
     return all(digest(directory / name) == own["sha256"] for name, own in record["files"].items())
 
@@ -28,11 +29,11 @@ def json_of(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def seal(directory: Path, part: int) -> None:
-    """Records sizes and digests of a part's files, once they are complete."""
+def seal(directory: Path, mark: Mapping[str, Any]) -> None:
+    """Records sizes and digests of a directory's files, once they are complete, and whose they are."""
     found = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in directory.glob("*.parquet")}
     with atomic.written(directory / PART) as file:
-        file.write(json.dumps({"part": part, "files": found}).encode())
+        file.write(json.dumps({**mark, "files": found}).encode())
 
 
 def kept(directory: Path) -> dict[str, Any] | None:

@@ -275,6 +275,18 @@ def test_a_damaged_part_is_made_again(tmp_path, damage):
     check_whole(tmp_path)
 
 
+def test_a_part_of_another_job_is_made_again(tmp_path):
+    """As of a task that runs on when its directory has been removed, and another job begun in its place."""
+    other = ASKED | {"tol": 1.0}
+    for name, asked in (("one", ASKED), ("other", other)):
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path / name, asked=asked, stop_after=2)
+    place = tmp_path / "other" / job.UNFINISHED / "000001"
+    shutil.rmtree(place)
+    shutil.copytree(tmp_path / "one" / job.UNFINISHED / "000001", place)
+    assert do(tmp_path / "other", resume=True, asked=other) == [1, 2]
+
+
 def test_parts_are_counted_without_those_that_lack_something(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         do(tmp_path, stop_after=2)
