@@ -273,7 +273,7 @@ def test_parts_that_are_all_done_are_joined_without_a_cluster(tmp_path):
     assert (tmp_path / "out" / "fits.parquet").exists()
 
 
-def test_a_finished_job_is_not_touched_again(tmp_path, monkeypatch):
+def test_a_finished_job_is_not_touched_again(tmp_path, monkeypatch, capsys):
     """Others may be reading its parts; nor are groups counted again."""
     monkeypatch.chdir(tmp_path)
     pq.write_table(table(), "cells.parquet")
@@ -282,6 +282,10 @@ def test_a_finished_job_is_not_touched_again(tmp_path, monkeypatch):
     again = fitted(engine="process", max_iter=3, resume=True)
     assert (again.n_groups, again.n_fitted) == (N_GROUPS, 0)
     assert again.paths("fits") == first.paths("fits")
+    # Commands that take fits say so.
+    for words in (["info", "out"], ["predict", "cells.parquet", "--fits", "out", "--out", "p.parquet"]):
+        assert cli.main(words) == 2
+        assert "the tables in out are in parts; join them by jaxgmm.distributed.join" in capsys.readouterr().err
 
 
 def test_options_may_be_numpy_numbers(tmp_path):

@@ -133,9 +133,15 @@ def read_samples(fitted: Fitted, data: Path, separator: str) -> Groups:
 
 
 def check_filled(path: Path) -> None:
-    """Raises OSError unless the table of fits exists."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has written.")
+    """Raises OSError unless the table of fits exists, in one file."""
+    if path.exists():
+        return
+    if job.left_apart(path.parent) is not None:
+        raise FileNotFoundError(
+            f"the tables in {path.parent} are in parts; join them by jaxgmm.distributed.join, or by jaxgmm fit or "
+            "sweep with the same options and --resume."
+        )
+    raise FileNotFoundError(f"{path} does not exist; name a directory that jaxgmm fit or sweep has written.")
 
 
 def described(path: Path) -> dict[str, Any]:

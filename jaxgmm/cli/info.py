@@ -31,7 +31,7 @@ def info(path: Path, separator: str, by: list[str] | None, *, as_json: bool) -> 
 
 
 def _facts(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
-    if (path / job.UNFINISHED).is_dir() or (path / "fits.parquet").exists():
+    if (path / job.UNFINISHED).is_dir() or (path / "fits.parquet").exists() or job.left_apart(path) is not None:
         return _of_fits(path)
     if path.suffix == ".safetensors":
         return _of_saved(path)
