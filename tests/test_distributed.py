@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxgmm import cli, distributed
+from jaxgmm import __version__, cli, distributed
 from jaxgmm.jobs import request
-from jaxgmm.jobs.cluster import check_answers
+from jaxgmm.jobs.cluster import check_answers, check_versions
 from jaxgmm.tables import job, ranges, rows, shuffle
 
 pytestmark = [
@@ -256,6 +257,14 @@ def test_an_address_at_which_nothing_answers_is_refused_at_once():
         with pytest.raises(OSError, match=f"no Ray cluster answers at '{silent}'; start one"):
             check_answers(silent)
     check_answers("auto")
+
+
+def test_machines_with_other_versions_are_refused():
+    check_versions(versions := {name: version(name) for name in ("jax", "jaxlib", "numpy")} | {"jaxgmm": __version__})
+    with pytest.raises(
+        ValueError, match=r" has jax \S+, and the driver 0\.1; install the same versions on all machines"
+    ):
+        check_versions(versions | {"jax": "0.1"})
 
 
 def test_parts_that_are_all_done_are_joined_without_a_cluster(tmp_path):

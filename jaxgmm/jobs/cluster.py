@@ -14,9 +14,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from threading import Event
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _fitted(work: Work, wanted: Sequence[int], progress: Progress, waits: Event)
     """Parts are tasks, the largest first. A task has one core, and a GPU if the cluster has any."""
     ray, cut = _imported(), work.plan.cut
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
-    shared = ray.put(work)
+    shared = ray.put(_Shared(work, _versions()))
     waits.set()
     if cut.is_sorted_first:
         _all(_sort, shared, cut.ranges.with_rows)
@@ -198,20 +199,49 @@ def _refuse(task: Any, number: int, error: Exception) -> NoReturn:
     raise RuntimeError(f"{what} could not be done ({type(cause).__name__}): {cause}") from error
 
 
-def _sort(work: Work, number: int) -> None:
+class _Shared(NamedTuple):
+    """What all tasks that sort and fit receive.
+
+    Attributes:
+        work: the job.
+        versions: those of packages in the driver.
+    """
+
+    work: Work
+    versions: dict[str, str]
+
+
+def _sort(shared: _Shared, number: int) -> None:
     """Sorts one range of rows into the parts."""
+    work = shared.work
     parts.sort(work.rows, work.plan.cut, work.request.columns, [number], work.aside)
 
 
-def _fit(work: Work, part: int) -> Finished:
+def _fit(shared: _Shared, part: int) -> Finished:
     """Fits one part and keeps it."""
+    check_versions(shared.versions)
     _settle()
-    began = time.perf_counter()
+    work, began = shared.work, time.perf_counter()
     (groups,) = ways.read(work, [part])
     read = time.perf_counter()
     notes = ways.fit(work, part, groups, lambda *_: None)
     seconds = {"read": round(read - began, 3), "fit": round(time.perf_counter() - read, 3)}
     return Finished(part, notes, {"host": os.uname().nodename, "process": os.getpid(), "seconds": seconds})
+
+
+def _versions() -> dict[str, str]:
+    """Those of packages on which the bits of answers depend."""
+    return {"jaxgmm": jaxgmm.__version__} | {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+
+
+def check_versions(of_driver: dict[str, str]) -> None:
+    """Raises ValueError if this machine has other versions of packages than the driver."""
+    for name, version in _versions().items():
+        if version != of_driver[name]:
+            raise ValueError(
+                f"{os.uname().nodename} has {name} {version}, and the driver {of_driver[name]}; "
+                "install the same versions on all machines."
+            )
 
 
 def _settle() -> None:

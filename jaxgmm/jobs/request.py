@@ -7,9 +7,12 @@ import jaxgmm
 from jaxgmm.settings import LRT, check_choice, check_options, check_order, check_test
 from jaxgmm.tables.dataset import Dataset
 
-# Work of a part, in rows times runs times components: one to twenty seconds of a core, at 50 iterations of 2 ns each.
-# That is what a killed process may lose, and what an engine moves as a whole.
-_WORK = (1e7, 2e8)
+# Work of a part, in rows times runs times components of few features: three to thirty seconds of a core, as 300 ns were
+# measured, starts and copies included. That is what a killed process may lose, and what an engine moves as a whole.
+_WORK = (1e7, 1e8)
+
+# Data sets that are fitted for each tested model of a group, at most, with the default number of replicates.
+_TESTED = 200
 
 # The number of parts of a job between these bounds.
 _PARTS = 64
@@ -85,9 +88,17 @@ class Request(NamedTuple):
         A part is some seconds of work, and takes a bounded share of memory.
         """
         least, most = _WORK
-        per_row = self.options["n_init"] * sum(k for k, _, _ in self.combinations)
+        per_row = self._work_per_row
         by_work = min(most, max(least, n_rows * per_row / _PARTS)) / per_row
         return max(1, min(int(by_work), _ROWS, _NUMBERS // len(self.columns)))
+
+    @property
+    def _work_per_row(self) -> float:
+        """The work for each row: runs times components, and what these cost beside those of few features."""
+        fitted_again = {"cv": 1 + self.models.get("n_folds", 0), LRT: _TESTED}
+        n_runs = self.options["n_init"] * fitted_again.get(self.criterion or "", 1)
+        # Of 1, 2, 4, 8 and 16 features, one iteration took 15, 16, 29, 43 and 137 ns for a row and a component.
+        return n_runs * sum(k for k, _, _ in self.combinations) * (1 + len(self.features) ** 2 / 32)
 
     @property
     def description(self) -> dict[str, Any]:

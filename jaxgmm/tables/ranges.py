@@ -126,7 +126,7 @@ def sorted_part(aside: Path, numbers: Sequence[int], part: int) -> pa.Table:
         part: the number of the part.
 
     Raises:
-        OSError: a file is missing or damaged; it is removed.
+        OSError: a file is missing, cannot be read, or is damaged; then it is removed.
     """
     return pa.concat_tables([_read(_file(aside, number), part) for number in numbers])
 
@@ -163,9 +163,10 @@ def _read(path: Path, part: int) -> pa.Table:
             source.seek(start)
             return pa.ipc.open_stream(source.read_buffer(stop - start)).read_all()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = shortened(str(error))
-        path.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be read ({reason}); continue with --resume to sort the rows again.") from error
+        # What the system refuses may be read another time.
+        if getattr(error, "errno", None) is None:
+            path.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be read ({shortened(str(error))}); resume the job to sort rows again.") from error
 
 
 def _places(source: pa.NativeFile, part: int) -> Int[np.ndarray, " two"]:
