@@ -23,6 +23,7 @@ try:
     from jaxgmm.tables.condition import parsed
     from jaxgmm.tables.dataset import Dataset, find
     from jaxgmm.tables.groups import check_name, check_named, names_in
+    from jaxgmm.tables.places import local
 except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
@@ -100,9 +101,11 @@ def fit_table(
 
     Args:
         source: a Parquet file, a directory of them, a pattern such as `data/*.parquet`, or several of these, with one
-            sample in each row. All machines of the cluster find them at these paths. Or a `ray.data.Dataset`, whose
-            columns are first written, in its order, to a directory beside `out`, of the same name with `.rows`. They
-            stay there, and are what a job that is resumed reads.
+            sample in each row: paths, at which all machines of the cluster find them, or URIs that `pyarrow.fs` opens,
+            such as `"s3://bucket/data"`. Options stand in the query, as in `?region=eu-west-1`. Credentials belong into
+            the environment of every machine; those in a URI are sent to the tasks, and recorded nowhere. Or a
+            `ray.data.Dataset`, whose columns are first written, in its order, to a directory beside `out`, of the same
+            name with `.rows`. They stay there, and are what a job that is resumed reads.
         by: the columns that make a group's key. Rows whose key is null form a group of their own.
         features: the D numeric columns to fit.
         n_components: K, at least 1.
@@ -136,8 +139,8 @@ def fit_table(
         where the tables are, and how many groups were fitted.
 
     Raises:
-        ValueError: wrong options, not a table, a missing column, or another job in this directory; or a part that
-            cannot be fitted, by its number.
+        ValueError: wrong options, not a table, a missing column, or another job in this directory, or this is a URI; or
+            a part that cannot be fitted, by its number.
         OSError: the table cannot be read, the directory cannot be written or holds tables already, or no cluster
             answers.
         ImportError: Ray is not installed.
@@ -145,7 +148,7 @@ def fit_table(
     models = {"n_components": n_components, "covariance_type": covariance_type, "reg_covar": reg_covar}
     options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "fit", models, options)
-    return _fitted(source, request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
+    return _fitted(source, request, local(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
 
 def sweep_table(
@@ -231,7 +234,7 @@ def sweep_table(
     }
     options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "sweep", models, options)
-    return _fitted(source, request, Path(out), engine, address, is_joined=join, resume=resume, progress=progress)
+    return _fitted(source, request, local(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
 
 def join(out: str | Path) -> None:
@@ -241,11 +244,13 @@ def join(out: str | Path) -> None:
 
     Raises:
         OSError: there are no such parts, one is damaged, or the disk refuses.
+        ValueError: `out` is a URI.
     """
+    out = local(out)
     found = job.left_apart(out)
     if found is None:
         raise FileNotFoundError(
-            f"{Path(out) / job.APART} holds no finished job; fit the table first, unless its tables are joined already."
+            f"{out / job.APART} holds no finished job; fit the table first, unless its tables are joined already."
         )
     description, names, n_parts = found
     with job.begun(out, names, description, resume=True) as begun:

@@ -41,9 +41,11 @@ for _command in (jobs.fit, jobs.sweep, of_fits.predict, of_fits.sample, of_fits.
 def _info(
     *,
     path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="A table, in one file or a directory, a directory of fits, or a .safetensors file.", show_default=False
+            help="A table, in one file or a directory, a directory of fits, or a .safetensors file.",
+            metavar="PATH",
+            show_default=False,
         ),
     ],
     by: Annotated[

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from jaxgmm.cli import console, interrupts
 from jaxgmm.tables import files
+from jaxgmm.tables.places import local
 
 _PLATES, _ROWS, _COLUMNS = 4, "ABCDEFGH", 12
 _MOST_KINDS = 4
@@ -18,6 +19,7 @@ _MOST_KINDS = 4
 
 def demo(out: Path, command: Callable[[list[str]], Any]) -> None:
     """Makes a table, and fits and draws it with `command`, which runs the command with the given words."""
+    out = local(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty directory; name another.")
     out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
+from jaxgmm.cli.inputs import found
 from jaxgmm.engine.progress import bar
 from jaxgmm.jobs.cluster import by_absolute_paths, check_reach
 from jaxgmm.jobs.engines import ENGINES
@@ -16,8 +17,8 @@ from jaxgmm.jobs.running import Done, fit_parts
 from jaxgmm.jobs.work import Work, opened, planned
 from jaxgmm.tables import files, job, tabular
 from jaxgmm.tables.condition import parsed
-from jaxgmm.tables.dataset import find
 from jaxgmm.tables.groups import check_named
+from jaxgmm.tables.places import local
 from jaxgmm.tables.rows import Rows
 
 _ALL_WRITTEN = "all tables were written."
@@ -30,6 +31,7 @@ def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: b
     """
     tabular.check_output_columns(request.by, request.features, request.criterion)
     _check(request)
+    out = local(out)
     if out.name.lower().endswith(files.KINDS) and not out.exists():
         raise ValueError(f"--out must name a directory, for several tables; got {out}. For CSV files, give --csv.")
     if ray is not None:
@@ -57,7 +59,7 @@ def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: b
 
 
 def requested(
-    paths: Sequence[Path],
+    named: Sequence[str],
     separator: str,
     by: list[str] | None,
     features: list[str],
@@ -70,8 +72,7 @@ def requested(
     where: list[str] | None = None,
 ) -> Request:
     """What one call of the command requests, whether or not the table has these columns."""
-    file = find(*paths)
-    names = file.column_names(separator)
+    file, names = found(*named, separator=separator)
     condition = of.condition(where)
     condition = None if condition is None else parsed(condition).text
     # A tab may be written in two ways, which describe the same job.

@@ -9,6 +9,7 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm.status import Status
 from jaxgmm.tables import files, job, tabular
+from jaxgmm.tables.dataset import Dataset
 from jaxgmm.tables.groups import Groups, group, numbers
 from jaxgmm.tables.keys import matched
 from jaxgmm.tables.rows import open_rows
@@ -112,7 +113,7 @@ def tables_of(directory: Path) -> list[Path]:
     return [directory / f"{name}.parquet" for name in ("fits", "components", "models")]
 
 
-def read_samples(fitted: Fitted, data: Path, separator: str) -> Groups:
+def read_samples(fitted: Fitted, data: Dataset, separator: str) -> Groups:
     """The samples that were fitted, in the order of the fits.
 
     Raises:

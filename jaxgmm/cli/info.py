@@ -11,36 +11,40 @@ from jaxgmm.cli import options as of
 from jaxgmm.cli.fitted import check_filled, described
 from jaxgmm.tables import counting, files, job, saved
 from jaxgmm.tables.dataset import Dataset, find
+from jaxgmm.tables.places import Remote, place
 from jaxgmm.tables.rows import open_rows
 
 # Types of columns of a CSV file that are not looked at again.
 _NOT_OTHERWISE = ("string", "double", "null")
 
 
-def info(path: Path, separator: str, by: list[str] | None, *, as_json: bool) -> None:
+def info(named: str, separator: str, by: list[str] | None, *, as_json: bool) -> None:
     """Prints what a table, a directory of fits or a saved file holds."""
-    facts = interrupts.interruptible(lambda: _facts(path, separator, by))
+    facts = interrupts.interruptible(lambda: _facts(named, separator, by))
     if as_json:
         console.print_json(facts)
         return
-    table = console.plain_table(str(path), "")
+    table = console.plain_table(str(place(named)), "")
     # Fits of a whole table have no keys.
     for name, value in ((name, value) for name, value in facts.items() if value not in ([], {})):
         table.add_row(name.replace("_", " "), _written(value))
     console.plain().print(table)
 
 
-def _facts(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
+def _facts(named: str, separator: str, by: list[str] | None) -> dict[str, Any]:
+    path = place(named)
+    if isinstance(path, Remote):
+        return _of_table(named, separator, by)
     if (path / job.UNFINISHED).is_dir() or (path / "fits.parquet").exists() or job.left_apart(path) is not None:
         return _of_fits(path)
     if path.suffix == ".safetensors":
         return _of_saved(path)
-    return _of_table(path, separator, by)
+    return _of_table(named, separator, by)
 
 
-def _of_table(path: Path, separator: str, by: list[str] | None) -> dict[str, Any]:
+def _of_table(named: str, separator: str, by: list[str] | None) -> dict[str, Any]:
     """Columns and rows of a table, and its groups."""
-    source = find(path)
+    source = find(named)
     names = source.column_names(separator)
     by = of.keys(by, names)
     rows = open_rows(source, names, keys=by, separator=separator)

@@ -88,7 +88,7 @@ def plot(
         Path, typer.Option(help="Picture to write: .png, .svg or .pdf.", metavar="FILE", show_default=False)
     ],
     data: Annotated[
-        Path | None, typer.Option(help="The table that was fitted; all kinds but criterion need it.", metavar="TABLE")
+        str | None, typer.Option(help="The table that was fitted; all kinds but criterion need it.", metavar="TABLE")
     ] = None,
     group: Annotated[
         list[str] | None,
@@ -122,7 +122,7 @@ def plot(
 def report(
     *,
     fits: of.Fits,
-    data: Annotated[Path, typer.Option(help="The table that was fitted.", metavar="TABLE", show_default=False)],
+    data: Annotated[str, typer.Option(help="The table that was fitted.", metavar="TABLE", show_default=False)],
     out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE", show_default=False)],
     title: Annotated[str | None, typer.Option(help="Title of the page.", metavar="TEXT")] = None,
     separator: of.Separator = ",",

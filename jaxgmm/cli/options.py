@@ -15,10 +15,12 @@ from jaxgmm.tables.wording import shortened
 _MOST_NUMBERS = 1000
 
 
+# Not paths, which would make one slash of the two in a URI.
 Table = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        help="A Parquet or CSV table, one sample in each row: a file or several, a directory, or a pattern in quotes.",
+        help="A Parquet or CSV table, one sample in each row: a file or several, a directory, or a pattern in quotes; "
+        "paths, or URIs.",
         metavar="TABLE...",
         show_default=False,
     ),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jaxgmm.cli import interrupts
 from jaxgmm.tables import atomic
+from jaxgmm.tables.places import Place, local
 
 
-def check_writable(out: Path, kinds: Sequence[str], *, overwrite: bool, read: Sequence[Path] = ()) -> None:
+def check_writable(out: Path, kinds: Sequence[str], *, overwrite: bool, read: Sequence[Place] = ()) -> None:
     """Checks that a file of one of these kinds can be written, before the work that fills it.
 
     Args:
@@ -18,9 +19,10 @@ def check_writable(out: Path, kinds: Sequence[str], *, overwrite: bool, read: Se
         read: files that the command reads, which it never replaces.
 
     Raises:
-        ValueError: another kind, or a file that is read.
+        ValueError: another kind, a URI, or a file that is read.
         OSError: its directory does not exist, or it does.
     """
+    out = local(out)
     if not out.name.lower().endswith(tuple(kinds)):
         raise ValueError(f"--out must name a file that ends in {', '.join(kinds)}; got {out}.")
     if not out.parent.is_dir():
@@ -29,7 +31,7 @@ def check_writable(out: Path, kinds: Sequence[str], *, overwrite: bool, read: Se
         raise IsADirectoryError(f"{out} is a directory; name a file.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; remove it, name another file, or give --overwrite.")
-    if out.resolve() in [path.resolve() for path in read]:
+    if out.resolve() in [path.resolve() for path in read if isinstance(path, Path)]:
         raise ValueError(f"{out} is read by this command; name another file.")
 
 

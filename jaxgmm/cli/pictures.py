@@ -10,9 +10,9 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, read_fits, read_samples
+from jaxgmm.cli.inputs import found
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, groups, job
-from jaxgmm.tables.dataset import find
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.wording import title_of
 
@@ -25,7 +25,7 @@ def plot(
     kind: str,
     fits: Path,
     out: Path,
-    data: Path | None,
+    data: str | None,
     separator: str,
     group: list[str],
     order: str,
@@ -41,16 +41,15 @@ def plot(
         raise ValueError(f"jaxgmm plot {kind} {'takes no' if data else 'needs the fitted'} table; {remedy} --data.")
     if data is None:
         _models_path(fits)
-    else:
-        find(data).column_names(separator)
+    table = None if data is None else found(data, separator=separator)[0]
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     b = _numbered(fitted.keys, group)
 
     def drawn() -> bytes:
-        if data is None:
+        if table is None:
             axes = _criterion(fits, fitted, b)
         else:
-            axes = _of_samples(kind, fitted, read_samples(fitted, data, separator), b, order, n)
+            axes = _of_samples(kind, fitted, read_samples(fitted, table, separator), b, order, n)
         if kind in _WITH_TITLE and fitted.keys.num_columns:
             np.ravel(np.asarray(axes))[0].set_title(_verbatim(_name(fitted.keys, b)))
         return _as_file(axes, out.suffix[1:])

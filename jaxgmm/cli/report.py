@@ -7,21 +7,21 @@ import pyarrow as pa
 import jaxgmm
 from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, described, read_fits, read_samples
+from jaxgmm.cli.inputs import found
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.tables import atomic, files, job
-from jaxgmm.tables.dataset import find
 from jaxgmm.tables.groups import Groups
 from jaxgmm.tables.wording import counted
 
 
 def report(
-    fits: Path, data: Path, separator: str, out: Path, title: str | None, *, overwrite: bool, as_json: bool
+    fits: Path, data: str, separator: str, out: Path, title: str | None, *, overwrite: bool, as_json: bool
 ) -> None:
     """Writes a page about fits into a file."""
     check_writable(out, (".html", ".htm"), overwrite=overwrite)
-    find(data).column_names(separator)
+    table, _ = found(data, separator=separator)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
-    samples = interrupts.interruptible(lambda: read_samples(fitted, data, separator))
+    samples = interrupts.interruptible(lambda: read_samples(fitted, table, separator))
     content = interrupts.interruptible(lambda: _content(fits, fitted, samples))
     pieces = interrupts.interruptible(lambda: jaxgmm.report.pieces(content, title))
     with writing(out), atomic.written(out) as file:

@@ -10,10 +10,11 @@ import jaxgmm
 from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
 from jaxgmm.cli.fitted import Fitted, read_fits, tables_of
+from jaxgmm.cli.inputs import found
 from jaxgmm.cli.outputs import check_writable, writing
 from jaxgmm.engine.progress import bar
 from jaxgmm.tables import files
-from jaxgmm.tables.dataset import Dataset, find
+from jaxgmm.tables.dataset import Dataset
 from jaxgmm.tables.groups import numbers, taken
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.rows import Rows, open_rows
@@ -26,7 +27,7 @@ _DRAWN = 2**22
 
 
 def predict(
-    paths: Sequence[Path],
+    named: Sequence[str],
     separator: str,
     fits: Path,
     out: Path,
@@ -39,12 +40,12 @@ def predict(
     as_json: bool,
 ) -> None:
     """Writes the most probable component of every row of a table, and how well it fits."""
-    file = find(*paths)
+    file, names = found(*named, separator=separator)
     check_writable(out, files.KINDS, overwrite=overwrite, read=[*file.paths, *tables_of(fits)])
     file.check_outside(out)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
-    kept = list(dict.fromkeys([*by, *of.columns(keep, file.column_names(separator))]))
+    kept = list(dict.fromkeys([*by, *of.columns(keep, names)]))
     labels = label_columns(fitted.n_components, probabilities=probabilities)
     added = [name for name in labels if p_values or name != "p_value"]
     _check_free(kept, added)

@@ -1,19 +1,19 @@
 """Whether the files of a table have the same columns."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from jaxgmm.tables import files
 from jaxgmm.tables.groups import plain
+from jaxgmm.tables.places import Place
 
 # As which columns of numbers are read from CSV files. Where files differ in these, they are of one type when joined.
 _NUMBERS = (pa.null(), pa.int64(), pa.float64())
 
 
 def parquet(
-    paths: Sequence[Path], columns: Sequence[str], wanted: Sequence[bool] | None = None
+    paths: Sequence[Place], columns: Sequence[str], wanted: Sequence[bool] | None = None
 ) -> tuple[pa.Schema, tuple[int, ...]]:
     """The types of some columns of Parquet files, and how many rows each file has.
 
@@ -41,19 +41,19 @@ def parquet(
     return plain(expected.remove_metadata().empty_table()).schema, tuple(counts)
 
 
-def check_headers(paths: Sequence[Path], columns: Sequence[str], separator: str) -> None:
+def check_headers(paths: Sequence[Place], columns: Sequence[str], separator: str) -> None:
     """Raises ValueError if a CSV file other than the first lacks a column."""
     for path in paths[1:]:
         _check_names(paths[0], path, files.column_names(path, separator), columns, separator)
 
 
-def check_numbers(paths: Sequence[Path], schemas: Sequence[pa.Schema]) -> None:
+def check_numbers(paths: Sequence[Place], schemas: Sequence[pa.Schema]) -> None:
     """Raises ValueError if a column of CSV files holds numbers in some of them, and something else in others."""
     for path, schema in zip(paths, schemas, strict=True):
         _check_types(paths[0], schemas[0], path, schema, _NUMBERS)
 
 
-def _check_names(first: Path, path: Path, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
+def _check_names(first: Place, path: Place, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
     for name in columns:
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}, which {first} has; name files of the same columns.")
@@ -61,7 +61,7 @@ def _check_names(first: Path, path: Path, names: Sequence[str], columns: Sequenc
 
 
 def _check_types(
-    first: Path, expected: pa.Schema, path: Path, schema: pa.Schema, one_kind: Sequence[pa.DataType] = ()
+    first: Place, expected: pa.Schema, path: Place, schema: pa.Schema, one_kind: Sequence[pa.DataType] = ()
 ) -> None:
     for field, own in zip(expected, schema, strict=True):
         if field.type != own.type and not {field.type, own.type} <= set(one_kind):

@@ -5,7 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
+
+from jaxgmm.tables.places import Place
+
+File = TypeVar("File", bound=Place)
 
 _ROOM, _PLACE = "free some room, or name another place", "change its permissions, or name another place"
 _REMEDIES = {
@@ -35,17 +39,23 @@ class State(NamedTuple):
     inode: int
 
 
-def state(path: Path) -> State | None:
-    """The state of a file, or None if it does not exist."""
+def state(path: Place) -> State | None:
+    """The state of a file, or None if it does not exist.
+
+    Raises:
+        ConnectionError: it is in a store that does not answer.
+    """
     try:
         found = path.stat()
+    except ConnectionError:
+        raise
     except OSError:
         return None
     return State(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def readable(path: str | Path, kind: str) -> Path:
-    """Checks that a file can be read, and returns its path.
+def readable(path: File, kind: str) -> File:
+    """Checks that a file can be read, and returns it.
 
     Args:
         path: the file.
@@ -54,12 +64,11 @@ def readable(path: str | Path, kind: str) -> Path:
     Raises:
         OSError: it does not exist, or may not be read.
     """
-    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; check the path.")
     if not path.is_file():
         raise IsADirectoryError(f"{path} is not a file; name {kind}.")
-    if not os.access(path, os.R_OK):
+    if isinstance(path, Path) and not os.access(path, os.R_OK):
         raise PermissionError(f"{path} may not be read; change its permissions.")
     return path
 

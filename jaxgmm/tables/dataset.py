@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pyarrow import fs
 
-from jaxgmm.tables import atomic, files
+from jaxgmm.tables import atomic, files, listing, places
+from jaxgmm.tables.places import Place
 from jaxgmm.tables.wording import quoted
 
 # Of files and folders that other programs write beside tables, such as `_SUCCESS`.
@@ -31,14 +31,14 @@ class Dataset(NamedTuple):
     """The files of a table.
 
     Attributes:
-        named: what was named: files, directories and patterns.
+        named: what was named: files, directories and patterns; URIs without credentials and options.
         root: the directory below which folders are columns.
         paths: of the files, sorted.
     """
 
     named: tuple[str, ...]
-    root: Path
-    paths: tuple[Path, ...]
+    root: Place
+    paths: tuple[Place, ...]
 
     def __str__(self) -> str:
         return self._and_others(self.named[0])
@@ -56,7 +56,7 @@ class Dataset(NamedTuple):
     @property
     def folders(self) -> pa.Table:
         """The columns that folders make: texts, or null; a row for each file."""
-        found = [_columns_of(path.relative_to(self.root)) for path in self.paths]
+        found = [_columns_of(places.relative(path, self.root)) for path in self.paths]
         return pa.Table.from_pylist(found, pa.schema([(name, pa.string()) for name in found[0]]))
 
     def column_names(self, separator: str = ",") -> list[str]:
@@ -72,14 +72,14 @@ class Dataset(NamedTuple):
     @property
     def description(self) -> dict[str, Any]:
         """What tells these files from others, or from themselves after a change: names, sizes, and times of changes."""
-        states = [path.stat() for path in self.paths]
+        states = places.each(lambda path: path.stat(), self.paths)
         changed = datetime.fromtimestamp(max(state.st_mtime for state in states), UTC)
         size = sum(state.st_size for state in states)
         described = {"file": self.name, "bytes": size, "modified": changed.isoformat()}
         if self.is_one_file:
             return described
         each = [
-            (path.relative_to(self.root).as_posix(), state.st_size, state.st_mtime_ns)
+            (places.relative(path, self.root).as_posix(), state.st_size, state.st_mtime_ns)
             for path, state in zip(self.paths, states, strict=True)
         ]
         digest = hashlib.sha256(json.dumps(each).encode()).hexdigest()
@@ -109,13 +109,13 @@ def find(*named: str | Path) -> Dataset:
     """Finds the files of a table. A file that is named twice is read once.
 
     Args:
-        named: files, directories, and patterns such as `data/*.parquet`, in which `**` stands for any folders. Of a
-            directory, its Parquet files are taken, at any depth, or else its CSV files, but none that begin with `.`
-            or `_`.
+        named: files, directories, and patterns such as `data/*.parquet`, in which `**` stands for any folders; paths,
+            or URIs of one store, such as `s3://bucket/data`. Of a directory, its Parquet files are taken, at any depth,
+            or else its CSV files, but none that begin with `.` or `_`.
 
     Raises:
-        OSError: nothing is there.
-        ValueError: files of two kinds, or of none, or something else than paths.
+        OSError: nothing is there, or a store does not answer.
+        ValueError: files of two kinds, or of none; something else than paths and URIs.
     """
     if not named:
         raise ValueError("no table is named; name at least one file, directory or pattern.")
@@ -123,57 +123,44 @@ def find(*named: str | Path) -> Dataset:
         # An integer would be taken for a file that this process has opened.
         if not isinstance(one, str | Path):
             raise ValueError(f"a table is named by paths and patterns; got {quoted(one)}.")
-    if len(named) == 1 and os.path.isfile(named[0]):
-        path = Path(named[0])
+    names = [places.as_path(own) for own in named]
+    if len(names) == 1 and os.path.isfile(names[0]):
+        path = Path(names[0])
         return Dataset((str(path),), path.parent, (path,))
-    found = [_matching(str(one), is_only=len(named) == 1) for one in named]
-    root = Path(os.path.commonpath([os.path.abspath(own) for own, _ in found]))
-    below = {Path(os.path.abspath(path)).relative_to(root) for _, own in found for path in own}
-    if not Path(named[0]).is_absolute():
-        root = Path(os.path.relpath(root))
-    each: dict[str, Path] = {}
-    # A link to a directory above itself makes many paths to one file.
-    for path in sorted(below, key=lambda path: (len(path.parts), path)):
-        each.setdefault(os.path.realpath(root / path), path)
-    paths = tuple(root / path for path in sorted(each.values(), key=_in_order))
-    dataset = Dataset(tuple(str(Path(own)) for own in named), root, paths)
+    root, below = listing.below_one_root([_matching(own, is_only=len(names) == 1) for own in names])
+    paths = tuple(root / path for path in sorted(below, key=_in_order))
+    dataset = Dataset(tuple(str(places.place(own)) for own in names), root, paths)
     _check_kinds(paths)
     _check_folders(dataset)
     return dataset
 
 
-def _matching(named: str, *, is_only: bool) -> tuple[Path, list[Path]]:
+def _matching(named: str, *, is_only: bool) -> tuple[Place, list[Place]]:
     """The directory below which folders are columns, and the files, of one name or pattern."""
-    path = Path(named)
+    path = places.place(named)
     if path.is_dir():
         return path, _within(path)
-    if path.exists() or not glob.has_magic(named):
+    if not any(map(glob.has_magic, path.parts)) or path.exists():
         if not is_only and not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist; check the path, or separate columns by commas, as in --by plate,well."
             )
         return path.parent, [atomic.readable(path, "a Parquet or CSV file, or a directory of these")]
-    fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
-    root = Path(*path.parts[:fixed])
-    matching = [Path(own) for own in glob.glob(named, recursive=True)]
-    matching = [own for own in matching if not _is_hidden(own.relative_to(root))]
-    found = [own for own in matching if own.is_file()]
+    root, *matching = listing.matching(named)
+    found, directories = ([own for own in some if not _is_hidden(places.relative(own, root))] for some in matching)
     # Of a pattern that also matches what is in a directory, only this is meant.
     parents = {parent for own in found for parent in own.parents}
-    for directory in matching:
-        if directory.is_dir() and directory not in parents:
+    for directory in directories:
+        if directory not in parents:
             found += _within(directory)
     if not found:
-        raise FileNotFoundError(f"no file matches {named!r}; check the pattern.")
+        raise FileNotFoundError(f"no file matches {places.shown(named)!r}; check the pattern.")
     return root, found
 
 
-def _within(directory: Path) -> list[Path]:
+def _within(directory: Place) -> list[Place]:
     """The Parquet files of a directory, or else its CSV files."""
-    selector = fs.FileSelector(str(directory), recursive=True)
-    entries = fs.LocalFileSystem().get_file_info(selector)
-    paths = [Path(entry.path) for entry in entries if entry.type == fs.FileType.File]
-    paths = [path for path in paths if not _is_hidden(path.relative_to(directory))]
+    paths = [path for path in listing.files_below(directory) if not _is_hidden(places.relative(path, directory))]
     found = [path for path in paths if files.is_parquet(path)]
     # A text beside tables is hardly one.
     found = found or [path for path in paths if path.name.lower().endswith(files.KINDS) and ".txt" not in path.suffixes]
@@ -182,11 +169,11 @@ def _within(directory: Path) -> list[Path]:
     return found
 
 
-def _is_hidden(path: Path) -> bool:
+def _is_hidden(path: PurePath) -> bool:
     return any(part.startswith(_HIDDEN) for part in path.parts)
 
 
-def _check_kinds(paths: Sequence[Path]) -> None:
+def _check_kinds(paths: Sequence[Place]) -> None:
     """Raises ValueError unless all files are Parquet files, or all are CSV files."""
     for path in paths:
         files.check_kind(path)
@@ -199,21 +186,21 @@ def _check_kinds(paths: Sequence[Path]) -> None:
 def _check_folders(dataset: Dataset) -> None:
     """Raises ValueError unless the folders of all files make the same columns."""
     first, *others = dataset.paths
-    names = set(_columns_of(first.relative_to(dataset.root)))
+    names = set(_columns_of(places.relative(first, dataset.root)))
     for path in others:
-        for name in names ^ set(_columns_of(path.relative_to(dataset.root))):
+        for name in names ^ set(_columns_of(places.relative(path, dataset.root))):
             one, other = (first, path) if name in names else (path, first)
             raise ValueError(
                 f"{one} is in a folder {name}=…, and {other} is not; name files that all are, or none of which is."
             )
 
 
-def _in_order(path: Path) -> list[tuple[list[str | int], str]]:
+def _in_order(path: PurePath) -> list[tuple[list[str | int], str]]:
     """What paths are ordered by, folder after folder: `plate=7` is before `plate=10`."""
     return [([int(own) if own.isdecimal() else own for own in re.split(r"(\d+)", part)], part) for part in path.parts]
 
 
-def _columns_of(path: Path) -> dict[str, str | None]:
+def _columns_of(path: PurePath) -> dict[str, str | None]:
     """The columns that the folders of a path make."""
     pairs = [part.split("=", 1) for part in path.parent.parts if "=" in part]
     return {unquote(name): None if value == _NULL else unquote(value) for name, value in pairs}

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from jaxgmm.tables import atomic, wording
+from jaxgmm.tables import atomic, places, wording
 from jaxgmm.tables.groups import plain
 from jaxgmm.tables.keys import typed
+from jaxgmm.tables.places import Place, Remote
 from jaxgmm.tables.wording import listed, quoted, shortened
 
 Read = TypeVar("Read")
@@ -27,8 +28,8 @@ _PARQUET = (".parquet", ".pq")
 _TAB_SEPARATED = (".tsv", ".tsv.gz", ".tsv.bz2")
 _CSV = (".csv", ".csv.gz", ".csv.bz2", *_TAB_SEPARATED, ".txt", ".txt.gz", ".txt.bz2")
 KINDS = _PARQUET + _CSV
-# Bytes of each column that are read from a Parquet file at a time.
-_BUFFER = 2**18
+# Bytes of each column that are read from a Parquet file at a time: of a remote one more, as each request takes long.
+_BUFFER, _REMOTE_BUFFER = 2**18, 2**22
 # Bytes of a CSV file that are read at a time, where it is not read whole.
 _CSV_BLOCK = 2**24
 _NOT_A_NUMBER = re.compile(r"CSV column #(\d+): .*conversion error to double: invalid value '(.*)'")
@@ -37,12 +38,12 @@ _SEPARATORS = (",", ";", "|", "\t")
 _NAMED = {"tab": "\t", "\\t": "\t"}
 
 
-def column_names(path: str | Path, separator: str = ",") -> list[str]:
+def column_names(path: str | Place, separator: str = ",") -> list[str]:
     """The names of a file's columns, in order; its rows are not read.
 
     Args:
         path: a Parquet file (`.parquet`, `.pq`) or a CSV file with a header (`.csv`, `.tsv`, `.txt`, or one of these
-            and `.gz` or `.bz2`).
+            and `.gz` or `.bz2`), by its path, or by a place that `jaxgmm.tables.places.place` makes of a URI.
         separator: of a CSV file's fields: a character, or `tab`. In a `.tsv` file, a comma stands for `tab`.
 
     Raises:
@@ -52,17 +53,18 @@ def column_names(path: str | Path, separator: str = ",") -> list[str]:
     path = _readable(path)
     form = _form(path, separator)
     if is_parquet(path):
-        return list(translated(path, lambda: pq.read_schema(path).names))
+        system, own = places.located(path)
+        return list(translated(path, lambda: pq.read_schema(own, filesystem=system).names))
 
     def header() -> list[str]:
-        with csv.open_csv(path, parse_options=form) as reader:
+        with csv.open_csv(places.stream(path), parse_options=form) as reader:
             return reader.schema.names
 
     return translated(path, header, separator)
 
 
 def read_table(
-    path: str | Path,
+    path: str | Place,
     columns: Sequence[str],
     *,
     keys: Sequence[str] = (),
@@ -97,14 +99,16 @@ def read_table(
     return keyed(read_csv(path, columns, keys, separator), keys, known)
 
 
-def read_csv(path: Path, columns: Sequence[str], texts: Sequence[str], separator: str) -> pa.Table:
+def read_csv(path: Place, columns: Sequence[str], texts: Sequence[str], separator: str) -> pa.Table:
     """Reads some columns of a CSV file, some of these as texts."""
     own = [name for name in columns if name in texts]
     # Arrow would take no columns for all.
     wanted = list(columns) or column_names(path, separator)[:1]
     convert = csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(own, pa.string()))
     form = _form(path, separator)
-    table = translated(path, lambda: csv.read_csv(path, parse_options=form, convert_options=convert), separator)
+    table = translated(
+        path, lambda: csv.read_csv(places.stream(path), parse_options=form, convert_options=convert), separator
+    )
     return table.select(list(columns))
 
 
@@ -118,7 +122,7 @@ def keyed(table: pa.Table, keys: Sequence[str], known: pa.Schema | None = None) 
 
 
 def blocks_of_numbers(
-    path: Path, columns: Sequence[str], separator: str, texts: Sequence[str] = ()
+    path: Place, columns: Sequence[str], separator: str, texts: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
     """Columns of numbers of a CSV file, or of texts, block by block; only one block is held in memory.
 
@@ -144,17 +148,19 @@ def blocks_of_numbers(
                 ) from error
             raise
 
-    with read(lambda: csv.open_csv(path, reading, _form(path, separator), convert)) as reader:
+    with read(lambda: csv.open_csv(places.stream(path), reading, _form(path, separator), convert)) as reader:
         batches = iter(reader)
         while (batch := read(lambda: next(batches, None))) is not None:
             if batch.num_rows:
                 yield pa.Table.from_batches([batch]).select(list(columns))
 
 
-def opened(path: Path) -> pq.ParquetFile:
+def opened(path: Place) -> pq.ParquetFile:
     """Opens a Parquet file for reading in pieces; only these pieces are held in memory. The caller closes it."""
     # By default Arrow fetches everything in advance, and without a buffer it reads whole columns of a row group.
-    return translated(path, lambda: pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER))
+    system, own = places.located(path)
+    options = {"pre_buffer": False, "buffer_size": _REMOTE_BUFFER if isinstance(path, Remote) else _BUFFER}
+    return translated(path, lambda: pq.ParquetFile(own, filesystem=system, **options))
 
 
 def check_absent(directory: str | Path, names: Sequence[str], suffix: str = ".parquet") -> None:
@@ -224,32 +230,32 @@ def copy_as_csv(path: Path, separator: str) -> Path:
     return copied
 
 
-def _readable(path: str | Path) -> Path:
-    path = atomic.readable(path, "one Parquet or CSV file")
+def _readable(path: str | Place) -> Place:
+    path = atomic.readable(Path(path) if isinstance(path, str) else path, "one Parquet or CSV file")
     check_kind(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a header and at least one row.")
     return path
 
 
-def check_kind(path: Path) -> None:
+def check_kind(path: Place) -> None:
     """Raises ValueError unless a file has a suffix of Parquet or CSV files."""
     if not path.name.lower().endswith(KINDS):
         raise ValueError(f"{path} is of no known kind; name a file that ends in {', '.join(KINDS)}.")
 
 
-def is_parquet(path: Path) -> bool:
+def is_parquet(path: Place) -> bool:
     """Whether a file has a suffix of Parquet files."""
     return path.name.lower().endswith(_PARQUET)
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+def _read_parquet(path: Place, columns: Sequence[str]) -> pa.Table:
     # `pq.read_table` would also read columns out of a path whose folders are called `name=value`.
     with opened(path) as file:
         return plain(translated(path, lambda: file.read(list(columns)).select(list(columns))))
 
 
-def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Read:
+def translated(path: Place, read: Callable[[], Read], separator: str = ",") -> Read:
     """What `read` returns; Arrow's errors become one line that names the file."""
     try:
         return read()
@@ -259,7 +265,7 @@ def translated(path: Path, read: Callable[[], Read], separator: str = ",") -> Re
         raise ValueError(f"{path} cannot be read as {kind} ({reason}); {remedy}") from error
 
 
-def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
+def check_columns(path: Place, names: Sequence[str], columns: Sequence[str], separator: str = ",") -> None:
     """Raises ValueError unless a file, whose columns are `names`, has each of the wanted columns exactly once."""
     for column in columns:
         if column not in names:
@@ -271,7 +277,7 @@ def check_columns(path: Path, names: Sequence[str], columns: Sequence[str], sepa
             raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")
 
 
-def _form(path: Path, separator: str) -> csv.ParseOptions:
+def _form(path: Place, separator: str) -> csv.ParseOptions:
     """The format of a CSV file."""
     is_default = separator == "," and path.name.lower().endswith(_TAB_SEPARATED)
     character = "\t" if is_default else _NAMED.get(separator, separator)
@@ -281,7 +287,7 @@ def _form(path: Path, separator: str) -> csv.ParseOptions:
     return csv.ParseOptions(delimiter=character, newlines_in_values=True)
 
 
-def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
+def _remedy(path: Place, error: Exception, separator: str) -> tuple[str, str]:
     """The expected kind of a file that Arrow could not read, and the remedy."""
     if "UTF8" in str(error):
         return "CSV", "save it in UTF-8."
@@ -290,10 +296,10 @@ def _remedy(path: Path, error: Exception, separator: str) -> tuple[str, str]:
     return "CSV", "check or repair the file."
 
 
-def _probable_separator(path: Path, separator: str) -> str | None:
+def _probable_separator(path: Place, separator: str) -> str | None:
     """The apparent separator of a CSV file's header, or None if it is the one given."""
     try:
-        with pa.input_stream(path) as stream:
+        with places.stream(path) as stream:
             header = stream.read(_BUFFER).decode(errors="replace").partition("\n")[0]
     except (pa.ArrowException, OSError):
         return None
@@ -303,7 +309,7 @@ def _probable_separator(path: Path, separator: str) -> str | None:
     return None if best == said else best
 
 
-def _separated(path: Path, character: str) -> str:
+def _separated(path: Place, character: str) -> str:
     """The remedy for a header that has another separator."""
     if character == "," and path.name.lower().endswith(_TAB_SEPARATED):
         return "its header seems to be separated by ','; rename the file, so that it ends in .csv."

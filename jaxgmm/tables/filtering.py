@@ -8,15 +8,15 @@ import operator
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import dataset, fs
+from pyarrow import dataset
 
 from jaxgmm.tables.condition import Column, Comparison, Condition, Joined
 from jaxgmm.tables.groups import decoded, plain
+from jaxgmm.tables.places import Place, located
 from jaxgmm.tables.wording import quoted, shortened
 
 _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
@@ -95,7 +95,7 @@ def with_folders(schema: pa.Schema, folders: pa.Schema) -> pa.Schema:
     return schema
 
 
-def possible_files(paths: Sequence[Path], schema: pa.Schema, folders: pa.Table, condition: Condition) -> list[bool]:
+def possible_files(paths: Sequence[Place], schema: pa.Schema, folders: pa.Table, condition: Condition) -> list[bool]:
     """For each Parquet file, whether its folders allow that a row satisfies a condition. No file is opened.
 
     Args:
@@ -107,13 +107,13 @@ def possible_files(paths: Sequence[Path], schema: pa.Schema, folders: pa.Table, 
     if not folders.num_columns:
         return [True] * len(paths)
     fragments = [_fragment(path, folders.slice(number, 1)) for number, path in enumerate(paths)]
-    form, system = dataset.ParquetFileFormat(), fs.LocalFileSystem()
+    form, (system, _) = dataset.ParquetFileFormat(), located(paths[0])
     every = dataset.FileSystemDataset(fragments, schema, form, system)
     found = {fragment.path for fragment in every.get_fragments(expression(condition, schema))}
     return [fragment.path in found for fragment in fragments]
 
 
-def row_groups(path: Path, schema: pa.Schema, folders: pa.Table, condition: Condition) -> list[int]:
+def row_groups(path: Place, schema: pa.Schema, folders: pa.Table, condition: Condition) -> list[int]:
     """The numbers of those row groups of a Parquet file whose statistics allow that a row satisfies a condition.
 
     Args:
@@ -131,12 +131,13 @@ def row_groups(path: Path, schema: pa.Schema, folders: pa.Table, condition: Cond
     return [group.id for group in fragment.row_groups]
 
 
-def _fragment(path: Path, folders: pa.Table) -> dataset.Fragment:
+def _fragment(path: Place, folders: pa.Table) -> dataset.Fragment:
     """A Parquet file, and what is known of all of its rows."""
     known = [pc.field(name) == folders[name][0] for name in folders.column_names if folders[name][0].is_valid]
     known += [pc.field(name).is_null() for name in folders.column_names if not folders[name][0].is_valid]
     of_rows = reduce(operator.and_, known) if known else None
-    return dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem(), partition_expression=of_rows)
+    system, own = located(path)
+    return dataset.ParquetFileFormat().make_fragment(own, system, partition_expression=of_rows)
 
 
 class _Bound(NamedTuple):

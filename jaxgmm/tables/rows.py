@@ -12,6 +12,7 @@ from jaxgmm.tables import alike, atomic, files, filtering
 from jaxgmm.tables.condition import Condition, parsed
 from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.groups import joined, plain
+from jaxgmm.tables.places import Place, each
 from jaxgmm.tables.wording import quoted
 
 # Rows read at a time: small beside a part, large beside the cost of a call.
@@ -68,8 +69,9 @@ class Rows(NamedTuple):
         Raises:
             ValueError: one has been changed, replaced or removed.
         """
-        for number in range(len(self.source.paths)):
-            self._check_unchanged(number)
+        paths = self.source.paths
+        for path, now, before in zip(paths, each(atomic.state, paths), self.opened, strict=True):
+            _check_same(path, now, before)
 
     def blocks(
         self, columns: Sequence[str], start: int = 0, stop: int | None = None, size: int | None = None
@@ -164,11 +166,7 @@ class Rows(NamedTuple):
 
     def _check_unchanged(self, number: int) -> None:
         path = self.source.paths[number]
-        if atomic.state(path) != self.opened[number]:
-            raise ValueError(
-                f"{path} was changed, replaced or removed while it was read; "
-                "begin anew with a file that nothing writes to."
-            )
+        _check_same(path, atomic.state(path), self.opened[number])
 
 
 def open_rows(
@@ -198,7 +196,7 @@ def open_rows(
     """
     source = source if isinstance(source, Dataset) else find(source)
     condition = None if where is None else parsed(where)
-    opened = tuple(atomic.state(path) for path in source.paths)
+    opened = tuple(each(atomic.state, source.paths))
     names = source.column_names(separator)
     needed = list(dict.fromkeys(columns))
     if condition is not None:
@@ -233,7 +231,7 @@ def open_rows(
 
 
 def _of_parquet(
-    paths: Sequence[Path], columns: Sequence[str], folders: pa.Table, condition: Condition | None
+    paths: Sequence[Place], columns: Sequence[str], folders: pa.Table, condition: Condition | None
 ) -> tuple[pa.Schema, tuple[int, ...]]:
     """The types of columns of Parquet files, and how many rows each has; none where folders rule the condition out."""
     wanted = None
@@ -259,6 +257,13 @@ def _between(block: pa.Table, start: int, stop: int) -> pa.Table:
     """Those of some rows that a block has. Arrow's `slice` goes beyond the end of a table without columns."""
     begin, end = (min(max(0, row), block.num_rows) for row in (start, stop))
     return block.slice(begin, end - begin)
+
+
+def _check_same(path: Place, now: atomic.State | None, before: atomic.State | None) -> None:
+    if now != before:
+        raise ValueError(
+            f"{path} was changed, replaced or removed while it was read; begin anew with a file that nothing writes to."
+        )
 
 
 def _with_folders(block: pa.Table, folders: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -53,7 +53,7 @@ def readable(path: str | Path) -> Path:
     Raises:
         OSError: it cannot.
     """
-    return atomic.readable(path, "one that jaxgmm.storage.save wrote")
+    return atomic.readable(Path(path), "one that jaxgmm.storage.save wrote")
 
 
 def header(path: Path) -> tuple[Info, list[Column], list[str]]:
