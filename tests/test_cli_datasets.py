@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import csv
+from pyarrow import csv, fs
 from test_cli import SIZES, TABLE, contents, predicted, run
 
 from jaxgmm import cli
+from jaxgmm.tables import places
 
 
 @pytest.fixture
@@ -54,6 +55,51 @@ def test_tables_are_those_of_one_file(here, capsys):
         found.sort_by([("well", "ascending"), ("log_density", "ascending")])["component"],
         one.sort_by([("well", "ascending"), ("log_density", "ascending")])["component"],
     )
+
+
+@pytest.fixture
+def store(here, monkeypatch):
+    """URIs of the folder, with credentials."""
+    system = fs.SubTreeFileSystem(str(here), fs.LocalFileSystem())
+    monkeypatch.setattr(places, "opened", lambda _: (system, ""))
+    return "s3://key:s3cret@bucket/{}?region=x"
+
+
+def test_tables_at_uris_are_those_at_paths_and_credentials_are_told_nowhere(here, store, capsys):
+    assert run() == 0
+    for number, file in enumerate(("parquet", "parquet/*/*.parquet", "cells.parquet", "csv")):
+        assert run(file=store.format(file), out=f"out{number}") == 0
+        for name in ("fits", "components"):
+            assert output(name, f"out{number}").equals(output(name))
+    assert predicted(file=store.format("parquet"), out="p.parquet", keep="name") == 0
+    assert predicted(file="parquet", out="q.parquet", keep="name") == 0
+    assert pq.read_table("p.parquet").equals(pq.read_table("q.parquet"))
+    assert cli.main(["info", store.format("parquet"), "--by", "well"]) == 0
+    assert cli.main(["report", "out0", "--data", store.format("csv"), "--out", "report.html"]) == 0
+    assert cli.main(["plot", "overview", "out0", "--data", store.format("parquet"), "--out", "p.png"]) == 0
+    # They may be others when a job is resumed.
+    assert run(file=store.format("parquet").replace("s3cret", "new"), out="out0", flags=["--resume"]) == 0
+    assert run(file=store.format("csv"), out="out0", flags=["--resume"]) == 2
+    told = capsys.readouterr()
+    assert "out0 was begun with the file parquet, not csv" in told.err
+    written = [path.read_bytes() for path in here.rglob("*") if path.is_file()]
+    assert not [text for text in (told.out, told.err) if "s3cret" in text]
+    assert not [content for content in written if b"s3cret" in content]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "cells.parquet", "--features", "red", "--components", "1", "--out", "s3://key:s3cret@bucket/out"],
+        ["predict", "cells.parquet", "--fits", "out", "--out", "s3://key:s3cret@bucket/p.parquet"],
+        ["demo", "--out", "file:///out"],
+    ],
+)
+def test_output_at_a_uri_is_refused(here, capsys, words):
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert "begins a URI; name a directory, and copy from there." in told
+    assert "s3cret" not in told
 
 
 def test_all_files_are_one_data_set(here):

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from jaxgmm import __version__, cli, distributed
 from jaxgmm.jobs import request
 from jaxgmm.jobs.cluster import check_answers, check_versions
-from jaxgmm.tables import job, ranges, rows, shuffle
+from jaxgmm.tables import job, places, ranges, rows, shuffle
 
 pytestmark = [
     pytest.mark.slow,
@@ -139,6 +140,27 @@ def test_answers_are_those_of_the_command_bit_for_bit_and_bad_groups_have_a_stat
     assert fitted(resume=True).paths("fits") == [here / "out" / "fits.parquet"]
 
 
+def test_workers_read_a_table_at_a_uri(here, expected):
+    check_tables(fitted((here / "cells.parquet").as_uri()), expected)
+
+
+def test_tables_at_uris_are_those_at_paths_and_credentials_are_not_recorded(tmp_path, monkeypatch):
+    pq.write_table(table(), tmp_path / "cells.parquet")
+    system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(places, "opened", lambda _: (system, ""))
+    options = OPTIONS | {"max_iter": 3, "n_init": 1, "engine": "process"}
+    uri = "s3://key:s3cret@bucket/cells.parquet?region=x"
+    for call in (distributed.fit_table, distributed.sweep_table):
+        outs = [tmp_path / f"{call.__name__}{number}" for number in range(2)]
+        own, path = (
+            call(at, "well", FEATURES, 2, out=out, **options)
+            for at, out in zip((uri, tmp_path / "cells.parquet"), outs, strict=True)
+        )
+        check_tables(own, {name: pa.concat_tables(map(pq.read_table, path.paths(name))) for name in path.names})
+        assert job.description_apart(own.out) == job.description_apart(path.out)
+        assert not [file for file in own.out.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
+
+
 def test_a_worker_that_is_killed_changes_nothing(here, expected):
     """The table is in two files here, which changes nothing either."""
     found, whole = [], table()
@@ -240,6 +262,9 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
             distributed.sweep_table("cells.parquet", "well", FEATURES, out="out", **given)
     with pytest.raises(ValueError, match="a cluster reads Parquet, not CSV"):
         distributed.fit_table("cells.csv", "well", FEATURES, 2, out="out")
+    for call in (distributed.fit_table, distributed.sweep_table):
+        with pytest.raises(ValueError, match="s3: begins a URI; name a directory, and copy from there"):
+            call("cells.parquet", "well", FEATURES, 2, out="s3://bucket/out")
     with pytest.raises(ValueError, match="no key column is named"):
         distributed.fit_table("cells.parquet", [], FEATURES, 2, out="out")
     assert not Path("out").exists()

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from jaxgmm.tables import files
 from jaxgmm.tables.groups import plain
-from jaxgmm.tables.places import Place
+from jaxgmm.tables.places import Place, each
 
 # As which columns of numbers are read from CSV files. Where files differ in these, they are of one type when joined.
 _NUMBERS = (pa.null(), pa.int64(), pa.float64())
@@ -26,19 +26,24 @@ def parquet(
         ValueError: a file lacks a column, or holds it in another type.
     """
     expected, counts = pa.schema([]), [0] * len(paths)
-    for number, path in enumerate(paths):
-        is_wanted = wanted is None or wanted[number]
-        if number and not is_wanted:
-            continue
-        with files.opened(path) as file:
-            schema = file.schema_arrow
-            _check_names(paths[0], path, schema.names, columns)
-            own = pa.schema([schema.field(name) for name in columns])
-            counts[number] = file.metadata.num_rows if is_wanted else 0
+    is_wanted = [True] * len(paths) if wanted is None else wanted
+    opened = [number for number in range(len(paths)) if is_wanted[number] or not number]
+    footers = each(_footer, [paths[number] for number in opened])
+    for number, (schema, n_rows) in zip(opened, footers, strict=True):
+        path = paths[number]
+        _check_names(paths[0], path, schema.names, columns)
+        own = pa.schema([schema.field(name) for name in columns])
+        counts[number] = n_rows if is_wanted[number] else 0
         if not number:
             expected = own
         _check_types(paths[0], expected, path, own)
     return plain(expected.remove_metadata().empty_table()).schema, tuple(counts)
+
+
+def _footer(path: Place) -> tuple[pa.Schema, int]:
+    """The columns of a Parquet file, and how many rows it has."""
+    with files.opened(path) as file:
+        return file.schema_arrow, file.metadata.num_rows
 
 
 def check_headers(paths: Sequence[Place], columns: Sequence[str], separator: str) -> None:

@@ -72,7 +72,7 @@ class Dataset(NamedTuple):
     @property
     def description(self) -> dict[str, Any]:
         """What tells these files from others, or from themselves after a change: names, sizes, and times of changes."""
-        states = places.each(lambda path: path.stat(), self.paths)
+        states = list(places.each(lambda path: path.stat(), self.paths))
         changed = datetime.fromtimestamp(max(state.st_mtime for state in states), UTC)
         size = sum(state.st_size for state in states)
         described = {"file": self.name, "bytes": size, "modified": changed.isoformat()}

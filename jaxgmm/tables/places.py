@@ -120,7 +120,9 @@ class Remote(NamedTuple):
         if info.type == fs.FileType.NotFound:
             raise FileNotFoundError(f"{self} does not exist; check the URI.")
         modified = info.mtime_ns or 0
-        return Stat(info.size or 0, modified / 1e9, modified)
+        seconds, rest = divmod(modified, 10**9)
+        # Rounded as `Path.stat` rounds.
+        return Stat(info.size or 0, seconds + 1e-9 * rest, modified)
 
     def _info(self) -> fs.FileInfo:
         system, path = located(self)
@@ -150,7 +152,7 @@ def place(named: str | Path | Remote) -> Place:
     if re.search(r":(?!\d*$)", host):
         # It is not quoted: this may be a part of the secret.
         raise ValueError(
-            f"a {scheme}: URI has ':' in the name of its host; give credentials by the environment, or write / as %2F."
+            f"a URI of {scheme}: has ':' in its host; give credentials by the environment, or write / in them as %2F."
         )
     user = f"{user}@" if user else ""
     return Remote(f"{scheme.lower()}://{user}{host}/{query}", PurePosixPath(unquote(path).strip("/")))
@@ -196,7 +198,8 @@ def located(place: Place) -> tuple[fs.FileSystem, str]:
     if isinstance(place, Path):
         return fs.LocalFileSystem(), str(place)
     system, base = opened(place.store)
-    return system, posixpath.join(base, *place.parts)
+    path = posixpath.join(base, *place.parts)
+    return system, path.rstrip("/") or path
 
 
 @lru_cache
@@ -224,12 +227,13 @@ def stream(place: Place) -> pa.NativeFile:
     return system.open_input_stream(path)
 
 
-def each(function: Callable[[Place], Found], places: Sequence[Place]) -> list[Found]:
-    """What a function finds of each place. Stores are asked for several at a time."""
+def each(function: Callable[[Place], Found], places: Sequence[Place]) -> Iterator[Found]:
+    """What a function finds of each place, in their order. A store is asked for several at a time."""
     if all(isinstance(own, Path) for own in places):
-        return list(map(function, places))
+        yield from map(function, places)
+        return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        return list(pool.map(function, places))
+        yield from pool.map(function, places)
 
 
 @contextmanager
