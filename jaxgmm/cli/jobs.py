@@ -55,10 +55,12 @@ def fit(
     Example: `jaxgmm fit data --where "plate = 7 and well in ('A01', 'A02')" --by well --features red --components 3
     --out fits`
 
-    TABLE is a file, several files, a directory of files or a pattern in quotes, such as `'data/*.parquet'`. In a path
-    such as `data/plate=7/x.parquet`, plate is a column. `--where` compares columns with values or other columns by `=`,
-    `<>`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is null` and `is not null`, joined by `and`, `or`, `not` and `( )`.
-    Texts are in single quotes, and names with other characters than letters, digits and `_` in double ones.
+    TABLE is a file, several files, a directory of files or a pattern in quotes, such as `'data/*.parquet'`, on this
+    machine or at a URI that Arrow opens, such as `s3://bucket/data?region=eu-west-1`; credentials belong into the
+    environment. In a path such as `data/plate=7/x.parquet`, plate is a column. `--where` compares columns with values
+    or other columns by `=`, `<>`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is null` and `is not null`, joined by `and`,
+    `or`, `not` and `( )`. Texts are in single quotes, and names with other characters than letters, digits and `_` in
+    double ones.
 
     Without `--by`, one mixture is fitted to all rows, and the tables have no key columns. With `--csv`, a CSV file is
     written beside each of them.
@@ -86,7 +88,7 @@ def fit(
     they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
     interrupt, a crash or a power cut, the same command with `--resume` continues the job.
 
-    With `--ray`, parts are tasks of a Ray cluster, all of whose machines must see the table, a Parquet file, and DIR:
+    With `--ray`, parts are tasks of a Ray cluster, all of whose machines must see the table, in Parquet files, and DIR:
     `--ray auto` means the cluster that this machine belongs to, and `--ray local` starts one here.
 
     Compiled programs are kept for later runs in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or in

@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_one_sentence_without_credentials(here, named, er
             ["https://me:s3cret@host/x.parquet"],
             r"https://host/ cannot be opened \(Unrecognized .*\); name a path, or a URI",
         ),
-        (["s3://me:s3cret@bucket/x.parquet?regio=1"], r"s3://bucket/ cannot be opened \(Unexpected query .* 'regio'\)"),
+        (["s3://me:s3cret@bucket/x.parquet?zone=1"], r"s3://bucket/ cannot be opened \(Unexpected query .* 'zone'\)"),
         (["s3://me:s3cret @bucket/x.parquet"], r"s3://bucket/ cannot be opened \(Cannot parse URI"),
         (["s3://me:s3cret/more@bucket/x.parquet"], "a URI of s3: has ':' in its host; give credentials by"),
         (["file://data/x.parquet"], "begins with three slashes, as in file:///data/cells.parquet"),
