@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 
 # A query is what `name=value` follows; any other `?` is a wildcard.
 _URI = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?:(?P<user>[^/@]*)@)?(?P<host>[^/?]*)(?P<path>/.*?)?(?P<query>\?[a-z_]+=[^?]*)?",
+    r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?:(?P<user>[^/]*)@)?(?P<host>[^/?]*)(?P<path>.*?)(?P<query>\?[\w.-]+=[^?]*)?",
     re.IGNORECASE | re.DOTALL,
 )
 # The start of a URI, also where a `Path` has made one slash of two.
@@ -149,7 +149,7 @@ def place(named: str | Path | Remote) -> Place:
                 f"{named} is no file: URI; it begins with three slashes, as in file:///data/cells.parquet."
             )
         return Path(url2pathname(path))
-    if re.search(r":(?!\d*$)", host):
+    if re.search(r":(?!\d+$)", host):
         # It is not quoted: this may be a part of the secret.
         raise ValueError(
             f"a URI of {scheme}: has ':' in its host; give credentials by the environment, or write / in them as %2F."
@@ -159,7 +159,13 @@ def place(named: str | Path | Remote) -> Place:
 
 
 def as_path(named: str | Path) -> str:
-    """The path that a `file:` URI names; any other name as it is."""
+    """The path that a `file:` URI names; any other name as it is.
+
+    Raises:
+        ValueError: it is no URI, but was meant as one.
+    """
+    if isinstance(named, Path) and (found := _SCHEME.match(str(named))) and not named.exists():
+        raise ValueError(f"a Path keeps one of the two slashes after {found[1]}:, so name a URI as text.")
     is_file = isinstance(named, str) and named.lower().startswith("file://")
     return str(place(named) if is_file else named)
 
@@ -185,7 +191,7 @@ def shown(named: str) -> str:
         return named
     # In Azure's URIs, the container stands where others have the user.
     container = (found["user"] or "").partition(":")[0] if found["scheme"].lower().startswith("abfs") else ""
-    return f"{found['scheme']}://{container}{'@' if container else ''}{found['host']}{found['path'] or ''}"
+    return f"{found['scheme']}://{container}{'@' if container else ''}{found['host']}{found['path']}"
 
 
 def located(place: Place) -> tuple[fs.FileSystem, str]:
@@ -237,15 +243,17 @@ def each(function: Callable[[Place], Found], places: Sequence[Place]) -> Iterato
 
 
 @contextmanager
-def reached(what: object) -> Iterator[None]:
-    """Says that a store does not answer, or refuses.
+def reached(what: Place | str) -> Iterator[None]:
+    """Says that a store does not answer, or refuses. Errors of paths are left as they are.
 
     Raises:
         ConnectionError: it does.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(what, Path) or isinstance(error, ValueError | NotImplementedError):
+            raise
         raise ConnectionError(
             f"{what} cannot be reached ({_reason(error)}); check its name, the network, and the credentials in the "
             "environment."

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from jaxgmm.tables import alike, atomic, files, filtering
+from jaxgmm.tables import alike, atomic, files, filtering, places
 from jaxgmm.tables.condition import Condition, parsed
 from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.groups import joined, plain
-from jaxgmm.tables.places import Place, each
+from jaxgmm.tables.places import Place
 from jaxgmm.tables.wording import quoted
 
 # Rows read at a time: small beside a part, large beside the cost of a call.
@@ -70,7 +70,7 @@ class Rows(NamedTuple):
             ValueError: one has been changed, replaced or removed.
         """
         paths = self.source.paths
-        for path, now, before in zip(paths, each(atomic.state, paths), self.opened, strict=True):
+        for path, now, before in zip(paths, places.each(atomic.state, paths), self.opened, strict=True):
             _check_same(path, now, before)
 
     def blocks(
@@ -196,7 +196,7 @@ def open_rows(
     """
     source = source if isinstance(source, Dataset) else find(source)
     condition = None if where is None else parsed(where)
-    opened = tuple(each(atomic.state, source.paths))
+    opened = tuple(places.each(atomic.state, source.paths))
     names = source.column_names(separator)
     needed = list(dict.fromkeys(columns))
     if condition is not None:

@@ -168,13 +168,14 @@ def test_a_file_that_is_changed_meanwhile_is_refused(here):
             read()
 
 
-def test_a_store_that_does_not_answer_is_not_a_changed_file(here, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, pa.ArrowException])
+def test_a_store_that_does_not_answer_is_not_a_changed_file(here, monkeypatch, error):
     make("x.parquet")
     rows = open_rows("s3://bucket/x.parquet", ["x"])
 
     class Silent(fs.FSSpecHandler):
         def get_file_info(self, paths):
-            raise OSError("AWS Error NETWORK_CONNECTION\nand more")
+            raise error("AWS Error NETWORK_CONNECTION\nand more")
 
     system = fs.PyFileSystem(Silent(fsspec.filesystem("file")))
     monkeypatch.setattr(places, "opened", lambda _: (system, "bucket"))
@@ -221,6 +222,12 @@ def test_what_cannot_be_read_is_one_sentence_without_credentials(here, named, er
         (["s3://me:s3cret@bucket/x.parquet?zone=1"], r"s3://bucket/ cannot be opened \(Unexpected query .* 'zone'\)"),
         (["s3://me:s3cret @bucket/x.parquet"], r"s3://bucket/ cannot be opened \(Cannot parse URI"),
         (["s3://me:s3cret/more@bucket/x.parquet"], "a URI of s3: has ':' in its host; give credentials by"),
+        (["s3://me:/s3cret@bucket/x.parquet"], "a URI of s3: has ':' in its host"),
+        (["s3://me:s3@s3cret@bucket/x.parquet?x-y=s3cret"], r"s3://bucket/ cannot be opened"),
+        (
+            [Path("s3://me:s3cret@bucket/x.parquet")],
+            "a Path keeps one of the two slashes after s3:, so name a URI as text",
+        ),
         (["file://data/x.parquet"], "begins with three slashes, as in file:///data/cells.parquet"),
     ],
 )
@@ -228,7 +235,7 @@ def test_what_is_no_uri_is_one_sentence_without_credentials(named, words):
     with pytest.raises(ValueError, match=words) as caught:
         find(*named)
     assert "\n" not in str(caught.value)
-    assert SECRET not in "".join(traceback.format_exception(caught.value)).replace(named[0], "")
+    assert SECRET not in "".join(traceback.format_exception(caught.value)).replace(str(named[0]), "")
 
 
 def test_tables_of_several_stores_are_refused(here):
