@@ -177,7 +177,11 @@ class _Bound(NamedTuple):
         field, known = self.field(column), [self.value(own, column) for own in values]
         if len({own.type for own in known} | {self.type(column)}) > 1:
             field, known = field.cast(pa.float64()), [own.cast(pa.float64()) for own in known]
-        found = field.isin(pa.array(known))
+        listed = pa.array(known)
+        if pa.types.is_floating(listed.type):
+            # Arrow finds 0 and -0 unequal here, and equal where values are compared.
+            listed = pa.concat_arrays([listed, pc.negate(listed.filter(pc.equal(listed, 0)))])
+        found = field.isin(listed)
         return found if sign == "in" else ~found & self.is_there(column)
 
     def is_there(self, column: Column) -> pc.Expression:

@@ -29,6 +29,7 @@ TABLE = pa.table(
         "day": pa.array([*DAYS, None] * 6, pa.date32()),
         "price": pa.array([Decimal("1.50"), Decimal("2.25"), None] * 8, pa.decimal128(9, 2)),
         "red, far": pa.array([1, 2, 3] * 8, pa.uint8()),
+        "zero": pa.array([0.0, -0.0, None, 3.0] * 6, pa.float64()),
         "viewed": pa.array(["v1", "v2", None] * 8, pa.string_view()),
     }
 )
@@ -52,6 +53,9 @@ CONDITIONS = [
     "red <> green",
     "not red > green",
     "red not in (2)",
+    "zero in (0, 5)",
+    "zero not in (-0.0)",
+    "plate in (1, -0.0) or row in (-0.0)",
     "green = 0.5",
     "well = 'B''2'",
     "well <> ''",
