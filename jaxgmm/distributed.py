@@ -272,6 +272,8 @@ def _fitted(
     check_flag("resume", resume)
     if engine not in tuple(ENGINES):
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {engine!r}.")
+    if not isinstance(address, str | None):
+        raise ValueError(f"address must be a text, such as 'auto', or None; got {address!r}.")
     check(request)
     tabular.check_output_columns(request.by, request.features, request.criterion)
     request = request._replace(file=_files_of(source, request, out, resume=resume))
@@ -301,6 +303,9 @@ def _files_of(
     source: str | Path | Sequence[str | Path] | RayDataset, request: Request, out: Path, *, resume: bool
 ) -> Dataset:
     if not isinstance(source, RayDataset):
+        # The items of a frame would be the names of its columns.
+        if hasattr(source, "__dataframe__"):
+            raise ValueError("the table is in memory; fit it by jaxgmm.frames.fit_groups, or write it to a file.")
         return find(*_several(source))
     check_named(source.columns() or [], request.by, request.features, request.weights)
     conditions = [] if request.where is None else parsed(request.where).columns

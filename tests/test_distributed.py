@@ -92,7 +92,7 @@ def here(tmp_path, monkeypatch, cluster):
 
 
 def fitted(source="cells.parquet", features=FEATURES, **options):
-    return distributed.fit_table(source, "well", features, 2, out="out", **OPTIONS | options)
+    return distributed.fit_table(source, "well", features, 2, **{"out": "out"} | OPTIONS | options)
 
 
 def entries(path):
@@ -245,6 +245,9 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         "avoid_spurious must be True or False; got 3": {"avoid_spurious": 3},
         "no table is named": {"source": []},
         "a table is named by paths and patterns; got 3": {"source": 3},
+        "the table is in memory; fit it by jaxgmm.frames.fit_groups": {"source": table().to_pandas()},
+        "address must be a text, such as 'auto', or None; got 3": {"address": 3},
+        "output is named by a path; got 3": {"out": 3},
         "features must be the name of a column, or a sequence of names; got 3": {"features": 3},
         r"weights must be the name of a column; got \['red'\]": {"weights": ["red"]},
         "3 is no condition: it is not a text": {"where": 3},

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 import pyarrow as pa
 from pyarrow import fs
 
-from jaxgmm.tables.wording import shortened
+from jaxgmm.tables.wording import quoted, shortened
 
 Found = TypeVar("Found")
 
@@ -174,8 +174,10 @@ def local(path: str | Path) -> Path:
     """The path of an output.
 
     Raises:
-        ValueError: it is a URI.
+        ValueError: it is a URI, or no path at all.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"output is named by a path; got {quoted(path)}.")
     if found := _SCHEME.match(str(path)):
         raise ValueError(
             f"output is written to this machine's directories, and {found[1]}: begins a URI; "
