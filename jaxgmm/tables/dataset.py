@@ -27,6 +27,10 @@ _HIDDEN = (".", "_")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
+# Tables that a job writes.
+_WRITTEN = ("fits.parquet", "components.parquet", "models.parquet")
+
+
 class Dataset(NamedTuple):
     """The files of a table.
 
@@ -103,6 +107,9 @@ class Dataset(NamedTuple):
         for directory in filter(os.path.isdir, self.named):
             if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(directory)):
                 raise ValueError(f"{out} lies in {directory}, which is read; name another place for the output.")
+        for pattern in filter(glob.has_magic, self.named if isinstance(self.root, Path) else ()):
+            if _would_match(pattern, Path(os.path.abspath(out))):
+                raise ValueError(f"{pattern} would match what is in {out}; name another place for the output.")
 
 
 def find(*named: str | Path) -> Dataset:
@@ -156,6 +163,13 @@ def _matching(named: str, *, is_only: bool) -> tuple[Place, list[Place]]:
     if not found:
         raise FileNotFoundError(f"no file matches {places.shown(named)!r}; check the pattern.")
     return root, found
+
+
+def _would_match(pattern: str, out: Path) -> bool:
+    """Whether a pattern matches a table in a directory, or a directory above it, whose tables are read."""
+    tables = [out / place / name for place in ("", "parts/000000") for name in _WRITTEN]
+    parts = Path(os.path.abspath(pattern)).parts
+    return any(listing.is_match(path.parts, parts) for path in (*tables, out / "parts", out, *out.parents))
 
 
 def _within(directory: Place) -> list[Place]:

@@ -180,7 +180,8 @@ class _Bound(NamedTuple):
         listed = pa.array(known)
         if pa.types.is_floating(listed.type):
             # Arrow finds 0 and -0 unequal here, and equal where values are compared.
-            listed = pa.concat_arrays([listed, pc.negate(listed.filter(pc.equal(listed, 0)))])
+            zeros = [0.0, -0.0] if 0 in listed.to_pylist() else []
+            listed = pa.concat_arrays([listed, pa.array(zeros, listed.type)])
         found = field.isin(listed)
         return found if sign == "in" else ~found & self.is_there(column)
 

@@ -36,6 +36,16 @@ def matching(pattern: str) -> tuple[Place, list[Place], list[Place]]:
     return Path(*path.parts[:fixed]), [own for own in found if own.is_file()], [own for own in found if own.is_dir()]
 
 
+def is_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern, of which `**` stands for any number."""
+    if not pattern:
+        return not parts
+    first, *others = pattern
+    if first == "**":
+        return any(is_match(parts[i:], others) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], first) and is_match(parts[1:], others)
+
+
 def below_one_root(found: Sequence[tuple[Place, Sequence[Place]]]) -> tuple[Place, list[PurePath]]:
     """The directory below which all files lie, and their paths from there, each file once.
 
@@ -81,17 +91,8 @@ def _matching(root: Remote, pattern: Sequence[str]) -> tuple[list[Place], list[P
     # Some stores list no directories.
     above = [own for file in files for own in file.parents if root == own or root in own.parents]
     several = files, list(dict.fromkeys([*directories, *above]))
-    files, directories = ([own for own in some if _is_match(relative(own, root).parts, pattern)] for some in several)
+    files, directories = ([own for own in some if is_match(relative(own, root).parts, pattern)] for some in several)
     return files, directories
-
-
-def _is_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern:
-        return not parts
-    first, *others = pattern
-    if first == "**":
-        return any(_is_match(parts[i:], others) for i in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], first) and _is_match(parts[1:], others)
 
 
 def _listed(directory: Place, *, is_recursive: bool) -> tuple[list[Place], list[Place]]:

@@ -133,3 +133,13 @@ def test_tables_are_not_written_into_a_directory_that_is_read(here):
             find("data").check_outside(out)
     find("data").check_outside(here / "fits")
     find("data/*.parquet").check_outside(here / "data" / "fits")
+    for pattern, out in {
+        "data/**": "data/deep/fits",
+        "dat*": "data/fits",
+        "d*/[ab]*": "data/all",
+        "data/**/*.parquet": "data/fits",
+        "data/*.parquet": "data/p.parquet",
+    }.items():
+        with pytest.raises(ValueError, match=r"would match what is in .*; name another place"):
+            find(pattern).check_outside(here / out)
+        find(pattern).check_outside(here / "fits")
