@@ -57,6 +57,8 @@ def check_alone(shards: Shards | None, checkpoint: Any, part_of: Any) -> None:
     """Raises ValueError for options that do not go together with where the samples are."""
     if shards is None and checkpoint is not None:
         raise ValueError("checkpoint keeps the fit of one data set that is divided over devices; pass devices, too.")
+    if not isinstance(checkpoint, str | Path | None):
+        raise ValueError(f"checkpoint must be the path of a file, or None; got {checkpoint!r}.")
     if shards is not None and part_of is not None:
         raise ValueError("part_of is for jobs of many data sets; leave it out where one is divided over devices.")
 

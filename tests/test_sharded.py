@@ -76,6 +76,7 @@ def test_iterations_are_limited() -> None:
         ({"devices": 1, "sample_weight": -np.ones(601)}, "sample_weight must not be negative"),
         ({"devices": 1, "init": np.zeros(3, int)}, r"init \(labels\) must have shape \(601,\)"),
         ({"checkpoint": "kept"}, "pass devices, too"),
+        ({"checkpoint": True, "devices": 1}, "checkpoint must be the path of a file, or None; got True"),
     ],
 )
 def test_misuse_is_refused(options: dict, message: str) -> None:
@@ -83,8 +84,8 @@ def test_misuse_is_refused(options: dict, message: str) -> None:
         jaxgmm.fit(X, K, **options)
 
 
-@pytest.mark.parametrize("x", [X[None], X[:0]], ids=["stack", "empty"])
-def test_only_one_data_set_with_samples_can_be_divided(x: np.ndarray) -> None:
+@pytest.mark.parametrize("x", [X[None], X[:0], [X, X[:9]]], ids=["stack", "empty", "list"])
+def test_only_one_data_set_with_samples_can_be_divided(x: np.ndarray | list) -> None:
     with pytest.raises(ValueError, match=r"devices divide one data set \(N, D\) that is not empty"):
         jaxgmm.fit(x, K, devices=1)
 

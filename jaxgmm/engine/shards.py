@@ -6,7 +6,7 @@ to several processes, which make the same calls.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -88,10 +88,18 @@ def shards_of(x: Any, sample_weight: Any, devices: Any) -> Shards | None:
     if is_divided(x):
         raise ValueError("x is divided over devices already; leave out devices.")
     mesh = Mesh(np.array(_checked_devices(devices)), (AXIS,))
+    if isinstance(x, list | tuple) and any(np.ndim(own) > 1 for own in x[:1]):
+        _refuse("is a sequence of data sets")
     rows = numeric(x, "x")
     if rows.ndim != 2 or 0 in rows.shape:
-        raise ValueError(f"devices divide one data set (N, D) that is not empty; x has shape {rows.shape}.")
+        _refuse(f"has shape {rows.shape}")
     return Shards(mesh, placed(rows, mesh), _placed_weights(sample_weight, len(rows), mesh), len(rows))
+
+
+def _refuse(said: str) -> NoReturn:
+    raise ValueError(
+        f"devices divide one data set (N, D) that is not empty; x {said}. Leave out devices to fit many data sets."
+    )
 
 
 def _divided(x: Array, sample_weight: Any) -> Shards:
