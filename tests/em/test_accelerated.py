@@ -166,11 +166,30 @@ def test_a_step_that_loses_likelihood_is_taken_back(value: float) -> None:
     np.testing.assert_array_equal(kept.memory.mixture.means, state.mixture.means)
     np.testing.assert_array_equal(back.memory.mixture.means, state.memory.mixture.means)
     assert back.log_likelihood == state.log_likelihood
-    assert back.memory.n_em_steps == 1
     assert (float(back.gap), float(kept.gap) != float(state.gap)) == (float(state.gap), True)
     assert back.n_iter == state.n_iter + 1
-    # It goes on with EM's own step, which costs no other E-step.
-    np.testing.assert_array_equal(back.mixture.means, state.memory.mixture.means + state.memory.em_step.means)
+    # It goes on from where the step began, by the curvature along the step. That costs no other E-step.
+    assert (int(back.memory.n_em_steps), bool(back.memory.is_second)) == (0, True)
+    step = metric.difference(state.mixture, state.memory.mixture)
+    vectors = (state.memory.em_step, step, metric.difference(state.memory.em_step, kept.memory.em_step))
+    precisions = jnp.asarray(np.linalg.inv(state.mixture.covariances))
+    parts = metric.inner_products(vectors, state.mixture.weights, precisions)
+    along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(state.mixture.weights))).along
+    share = metric.share_within_limits(along, parts)
+    expected = metric.moved(state.memory.mixture, [share * own for own in along], vectors)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), back.mixture, expected)
+    # If that loses too, EM's own step follows.
+    natural = METHOD.read(back)
+    sums, _ = em.expectation.e_step(problem()[1], natural, 2, diagonal=False)
+    again = advance(back, sums, log_likelihood + value, jnp.asarray(float(N)), *asked)
+    assert (int(again.memory.n_em_steps), bool(again.memory.is_second)) == (1, True)
+    np.testing.assert_array_equal(again.mixture.means, state.memory.mixture.means + state.memory.em_step.means)
+
+
+def test_a_step_too_far_is_followed_by_one_to_where_ems_step_is_zero() -> None:
+    # EM's step falls from 1 to -3 along a step of 2, and is zero after a quarter of it.
+    along = QUASI_NEWTON.direction(products_of(r=-3.0, s=2.0, y=4.0).at_beginning()).along
+    assert float(along[0] * 1.0 + along[1] * 2.0 + along[2] * 4.0) == pytest.approx(0.5)
 
 
 def test_an_unsound_leap_is_taken_back_and_an_unsound_step_of_em_ends_the_run() -> None:
@@ -258,6 +277,16 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
     there = jax.jit(leap)(*moved)
     assert np.all(np.linalg.eigvalsh(np.moveaxis(np.asarray(there.covariances), -1, 0)) > 0)
     assert np.all(np.asarray(there.weights) > 0)
+    # So does a second one from where this one began, though it is measured at its end.
+    opposite = jax.tree.map(jnp.negative, moved[1:])
+    precisions = jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(there.covariances, -1, 0)), 0, -1)
+    for vectors in (moved[1:], opposite):
+        parts = metric.inner_products(vectors, there.weights, precisions)
+        along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(there.weights))).along
+        share = metric.share_within_limits(along, parts)
+        second = metric.moved(moved[0], [share * own for own in along], vectors)
+        assert np.all(np.linalg.eigvalsh(np.moveaxis(np.asarray(second.covariances), -1, 0)) > 0)
+        assert np.all(np.asarray(second.weights) > 0)
     np.testing.assert_allclose(np.sum(there.weights, axis=0), 1, rtol=1e-12)
     # Some of them are as long as they may be.
     relative = np.abs(np.asarray(there.means - moved[0].means))

@@ -3,7 +3,9 @@
 With θ all parameters and M the map of one iteration, r(θ) = M(θ) - θ is EM's step. An acceleration says, from the last
 step s and the fall y of r along it, in which direction d a run goes on. Every step costs one E-step. Its length is
 limited in the metric of the complete data (`jaxgmm.em.methods.metric`). A step that loses noticeable likelihood is
-taken back, and EM's own step, which is known already, follows. That one is always accepted.
+taken back. What it has shown of the curvature says how to go on from where it began, where EM's step is r + y: an
+acceleration that reads any step tries a second one from there. If that loses too, or promises less than EM's own step,
+the latter follows. It is known already, and always accepted.
 
 ½ <r, d> estimates how much of the mean log-likelihood is left to gain. A run has converged if that is below the
 tolerance twice in succession.
@@ -57,6 +59,11 @@ class Products(NamedTuple):
     sy: Float[Array, "*s"]
     yy: Float[Array, "*s"]
 
+    def at_beginning(self) -> "Products":
+        """With EM's step where s began, r + y, in place of r."""
+        rr, rs, ry, ss, sy, yy = self
+        return Products(rr + 2 * ry + yy, rs + sy, ry + yy, ss, sy, yy)
+
 
 class Direction(NamedTuple):
     """Where to go on.
@@ -77,7 +84,8 @@ class Acceleration(NamedTuple):
 
     Attributes:
         direction: from the inner products to the direction.
-        n_em_steps: the number of EM's steps before each other step. What is left to gain is estimated after these.
+        n_em_steps: the number of EM's steps before each other step. What is left to gain is estimated after these. If
+            there are none, the last step may be any, also one that was taken back.
     """
 
     direction: Callable[[Products], Direction]
@@ -95,6 +103,7 @@ class Memory(NamedTuple):
         n_em_steps: the number of EM's steps that led to the current parameters, one after another; 1 for a start, and
             after a step was taken back. Parameters to which EM's step leads are accepted in any case.
         is_sound: whether every component of the current ones keeps its support and its variance.
+        is_second: whether these were tried after others had been taken back.
         n_small: number of estimates below the tolerance, one after another.
     """
 
@@ -104,6 +113,7 @@ class Memory(NamedTuple):
     falls: Bool[Array, "*s"]
     n_em_steps: Int[Array, "*s"]
     is_sound: Bool[Array, "*s"]
+    is_second: Bool[Array, "*s"]
     n_small: Int[Array, "*s"]
 
 
@@ -111,7 +121,7 @@ def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["produ
     """Runs about to make their next step; `DEGENERATE` where the mixture is not sound."""
     state, no = common.begun(record, settings, e_step), jnp.zeros(record.status.shape, bool)
     nowhere, none = jax.tree.map(jnp.zeros_like, record.mixture), no.astype(jnp.int32)
-    return state._replace(memory=Memory(record.mixture, nowhere, no, no, none + 1, ~no, none))
+    return state._replace(memory=Memory(record.mixture, nowhere, no, no, none + 1, ~no, no, none))
 
 
 def advance(
@@ -139,18 +149,24 @@ def advance(
     # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
     keeps = (gain >= -SLACK[dtype]) | (falls & (products.rs + 0.5 * products.sy >= 0))
     is_accepted = is_em | (memory.is_sound & keeps)
+    may_retry = memory.is_sound & ~memory.is_second & (acceleration.n_em_steps == 0)
 
+    products = common.select(is_accepted, products, products.at_beginning())
     direction = acceleration.direction(products)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
     gap = gap_of(direction, products.rr, memory.has_moved)
     is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 
-    share = share_within_limits(direction.along, parts)
-    leaps = is_due & memory.has_moved & (share * direction.promise > 0.5 * products.rr)
+    of_r, of_s, of_y = direction.along
+    way_back = jnp.where(is_accepted, 0, 1).astype(dtype)
+    along = of_r, of_s, of_y + way_back * of_r
+    share = share_within_limits(along, parts)
+    is_worthwhile = share * direction.promise > 0.5 * products.rr
+    leaps = jnp.where(is_accepted, is_due & memory.has_moved, may_retry) & is_worthwhile
     back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
     following = common.select(is_accepted, by_em, back)
-    there = moved(here, [share * along for along in direction.along], steps)
+    there = moved(here, (share * along[0], share * along[1] - way_back, share * along[2]), steps)
     following = common.select(leaps, there, following)
     natural, is_sound = common.checked(following, settings, e_step)
     n_em_steps = jnp.where(leaps, 0, jnp.where(is_accepted, memory.n_em_steps + 1, 1))
@@ -166,7 +182,7 @@ def advance(
         log_likelihood=log_likelihood,
         gap=jnp.where(is_due & (gap < jnp.inf), gap, state.gap),
         status=status,
-        memory=Memory(mixture, em_step, jnp.ones_like(leaps), falls, n_em_steps, is_sound, n_small),
+        memory=Memory(mixture, em_step, jnp.ones_like(leaps), falls, n_em_steps, is_sound, ~is_accepted, n_small),
     )
     return common.advanced(state, step, settings)
 
