@@ -110,6 +110,30 @@ def test_the_likelihood_falls_by_rounding_at_most() -> None:
     assert np.all(np.diff(values) > -2e-7 * N)
 
 
+def narrow(array: jax.Array) -> jax.Array:
+    """Floats as float32."""
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_second_steps_of_weighted_samples_in_float32_lead_to_the_limit_in_float64(family: str) -> None:
+    _, data, start = problem(family, distance=0.7)
+    data = data._replace(weights=jnp.asarray(np.resize([1.0, 2.0, 0.5, 0.0], N)))
+    settings = settings_for(family, tol=0.0)
+    settings = settings._replace(ridge=1e3 * settings.ridge)
+    narrow_data, narrow_start, narrow_settings = jax.tree.map(narrow, (data, start, settings))
+    state, values, n_second = init(unstarted(narrow_start), narrow_settings), [], 0
+    for _ in range(80):
+        state = step(narrow_data, state, FAMILIES[family], narrow_settings, METHOD)
+        values.append(float(state.log_likelihood))
+        n_second += bool(state.memory.is_second & (state.memory.n_em_steps == 0))
+    assert n_second > 0
+    total = float(jnp.sum(data.weights))
+    assert np.min(np.diff(values)) > -2e-6 * total
+    limit = run(data, start, FAMILIES[family], settings._replace(tol=jnp.asarray(1e-12)), METHOD).log_likelihood
+    assert values[-1] == pytest.approx(float(limit), abs=2e-6 * total)
+
+
 def test_a_start_at_a_fixed_point_has_converged() -> None:
     _, data, start = problem()
     settings = settings_for("full", tol=1e-13)

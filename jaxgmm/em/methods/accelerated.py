@@ -158,15 +158,17 @@ def advance(
     is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 
-    of_r, of_s, of_y = direction.along
+    # Parameters that are not accepted are left for here - s, where EM's step is r + y.
     way_back = jnp.where(is_accepted, 0, 1).astype(dtype)
+    of_r, of_s, of_y = direction.along
     along = of_r, of_s, of_y + way_back * of_r
     share = share_within_limits(along, parts)
     is_worthwhile = share * direction.promise > 0.5 * products.rr
     leaps = jnp.where(is_accepted, is_due & memory.has_moved, may_retry) & is_worthwhile
     back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
     following = common.select(is_accepted, by_em, back)
-    there = moved(here, (share * along[0], share * along[1] - way_back, share * along[2]), steps)
+    of_r, of_s, of_y = (share * own for own in along)
+    there = moved(here, (of_r, of_s - way_back, of_y), steps)
     following = common.select(leaps, there, following)
     natural, is_sound = common.checked(following, settings, e_step)
     n_em_steps = jnp.where(leaps, 0, jnp.where(is_accepted, memory.n_em_steps + 1, 1))
