@@ -60,7 +60,7 @@ if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from jaxgmm import ascent, diagnosis, pieces, resampling, sampling  # noqa: E402 (under the hook)
-from jaxgmm.driver import choose, prepare, runs, shards, streams  # noqa: E402
+from jaxgmm.driver import choose, prepare, runs, shards, streams, ways  # noqa: E402
 from jaxgmm.numerics.kernels import compiler_options  # noqa: E402
 from jaxgmm.selection import held_out  # noqa: E402
 
@@ -80,7 +80,11 @@ AS_FOR_USERS = [dict(program) for program in PROGRAMS]
 for program in PROGRAMS:
     program.update(dict.fromkeys(program, program["at once"]))
 
-# So would densities, draws, ascents, and what a diagnosis finds.
+# A look for runs that have ended costs little here. A search, if it looked less often, would not share a program with
+# what finishes it, nor float64 alone with mixed precision.
+ways.STRIDE = ways.STRIDE_OF_SHORT_RUNS
+
+# What has no three ways of being compiled: densities, draws, ascents, and what a diagnosis finds.
 FUNCTIONS = {
     (pieces, "_factors_of"): (),
     (pieces, "_at_one"): ("quantity",),

@@ -1,7 +1,10 @@
 """Two clusters that overlap, on which EM is slow: what accelerated and gradient methods are tried on."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
+import reference
 
 from jaxgmm import Mixture
 from jaxgmm.em.covariance import FAMILIES
@@ -12,12 +15,10 @@ from jaxgmm.em.statistics import features
 N = 200
 
 
-def settings_for(family: str, **changes: float) -> Settings:
-    ridge = np.full(2, 1e-9) if FAMILIES[family].diagonal else 1e-9 * np.eye(2)
-    settings = Settings(jnp.asarray(ridge), jnp.asarray(1e-10), jnp.asarray(2000, jnp.int32), jnp.asarray(1e-13))
-    return settings._replace(
-        **{name: jnp.asarray(value, getattr(settings, name).dtype) for name, value in changes.items()}
-    )
+def settings_for(family: str, *, tol: float = 1e-10, max_iter: int = 2000, ridge: float = 1e-9) -> Settings:
+    """All of fixed types, which programs depend on."""
+    ridges = np.full(2, ridge) if FAMILIES[family].diagonal else ridge * np.eye(2)
+    return Settings(*map(jnp.asarray, (ridges, np.float64(tol), np.int32(max_iter), np.float64(1e-13))))
 
 
 def problem(family: str = "full", distance: float = 1.5) -> tuple[np.ndarray, Data, Mixture]:
@@ -29,3 +30,12 @@ def problem(family: str = "full", distance: float = 1.5) -> tuple[np.ndarray, Da
     spread = np.ones((2, 2)) if diagonal else np.stack([np.eye(2)] * 2)
     start = Mixture(*map(jnp.asarray, (np.array([0.4, 0.6]), x[[0, -1]], spread)))
     return x, Data(features(jnp.asarray(x.T), diagonal=diagonal), jnp.ones(N)), start
+
+
+@functools.cache
+def to_ems_fixed_point(family: str, distance: float = 1.5, ridge: float = 1e-9) -> reference.TwinFit:
+    """The iterations of the NumPy twin from the start of a problem to EM's fixed point."""
+    x, _, start = problem(family, distance)
+    twin = reference.em(x, (start.weights, start.means, np.stack([np.eye(2)] * 2)), family, 2500, ridge=ridge)
+    assert abs(twin.log_likelihood - twin.trace[-100]) < 1e-11 * N
+    return twin

@@ -6,7 +6,6 @@ Densities by the textbook's formula and covariances from centred samples, one co
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 class TwinMixture(NamedTuple):
@@ -37,18 +36,19 @@ def em(x, start, family, n_iter, *, sample_weight=None, ridge=0.0) -> TwinFit:
     x = np.asarray(x, dtype=np.float64)
     sample_weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     mixture = TwinMixture(*(np.asarray(leaf, dtype=np.float64) for leaf in getattr(start, "arrays", start)))
-    trace = [e_step(x, mixture, sample_weight)[1]]
+    responsibilities, log_likelihood = e_step(x, mixture, sample_weight)
+    trace = [log_likelihood]
     for _ in range(n_iter):
-        responsibilities, _ = e_step(x, mixture, sample_weight)
         mixture = m_step(x, responsibilities, family, sample_weight, ridge)
-        trace.append(e_step(x, mixture, sample_weight)[1])
+        responsibilities, log_likelihood = e_step(x, mixture, sample_weight)
+        trace.append(log_likelihood)
     return TwinFit(mixture, np.array(trace))
 
 
 def e_step(x, mixture, sample_weight) -> tuple[np.ndarray, float]:
     """Responsibilities `(N, K)` and the total log-likelihood."""
     log_joint = np.stack([np.log(w) + log_normal(x, mean, cov) for w, mean, cov in zip(*mixture, strict=True)], axis=1)
-    log_density = logsumexp(log_joint, axis=1)
+    log_density = np.logaddexp.reduce(log_joint, axis=1)
     return np.exp(log_joint - log_density[:, None]), float(np.sum(sample_weight * log_density))
 
 
