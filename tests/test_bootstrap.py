@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import reference
+from compilation import slow
 
 import jaxgmm
 from jaxgmm import Status
@@ -47,7 +48,12 @@ def test_spread_of_a_mean_is_its_standard_error(kind: str) -> None:
 # Families and kinds have nothing to do with each other, so not all pairs are tried.
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [*(("full", kind) for kind in KINDS), ("tied", "weighted"), ("diag", "parametric"), ("spherical", "nonparametric")],
+    [
+        *(("full", kind) for kind in KINDS),
+        slow("tied", "weighted"),
+        slow("diag", "parametric"),
+        slow("spherical", "nonparametric"),
+    ],
 )
 def test_components_keep_their_order(family: str, kind: str) -> None:
     x = two_clusters()

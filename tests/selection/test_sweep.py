@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from compilation import FULL_AND_OTHERS, slow
 from sklearn.mixture import GaussianMixture
 
 import jaxgmm
@@ -101,7 +102,7 @@ def test_iris_is_fitted_as_well_as_by_mclust_or_better_and_spurious_components_a
     assert sweep.best.status == Status.CONVERGED
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_rows_are_what_fit_says(family: str, of_all_families: tuple[jaxgmm.Sweep, list[str]]) -> None:
     table = of_all_families[0].table
     alone = jaxgmm.fit(stack(), 3, covariance_type=family, **CONVERGED)
@@ -146,7 +147,7 @@ def test_bic_finds_the_number_of_well_separated_clusters() -> None:
 
 @pytest.mark.parametrize(
     ("families", "weighted", "checked"),
-    [(("full", "diag"), False, [(3, "full"), (2, "diag")]), ("full", True, [(3, "full")])],
+    [slow(("full", "diag"), False, [(3, "full"), (2, "diag")]), ("full", True, [(3, "full")])],
 )
 def test_cross_validation_is_a_loop_over_folds(
     families: str | tuple[str, ...], weighted: bool, checked: list[tuple[int, str]]
