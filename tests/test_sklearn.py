@@ -112,7 +112,7 @@ def test_runs_longer_than_the_history_has_room_for(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("max_iter", [1, 3])
 def test_warm_start_goes_on_where_the_last_fit_ended(max_iter: int) -> None:
-    settings = {"n_components": 3, "max_iter": max_iter, "init_params": "random"}
+    settings = {"n_components": 3, "max_iter": max_iter, "init_params": "k-means++"}
     ours, theirs = (c(**settings, random_state=0, warm_start=True) for c in (GaussianMixture, Theirs))
     for _ in range(100):
         with warnings.catch_warnings():

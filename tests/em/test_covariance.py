@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compilation import at_once
 
 from jaxgmm.em.covariance import FAMILIES, Family, one_of
 from jaxgmm.em.expectation import Data
@@ -15,7 +16,7 @@ from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
 
 
-@functools.partial(jax.jit, static_argnames=("family",))
+@functools.partial(at_once, static_argnames=("family",))
 def m_step(x: jax.Array, responsibilities: jax.Array, weights: jax.Array, family: str, ridge: jax.Array) -> Mixture:
     return by_row(x, responsibilities, weights, FAMILIES[family], ridge)
 
@@ -65,7 +66,7 @@ def test_a_family_is_chosen_by_its_number() -> None:
     rng = np.random.default_rng(0)
     x, responsibilities = rng.normal(size=(50, 3)), rng.dirichlet(np.ones(3), 50)
 
-    @jax.jit
+    @at_once
     def at(index: jax.Array) -> jax.Array:
         family = one_of(("full", "tied"), index)
         return by_row(jnp.asarray(x), jnp.asarray(responsibilities), jnp.ones(50), family, jnp.asarray(0.1)).covariances

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.em.e_steps import E_STEPS, Form
 from jaxgmm.em.statistics import SufficientStatistics
@@ -24,7 +25,7 @@ def sums_of(name: str, tile: int, *, diagonal: bool) -> tuple[SufficientStatisti
     spread = np.broadcast_to(unit[None, ..., None], (2, *unit.shape, N_SLOTS))
     mixtures = Mixture(np.full((2, N_SLOTS), 0.5), means, spread)
 
-    @jax.jit
+    @at_once
     def sums(z: jax.Array, weights: jax.Array, mixtures: Mixture) -> tuple[SufficientStatistics, jax.Array]:
         shared = e_step.share(z, weights, form)
         held = jax.vmap(lambda row: e_step.load(shared, row, form))(rows)

@@ -1,5 +1,6 @@
 """A method is a row: another one than plain EM goes through the loop of one run and through the engine alike."""
 
+import functools
 from importlib.util import find_spec
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm import Mixture, Status
 from jaxgmm.driver.program import Request
@@ -64,6 +66,7 @@ def through_the_engine(method: str, precision: str) -> Any:
     return fit_batch(batch(x), starts, (2, "full", 1e-9), request, lambda _: None)
 
 
+@functools.cache
 def alone(method: Method) -> RunState:
     """The same runs, each in a loop of its own. Coordinates are the data's, so the ridge is the same."""
     x, starts = problem()
@@ -74,7 +77,7 @@ def alone(method: Method) -> RunState:
         data = Data(features(x.T, diagonal=False), jnp.ones(len(x)))
         return run(data, start, FAMILIES["full"], settings, method)
 
-    return jax.jit(jax.vmap(one))(x, starts)
+    return at_once(jax.vmap(one))(x, starts)
 
 
 def test_a_method_with_a_memory_goes_through_the_engine_as_it_goes_alone(patient: Method) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import as_data
@@ -13,11 +14,11 @@ from jaxgmm.em.spurious import DOMINATED, NARROWEST, effective_sizes, is_small, 
 from jaxgmm.mixture import Mixture
 
 # Called as they are, they would compile again each time.
-small, tied, near_ridge = map(jax.jit, (is_small, is_tied, may_be_tied))
-dominated_by_ridge = jax.jit(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))
+small, tied, near_ridge = map(at_once, (is_small, is_tied, may_be_tied))
+dominated_by_ridge = at_once(lambda mixture, ridge: owes_to_ridge(mixture, ridge, DOMINATED))
 
 
-@functools.partial(jax.jit, static_argnames=("tile",))
+@functools.partial(at_once, static_argnames=("tile",))
 def sizes_of(mixture: Mixture, z: jax.Array, weights: jax.Array, tile: int = 0) -> jax.Array:
     return effective_sizes(mixture, as_data(z, weights, tile, diagonal=mixture.is_diagonal))
 
