@@ -11,10 +11,9 @@ from compilation import at_once
 from jax.scipy.special import logsumexp
 
 from jaxgmm import Mixture
-from jaxgmm.em import unconstrained
-from jaxgmm.em.centred import centred_e_step, centred_parameters
+from jaxgmm.em import centred, expectation, unconstrained
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.em.expectation import Data, e_step, natural_parameters
+from jaxgmm.em.expectation import Data
 from jaxgmm.em.methods import metric
 from jaxgmm.em.statistics import features
 from jaxgmm.em.unconstrained import Point
@@ -26,6 +25,11 @@ mixture_at = at_once(unconstrained.mixture_at)
 coordinates = at_once(unconstrained.coordinates)
 gradient = at_once(unconstrained.gradient)
 in_family = at_once(unconstrained.in_family, static_argnames=("family",))
+natural_parameters, centred_parameters = map(at_once, (expectation.natural_parameters, centred.centred_parameters))
+e_step, centred_e_step = (
+    at_once(sums, static_argnames=("n_features", "diagonal")) for sums in (expectation.e_step, centred.centred_e_step)
+)
+inner_products = at_once(metric.inner_products)
 
 
 def problem(family: str, d: int = 2) -> tuple[np.ndarray, Mixture]:
@@ -47,7 +51,7 @@ def a_step(family: str, d: int = 2, seed: int = 0) -> Point:
 
 
 def rows_last(tree: Any, *others: Any) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=-1), tree, *others)
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1), tree, *others)
 
 
 @pytest.mark.parametrize(("family", "d"), [("full", 3), ("diag", 2)])
@@ -131,7 +135,7 @@ def test_the_metric_is_that_of_the_complete_data(family: str) -> None:
     forward, back = (mixture_at(jax.tree.map(lambda part, s=s: s * h * part, step), about) for s in (1, -1))
     tangent = jax.tree.map(lambda a, b: ((a - b) / (2 * h))[..., None], forward, back)
     precisions = 1 / mixture.covariances if mixture.is_diagonal else jnp.linalg.inv(mixture.covariances)
-    parts = metric.inner_products([tangent], mixture.weights[:, None], precisions[..., None])
+    parts = inner_products([tangent], mixture.weights[:, None], precisions[..., None])
     square = sum(float(jnp.sum(leaf**2)) for leaf in step)
     assert float(parts.products(mixture.weights[:, None])[0, 0]) == pytest.approx(square, rel=1e-7)
 

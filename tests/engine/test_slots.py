@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilation import at_once
 
 from jaxgmm.engine.slots import Busy, Routine, run_queue
 
@@ -39,7 +40,12 @@ def count_up(targets: list[int], queue: list[int], n_queued: int, n_slots: int) 
 
     results = Counter(jnp.full(len(targets), -1, jnp.int32), jnp.full(len(targets), -1, jnp.int32))
     routine = Routine(load, begin, read, advance, is_finished=lambda state: state[0], unload=lambda state: state[1])
-    return run_queue(jnp.asarray(queue, jnp.int32), jnp.asarray(n_queued), routine, results, n_slots, STRIDE)
+
+    @at_once
+    def run(queue: jax.Array, n_queued: jax.Array) -> tuple[Counter, jax.Array]:
+        return run_queue(queue, n_queued, routine, results, n_slots, STRIDE)
+
+    return run(np.asarray(queue, np.int32), np.asarray(n_queued))
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 3, 8, 16])
