@@ -272,6 +272,9 @@ def check_columns(path: Place, names: Sequence[str], columns: Sequence[str], sep
             remedy = wording.remedy(column, names, f"its columns are {listed(names)}.")
             if not is_parquet(path) and (other := _probable_separator(path, separator)):
                 remedy = _separated(path, other)
+            # Folders above the place that was named are no columns.
+            if folder := next((own.name for own in path.parents if own.name.startswith(f"{column}=")), None):
+                remedy = f"name the directory above {folder}, and select this folder by a condition."
             raise ValueError(f"{path} has no column {column!r}; {remedy}")
         if names.count(column) > 1:
             raise ValueError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one.")

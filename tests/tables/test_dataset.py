@@ -8,6 +8,7 @@ import pytest
 from pyarrow import dataset as arrow_dataset
 
 from jaxgmm.tables.dataset import find
+from jaxgmm.tables.rows import open_rows
 
 
 @pytest.fixture
@@ -81,6 +82,14 @@ def test_folders_are_columns_as_arrow_reads_them(here):
     assert find("data/plate=2").folders.column_names == ["well"]
     assert find("data/plate=2/well=b/x.parquet").folders.column_names == []
     assert find(*(f"data/{name}" for name in names)).folders.equals(found)
+
+
+def test_a_folder_above_what_is_named_is_told_to_be_no_column(here):
+    make("data/plate=7/x.parquet")
+    for named in ("data/plate=7", "data/plate=7/*", "data/plate=7/x.parquet"):
+        with pytest.raises(ValueError, match="no column 'plate'; name the directory above plate=7, and select"):
+            open_rows(named, ["plate", "x"], keys=["plate"])
+    assert open_rows("data", ["plate", "x"], keys=["plate"], where="plate = 7").n_rows is None
 
 
 def test_a_file_that_is_found_twice_is_read_once(here):
