@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from jaxgmm.tables.counting import check_features
 from jaxgmm.tables.parts import Plan
 from jaxgmm.tables.ranges import Ranges, bounds_of
 from jaxgmm.tables.rows import Rows
+from jaxgmm.tables.wording import shortened
 
 # A task is begun again as often as its process or its node is lost. Without a limit, one that ends its process each
 # time would never be told.
@@ -43,7 +44,10 @@ _IN_FLIGHT = 1000
 # Seconds after which a host is taken not to answer.
 _TIMEOUT = 10
 
-_NO_CLUSTER = "no Ray cluster answers at {!r}; start one (ray start --head) and give its address, or give local."
+_NO_CLUSTER = (
+    "no Ray cluster answers at {!r}; start one (ray start --head) and give its address as HOST:PORT, or give local. "
+    "If it asks for a token, set RAY_AUTH_MODE=token."
+)
 
 _is_settled = False
 
@@ -147,7 +151,7 @@ def _fitted(work: Work, wanted: Sequence[int], progress: Progress, waits: Event)
     """Parts are tasks, the largest first. A task has one core, and a GPU if the cluster has any."""
     ray, cut = _imported(), work.plan.cut
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
-    shared = ray.put(_Shared(work, _versions()))
+    shared = ray.put(work)
     waits.set()
     if cut.is_sorted_first:
         _all(_sort, shared, cut.ranges.with_rows)
@@ -169,13 +173,13 @@ def _answers(task: Any, shared: Any, numbers: Sequence[int], n_gpus: int) -> Ite
     """Each number and what a task answers for it, in the order of arrival. An error ends all, and names the number."""
     ray = _imported()
     # XLA's threads and Ray's count of cores agree, as each task keeps to one.
-    remote = ray.remote(task).options(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES, retry_exceptions=False)
-    waiting, running = list(reversed(numbers)), {}
+    remote = ray.remote(_done).options(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES, retry_exceptions=False)
+    of_driver, waiting, running = _versions(), list(reversed(numbers)), {}
     try:
         while waiting or running:
             while waiting and len(running) < _IN_FLIGHT:
                 number = waiting.pop()
-                running[remote.remote(shared, number)] = number
+                running[remote.remote(task, of_driver, shared, number)] = number
             ready, _ = ray.wait(list(running))
             for reference in ready:
                 number = running.pop(reference)
@@ -196,32 +200,27 @@ def _refuse(task: Any, number: int, error: Exception) -> NoReturn:
     for kind in (ValueError, OSError):
         if isinstance(cause, kind):
             raise kind(sentence) from error
-    raise RuntimeError(f"{what} could not be done ({type(cause).__name__}): {cause}") from error
+    reason = f"{what} could not be done ({type(cause).__name__}): {shortened(str(cause))}"
+    if isinstance(cause, _imported().exceptions.RayError):
+        raise OSError(f"{reason}; check that all machines have enough memory, and the same jaxgmm.") from error
+    raise RuntimeError(reason) from error
 
 
-class _Shared(NamedTuple):
-    """What all tasks that sort and fit receive.
-
-    Attributes:
-        work: the job.
-        versions: those of packages in the driver.
-    """
-
-    work: Work
-    versions: dict[str, str]
+def _done(task: Any, versions: dict[str, str], shared: Any, number: int) -> Any:
+    """What a task answers for a number, on a machine with the versions of the driver."""
+    check_versions(versions)
+    return task(shared, number)
 
 
-def _sort(shared: _Shared, number: int) -> None:
+def _sort(work: Work, number: int) -> None:
     """Sorts one range of rows into the parts."""
-    work = shared.work
     parts.sort(work.rows, work.plan.cut, work.request.columns, [number], work.aside)
 
 
-def _fit(shared: _Shared, part: int) -> Finished:
+def _fit(work: Work, part: int) -> Finished:
     """Fits one part and keeps it."""
-    check_versions(shared.versions)
     _settle()
-    work, began = shared.work, time.perf_counter()
+    began = time.perf_counter()
     (groups,) = ways.read(work, [part])
     read = time.perf_counter()
     notes = ways.fit(work, part, groups, lambda *_: None)
