@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import reference
 import sklearn.mixture
-from compilation import FULL_AND_OTHERS
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -72,9 +71,9 @@ def test_same_start_same_iterations_same_result(covariance_type: str, init_param
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("covariance_type", FULL_AND_OTHERS)
+@pytest.mark.parametrize("covariance_type", FAMILIES)
 def test_same_choice_among_several_starts(covariance_type: str) -> None:
-    settings = {"n_components": 3, "covariance_type": covariance_type, "init_params": "random", "n_init": 3}
+    settings = {"n_components": 3, "covariance_type": covariance_type, "init_params": "random", "n_init": 4}
     ours, theirs = both(samples(), **settings, random_state=1)
     np.testing.assert_allclose(ours.lower_bound_, theirs.lower_bound_, rtol=1e-9)
     assert labels_agree(ours.predict(samples()), theirs.predict(samples()))
@@ -112,7 +111,7 @@ def test_runs_longer_than_the_history_has_room_for(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("max_iter", [1, 3])
 def test_warm_start_goes_on_where_the_last_fit_ended(max_iter: int) -> None:
-    settings = {"n_components": 3, "max_iter": max_iter, "init_params": "k-means++"}
+    settings = {"n_components": 3, "max_iter": max_iter, "init_params": "random"}
     ours, theirs = (c(**settings, random_state=0, warm_start=True) for c in (GaussianMixture, Theirs))
     for _ in range(100):
         with warnings.catch_warnings():
@@ -245,7 +244,7 @@ def test_warning_reads_as_scikit_learns() -> None:
 def test_verbose_prints_what_scikit_learn_prints(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
     for c in (GaussianMixture, Theirs):
-        c(3, init_params="random", n_init=3, random_state=0, verbose=verbose, verbose_interval=2).fit(samples())
+        c(3, init_params="random", n_init=2, random_state=0, verbose=verbose, verbose_interval=2).fit(samples())
         lines = capsys.readouterr().out.splitlines()
         # Times differ, and they alone.
         printed.append([line.partition("time lapse")[0] for line in lines])
