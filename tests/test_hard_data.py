@@ -223,7 +223,7 @@ def test_a_likelier_start_that_was_passed_over_is_told_and_can_be_had() -> None:
 def test_starts_are_compared_without_the_ridge_of_the_search() -> None:
     """A component a thousandth as wide as the data, at their mean: float32 represents it, its ridge widens it."""
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(size=(4, 500)), 1e-3 * rng.normal(size=(4, 500))], axis=1)[..., None]
+    x = np.concatenate([rng.normal(size=(9, 500)), 1e-3 * rng.normal(size=(9, 500))], axis=1)[..., None]
     tables = (jaxgmm.sweep(x, KS, precision=precision).table for precision in ("mixed", "float64"))
     mixed, double = (table["n_agreeing"][table["n_components"] == 2] for table in tables)
     np.testing.assert_array_equal(mixed, double)
@@ -258,7 +258,7 @@ def with_equal_values(seed: int, value: float, n_equal: int) -> np.ndarray:
 
 
 def heaps(value: float, n_equal: int) -> np.ndarray:
-    return np.stack([with_equal_values(seed, value, n_equal) for seed in range(4)])[..., None]
+    return np.stack([with_equal_values(seed, value, n_equal) for seed in range(len(ONE_FEATURE))])[..., None]
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-26])
@@ -266,19 +266,19 @@ def test_equal_values_are_spurious_without_a_ridge_too(ridge: float) -> None:
     swept = jaxgmm.sweep(heaps(20.0, 30), KS, reg_covar=ridge, max_iter=100)
     # Where nothing is added, most runs that shrink onto the heap are degenerate, and any of the others may win.
     assert all(k in (3, 4) for k in swept.chosen["n_components"])
-    assert swept.best.spurious.tolist() == [1] * 4
+    assert swept.best.spurious.tolist() == [1] * len(ONE_FEATURE)
 
 
 def test_a_ridge_at_which_some_k_are_degenerate_decides_nothing() -> None:
-    x = np.concatenate([heaps(20.0, 30)[:2], heaps(-9999.0, 20)[:2]])
+    x = np.concatenate([heaps(20.0, 30)[:4], heaps(-9999.0, 20)[:5]])
     swept = jaxgmm.sweep(x, KS, reg_covar=(0.0, 1e-12), max_iter=100)
-    assert all(k in (3, 4) for k in swept.chosen["n_components"][:2])
+    assert all(k in (3, 4) for k in swept.chosen["n_components"][:4])
     assert swept.best.spurious.tolist() == [1] * len(x)
     # Three components are degenerate without a ridge, and chosen at the next.
-    status = swept.table["status"].reshape(len(x), len(KS), 2)[2:]
+    status = swept.table["status"].reshape(len(x), len(KS), 2)[4:]
     assert np.all(status[:, 0, 0] == "CONVERGED")
     assert np.all(status[:, 2, 0] == "DEGENERATE")
-    assert swept.chosen["n_components"][2:].tolist() == [3] * 2
+    assert swept.chosen["n_components"][4:].tolist() == [3] * 5
 
 
 @pytest.mark.parametrize("sentinel", [-9999.0, 1e9, 1e12, 9.969209968386869e36, -3.4028234663852886e38])
