@@ -289,7 +289,7 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
     pair = vector(1.0)
     # A pair of little curvature, so that the direction is long.
     fall = pair.map(lambda a: 0.01 * a)
-    moved = jax.tree.map(lambda a: np.moveaxis(a, 0, -1), (here, em_step, pair, fall))
+    moved = jax.tree.map(lambda a: jnp.asarray(np.moveaxis(a, 0, -1)), (here, em_step, pair, fall))
     precisions = jnp.asarray(np.moveaxis(np.linalg.inv(covariances), 0, -1))
 
     def leap(here: Mixture, *vectors: Mixture) -> Mixture:
