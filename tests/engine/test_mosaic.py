@@ -94,7 +94,8 @@ def test_interpreted_kernels_are_what_they_are_in_plain_jax(shape: em.Shape, lan
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs jax-cuda13-plugin and jax-cuda13-pjrt, though no GPU")
 def test_kernels_compile_for_an_h100() -> None:
     # In a process of its own: the plugin is told when it is loaded that there is no driver.
-    settings = os.environ | {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    settings = os.environ | {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "PYTHONPATH": path}
     settings.pop("JAX_PLATFORMS", None)
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.test_mosaic"], env=settings, capture_output=True, text=True, check=False
