@@ -28,7 +28,7 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import TOL, Method, Precision, check_flag, check_integer, is_integer, options_of_runs
+from jaxgmm.settings import TOL, Method, Precision, check_flag, is_integer, options_of_runs
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
 
@@ -146,7 +146,7 @@ def fit_table(
         ImportError: Ray is not installed.
     """
     models = {"n_components": n_components, "covariance_type": covariance_type, "reg_covar": reg_covar}
-    options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
+    options = options_of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "fit", models, options)
     return _fitted(source, request, local(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
@@ -232,7 +232,7 @@ def sweep_table(
         "split": split,
         "n_folds": n_folds,
     }
-    options = _of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
+    options = options_of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "sweep", models, options)
     return _fitted(source, request, local(out), engine, address, is_joined=join, resume=resume, progress=progress)
 
@@ -346,24 +346,6 @@ def _requested(
     columns = names_in("by", by), names_in("features", features), weights
     models, options = _plain(models), _plain(options)
     return Request(_UNKNOWN, ",", *columns, order_by, call, models, options, condition)
-
-
-def _of_runs(
-    n_init: int,
-    n_finalists: int | None,
-    key: int,
-    tol: float,
-    max_iter: int,
-    precision: str,
-    method: str | None,
-    *,
-    avoid_spurious: bool,
-) -> dict[str, Any]:
-    """The options of runs, as the command describes them."""
-    check_integer("key", key, 0)
-    check_flag("avoid_spurious", avoid_spurious)
-    told = (n_init, n_finalists, key, tol, max_iter, precision, method)
-    return options_of_runs(*told, avoid_spurious=bool(avoid_spurious))
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,13 @@ def options_of_runs(
     *,
     avoid_spurious: bool,
 ) -> dict[str, Any]:
-    """The options of `fit` and `sweep` that jobs record; `avoid_spurious` only where it is not the default."""
+    """The options of `fit` and `sweep` that jobs record; `avoid_spurious` only where it is not the default.
+
+    Raises:
+        ValueError: `key` is no seed, or `avoid_spurious` no flag.
+    """
+    check_integer("key", key, 0)
+    check_flag("avoid_spurious", avoid_spurious)
     told = {
         "n_init": n_init,
         "n_finalists": n_finalists,

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from threading import Event
@@ -228,6 +229,7 @@ def _fit(work: Work, part: int) -> Finished:
     return Finished(part, notes, {"host": os.uname().nodename, "process": os.getpid(), "seconds": seconds})
 
 
+@cache
 def _versions() -> dict[str, str]:
     """Those of packages on which the bits of answers depend."""
     return {"jaxgmm": jaxgmm.__version__} | {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
