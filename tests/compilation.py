@@ -19,5 +19,6 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-# Each family is a program of its own. Where all of them go the same way, the quick suite has one.
+# Each family is a program of its own. Where all of them go the same way, the quick suite has one, or one of each shape.
 FULL_AND_OTHERS = ["full", *(slow(name) for name in FAMILIES if name != "full")]
+FULL_DIAG_AND_OTHERS = ["full", "diag", slow("tied"), slow("spherical")]

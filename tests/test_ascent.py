@@ -51,6 +51,7 @@ def test_the_first_objective_is_that_of_the_start() -> None:
     assert "2 steps" in repr(found)
 
 
+@pytest.mark.slow
 def test_a_line_search_finds_the_optimum_of_a_penalised_likelihood() -> None:
     # With one component there is a closed form: an inverse-Wishart prior draws the covariance to its own.
     x, own, strength = problem(n_data_sets=1)[0][0], 2.0 * np.eye(2), 0.5

@@ -115,7 +115,7 @@ def test_a_sweep_over_too_few_samples_runs_no_program(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("family", "sample_weight", "history"),
-    [("full", None, (0, 2)), ("spherical", np.tile([1.0, 0.0, 2.0], 2), False)],
+    [("full", None, (0, 2)), slow("spherical", np.tile([1.0, 0.0, 2.0], 2), False)],
 )
 def test_what_the_host_says_of_too_few_samples_is_what_programs_say(
     family: str, sample_weight: np.ndarray | None, history: bool | tuple, monkeypatch: pytest.MonkeyPatch

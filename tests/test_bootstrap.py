@@ -13,6 +13,9 @@ from jaxgmm import Status
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.resampling import KINDS
 
+# Replicates are weights, or samples.
+WEIGHTS_AND_SAMPLES = ["weighted", slow("parametric"), slow("nonparametric")]
+
 # Tests share programs, which are compiled for so many.
 N_REPLICATES = 50
 
@@ -31,7 +34,7 @@ def mixture_of(x: np.ndarray, family: str = "full") -> jaxgmm.Mixture:
     return jaxgmm.Mixture(mixture.weights, mixture.means, covariances)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WEIGHTS_AND_SAMPLES)
 def test_spread_of_a_mean_is_its_standard_error(kind: str) -> None:
     # One component: the mean of N samples has standard error σ / √N, and a variance σ² √(2 / N).
     x = 3 * np.random.default_rng(0).normal(size=(500, 1))
@@ -66,7 +69,7 @@ def test_components_keep_their_order(family: str, kind: str) -> None:
         assert low.means.shape == own.means.shape
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WEIGHTS_AND_SAMPLES)
 def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> None:
     x = [two_clusters(0), two_clusters(1, 295), two_clusters(2)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(mixture_of, x))
@@ -97,6 +100,7 @@ def test_absent_components_are_left_out() -> None:
     np.testing.assert_array_equal(found.means, expected.means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_sets_of_any_outcome_have_replicates_beside_each_other(kind: str) -> None:
     x = two_clusters()

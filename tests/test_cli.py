@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from compilation import slow
 from pyarrow import csv
 from report_contents import read
 
@@ -120,7 +121,7 @@ def test_answers_are_those_of_fit(here, capsys):
     assert "3 of 3 groups" in said.err
 
 
-@pytest.mark.parametrize("components", [2, "1-2"])
+@pytest.mark.parametrize("components", [2, slow("1-2")])
 def test_a_report_of_files_is_that_of_the_frame(here, capsys, components):
     weights = None if components == 2 else "copies"
     assert run(components=components, weights=weights) == 0
@@ -333,7 +334,7 @@ def test_bad_groups_leave_the_others_alone(here):
         assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet").take(own))
 
 
-@pytest.mark.parametrize("what", [{}, {"command": "sweep", "components": "1-3"}], ids=["fit", "sweep"])
+@pytest.mark.parametrize("what", [{}, slow({"command": "sweep", "components": "1-3"})], ids=["fit", "sweep"])
 def test_a_job_of_which_no_group_ends_well_exits_with_1_and_writes_its_tables(here, capsys, what):
     pq.write_table(TABLE.set_column(1, "red", pa.array(np.full(TABLE.num_rows, np.nan))), "nan.parquet")
     for flags in ([], ["--resume"], ["--resume", "--json"]):
@@ -707,7 +708,7 @@ def predicted(**options):
     return cli.main(["predict", file, *(word for pair in pairs for word in pair if word is not None)])
 
 
-@pytest.mark.parametrize(("covariance", "precision"), [("full", "float64"), ("diag", "float32")])
+@pytest.mark.parametrize(("covariance", "precision"), [("full", "float64"), slow("diag", "float32")])
 def test_predictions_are_those_of_each_row_s_own_group(here, covariance, precision):
     assert run(covariance=covariance, precision=precision) == 0
     assert predicted() == 0
@@ -890,6 +891,7 @@ def test_the_doctor_says_that_fits_are_right_and_how_fast(here, capsys, monkeypa
     assert "known fit, float64" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_doctor_notices_wrong_answers(here, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_rate", lambda *_: doctor.Check("rate", "none", True))
     monkeypatch.setattr(doctor, "_LOG_LIKELIHOOD", -46.8)
@@ -1080,6 +1082,7 @@ def test_the_ridge_is_by_default_that_of_the_library(here, capsys, command):
 CLOSE = np.concatenate([two_clusters(40, 0), [[3.0, 9.0], [3.0, 9.00001], [3.00001, 9.0]]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "sweep"])
 def test_spurious_components_are_allowed_if_asked_for(here, capsys, command):
     close = pa.table({"well": ["a"] * len(CLOSE), "red": CLOSE[:, 0], "green": CLOSE[:, 1]})

@@ -66,8 +66,8 @@ EVERY_SIZE, A_FEW_SIZES = (1, 2, 3, 5, 16, 31, 100, 1000, 4097, 9999), (1, 31, 4
     ("n_components", "n_features", "diagonal", "as_given", "numbers"),
     [
         (3, 2, False, np.asarray, EVERY_SIZE),
-        (3, 2, True, jnp.float32, A_FEW_SIZES),
-        (8, 8, True, np.asarray, A_FEW_SIZES),
+        slow(3, 2, True, jnp.float32, A_FEW_SIZES),
+        slow(8, 8, True, np.asarray, A_FEW_SIZES),
         slow(4, 11, False, jnp.float32, A_FEW_SIZES),
     ],
 )
@@ -83,6 +83,7 @@ def test_answer_of_a_sample_does_not_depend_on_how_many_there_are(
             np.testing.assert_array_equal(question(mixture, x[:n]), whole[:n])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_as_for_users")
 def test_answers_of_a_batch_do_not_depend_on_how_many_samples_there_are() -> None:
     mixture, x = mixtures(5), samples(5, 700, 2)
@@ -258,7 +259,7 @@ def test_absent_component_may_hold_anything() -> None:
     assert np.all(jaxgmm.responsibilities(with_nothing, x)[:, 3] == 0)
 
 
-@pytest.mark.parametrize("n", [5, 5000])
+@pytest.mark.parametrize("n", [5, slow(5000)])
 def test_derivatives_in_both_directions_are_those_of_the_formula(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tiles of 16, so that several are gone through. No other test has as many components: programs keep their tiles.
     monkeypatch.setattr(pieces, "_HELD", 224)

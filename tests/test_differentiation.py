@@ -190,6 +190,7 @@ def test_integers_have_the_precision_that_is_enabled(is_enabled: bool, precision
     assert fit.log_likelihood.dtype == precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_enabled", [False, True])
 def test_float32_stays_float32(is_enabled: bool) -> None:
     x, weights, ridge, start = problem()

@@ -145,6 +145,7 @@ def test_workers_read_a_table_at_a_uri(here, expected):
     check_tables(fitted((here / "cells.parquet").as_uri()), expected)
 
 
+@pytest.mark.slow
 def test_tables_at_uris_are_those_at_paths_and_credentials_are_not_recorded(tmp_path, monkeypatch):
     pq.write_table(table(), tmp_path / "cells.parquet")
     system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())

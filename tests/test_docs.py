@@ -157,6 +157,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
     start = (site / "index.html").read_text()
     for name in PAGES:

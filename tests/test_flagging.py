@@ -95,6 +95,7 @@ def test_the_choice_of_a_sweep_has_flags(swept):
     assert of_one["at_largest_k"]
 
 
+@pytest.mark.slow
 def test_residuals_are_checked_where_there_are_samples(result):
     one = jaxgmm.fit(X[:2], 1, n_init=4)
     assert jaxgmm.flags(one, X[:2])["misfit"].tolist() == [True, False]
@@ -182,6 +183,7 @@ def test_criteria_of_a_fit_are_those_of_the_table(swept):
     assert np.isnan(swept.best.bic()[3])
 
 
+@pytest.mark.slow
 def test_parameters_of_a_fit_are_counted_by_family(result):
     assert result.n_parameters.tolist() == [5] * 4
     assert result.n_samples.tolist()[:3] == [200.0] * 3

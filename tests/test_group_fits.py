@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from compilation import slow
 from matplotlib import pyplot as plt
 
 import jaxgmm
@@ -276,7 +277,7 @@ def test_a_pickle_leaves_the_frame_out(swept):
         (["minus", "red"], {"order_by": "red"}, [0, 9]),
         (["red", "minus"], {"order_by": "minus"}, [9, 0]),
         (["minus", "red"], {"order_by": "weight"}, [0, 9]),
-        (["red"], {"align_to": jaxgmm.Mixture(np.full(2, 0.5), np.array([[9.0], [0.0]]), np.ones((2, 1)))}, [9, 0]),
+        slow(["red"], {"align_to": jaxgmm.Mixture(np.full(2, 0.5), np.array([[9.0], [0.0]]), np.ones((2, 1)))}, [9, 0]),
     ],
 )
 def test_components_have_one_order_in_all_groups(features, options, red):
@@ -287,6 +288,7 @@ def test_components_have_one_order_in_all_groups(features, options, red):
     assert found.predict()["component"].to_list()[:200] == [red.index(9 * int(high)) for high in HIGH]
 
 
+@pytest.mark.slow
 def test_names_of_orders_come_before_features_of_the_same_name():
     frame = pl.DataFrame(
         {"g": ["a"] * 200, "x": COLUMNS["red"][:200], "mean": [-value for value in COLUMNS["red"][:200]]}

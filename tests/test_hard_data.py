@@ -1,15 +1,16 @@
 """Sentinels, bursts, peaks, values at a limit, lines, and small clusters of many features: what real tables hold.
 
 Nearly all time goes into compilation, so tests share shapes where they can: nine data sets of one feature, or four of
-two, 1000 samples each, and up to five components.
+two, 1000 samples each, and up to five components. That is much work for programs that are compiled at once.
 """
 
 import numpy as np
 import pytest
-from compilation import slow
 
 import jaxgmm
 from jaxgmm.status import Status
+
+pytestmark = pytest.mark.slow
 
 N = 1000
 
@@ -159,7 +160,7 @@ def test_lines_are_clusters_and_grids_are_not() -> None:
         assert k in ks, kind
 
 
-@pytest.mark.parametrize("family", ["tied", slow("diag"), slow("spherical")])
+@pytest.mark.parametrize("family", ["tied", "diag", "spherical"])
 def test_small_clusters_of_many_features_are_found(family: str) -> None:
     """Eight samples in ten dimensions: too few for a covariance of their own, which these families do not ask for."""
     x = []
@@ -171,7 +172,6 @@ def test_small_clusters_of_many_features_are_found(family: str) -> None:
     assert not np.any(swept.chosen["spurious"])
 
 
-@pytest.mark.slow
 def test_tied_clusters_of_few_samples_for_each_feature_are_found() -> None:
     """Four samples for each feature: distances to seeds are mostly noise."""
     rng, labels = np.random.default_rng(21), np.repeat([0, 1], [90, 6])
@@ -230,7 +230,7 @@ def test_starts_are_compared_without_the_ridge_of_the_search() -> None:
     assert np.median(double) > 1
 
 
-@pytest.mark.parametrize("family", ["full", slow("diag")])
+@pytest.mark.parametrize("family", ["full", "diag"])
 def test_sentinels_in_one_column_leave_clusters_their_widths(family: str) -> None:
     # One start of ten merges them with a cluster. It has no spurious component, and is thousands of nats worse.
     rows = []

@@ -141,6 +141,7 @@ def test_a_reference_is_one_mixture_of_the_same_features():
             jaxgmm.align_components(mixtures(4), reference)
 
 
+@pytest.mark.slow
 def test_a_result_keeps_everything_else():
     x = np.stack([np.concatenate([RNG.normal(size=(60, 1)), 9 + RNG.normal(size=(40, 1))]), RNG.normal(size=(100, 1))])
     x[1, :30] -= 7

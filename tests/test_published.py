@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
+from compilation import FULL_DIAG_AND_OTHERS
 from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -209,6 +210,7 @@ def test_spark_two_clusters_in_the_plane_are_found():
     assert_same_mixture(result.mixture.components(order), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_spark_two_clusters_on_the_line_are_found():
     result = jaxgmm.fit(SPARK_LINE[:, None], 2, reg_covar=0)
     order = np.argsort(-result.mixture.weights)
@@ -267,7 +269,7 @@ def scikit_learn_after(n_iter, x, start, family, reg_covar):
     return reference.TwinMixture(model.weights_, model.means_, covariances), model.score(x) * len(x)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_DIAG_AND_OTHERS)
 def test_scikit_learn_is_matched_after_exactly_n_iterations(family):
     rng = np.random.default_rng(0)
     x = unit_variance_clusters(rng)
@@ -344,6 +346,7 @@ def test_slow_clusters_go_on_from_where_scikit_learn_stops(slow_to_converge):
     np.testing.assert_allclose(tight.mixture.weights, model.weights_, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_slow_clusters_reach_a_quarter_and_three_quarters_from_nearly_any_key_once_tol_asks_for_it(slow_to_converge):
     model, optimum = scikit_learn_optimum(slow_to_converge)
     np.testing.assert_allclose(np.sort(model.weights_), [0.25, 0.75], atol=0.02)
@@ -361,7 +364,7 @@ def test_slow_clusters_reach_a_quarter_and_three_quarters_from_nearly_any_key_on
 # The NumPy twin
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FULL_DIAG_AND_OTHERS)
 def test_weighted_data_sets_follow_the_numpy_twin(family):
     rng = np.random.default_rng(1)
     n_sets, n_samples, n_features, n_components, n_iter, reg_covar = 4, 90, 3, 3, 12, 1e-3

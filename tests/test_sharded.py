@@ -164,6 +164,7 @@ def on_eight_devices(*which: str) -> None:
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_eight_devices() -> None:
     on_eight_devices("-m", "not slow")
 

@@ -131,6 +131,7 @@ def test_results_come_back_as_they_were(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_what_fit_sweep_and_bootstrap_return_comes_back(tmp_path):
     x = RNG.normal(size=(3, 40, 1)) + np.where(np.arange(40) % 2, -3, 3)[:, None]
     x[1, 0] = np.nan

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation import at_once
+from compilation import at_once, slow
 
 from jaxgmm.em import fused, run
 from jaxgmm.em.centred import centred_e_step
@@ -202,7 +202,7 @@ def test_runs_are_those_of_em_run(family: str, *, is_wide: bool) -> None:
     assert int(Status.CONVERGED) in found.status
 
 
-@pytest.mark.parametrize(("family", "is_wide"), [("full", False), ("diag", True)])
+@pytest.mark.parametrize(("family", "is_wide"), [slow("full", False), ("diag", True)])
 def test_narrow_components_are_those_of_centred_steps(family: str, *, is_wide: bool) -> None:
     """A component is a millionth as wide as the data, and far from their middle."""
     diagonal = FAMILIES[family].diagonal

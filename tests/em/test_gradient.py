@@ -89,6 +89,7 @@ def test_a_wide_ridge_leaves_ems_fixed_point() -> None:
     assert 3 * int(state.n_iter) < n_of_em
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_saddle() -> None:
     _, data, _ = problem(distance=4.0)
     means = np.array([[0.0, 0.0], [0.0, 0.0]]) + 1e-4 * np.array([[1.0], [-1.0]])
@@ -184,6 +185,7 @@ def test_an_absent_component_stays_absent(name: str) -> None:
     np.testing.assert_array_equal(found.mixture.covariances[2], np.eye(2))
 
 
+@pytest.mark.slow
 def test_adam_climbs_and_says_that_it_has_not_arrived() -> None:
     _, data, start = problem()
     limit = run(data, start, FAMILIES["full"], settings_for("full"), LBFGS).log_likelihood
@@ -207,6 +209,7 @@ def test_float32_runs_in_float32(name: str) -> None:
     assert set(floats) == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_sums_about_means_lead_to_the_same_place() -> None:
     # The last row of the table of E-steps is for components that raw moments cannot represent.
     _, data, start = problem()

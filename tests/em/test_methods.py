@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation import at_once
+from compilation import at_once, slow
 
 from jaxgmm import Mixture, Status
 from jaxgmm.driver.program import Request
@@ -99,7 +99,7 @@ def test_a_search_in_float32_forgets_what_a_method_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["em", "quasi-newton", "squarem", pytest.param("lbfgs", marks=[NEEDS_OPTAX, pytest.mark.slow])]
+    "name", ["em", "quasi-newton", slow("squarem"), pytest.param("lbfgs", marks=[NEEDS_OPTAX, pytest.mark.slow])]
 )
 def test_every_method_goes_through_the_engine_as_it_goes_alone(name: str) -> None:
     expected, found = alone(METHODS[name]), through_the_engine(name, "float64")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from compilation import at_once, slow
+from compilation import FULL_AND_OTHERS, at_once, slow
 
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
@@ -136,7 +136,7 @@ def test_float32_runs_in_float32() -> None:
     assert state.log_likelihood == pytest.approx(float(wide.log_likelihood), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["full", "spherical", slow("tied"), slow("diag")])
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_derivatives_are_those_of_the_optimum(family: str) -> None:
     """Reverse and forward mode against central differences, through data, weights and ridge."""
     _, data, start = problem(family)
@@ -161,6 +161,7 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
         assert float(forward) == pytest.approx(reverse, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_features", [3, slow(9)])
 def test_gradients_of_many_features(n_features: int) -> None:
     rng = np.random.default_rng(n_features)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilation import at_once
+from compilation import at_once, slow
 
 import jaxgmm
 from jaxgmm import Status, fitting
@@ -117,7 +117,7 @@ WIDE = Case(
 
 @pytest.mark.parametrize(
     ("case", "further"),
-    [(NARROW, {}), (NARROW, {"tol": 0.0, "max_iter": 7}), (WIDE, {})],
+    [(NARROW, {}), (NARROW, {"tol": 0.0, "max_iter": 7}), slow(WIDE, {})],
     ids=["narrow", "narrow to max_iter", "wide"],
 )
 def test_fits_are_those_of_slots(
@@ -131,6 +131,7 @@ def test_fits_are_those_of_slots(
     same(found, jaxgmm.fit(case.x, case.n_components, **given, method="em"))
 
 
+@pytest.mark.slow
 def test_sweeps_are_those_of_slots(kernels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of several K, families and ridges share programs."""
     x = clusters(4, 100, 2, 2)
@@ -179,6 +180,7 @@ def test_what_fills_up_a_block_waits_for_nobody() -> None:
     assert int(executed) == 5 * lanes.runs
 
 
+@pytest.mark.slow
 def test_starts_made_together_are_those_made_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     x = clusters(3, 100, 2, 3)
     made: list[list[np.ndarray]] = []
@@ -200,7 +202,7 @@ def test_starts_made_together_are_those_made_one_after_another(monkeypatch: pyte
         np.testing.assert_allclose(own, other, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("case", [NARROW, WIDE], ids=["narrow", "wide"])
+@pytest.mark.parametrize("case", [NARROW, slow(WIDE)], ids=["narrow", "wide"])
 def test_a_bad_neighbour_changes_no_bit(case: Case, kernels: list[str]) -> None:
     spoilt = case.x.copy()
     spoilt[2, 5] = np.nan

@@ -81,6 +81,7 @@ print(json.dumps(jaxgmm.fit(x, 3, n_init=2).start_log_likelihood.tolist()))
 """
 
 
+@pytest.mark.slow
 def test_fits_do_not_depend_on_how_they_are_compiled(capfd: pytest.CaptureFixture[str]) -> None:
     # As users have it, where the suite compiles with less effort.
     subprocess.run([sys.executable, "-c", FIT], check=True)

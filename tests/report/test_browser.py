@@ -17,6 +17,9 @@ from jaxgmm.report import write
 from jaxgmm.report.columns import adjusted
 from jaxgmm.report.flags import MISFIT
 
+# A browser is slow by nature.
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("JAXGMM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 N = 150

@@ -60,6 +60,7 @@ def test_some_groups_can_be_reported(found, tmp_path: Path) -> None:
         write_report(found.of(0), FRAME, tmp_path / "one.html")
 
 
+@pytest.mark.slow
 def test_weights_and_models_of_a_frame_are_reported(tmp_path: Path) -> None:
     options = {"weights": "w", "covariance_type": ["full", "diag"], "criterion": "aic", **FITTED}
     swept = fit_groups(FRAME.dropna(), n_components=[2], **options)

@@ -89,6 +89,7 @@ def test_sorted_rows_need_a_sample():
     assert optimum - jaxgmm.log_prob(without.mixture, X).mean() > 1e-3
 
 
+@pytest.mark.slow
 def test_weights_are_counts():
     # For a third of such rows, rounding decides at which of several points the search for a step ends.
     x, sample = X[800:2300], X[800:1300]

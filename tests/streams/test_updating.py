@@ -36,6 +36,7 @@ def test_one_component_has_the_moments_of_all_samples(family):
     assert found.n_batches.tolist() == [3] * 3
 
 
+@pytest.mark.slow
 def test_it_comes_near_to_the_fit_of_all_samples(stream):
     found = stream
     for first in range(100, 400, 100):
