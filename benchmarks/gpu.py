@@ -28,6 +28,7 @@ from benchmarks.environment import RESULTS, environment, error_of, write
 
 NEEDED = ("jax", "numpy", "jaxtyping")
 MIXED, FLOAT32 = "jaxgmm mixed", "jaxgmm float32"
+SWEEP, LIMIT, PEER = "sweep of jaxgmm, mixed", "CUDA limit", "gmm-gpu on the card"
 MIXED_ON_CARD, FLOAT32_ON_CARD = "jaxgmm on the card, mixed", "jaxgmm on the card, float32"
 
 # Minutes for all, seconds for the card and for one scenario, characters of what a process said before it failed.
@@ -47,11 +48,12 @@ class Stage(NamedTuple):
 
 STAGES = [
     Stage(("million", "cells"), (MIXED,)),
-    Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD)),
+    Stage(("steps-2d-many",), (FLOAT32, FLOAT32_ON_CARD, MIXED_ON_CARD, LIMIT, PEER)),
     Stage(("converge-2d", "tiles", "cytometry"), (MIXED,)),
-    Stage(("steps-8d-many", "scaling-1000000"), (FLOAT32, FLOAT32_ON_CARD)),
+    Stage(("steps-8d-many", "scaling-1000000"), (FLOAT32, FLOAT32_ON_CARD, LIMIT, PEER)),
     Stage(("one-large",), (MIXED, FLOAT32)),
     Stage(("gene-pairs", "markers", "survey", "converge-8d"), (MIXED,)),
+    Stage(("gene-pairs-million",), (SWEEP,)),
 ]
 DRY = [Stage(("steps-1d",), (FLOAT32,)), Stage(("converge-2d",), (FLOAT32,))]
 
@@ -88,7 +90,7 @@ def main() -> None:
 
         def measured(stage: Stage, seconds: str, keep: Callable[[list[dict]], None]) -> list[dict]:
             part = folder / f"{stage.names[0]}.json"
-            arguments = [*sizes, "--seconds", seconds, "--out", str(part), "--systems", *stage.systems]
+            arguments = [*sizes, "--peers", "--seconds", seconds, "--out", str(part), "--systems", *stage.systems]
             try:
                 return supervise(list(stage.names), arguments, settings, until, part, keep)
             except Exception as error:

@@ -1,6 +1,6 @@
 """Other packages that fit mixtures; optional, and in an environment of their own (`make bench-peers`)."""
 
-import importlib
+import importlib.util
 from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
@@ -12,12 +12,18 @@ from benchmarks.scenarios import REG_COVAR, Problem, Scenario, starts
 
 
 def systems() -> list[System]:
+    on_card = System("gmm-gpu on the card", "cuda", "float32", _handles, _gmm_gpu("cuda"), sample=1024)
     return [
         System("gmmx, loop", "cpu", "float32", _handles, _gmmx_loop, sample=32),
         System("gmmx, vmap", "cpu", "float32", _handles, _gmmx_vmap, sample=256),
-        System("gmm-gpu", "cpu", "float32", _handles, _gmm_gpu, sample=256),
+        System("gmm-gpu", "cpu", "float32", _handles, _gmm_gpu("cpu"), sample=256),
+        *([on_card] if _torch_sees_a_card() else []),
         System("pomegranate", "cpu", "float32", _handles, _pomegranate, sample=2),
     ]
+
+
+def _torch_sees_a_card() -> bool:
+    return importlib.util.find_spec("torch") is not None and _module("torch").cuda.is_available()
 
 
 def _handles(scenario: Scenario) -> bool:
@@ -57,29 +63,33 @@ def _gmmx_vmap(problem: Problem) -> Callable[[], Outcome]:
     return lambda: _outcome(problem, *jax.device_get(fit(problem.data, *start)))
 
 
-def _gmm_gpu(problem: Problem) -> Callable[[], Outcome]:
-    torch, gmm = _module("torch"), _module("gmm_gpu.gmm")
-    weights, means, covariances = (torch.from_numpy(leaf) for leaf in _start(problem))
-    x = torch.from_numpy(problem.data)
-    options = {
-        "max_iter": problem.scenario.max_iter,
-        "tol": 0.0,
-        "device": "cpu",
-        "reg_covar": REG_COVAR * float(np.mean(problem.data.var(axis=1))),
-        "weights_init": weights,
-        "means_init": means,
-        "precisions_init": torch.linalg.inv(covariances),
-    }
+def _gmm_gpu(device: str) -> Callable[[Problem], Callable[[], Outcome]]:
+    def prepare(problem: Problem) -> Callable[[], Outcome]:
+        torch, gmm = _module("torch"), _module("gmm_gpu.gmm")
+        weights, means, covariances = (torch.from_numpy(leaf).to(device) for leaf in _start(problem))
+        options = {
+            "max_iter": problem.scenario.max_iter,
+            "tol": 0.0,
+            "device": device,
+            "reg_covar": REG_COVAR * float(np.mean(problem.data.var(axis=1))),
+            "weights_init": weights,
+            "means_init": means,
+            "precisions_init": torch.linalg.inv(covariances),
+        }
 
-    def run() -> Outcome:
-        model = gmm.GMM(problem.scenario.models[0].n_components, **options)
-        model.fit(x)
-        weights, means, covariances = (
-            np.stack([leaf.numpy() for leaf in leaves], axis=1) for leaves in (model._pi, model.means, model.covs)
-        )
-        return _outcome(problem, weights, means, covariances)
+        def run() -> Outcome:
+            model = gmm.GMM(problem.scenario.models[0].n_components, **options)
+            # As for the others, the copies to a card and back count.
+            model.fit(torch.from_numpy(problem.data).to(device))
+            weights, means, covariances = (
+                np.stack([leaf.cpu().numpy() for leaf in leaves], axis=1)
+                for leaves in (model._pi, model.means, model.covs)
+            )
+            return _outcome(problem, weights, means, covariances)
 
-    return run
+        return run
+
+    return prepare
 
 
 def _pomegranate(problem: Problem) -> Callable[[], Outcome]:

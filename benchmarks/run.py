@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks import peers, scikit, systems
+from benchmarks import limits, peers, scikit, systems
 from benchmarks.environment import RESULTS, environment, error_of, write
 from benchmarks.measure import Plan, measure
 from benchmarks.outcome import System
@@ -69,7 +69,7 @@ def summary(row: dict) -> str:
 
 
 def chosen(wanted: list[str] | None, *, with_peers: bool = False) -> list[System]:
-    known = [*systems.systems(), *scikit.systems(), *(peers.systems() if with_peers else [])]
+    known = [*systems.systems(), *limits.systems(), *scikit.systems(), *(peers.systems() if with_peers else [])]
     return [system for system in known if not wanted or any(system.name.startswith(name) for name in wanted)]
 
 

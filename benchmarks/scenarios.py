@@ -303,6 +303,20 @@ TARGETS = [
     _converge("converge-8d", 64, EIGHT_D, n_quick=4),
 ]
 SCALING = [_steps(f"scaling-{n}", n, ONE_D) for n in (100, 1_000, 10_000, 100_000, 1_000_000)]
-FOR_A_GPU = [_steps("steps-2d-many", 100_000, TWO_D), _steps("steps-8d-many", 8_192, EIGHT_D)]
+FOR_A_GPU = [
+    _steps("steps-2d-many", 100_000, TWO_D),
+    _steps("steps-8d-many", 8_192, EIGHT_D),
+    Scenario(
+        name="gene-pairs-million",
+        stands_for="co-expression of all pairs of 1,400 genes, in one to five groups of samples",
+        n_data_sets=1_000_000,
+        n_samples=200,
+        n_features=2,
+        models=tuple(Model(k, "full") for k in range(1, 6)),
+        draw=clusters(3, distance=1.5),
+        quick={"n_data_sets": 1_000},
+        n_init=5,
+    ),
+]
 SCENARIOS = {scenario.name: scenario for scenario in [*TARGETS, *_WORK, *SCALING, *FOR_A_GPU]}
 NOT_QUICK = {"scaling-1000000", *(scenario.name for scenario in FOR_A_GPU)}

@@ -1,24 +1,15 @@
-"""jaxgmm, the NumPy reference, and the machine's limit. scikit-learn and the peers have files of their own."""
+"""jaxgmm and the NumPy reference. The machine's limits, scikit-learn and the peers have files of their own."""
 
-import re
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import jaxgmm
 from benchmarks import reference
-from benchmarks.environment import CORES
 from benchmarks.outcome import Fits, Outcome, System
 from benchmarks.scenarios import REG_COVAR, Problem, Scenario, padded, starts
-
-LIMIT = Path(__file__).with_name("fused_em_limit.c")
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fopenmp"]
-WIDE_VECTORS = "-mprefer-vector-width=512"
 
 
 def systems() -> list[System]:
@@ -37,7 +28,8 @@ def systems() -> list[System]:
     numpy = [
         System(f"NumPy {dtype}", "cpu", dtype, _always, _numpy(dtype), sample=32) for dtype in ("float32", "float64")
     ]
-    return [*own, *on_card, *numpy, System("C limit", "cpu", "float32", _has_limit, _limit)]
+    swept = System("sweep of jaxgmm, mixed", where, "mixed", _is_choice_of_k, _swept)
+    return [*own, *on_card, swept, *numpy]
 
 
 def tolerance(scenario: Scenario) -> float:
@@ -53,9 +45,8 @@ def _is_stack(scenario: Scenario) -> bool:
     return isinstance(scenario.n_samples, int)
 
 
-def _has_limit(scenario: Scenario) -> bool:
-    """The C program makes a fixed number of iterations of the full family."""
-    return scenario.tol == 0 and scenario.models[0].covariance_type == "full"
+def _is_choice_of_k(scenario: Scenario) -> bool:
+    return len(scenario.models) > 1 and len({model.covariance_type for model in scenario.models}) == 1
 
 
 def _jaxgmm(precision: str, *, on_device: bool = False) -> Callable[[Problem], Callable[[], Outcome]]:
@@ -85,6 +76,28 @@ def _jaxgmm(precision: str, *, on_device: bool = False) -> Callable[[Problem], C
         return run
 
     return prepare
+
+
+def _swept(problem: Problem) -> Callable[[], Outcome]:
+    """All models in one call, and the choice among them by ICL; of its fits, only the chosen ones are kept."""
+    scenario = problem.scenario
+    unknown = (np.empty((0, 0)), np.empty((0, 0, 0)), np.empty((0, 0, 0, 0)))
+
+    def run() -> Outcome:
+        sweep = jaxgmm.sweep(
+            problem.data,
+            [model.n_components for model in scenario.models],
+            covariance_type=scenario.models[0].covariance_type,
+            criterion="icl",
+            n_init=scenario.n_init,
+            max_iter=scenario.max_iter,
+            reg_covar=REG_COVAR,
+            key=scenario.seed,
+        )
+        statuses = sweep.table["status"].reshape(-1, len(scenario.models))
+        return Outcome([Fits(*unknown, Counter(own.tolist()), None, sweep.best.efficiency) for own in statuses.T])
+
+    return run
 
 
 def _init(problem: Problem, n_components: int) -> str | jaxgmm.Mixture:
@@ -127,38 +140,3 @@ def _best(fit: reference.ReferenceFit) -> Fits:
     return Fits(
         *(leaf[rows, best] for leaf in fit.start), Counter(fit.status[rows, best].tolist()), fit.n_iter.sum(axis=1)
     )
-
-
-def _limit(problem: Problem) -> Callable[[], Outcome]:
-    """Hand-written C on random data of the scenario's shape, compiled for its D and K."""
-    scenario = problem.scenario
-    n_samples, threads = int(problem.lengths[0]), CORES
-    runs = len(problem.data) * scenario.n_init
-    if runs < threads:
-        # One run has one thread, so a single data set is cut in pieces; joining their sums would cost nothing.
-        runs, n_samples = runs * threads, n_samples // threads
-    program = Path(tempfile.mkdtemp()) / "limit"
-    sizes = [f"-DD={scenario.n_features}", f"-DK={scenario.models[0].n_components}"]
-    _compile(program, sizes)
-    command = [str(program), str(runs), str(n_samples), str(scenario.max_iter)]
-    # It fits whole vectors of 16 samples.
-    scale = n_samples / (n_samples // 16 * 16)
-
-    def run() -> Outcome:
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        iterations = np.full(len(problem.data), scenario.max_iter * scenario.n_init)
-        unknown = (np.empty((0, 0)), np.empty((0, 0, 0)), np.empty((0, 0, 0, 0)))
-        seconds = float(re.search(r": ([0-9.]+) s,", printed)[1])
-        return Outcome([Fits(*unknown, Counter(), iterations)], seconds * scale)
-
-    return run
-
-
-def _compile(program: Path, sizes: list[str]) -> None:
-    """Builds the limit; compilers that do not know wide vectors do without."""
-    for flags in ([*FLAGS, WIDE_VECTORS], FLAGS):
-        command = ["cc", *flags, *sizes, str(LIMIT), "-o", str(program), "-lm"]
-        built = subprocess.run(command, check=False, capture_output=True, text=True)
-        if built.returncode == 0:
-            return
-    raise RuntimeError(f"cc failed: {built.stderr.strip()[:300]}")

@@ -1,4 +1,4 @@
-"""The benchmark suite, in the smallest sizes."""
+"""The benchmark suite, in the smallest sizes: processes are started, watched, and timed."""
 
 import json
 import os
@@ -7,16 +7,34 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from reference import em
 
 import jaxgmm
-from benchmarks import acceleration, compilation, gpu, honesty, optima, outcome, reference, report, run, scikit, targets
+from benchmarks import (
+    acceleration,
+    compilation,
+    gpu,
+    honesty,
+    limits,
+    optima,
+    outcome,
+    peers,
+    reference,
+    report,
+    run,
+    scikit,
+    targets,
+)
 from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 FAST = Plan(repeats=2, seconds=0.1, sample_seconds=0.01)
@@ -140,7 +158,6 @@ def test_report_puts_tables_between_the_markers(rows, tmp_path):
     assert text.count("`steps-2d`: 6 × 300 × 2, K = 3") == 1
 
 
-@pytest.mark.slow
 def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
     work = problem(tiny("converge-2d", 12))
     rng = np.random.default_rng(0)
@@ -161,7 +178,6 @@ def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
     assert "5 finalists reach the optimum of all of them for 100% of the data sets" in text
 
 
-@pytest.mark.slow
 def test_what_fits_have_left_grows_with_their_tolerance_and_ends_with_it():
     stacks = [honesty.Stack(2, 3, 112, "tied")]
     loose = honesty.measured(stacks, 8, {"tol": 1e-3, "method": "em"})
@@ -263,13 +279,15 @@ def test_scenario_that_hangs_or_ends_its_process_leaves_the_rest(tmp_path, monke
     assert [row.get("error") for row in rows] == [None, *errors, None]
 
 
-def test_gpu_command_knows_its_scenarios_and_systems():
-    known = {system.name for system in run.chosen(None)} | {gpu.MIXED_ON_CARD, gpu.FLOAT32_ON_CARD}
+def test_gpu_command_knows_its_scenarios_and_systems(monkeypatch):
+    card = SimpleNamespace(platform="gpu", device_kind="a card")
+    monkeypatch.setattr(jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(peers, "_torch_sees_a_card", lambda: True)
+    known = {system.name for system in run.chosen(None, with_peers=True)}
     assert {name for stage in gpu.STAGES for name in stage.names} <= SCENARIOS.keys()
     assert {name for stage in gpu.STAGES for name in stage.systems} <= known
 
 
-@pytest.mark.slow
 def test_gpu_command_passes_in_small(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(out)]
@@ -287,7 +305,6 @@ def test_first_fit_is_timed():
     assert found["total"] == pytest.approx(found["import_jax"] + found["import_jaxgmm"] + found["first_fit"])
 
 
-@pytest.mark.slow
 def test_methods_are_compared_by_steps_time_and_optima(tmp_path, monkeypatch):
     monkeypatch.setattr(acceleration, "REPEATS", 1)
     results = acceleration.measured([acceleration.SETS[2]._replace(n_data_sets=9)], print)
@@ -304,3 +321,18 @@ def test_methods_are_compared_by_steps_time_and_optima(tmp_path, monkeypatch):
     assert len(acceleration.table(results)) > 10
     acceleration.draw(results | {"runs": results["runs"] * 9}, tmp_path / "steps.png")
     assert (tmp_path / "steps.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(limits.cuda_compiler() is None, reason="needs a CUDA compiler, though no card")
+@pytest.mark.parametrize(("d", "k", "n"), [(1, 2, 100), (8, 8, 2000)])
+def test_the_limit_of_a_card_is_compiled_without_one(d, k, n, tmp_path):
+    limits.compile_for_card(tmp_path / "limit", {"D": d, "K": k, "N": n}, "9.0")
+    told = subprocess.run([tmp_path / "limit", "4", "2"], check=False, capture_output=True, text=True)
+    # With a card, it says how long it took.
+    assert told.returncode == 0 or "no memory on the card" in told.stderr
+
+
+def test_what_a_program_has_no_room_for_is_not_asked_of_it():
+    suited = {name for name, scenario in SCENARIOS.items() if limits._suits_card(scenario)}
+    assert {"steps-2d-many", "steps-8d-many", "scaling-1000000"} <= suited
+    assert not {"one-large", "million", "tiles"} & suited
