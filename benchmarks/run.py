@@ -13,7 +13,7 @@ from benchmarks import limits, peers, scikit, systems
 from benchmarks.environment import RESULTS, environment, error_of, write
 from benchmarks.measure import Plan, measure
 from benchmarks.outcome import System
-from benchmarks.scenarios import NOT_QUICK, SCENARIOS, Scenario, problem
+from benchmarks.scenarios import NOT_QUICK, ONLY_BY_NAME, SCENARIOS, Scenario, problem
 
 QUICK = Plan(repeats=5, seconds=2.5, sample_seconds=0.3)
 FULL = Plan(repeats=5, seconds=30.0, sample_seconds=2.0)
@@ -21,7 +21,8 @@ FULL = Plan(repeats=5, seconds=30.0, sample_seconds=2.0)
 
 def main() -> None:
     options = _options()
-    names = options.only or [name for name in SCENARIOS if options.full or name not in NOT_QUICK]
+    left_out = ONLY_BY_NAME if options.full else NOT_QUICK
+    names = options.only or [name for name in SCENARIOS if name not in left_out]
     plan = FULL if options.full else QUICK
     plan = plan._replace(
         seconds=options.seconds or plan.seconds, sample_seconds=options.sample_seconds or plan.sample_seconds
