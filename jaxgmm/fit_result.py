@@ -262,16 +262,22 @@ def completed(result: FitResult, model: Combination, executed: int, useful: int)
     return replace(result, history=result.history[:, : int(np.max(result.n_iter)) + 1].copy())
 
 
-def store_chosen(fits: ChunkFits, chosen: np.ndarray, n_parameters: np.ndarray, best: FitResult) -> None:
-    """Copies the chosen models to their data sets; `chosen` is `(C, M)`, and `n_parameters` of each model, `(M,)`."""
+def store_chosen(
+    fits: ChunkFits, chosen: np.ndarray, n_parameters: np.ndarray, data_sets: np.ndarray, best: FitResult
+) -> None:
+    """Copies the chosen models to their data sets, whose numbers are `(C,)`.
+
+    `chosen` is `(C, M)`, and `n_parameters` of each model, `(M,)`.
+    """
     c, m = np.nonzero(chosen)
     if len(c) == 0:
         return
+    rows = data_sets[c]
     for name in set(field_names(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
-        getattr(best, name)[c] = getattr(fits, name)[c, m]
-    best.n_parameters[c] = n_parameters[m]
+        getattr(best, name)[rows] = getattr(fits, name)[c, m]
+    best.n_parameters[rows] = n_parameters[m]
     mixture = fits.mixture.of((c, m))
     if best.mixture.covariances.ndim > mixture.covariances.ndim:
         mixture = replace(mixture, covariances=full_covariances(mixture))
     for leaf, new in zip(best.mixture.arrays, with_room(mixture, best.mixture.n_components).arrays, strict=True):
-        leaf[c] = new
+        leaf[rows] = new

@@ -24,6 +24,8 @@ BY_OPTAX = ("lbfgs", "adam")
 TOL = 1e-9
 # The bootstrap likelihood-ratio test is not a criterion of one model; it compares two.
 LRT = "lrt"
+# The level at which it rejects K components.
+LEVEL = 0.05
 
 
 def is_integer(value: Any) -> bool:

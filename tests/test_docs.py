@@ -19,7 +19,7 @@ from jaxgmm.cli import commands as declared
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.selection.criteria import CRITERIA
-from jaxgmm.selection.sweeping import LRT
+from jaxgmm.settings import LRT
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}

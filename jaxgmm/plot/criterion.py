@@ -24,8 +24,7 @@ from jaxgmm.plot.palette import (
 )
 from jaxgmm.record import check_some, counted
 from jaxgmm.selection.criteria import CRITERIA
-from jaxgmm.selection.sweeping import LEVEL, LRT
-from jaxgmm.settings import is_integer
+from jaxgmm.settings import LEVEL, LRT, is_integer
 from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 

@@ -9,30 +9,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxgmm.driver.arguments import checked_key, finalists, sizes_of_job, weighted
-from jaxgmm.driver.chunk import ChunkFits, fit_chunk
-from jaxgmm.driver.plan import Chunk, ModelSet
-from jaxgmm.driver.program import Combination, Request
-from jaxgmm.em.covariance import n_parameters
+from jaxgmm.driver.plan import Chunk
+from jaxgmm.driver.program import Request
 from jaxgmm.em.initialization import INITIALIZERS
-from jaxgmm.engine.batch import Batch, Sizes, batch
+from jaxgmm.engine.batch import batch
 from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
-from jaxgmm.fitting import inputs_of, on_chunks, ridge_in
-from jaxgmm.mixture import Mixture, unknown, with_room
+from jaxgmm.fitting import on_chunks, ridge_in
 from jaxgmm.record import status_names
-from jaxgmm.resampling import likelihood_ratio_p_values
-from jaxgmm.selection.choice import at_smallest_ridge, choice, fair_score
-from jaxgmm.selection.criteria import CRITERIA, INFORMATION, Evidence
-from jaxgmm.selection.held_out import densities_of, held_out
-from jaxgmm.selection.splitting import split_widest
+from jaxgmm.selection.choice import choice
+from jaxgmm.selection.held_out import held_out
+from jaxgmm.selection.likelihood_ratio import distance, p_values
+from jaxgmm.selection.models import Fitted, compared, fitted_models, joined
+from jaxgmm.selection.notes import notes_on
+from jaxgmm.selection.sweep_request import SweepRequest
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.settings import (
     LRT,
@@ -47,17 +44,10 @@ from jaxgmm.settings import (
     is_integer,
     method_for,
 )
-from jaxgmm.soundness import SAME_OPTIMUM
-from jaxgmm.status import Status
 
-# Columns of a sweep's table, in their order.
-_COUNTS = ("n_iter", "spurious", "ridge_dominated")
-_FLAGS = ("start_passed_over", "passed_over", "chosen", "at_largest_k")
-
-LEVEL = 0.05
-
-# Weights that sum to less than this share of the number of samples with positive weight are not counts of samples.
-_FEW_FOR_WEIGHTS = 0.1
+# Columns of a sweep's table after its criteria, in their order.
+_COLUMNS = ("gap", "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing")
+_COLUMNS += ("start_passed_over", "passed_over", "chosen", "at_largest_k")
 
 
 def sweep(
@@ -163,7 +153,7 @@ def sweep(
         check_test(names, models, sample_weight, patience, split)
     data = weighted(batch(x), sample_weight)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
-    asked = _Asked(data, sizes_of_job(part_of, data), models, names, patience, split, int(n_replicates))
+    asked = SweepRequest(data, sizes_of_job(part_of, data), models, names, patience, split, int(n_replicates))
     starts = int(n_init) + bool(split)
     request = Request(
         init=init,
@@ -182,339 +172,95 @@ def sweep(
         left_out = None
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)
-        swept = _swept(asked, request, left_out, report)
-    return replace(swept, best=replace(swept.best, seconds=time.perf_counter() - began))
-
-
-class _Asked(NamedTuple):
-    """The request of a sweep.
-
-    Attributes:
-        data: B data sets.
-        sizes: those of all data sets of the job of which these are a part.
-        models: M combinations of K, family and ridge.
-        criteria: names, of which the first chooses.
-        patience: the number of consecutive K without improvement after which raising K stops; None for no limit.
-        split: whether the fit of one K provides a start for the next.
-        n_replicates: R of the likelihood-ratio test.
-    """
-
-    data: Batch
-    sizes: Sizes
-    models: list[Combination]
-    criteria: list[str]
-    patience: int | None
-    split: bool
-    n_replicates: int
-
-    @property
-    def ridges(self) -> np.ndarray | None:
-        """Ridge `(M,)` of each model if ridges are not compared with each other, else None."""
-        return np.array([ridge for *_, ridge in self.models]) if self.criteria[0] in INFORMATION else None
-
-    @property
-    def n_parameters(self) -> np.ndarray:
-        """Free parameters of each model, `(M,)`."""
-        n_features = self.data.samples.shape[1]
-        return np.array([n_parameters(k, n_features, family) for k, family, _ in self.models])
-
-    @property
-    def by_components(self) -> bool:
-        """Whether the models of one K must wait for those of the previous K."""
-        return self.patience is not None or self.split
+        results, best = _swept(asked, request, left_out, report)
+    notes = notes_on(names[0], models, results.columns, results.n_samples, results.n_weighted)
+    for note in notes:
+        if note.is_warning:
+            warnings.warn(note, UserWarning, stacklevel=2)
+    best = replace(best.of(0) if data.is_single else best, seconds=time.perf_counter() - began)
+    return Sweep(_table(asked, results), best, notes)
 
 
 class _Results(NamedTuple):
-    """The results for B data sets: those of a chunk, or all.
+    """The results for C data sets: those of a chunk, or all.
 
     Attributes:
-        columns: of the table, each `(B, M)`.
-        n_samples: `(B,)`, number of samples, or the sum of their weights.
-        n_weighted: `(B,)`, number of samples with positive weight.
-        best: the chosen fits.
+        columns: of the table, each `(C, M)`.
+        n_samples: `(C,)`, number of samples, or the sum of their weights.
+        n_weighted: `(C,)`, number of samples with positive weight.
     """
 
     columns: dict[str, np.ndarray]
     n_samples: np.ndarray
     n_weighted: np.ndarray
-    best: FitResult
 
 
-def _swept(asked: _Asked, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]) -> Sweep:
-    """Fits all models, and chooses."""
-    data = asked.data
+def _swept(
+    asked: SweepRequest, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]
+) -> tuple[_Results, FitResult]:
+    """Fits all models, and chooses; also returns the chosen fits."""
 
-    def chosen_of(chunk: Chunk) -> tuple[_Results, np.ndarray]:
+    def results_of(chunk: Chunk) -> tuple[_Results, list[Fitted]]:
         return _fit_and_choose(chunk, asked, request, left_out)
 
-    arguments = (data, asked.models, request, report)
-    results, efforts = _no_results(data.n_data_sets, asked, request), np.zeros(2, int)
+    data, found, executed, useful = asked.data, [], 0, 0
+    best = empty_result(data.n_data_sets, data.samples.shape[1], asked.models, request)
     plan = {"sizes": asked.sizes, "by_components": asked.by_components}
-    for chunk, (own, own_efforts) in on_chunks(chosen_of, *arguments, **plan):
-        _put(own, chunk.data_sets, results)
-        efforts += own_efforts
-    executed, useful = efforts
-    best = replace(results.best, efficiency=useful / max(1, executed))
+    for chunk, (own, fitted) in on_chunks(results_of, data, asked.models, request, report, **plan):
+        found.append((chunk.data_sets, own))
+        for part in fitted:
+            chosen, n_parameters = own.columns["chosen"][:, part.models], asked.n_parameters[part.models]
+            store_chosen(part.fits, chosen, n_parameters, chunk.data_sets, best)
+            executed, useful = executed + part.fits.executed, useful + part.fits.useful
+    results = _in_order(found)
     unanswered = ~np.any(results.columns["chosen"], axis=1)
     best.status[unanswered] = results.columns["status"][unanswered, 0]
     best.start_status[unanswered] = best.status[unanswered, None]
-    notes = _notes(asked, results)
-    return Sweep(_table(asked, results), best.of(0) if data.is_single else best, notes)
+    return results, replace(best, efficiency=useful / max(1, executed))
 
 
-def _no_results(n_data_sets: int, asked: _Asked, request: Request) -> _Results:
-    return _Results(
-        columns=_empty_columns((n_data_sets, len(asked.models)), asked.criteria),
-        n_samples=np.zeros(n_data_sets, float if asked.data.is_weighted else int),
-        n_weighted=np.zeros(n_data_sets, int),
-        best=empty_result(n_data_sets, asked.data.samples.shape[1], asked.models, request),
-    )
-
-
-def _put(own: _Results, data_sets: np.ndarray, results: _Results) -> None:
-    """Copies the results of a chunk to the rows of its data sets."""
-    for name, column in own.columns.items():
-        results.columns[name][data_sets] = column
-    results.n_samples[data_sets], results.n_weighted[data_sets] = own.n_samples, own.n_weighted
-    for leaf, rows in zip(jax.tree.leaves(results.best), jax.tree.leaves(own.best), strict=True):
-        # Except the efficiency, which is one number.
-        if isinstance(leaf, np.ndarray):
-            leaf[data_sets] = rows
-
-
-def _notes(asked: _Asked, results: _Results) -> tuple[str, ...]:
-    """Notes on the choice; those that the user can act on are also warnings."""
-    notes, criterion, columns = [], asked.criteria[0], results.columns
-    if asked.ridges is not None and len(set(asked.ridges.tolist())) > 1:
-        notes.append(
-            f"K and family are chosen at the smallest ridge that has a sound fit: {criterion} would take the smallest "
-            "whatever the data are, as no other has a higher likelihood. criterion='cv' compares ridges."
-        )
-    light = (results.n_weighted > 1) & (results.n_samples < _FEW_FOR_WEIGHTS * results.n_weighted)
-    if criterion in INFORMATION and np.any(light):
-        notes.append(
-            f"The sample weights of {np.count_nonzero(light)} of {len(light)} data sets sum to much less than the"
-            f" number of their samples. {criterion} treats weights as counts, so the number of components that it"
-            " chooses means little; multiply the weights so that they sum to the number of samples, or use"
-            " criterion='cv'."
-        )
-        warnings.warn(notes[-1], UserWarning, stacklevel=4)
-    heavy = results.n_samples > results.n_weighted / _FEW_FOR_WEIGHTS
-    if criterion in INFORMATION and np.any(heavy):
-        notes.append(
-            f"The sample weights of {np.count_nonzero(heavy)} of {len(light)} data sets sum to much more than the"
-            f" number of their samples. {criterion} treats weights as counts. If a row does not stand for that many"
-            " samples, it chooses too many components; multiply the weights so that they sum to the number of samples."
-        )
-    hopeless = ~np.any(np.isfinite(np.where(columns["fitted"], columns[criterion], np.inf)), axis=1)
-    hopeless &= np.any(np.isposinf(columns[criterion]), axis=1)
-    if np.any(hopeless):
-        notes.append(
-            f"{criterion} is infinite for every model of {np.count_nonzero(hopeless)} of {len(light)} data sets, which"
-            " have too few samples for it; the first model is chosen."
-        )
-    n_largest, largest = np.count_nonzero(columns["at_largest_k"]), max(k for k, _, _ in asked.models)
-    if n_largest:
-        notes.append(
-            f"K = {largest}, the largest that was tried, is chosen for {n_largest} of {len(light)} data sets; a larger"
-            " K may be better."
-        )
-    return tuple(notes)
+def _in_order(found: list[tuple[np.ndarray, _Results]]) -> _Results:
+    """The results of all chunks, given the numbers of their data sets, in the order of data sets."""
+    numbers, results = zip(*found, strict=True)
+    order = np.argsort(np.concatenate(numbers))
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[order], *results)
 
 
 def _fit_and_choose(
-    chunk: Chunk, asked: _Asked, request: Request, left_out: np.ndarray | None
-) -> tuple[_Results, np.ndarray]:
-    """Fits all models to the data sets of a chunk and chooses for each; also returns executed and useful iterations."""
-    n_data_sets, fitted, efforts = len(chunk.data_sets), [], np.zeros(2, int)
+    chunk: Chunk, asked: SweepRequest, request: Request, left_out: np.ndarray | None
+) -> tuple[_Results, list[Fitted]]:
+    """Fits all models to the data sets of a chunk and chooses for each."""
     weights = asked.data.weights(chunk.data_sets, chunk.model_sets[0].n_samples)
-    results = _no_results(n_data_sets, asked, request)
-    results.n_samples[:], results.n_weighted[:] = np.nansum(weights, axis=1), np.sum(weights > 0, axis=1)
-    columns, left_out = results.columns, None if left_out is None else left_out[chunk.data_sets]
-    active, lowest = np.ones(n_data_sets, bool), np.full(n_data_sets, np.inf)
-    n_worse = np.zeros(n_data_sets, int)
-    for _, model_sets in groupby(
-        chunk.model_sets, lambda model_set: asked.models[model_set.models[0]][0] if asked.by_components else None
-    ):
-        first_new = len(fitted)
-        for model_set in model_sets:
-            last = _split_starts(model_set, chunk, asked, fitted) if asked.split else None
-            raw = fit_chunk(inputs_of(chunk, model_set, asked.data, active=active, last_start=last))
-            efforts += [raw.executed, raw.useful]
-            fitted.append(_Fitted(model_set.models, _by_model(raw, chunk, model_set)))
-            evidence = Evidence(
-                fitted[-1].fits.log_likelihood, asked.n_parameters[model_set.models], results.n_samples[:, None]
-            )
-            if left_out is not None:
-                # Held-out scores of models that are not fitted to all samples are not used.
-                unknown = np.isnan(evidence.log_likelihood)
-                evidence = evidence._replace(held_out=np.where(unknown, np.nan, left_out[:, model_set.models]))
-            if "icl" in asked.criteria:
-                own = asked.data.weights(chunk.data_sets, model_set.n_samples)
-                densities = densities_of(raw, chunk, model_set, asked.data, own)
-                evidence = evidence._replace(log_assignment=densities.log_assignment)
-            _fill_columns(results, fitted[-1], evidence, active, asked.criteria)
-        if asked.patience is not None:
-            score = _best_of_new(asked, columns, fitted, first_new)
-            n_worse = np.where(score < lowest, 0, n_worse + 1)
-            lowest, active = np.minimum(lowest, score), active & (n_worse < asked.patience)
+    n_samples = np.nansum(weights, axis=1).astype(float if asked.data.is_weighted else int)
+    fitted = fitted_models(chunk, asked, n_samples, None if left_out is None else left_out[chunk.data_sets])
+    models, columns = joined(fitted)
     if LRT in asked.criteria:
-        columns[LRT][:] = _p_values(asked, fitted, chunk.data_sets, request)
-    score, lead, status = (columns[name] for name in (asked.criteria[0], "lead", "status"))
+        columns[LRT] = p_values(asked, fitted, chunk.data_sets, request)
+    score, lead, ks = columns[asked.criteria[0]], columns["lead"], asked.n_components
     if asked.criteria[0] == LRT:
-        score = _rejected(score, columns["log_likelihood"])
+        score = distance(score, columns["log_likelihood"])
         # The score is a distance between numbers of components, which no likelihood may outweigh.
-        lead = len(asked.models) * np.sign(lead)
-    compared = _compared(asked, score, columns["spurious"], status, np.arange(len(asked.models)))
-    columns["chosen"][:], columns["passed_over"][:] = choice(score, lead, status, compared)
-    ks = np.array([k for k, _, _ in asked.models])
-    columns["at_largest_k"][:] = columns["chosen"] & (ks == max(ks)) & (max(ks) > min(ks))
-    for part in fitted:
-        own = asked.n_parameters[part.models]
-        store_chosen(part.fits, columns["chosen"][:, part.models], own, results.best)
-    return results, efforts
+        lead = len(models) * np.sign(lead)
+    chosen, passed_over = choice(score, lead, columns["status"], compared(asked, models, score, columns))
+    at_largest_k = chosen & (ks == max(ks)) & (max(ks) > min(ks))
+    columns |= {"chosen": chosen, "passed_over": passed_over, "at_largest_k": at_largest_k}
+    return _Results(columns, n_samples, np.sum(weights > 0, axis=1)), fitted
 
 
-def _best_of_new(asked: _Asked, columns: dict[str, np.ndarray], fitted: "list[_Fitted]", first_new: int) -> np.ndarray:
-    """The lowest score `(C,)` of the models fitted last, infinite where none has an answer."""
-    models = np.concatenate([part.models for part in fitted])
-    score, lead, status, spurious = (
-        columns[name][:, models] for name in (asked.criteria[0], "lead", "status", "spurious")
-    )
-    usable = (status != Status.DEGENERATE) & _compared(asked, score, spurious, status, models)
-    usable[:, : sum(len(part.models) for part in fitted[:first_new])] = False
-    return np.min(fair_score(score, lead, usable), axis=1)
-
-
-def _compared(
-    asked: _Asked, score: np.ndarray, spurious: np.ndarray, status: np.ndarray, models: np.ndarray
-) -> np.ndarray:
-    """Which of some models of each data set are compared with each other, `(C, M)`."""
-    if asked.ridges is None:
-        return np.ones(score.shape, bool)
-    return at_smallest_ridge(score, status, spurious, [asked.models[number] for number in models])
-
-
-def _fill_columns(
-    results: _Results, part: "_Fitted", evidence: Evidence, active: np.ndarray, criteria: Sequence[str]
-) -> None:
-    """Fills the columns of some models; only `active` data sets were fitted."""
-    columns, fits, models = results.columns, part.fits, part.models
-    columns["fitted"][:, models] = active[:, None]
-    for name in ("log_likelihood", "gap", *_COUNTS, "status", "start_passed_over"):
-        columns[name][:, models] = getattr(fits, name)
-    columns["lead"][:, models] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
-    gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
-    columns["n_agreeing"][:, models] = np.sum(gaps <= SAME_OPTIMUM * results.n_samples[:, None, None], axis=-1)
-    for name in set(criteria) & set(CRITERIA):
-        columns[name][:, models] = CRITERIA[name](evidence)
-
-
-class _Fitted(NamedTuple):
-    """Some models, by their numbers, and their fits `(C, M, …)`."""
-
-    models: np.ndarray
-    fits: ChunkFits
-
-
-def _split_starts(model_set: ModelSet, chunk: Chunk, asked: _Asked, before: list[_Fitted]) -> Mixture:
-    """Starts `(C M, K, …)` from the fits of fewer components of the same family and ridge; NaN without such fits."""
-    layout, n_models, models, n_features = (
-        model_set.program.layout,
-        len(model_set.models),
-        asked.models,
-        asked.data.samples.shape[1],
-    )
-    starts = unknown((chunk.size, n_models), layout.n_components, n_features, is_diagonal=layout.diagonal)
-    for m, number in enumerate(model_set.models):
-        smaller = [
-            (models[other][0], part.fits.mixture, position)
-            for part in before
-            for position, other in enumerate(part.models)
-            if models[other][1:] == models[number][1:]
-        ]
-        if smaller:
-            k, mixture, position = max(smaller, key=lambda item: item[0])
-            for leaf, known in zip(starts.arrays, mixture.arrays, strict=True):
-                leaf[: len(known), m, :k] = known[:, position, :k]
-            grown = starts.of((slice(None), m))
-            for n_present in range(k, models[number][0]):
-                grown = split_widest(grown, n_present)
-            grown.weights[:, models[number][0] :] = 0
-            for leaf, own in zip(starts.arrays, with_room(grown, layout.n_components).arrays, strict=True):
-                leaf[:, m] = own
-    return starts.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]))
-
-
-def _p_values(asked: _Asked, fitted: list[_Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
-    """P-values `(C, M)` of each K against the next; NaN beyond the first K that is not rejected."""
-    found = {number: (part, m) for part in fitted for m, number in enumerate(part.models)}
-    p_values, undecided = np.full((len(rows), len(asked.models)), np.nan), np.ones(len(rows), bool)
-    for number in range(len(asked.models) - 1):
-        (smaller, m), (larger, n) = found[number], found[number + 1]
-        statistic = 2 * (larger.fits.log_likelihood[:, n] - smaller.fits.log_likelihood[:, m])
-        tested = np.flatnonzero(undecided & np.isfinite(statistic))
-        if len(tested) == 0:
-            break
-        k = asked.models[number][0]
-        mixture = smaller.fits.mixture.of((tested, m)).components(slice(k))
-        data = asked.data.part(rows[tested])
-        p_values[tested, number] = likelihood_ratio_p_values(
-            data, mixture, statistic[tested], asked.models[number], asked.n_replicates, request
-        )
-        undecided = p_values[:, number] <= LEVEL
-    return p_values
-
-
-def _rejected(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
-    """A score that is lowest at the smallest K that was not rejected, or at the largest K if all were."""
-    n_rejected = np.sum(p_values <= LEVEL, axis=1)
-    distance = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
-    return np.where(np.isnan(log_likelihood), np.nan, distance)
-
-
-def _by_model(fits: ChunkFits, chunk: Chunk, model_set: ModelSet) -> ChunkFits:
-    """The same with leading axes `(C, M)`, without the padding of the chunk."""
-
-    def cut(leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(chunk.size, len(model_set.models), *leaf.shape[1:])[: len(chunk.data_sets)]
-
-    return jax.tree.map(lambda leaf: cut(leaf) if isinstance(leaf, np.ndarray) else leaf, fits)
-
-
-def _empty_columns(shape: tuple[int, int], criteria: Sequence[str]) -> dict[str, np.ndarray]:
-    columns = {name: np.full(shape, np.nan) for name in ("log_likelihood", "gap", *criteria)}
-    columns["lead"] = np.zeros(shape)
-    columns |= {name: np.zeros(shape, np.int32) for name in (*_COUNTS, "status", "n_agreeing")}
-    return columns | {name: np.zeros(shape, bool) for name in (*_FLAGS, "fitted")}
-
-
-def _table(asked: _Asked, results: _Results) -> dict[str, np.ndarray]:
+def _table(asked: SweepRequest, results: _Results) -> dict[str, np.ndarray]:
     """All columns, without the rows of models that were not fitted."""
-    columns = results.columns
+    columns = results.columns | {"status": status_names(results.columns["status"])}
     n_data_sets, n_models = columns["status"].shape
-    k, family, ridge = (np.array(values) for values in zip(*asked.models, strict=True))
+    _, families, ridges = zip(*asked.models, strict=True)
     table = {
         "data_set": np.repeat(np.arange(n_data_sets), n_models),
-        "n_components": np.tile(k, n_data_sets),
-        "covariance_type": np.tile(family, n_data_sets),
-        "reg_covar": np.tile(ridge, n_data_sets),
+        "n_components": np.tile(asked.n_components, n_data_sets),
+        "covariance_type": np.tile(families, n_data_sets),
+        "reg_covar": np.tile(ridges, n_data_sets),
         "n_samples": np.repeat(results.n_samples, n_models),
         "n_parameters": np.tile(asked.n_parameters, n_data_sets),
     }
-    columns["status"] = status_names(columns["status"])
-    order = (
-        "log_likelihood",
-        *asked.criteria,
-        "gap",
-        "n_iter",
-        "status",
-        "spurious",
-        "ridge_dominated",
-        "n_agreeing",
-        *_FLAGS,
-    )
-    table |= {name: columns[name].ravel() for name in order}
+    table |= {name: columns[name].ravel() for name in ("log_likelihood", *asked.criteria, *_COLUMNS)}
     return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
 
 
