@@ -23,6 +23,7 @@ from jaxgmm.doubts import flag_texts
 from jaxgmm.frames import fit_groups
 from jaxgmm.jobs import request, running, ways
 from jaxgmm.report import write_report
+from jaxgmm.selection.notes import note
 from jaxgmm.tables import files
 from jaxgmm.tables.dataset import find
 
@@ -1150,10 +1151,11 @@ def test_a_warning_of_light_weights_is_one_line_for_all_parts(here, capsys, smal
 
 def test_notes_of_a_sweep_are_passed_on_unless_they_count_data_sets(monkeypatch):
     """Counts are of one part, and the summary has those of all."""
-    notes = ("The smallest ridge is chosen.", "K = 2 is chosen for 3 of 4 data sets.", "Weights of 1 of 4 data sets.")
+    weights = note("Weights of {}.", "1 of 4 data sets", is_warning=True)
+    notes = (note("The smallest ridge is chosen."), note("K = 2 is chosen for {}.", "3 of 4 data sets"), weights)
 
     def noting(*_args, **_options):
-        warnings.warn(notes[2], UserWarning, stacklevel=2)
+        warnings.warn(weights, UserWarning, stacklevel=2)
         return jaxgmm.Sweep({}, None, notes)
 
     monkeypatch.setattr(jaxgmm, "sweep", noting)

@@ -4,7 +4,6 @@ A part is a pure function of the work, its number, and the rows sorted aside: ne
 was done before changes its tables.
 """
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import jaxgmm
 from jaxgmm.jobs import streamed
 from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
+from jaxgmm.selection.notes import Note
 from jaxgmm.settings import named_order
 from jaxgmm.tables import parts, tabular, whole
 from jaxgmm.tables.groups import Groups, group
@@ -24,9 +24,6 @@ from jaxgmm.tables.survey import Survey, survey
 
 # The numbers of finished and of all runs, or rows.
 Progress = Callable[[int, int], None]
-
-# The wording in notes of a sweep.
-_COUNT = re.compile(r"\d+ of \d+ data sets")
 
 
 class Way(NamedTuple):
@@ -111,9 +108,8 @@ def swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep",
     for warning in caught:
         if str(warning.message) not in sweep.notes:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    warned = {str(warning.message) for warning in caught}
-    kept = [note for note in sweep.notes if note in warned or not _COUNT.search(note)]
-    return sweep, [_COUNT.sub("some groups", note) for note in kept]
+    notes = [note for note in sweep.notes if isinstance(note, Note)]
+    return sweep, [note.sentence.format("some groups") for note in notes if note.is_warning or not note.counts]
 
 
 def _tables(request: Request, groups: Groups | Survey, fitted: Any) -> dict[str, pa.Table]:

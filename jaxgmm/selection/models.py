@@ -110,13 +110,12 @@ def _columns(fits: ChunkFits, evidence: Evidence, active: np.ndarray, criteria: 
     """Columns of some models; only `active` data sets were fitted."""
     names = ("log_likelihood", "gap", "n_iter", "spurious", "ridge_dominated", "status", "start_passed_over")
     gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
-    return {
-        **{name: getattr(fits, name) for name in names},
-        **{name: CRITERIA[name](evidence) for name in criteria if name in CRITERIA},
-        "fitted": np.broadcast_to(active[:, None], fits.status.shape),
-        "lead": 2 * (fits.log_likelihood - fits.bounded_log_likelihood),
-        "n_agreeing": np.sum(gaps <= SAME_OPTIMUM * evidence.n_samples[..., None], axis=-1, dtype=np.int32),
-    }
+    columns = {name: getattr(fits, name) for name in names}
+    columns |= {name: CRITERIA[name](evidence) for name in criteria if name in CRITERIA}
+    columns["fitted"] = np.broadcast_to(active[:, None], fits.status.shape)
+    columns["lead"] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
+    columns["n_agreeing"] = np.sum(gaps <= SAME_OPTIMUM * evidence.n_samples[..., None], axis=-1, dtype=np.int32)
+    return columns
 
 
 def _raised(course: _Course, patience: int, score: np.ndarray) -> _Course:
