@@ -28,7 +28,7 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import TOL, Method, Precision, check_flag, is_integer, options_of_runs
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_progress, is_integer, options_of_runs
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
 
@@ -270,6 +270,7 @@ def _fitted(
 ) -> FittedTable:
     check_flag("join", is_joined)
     check_flag("resume", resume)
+    check_progress(progress)
     if engine not in tuple(ENGINES):
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {engine!r}.")
     if not isinstance(address, str | None):

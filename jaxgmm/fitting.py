@@ -21,7 +21,7 @@ from jaxgmm.engine.progress import progress_bar
 from jaxgmm.engine.shards import shards_of
 from jaxgmm.fit_result import FitResult, completed, empty_result, store
 from jaxgmm.mixture import Mixture
-from jaxgmm.settings import TOL, Method, Precision, check_flag, check_options, method_for
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_options, check_progress, method_for
 from jaxgmm.sharded import check_alone, fit_shards
 from jaxgmm.status import Status
 
@@ -141,6 +141,7 @@ def fit(
     began = time.perf_counter()
     check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
+    check_progress(progress)
     shards = shards_of(x, sample_weight, devices)
     check_alone(shards, checkpoint, part_of)
     data = weighted(batch(x), sample_weight) if shards is None else shards.as_batch

@@ -45,11 +45,22 @@ def check_at_least_zero(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
 
 
+def is_flag(value: Any) -> bool:
+    """Whether a value is True or False."""
+    # NumPy's own bool is not a Python bool.
+    return isinstance(value, bool) or type(value).__name__ == "bool"
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raises ValueError unless an option is True or False."""
-    # NumPy's own bool is not a Python bool.
-    if not isinstance(value, bool) and type(value).__name__ != "bool":
+    if not is_flag(value):
         raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
+def check_progress(value: Any) -> None:
+    """Raises ValueError unless progress is shown or not, or told to a function."""
+    if not callable(value) and not is_flag(value):
+        raise ValueError(f"progress must be True, False or a function; got {value!r}.")
 
 
 def check_options(

@@ -224,6 +224,7 @@ def test_negative_weight_is_refused() -> None:
         ({"reg_covar": -1.0}, "reg_covar must be a finite number of at least 0"),
         ({"reg_covar": np.inf}, "reg_covar must be a finite number"),
         ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(40,\)"),
+        ({"progress": 3}, "progress must be True, False or a function; got 3"),
         ({"key": "seed"}, "key must be an integer of 64 bits or one JAX random key"),
         ({"init": np.zeros(40, int) + 2}, "numbered from 0 to 1; they run from 2 to 2"),
         ({"init": np.zeros(40, int) - 1}, "numbered from 0 to 1"),

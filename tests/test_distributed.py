@@ -254,6 +254,7 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         "3 is no condition: it is not a text": {"where": 3},
         "resume must be True or False; got 'no'": {"resume": "no"},
         "join must be True or False; got 'no'": {"join": "no"},
+        "progress must be True, False or a function; got 3": {"progress": 3},
     }.items():
         with pytest.raises(ValueError, match=words):
             fitted(**given)

@@ -40,6 +40,7 @@ from jaxgmm.settings import (
     check_flag,
     check_integer,
     check_options,
+    check_progress,
     check_test,
     is_integer,
     method_for,
@@ -147,6 +148,7 @@ def sweep(
     for k, family, ridge in models:
         check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
+    check_progress(progress)
     check_choice(names, n_folds, patience, split)
     _check_drawn(init, n_replicates)
     if LRT in names:
