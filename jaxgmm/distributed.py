@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 try:
-    from jaxgmm.jobs.cluster import by_absolute_paths, check_reach
+    from jaxgmm.jobs.cluster import by_absolute_paths
     from jaxgmm.jobs.engines import ENGINES
     from jaxgmm.jobs.request import Request, check
-    from jaxgmm.jobs.running import fit_parts
+    from jaxgmm.jobs.running import fit_parts, opened
     from jaxgmm.jobs.staged import RayDataset, staged
-    from jaxgmm.jobs.work import Work, opened, planned
-    from jaxgmm.tables import files, job, tabular
+    from jaxgmm.jobs.work import Work, planned
+    from jaxgmm.tables import files, job
     from jaxgmm.tables.condition import parsed
     from jaxgmm.tables.dataset import Dataset, find
     from jaxgmm.tables.groups import check_name, check_named, names_in
@@ -276,17 +276,9 @@ def _fitted(
     if not isinstance(address, str | None):
         raise ValueError(f"address must be a text, such as 'auto', or None; got {address!r}.")
     check(request)
-    tabular.check_output_columns(request.by, request.features, request.criterion)
     request = request._replace(file=_files_of(source, request, out, resume=resume))
     request, out = by_absolute_paths(request, out)
-    request.file.check_outside(out)
-    rows = opened(request)
-    check_named(request.columns, request.by, request.features, request.weights)
-    if engine == "ray":
-        check_reach(request, rows)
-    description = request.description
-    # Otherwise the description could be that of another file.
-    rows.check_unchanged()
+    rows, description = opened(request, out, engine)
     if resume and _is_there(out, request.outputs, description, is_joined=is_joined):
         found = FittedTable(out, request.outputs, 0, 0, 0.0, ())
         return found._replace(n_groups=sum(map(_n_rows, found.paths("fits"))))
@@ -297,7 +289,7 @@ def _fitted(
         with _told(work, wanted, progress) as tell:
             done = fit_parts(work, wanted, ready, tell, Event())
         (begun.finish if is_joined else begun.leave_apart)(work.plan.cut.n_parts)
-    return FittedTable(out, request.outputs, int(sum(work.plan.n_groups)), *done)
+    return FittedTable(out, request.outputs, work.plan.n_all, *done)
 
 
 def _files_of(
@@ -328,8 +320,8 @@ def _told(
 ) -> AbstractContextManager[Callable[[float, int], None]]:
     if callable(progress):
         return nullcontext(progress)
-    n_all, n_wanted = int(sum(work.plan.n_groups)), int(sum(work.plan.n_groups[list(wanted)]))
-    return bar(n_all, "groups", n_all - n_wanted) if progress else nullcontext(lambda *_: None)
+    n_all = work.plan.n_all
+    return bar(n_all, "groups", n_all - work.plan.n_in(wanted)) if progress else nullcontext(lambda *_: None)
 
 
 def _requested(

@@ -10,16 +10,16 @@ from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
 from jaxgmm.cli.inputs import found
 from jaxgmm.engine.progress import bar
-from jaxgmm.jobs.cluster import by_absolute_paths, check_reach
+from jaxgmm.jobs.cluster import by_absolute_paths
 from jaxgmm.jobs.engines import ENGINES
 from jaxgmm.jobs.request import Request, check
-from jaxgmm.jobs.running import Done, fit_parts
-from jaxgmm.jobs.work import Work, opened, planned
-from jaxgmm.tables import files, job, tabular
+from jaxgmm.jobs.running import Done, fit_parts, opened
+from jaxgmm.jobs.work import Work, planned
+from jaxgmm.tables import files, job
 from jaxgmm.tables.condition import parsed
-from jaxgmm.tables.groups import check_named
 from jaxgmm.tables.places import local
 from jaxgmm.tables.rows import Rows
+from jaxgmm.tables.wording import counted, counted_are
 
 _ALL_WRITTEN = "all tables were written."
 
@@ -29,23 +29,16 @@ def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: b
 
     `ray` is the address of a cluster, or None.
     """
-    tabular.check_output_columns(request.by, request.features, request.criterion)
-    _check(request)
-    out = local(out)
+    if request.passes and request.by:
+        raise ValueError("passes are made over a whole table; leave out --passes, or --by.")
+    check(request, of.as_typed)
+    out, engine = local(out), "process" if ray is None else "ray"
     if out.name.lower().endswith(files.KINDS) and not out.exists():
         raise ValueError(f"--out must name a directory, for several tables; got {out}. For CSV files, give --csv.")
     if ray is not None:
         request, out = by_absolute_paths(request, out)
-    request.file.check_outside(out)
-    # A CSV file with keys is read whole here.
     with console.reading(request.file, shown=not as_json):
-        rows = interrupts.interruptible(lambda: opened(request))
-    check_named(request.columns, request.by, request.features, request.weights, needs_key=False)
-    if ray is not None:
-        check_reach(request, rows)
-    description = request.description
-    # Otherwise the description could be that of another file.
-    rows.check_unchanged()
+        rows, description = opened(request, out, engine, interrupts.interruptible, needs_key=False)
     if resume and job.is_finished(out, request.outputs, description):
         done = Done(0, 0.0, ())
     else:
@@ -79,16 +72,6 @@ def requested(
     separator = "tab" if separator in ("\t", "\\t") else separator
     keys, wanted = of.keys(by, names), of.columns(features, names)
     return Request(file, separator, keys, wanted, weights, order_by, call, models, options, condition)
-
-
-def _check(request: Request) -> None:
-    """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
-    if request.passes and request.by:
-        raise ValueError("passes are made over a whole table; leave out --passes, or --by.")
-    try:
-        check(request)
-    except ValueError as error:
-        raise ValueError(of.as_typed(str(error))) from None
 
 
 def _done(
@@ -145,7 +128,7 @@ def _say_how(work: Work, wanted: Sequence[int], begun: job.Job, *, here: bool) -
     if work.plan.cut.is_sorted_first and wanted:
         console.say(
             f"jaxgmm: the rows of {request.file.name} are not in the order of {', '.join(request.by)}; "
-            f"sorting them into {len(wanted)} parts in {begun.directory}."
+            f"sorting them into {counted(len(wanted), 'part')} in {begun.directory}."
         )
     if wanted and here:
         console.keep_programs()
@@ -157,7 +140,7 @@ def _bar(work: Work, wanted: Sequence[int], waits: Event) -> AbstractContextMana
     def doing() -> str:
         return "reading" if waits.is_set() else "fitting"
 
-    n_all, n_wanted = int(sum(work.plan.n_groups)), int(sum(work.plan.n_groups[wanted]))
+    n_all, n_wanted = work.plan.n_all, work.plan.n_in(wanted)
     unit = "rows" if work.request.passes else "runs"
     return bar(n_all, "groups", n_all - n_wanted, doing) if work.request.by else bar(None, unit, doing=doing)
 
@@ -171,4 +154,5 @@ def _kept(begun: job.Job) -> str:
         return f"the passes so far are kept in {begun.directory}; the same command with --resume continues the job."
     if begun.n_done == 0:
         return "nothing was written."
-    return f"{begun.n_done} parts are kept in {begun.directory}; the same command with --resume continues the job."
+    parts = counted_are(begun.n_done, "part")
+    return f"{parts} kept in {begun.directory}; the same command with --resume continues the job."

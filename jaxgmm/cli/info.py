@@ -13,6 +13,7 @@ from jaxgmm.tables import counting, files, job, saved
 from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.places import Remote, place
 from jaxgmm.tables.rows import open_rows
+from jaxgmm.tables.wording import counted_are
 
 # Types of columns of a CSV file that are not looked at again.
 _NOT_OTHERWISE = ("string", "double", "null")
@@ -80,9 +81,8 @@ def _of_fits(directory: Path) -> dict[str, Any]:
     path = directory / "fits.parquet"
     unfinished = directory / job.UNFINISHED
     if not path.exists() and unfinished.is_dir():
-        return {
-            "unfinished": f"{job.n_done(directory)} parts are done; the same command with --resume continues the job"
-        }
+        parts = counted_are(job.n_done(directory), "part")
+        return {"unfinished": f"{parts} done; the same command with --resume continues the job"}
     check_filled(path)
     description = described(path)
     with files.opened(path) as file:

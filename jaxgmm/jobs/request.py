@@ -1,10 +1,12 @@
 """What is to be fitted to the groups of a table: the request of a job."""
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
 import jaxgmm
 from jaxgmm.settings import LRT, check_choice, check_options, check_order, check_test
+from jaxgmm.tables import tabular
 from jaxgmm.tables.dataset import Dataset
 
 # Work of a part, in rows times runs times components of few features: three to thirty seconds of a core, as 300 ns were
@@ -111,8 +113,24 @@ class Request(NamedTuple):
         return described | self.models | self.options
 
 
-def check(request: Request) -> None:
-    """Raises ValueError for options that `fit` and `sweep` would refuse, before any row is read."""
+def check(request: Request, worded: Callable[[str], str] = str) -> None:
+    """Checks what can be checked before any row is read.
+
+    Args:
+        request: the request.
+        worded: what is said of an option, in the words of whoever has given it.
+
+    Raises:
+        ValueError: options that `fit` and `sweep` would refuse, or two columns of the output that have one name.
+    """
+    try:
+        _check_options(request)
+    except ValueError as error:
+        raise ValueError(worded(str(error))) from None
+    tabular.check_output_columns(request.by, request.features, request.criterion)
+
+
+def _check_options(request: Request) -> None:
     check_order(request.order_by, request.features)
     given, models = request.options, request.models
     for name in ("n_components", "covariance_type", "reg_covar"):

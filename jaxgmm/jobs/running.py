@@ -1,14 +1,19 @@
-"""A job from its first unfinished part to its last."""
+"""A job from its table to its last part."""
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgmm.jobs.cluster import check_reach
 from jaxgmm.jobs.engines import Engine
+from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
+from jaxgmm.tables.groups import check_named
+from jaxgmm.tables.rows import Rows, open_rows
 
 
 class Done(NamedTuple):
@@ -23,6 +28,39 @@ class Done(NamedTuple):
     n_fitted: int
     seconds: float
     notes: tuple[str, ...]
+
+
+def opened(
+    request: Request,
+    out: Path,
+    engine: str,
+    read: Callable[[Callable[[], Rows]], Rows] = lambda rows: rows(),
+    *,
+    needs_key: bool = True,
+) -> tuple[Rows, dict[str, Any]]:
+    """The rows of the table that is to be fitted, and the description of the job.
+
+    Args:
+        request: the request, which has been checked.
+        out: directory of the tables to write.
+        engine: what will do the job.
+        read: calls what opens the table. A CSV file with keys is read then.
+        needs_key: whether a table without keys is refused.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        ValueError: not a table, no rows, a missing column, a table that the engine cannot read, or one within `out`.
+    """
+    request.file.check_outside(out)
+    options = {"separator": request.separator, "where": request.where}
+    rows = read(lambda: open_rows(request.file, request.columns, keys=request.by, are_numbers=True, **options))
+    check_named(request.columns, request.by, request.features, request.weights, needs_key=needs_key)
+    if engine == "ray":
+        check_reach(request, rows)
+    description = request.description
+    # Otherwise the description could be that of another file.
+    rows.check_unchanged()
+    return rows, description
 
 
 def fit_parts(
@@ -42,7 +80,7 @@ def fit_parts(
         OSError: the disk refuses.
     """
     began, n_groups, n_rows = time.perf_counter(), work.plan.n_groups, np.diff(work.plan.cut.ends)
-    n_all, n_wanted = int(sum(n_groups)), int(sum(n_groups[list(wanted)]))
+    n_all, n_wanted = work.plan.n_all, work.plan.n_in(wanted)
     n_done, notes = n_all - n_wanted, {}
 
     def progress(part: int, done: int, of_all: int) -> None:

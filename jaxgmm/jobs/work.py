@@ -8,7 +8,7 @@ from jaxgmm.jobs.request import Request
 from jaxgmm.tables import plans
 from jaxgmm.tables.job import Job
 from jaxgmm.tables.parts import Plan
-from jaxgmm.tables.rows import Rows, open_rows
+from jaxgmm.tables.rows import Rows
 
 # Counts the groups of a table and distributes them to parts; the directory is for files on the way.
 Count = Callable[[Request, Rows, Path], Plan]
@@ -38,17 +38,6 @@ class Work(NamedTuple):
     def aside(self) -> Path:
         """The directory of sorted rows."""
         return self.job.directory / "sorted"
-
-
-def opened(request: Request) -> Rows:
-    """The rows of the table. A CSV file with keys is read here.
-
-    Raises:
-        OSError: no such file, or it may not be read.
-        ValueError: not a table, no rows, or a missing column.
-    """
-    options = {"separator": request.separator, "where": request.where}
-    return open_rows(request.file, request.columns, keys=request.by, are_numbers=True, **options)
 
 
 def planned(request: Request, rows: Rows, job: Job, count: Count) -> Work:

@@ -67,6 +67,15 @@ class Plan(NamedTuple):
     n_groups: Int[np.ndarray, " p"]
     sizes: Int[np.ndarray, "2 s"]
 
+    def n_in(self, some: Sequence[int]) -> int:
+        """The number of groups in some parts."""
+        return int(np.sum(self.n_groups[list(some)]))
+
+    @property
+    def n_all(self) -> int:
+        """The number of all groups."""
+        return int(np.sum(self.n_groups))
+
 
 def plan(
     rows: Rows,

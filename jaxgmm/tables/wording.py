@@ -30,6 +30,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def counted_are(n: int, noun: str) -> str:
+    """`3 parts are`, `1 part is`."""
+    return f"{counted(n, noun)} {'is' if n == 1 else 'are'}"
+
+
 def listed(names: Iterable[Any]) -> str:
     """Names separated by commas, as many as fit."""
     names = list(islice(names, _MOST_NAMES + 1))
