@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
 from jaxgmm.driver.standardize import Standardization
-from jaxgmm.em import fused
+from jaxgmm.em import fused, lanes
 from jaxgmm.em import state as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.e_steps import E_STEPS, Form
@@ -194,7 +194,7 @@ def in_kernels(
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
     # A kernel has one lane for each component, rounded up to a power of two.
     missing = way.width - n_components if way.is_wide else 0
-    shape = fused.Shape(n_components + missing, n_features, layout.families, way.is_wide)
+    shape = lanes.Shape(n_components + missing, n_features, layout.families, way.is_wide)
     present = jnp.ones((n_runs, n_components), bool)
     if layout.has_absent:
         present = jax.vmap(lambda start, model: _present(start, model, layout))(starts, model)
@@ -214,7 +214,7 @@ def in_kernels(
     settings = em.Settings(ridge, tol, left, floor, present)
 
     def life(fixed: Any, moving: Any, read: Any, n_blocks: Any, n_steps: Any, arrays: Arrays) -> Any:
-        machine = fused.Machine(fused.Lanes(*arrays), fused.ELEMENTARY[dtype], shape, way.centred, method)
+        machine = lanes.Machine(lanes.Lanes(*arrays), lanes.ELEMENTARY[dtype], shape, way.centred, method)
         return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
 
     def row_of(moving: Array, number: int) -> Array:
@@ -223,24 +223,24 @@ def in_kernels(
     # If all runs make the same number of steps, one round suffices.
     n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
-    rows = fused.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), fused.moving_rows(begun, shape)
+    rows = lanes.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), lanes.moving_rows(begun, shape)
     moving, executed = run_in_rounds(
         Problem(*rows, samples, row, n_used),
         wanted,
         life,
-        lambda moving: row_of(moving, fused.STATUS) == em.RUNNING,
+        lambda moving: row_of(moving, lanes.STATUS) == em.RUNNING,
         way,
         n_steps,
     )
     ended = em.RunState(
-        mixture=fused.mixtures_of(moving, shape).components(slice(n_components)),
+        mixture=lanes.mixtures_of(moving, shape).components(slice(n_components)),
         natural=None,
-        log_likelihood=row_of(moving, fused.LOG_LIKELIHOOD),
-        n_iter=before.n_iter + row_of(moving, fused.N_ITER).astype(jnp.int32),
-        status=row_of(moving, fused.STATUS).astype(jnp.int32),
+        log_likelihood=row_of(moving, lanes.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + row_of(moving, lanes.N_ITER).astype(jnp.int32),
+        status=row_of(moving, lanes.STATUS).astype(jnp.int32),
         history=None,
         snapshots=None,
-        gap=row_of(moving, fused.GAP),
+        gap=row_of(moving, lanes.GAP),
     )
     return *_ended(ended, before, wanted), executed
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from compilation import at_once, slow
 
-from jaxgmm.em import fused, run
+from jaxgmm.em import fused, lanes, run
 from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
@@ -24,9 +24,9 @@ from jaxgmm.status import Status
 N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16
 
 
-def narrow() -> fused.Lanes:
+def narrow() -> lanes.Lanes:
     """Runs `(R,)`, samples `(R, W)`, components in lists."""
-    return fused.Lanes(
+    return lanes.Lanes(
         spread=lambda a: jnp.broadcast_to(a[:, None], (len(a), WIDTH)),
         total=lambda a: jnp.sum(a, axis=1),
         most=functools.partial(functools.reduce, jnp.maximum),
@@ -36,14 +36,14 @@ def narrow() -> fused.Lanes:
     )
 
 
-def wide() -> fused.Lanes:
+def wide() -> lanes.Lanes:
     """Components of one run `(K,)`, samples `(W, K)`."""
 
     def over(rows: list[Any], reduce: Callable[..., Any]) -> Any:
         (row,) = rows
         return jnp.broadcast_to(reduce(row, axis=-1, keepdims=True), row.shape)
 
-    return fused.Lanes(
+    return lanes.Lanes(
         spread=lambda a: jnp.broadcast_to(a[None, :], (WIDTH, len(a))),
         total=lambda a: jnp.sum(a, axis=0),
         most=lambda rows: over(rows, jnp.max),
@@ -83,10 +83,9 @@ def of_one_form(family: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def in_plain_jax(shape: fused.Shape, n_blocks: int, *, centred: bool) -> Callable[..., Any]:
+def in_plain_jax(shape: lanes.Shape, n_blocks: int, *, centred: bool) -> Callable[..., Any]:
     """`jaxgmm.em.fused.life` of all runs: from rows and blocks of samples to rows."""
-    lanes = wide() if shape.is_wide else narrow()
-    machine = fused.Machine(lanes, fused.ELEMENTARY["float64"], shape, centred)
+    machine = lanes.Machine(wide() if shape.is_wide else narrow(), lanes.ELEMENTARY["float64"], shape, centred)
     one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
 
     def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
@@ -118,7 +117,7 @@ def fused_runs(
     n_runs, n_features, n_samples = z.shape
     n_components = start.weights.shape[1]
     families = of_one_form(family)
-    shape = fused.Shape(n_components, n_features, families, is_wide)
+    shape = lanes.Shape(n_components, n_features, families, is_wide)
     n_blocks = -(-n_samples // WIDTH)
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
@@ -142,11 +141,11 @@ def fused_runs(
 
 
 @functools.partial(at_once, static_argnames=("shape",))
-def rows_of(asked: Settings, family: Any, total: Any, state: RunState, *, shape: fused.Shape) -> tuple[Any, Any]:
-    return fused.fixed_rows(asked, family, total, shape), fused.moving_rows(state, shape)
+def rows_of(asked: Settings, family: Any, total: Any, state: RunState, *, shape: lanes.Shape) -> tuple[Any, Any]:
+    return lanes.fixed_rows(asked, family, total, shape), lanes.moving_rows(state, shape)
 
 
-mixtures_of = at_once(fused.mixtures_of, static_argnames=("shape",))
+mixtures_of = at_once(lanes.mixtures_of, static_argnames=("shape",))
 
 
 def plain_runs(z: Any, weights: Any, start: Mixture, family: str, settings: Settings) -> RunState:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em import fused as em
+from jaxgmm.em import lanes as em
+from jaxgmm.em.fused import life as life_in_lanes
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.engine import fused
 from tests.engine.test_fused import plain_kernel
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def life_of(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> fused.Life:
     def life(*rows_and_limits: Any) -> Any:
         *rest, arrays = rows_and_limits
-        return em.life(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape, lanes.centred))
+        return life_in_lanes(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape, lanes.centred))
 
     return life
 
