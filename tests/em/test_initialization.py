@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 from compilation import at_once
 
+from jaxgmm.em import clusters
+from jaxgmm.em.clusters import CLUSTERS_TOGETHER
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.expectation import as_data
-from jaxgmm.em.initialization import (
-    CLUSTERS_TOGETHER,
-    INITIALIZERS,
-    Task,
-    _cumulative_sum,
-    _first_largest,
-    _lloyd,
-    _seeded_labels,
-    from_labels,
-)
+from jaxgmm.em.initialization import INITIALIZERS, Task, from_labels
 
-cumulative_sum, lloyd, first_largest = map(at_once, (_cumulative_sum, _lloyd, _first_largest))
+cumulative_sum, lloyd, first_largest = map(at_once, (clusters._cumulative_sum, clusters.lloyd, clusters._first_largest))
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 300, 5000])
@@ -64,7 +57,13 @@ def lloyd_by_numpy(labels: np.ndarray, x: np.ndarray, weights: np.ndarray, k: in
 
 # With and without absent ones, by one program of each size.
 @pytest.mark.parametrize(
-    "n_arrays", [CLUSTERS_TOGETHER - 1, CLUSTERS_TOGETHER, CLUSTERS_TOGETHER + 1, 3 * CLUSTERS_TOGETHER]
+    "n_arrays",
+    [
+        CLUSTERS_TOGETHER - 1,
+        CLUSTERS_TOGETHER,
+        CLUSTERS_TOGETHER + 1,
+        3 * CLUSTERS_TOGETHER,
+    ],
 )
 @pytest.mark.parametrize("n_absent", [0, 3])
 def test_lloyds_algorithm_is_numpys_for_few_clusters_and_for_many(n_arrays: int, n_absent: int) -> None:
@@ -128,7 +127,7 @@ def seeded_labels(
     x: jax.Array, weights: jax.Array, present: jax.Array, uniformly: jax.Array, *, n_starts: int
 ) -> jax.Array:
     keys = jax.random.split(jax.random.key(0), n_starts)
-    return jax.vmap(lambda key: _seeded_labels(key, x, weights, present, uniformly))(keys)
+    return jax.vmap(lambda key: clusters.seeded_labels(key, x, weights, present, uniformly))(keys)
 
 
 def seeded(
