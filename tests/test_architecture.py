@@ -18,7 +18,7 @@ FLOORS = [
     {"selection.splitting", "selection.criteria"},
     {"em"},
     {"engine"},
-    {"soundness", "driver.program", "driver.standardize"},
+    {"soundness", "driver.program", "driver.bulk", "driver.standardize"},
     {"driver.passes"},
     {"driver.findings"},
     {"driver.runs"},

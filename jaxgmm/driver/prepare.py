@@ -8,9 +8,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgmm.driver.bulk import Bulk, bulks
 from jaxgmm.driver.passes import DataSets
 from jaxgmm.driver.program import Layout, Models, Options
-from jaxgmm.driver.standardize import Bulk, Standardization, bulks, scaled_features, standardize, to_standard
+from jaxgmm.driver.standardize import Standardization, scaled_features, standardize, to_standard
 from jaxgmm.em import state as em
 from jaxgmm.em.covariance import Coordinates, one_of
 from jaxgmm.em.expectation import as_data

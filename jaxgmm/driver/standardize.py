@@ -3,11 +3,8 @@
 Sums of squares lose digits when a component is narrow and far from the origin, so each data set is first mapped to
 coordinates z by a map under which its family is closed: x = shift + scale z. For `full` and `tied` the scale is the
 Cholesky factor of the data's covariance, which also removes correlation; otherwise it is a scale per feature, or one
-for all. Scale and ridge are vectors where components are axis-aligned, whatever the map.
-
-Location and scale are those of the bulk of the data: values far from the others, such as sentinels of -9999, would
-otherwise determine them alone. Values more than `FAR` standard deviations from the mean are removed repeatedly until
-there are none, unless the remaining values would have no variance.
+for all. Scale and ridge are vectors where components are axis-aligned, whatever the map. Location and scale are those
+of the bulk of the data; see `jaxgmm.driver.bulk`.
 
 The ridge is a fraction of each feature's variance in the bulk of the data set, or absolute, in squared data units; here
 it becomes the matrix, or the vector, that has the same effect in the coordinates z. An absolute ridge gives constant
@@ -22,38 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jaxgmm.driver.bulk import Bulk, bulk_of, variances_of
 from jaxgmm.em.covariance import Coordinates, Ridge
-from jaxgmm.engine.rows import for_some, rows_of
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
-
-# Standard deviations from the mean beyond which a value is not part of the bulk. Equal sentinels are found if they are
-# fewer than 1 / (1 + FAR²), 6% of the samples; one in 16,000 Gaussian samples is left out, which does not matter.
-FAR = 4.0
-
-# Each turn removes the farthest of several kinds of values; data have no more kinds than this.
-_MOST_TURNS = 16
-
-# Which values are in the bulk, their mean and variance, which of them are near enough to stay, and the number of turns.
-_Turn = tuple[Array, Array, Array, Array, Array]
-
-
-class Bulk(NamedTuple):
-    """The values of a data set that are not far from the others, and their moments, in units of the largest value.
-
-    Attributes:
-        values: which values of each feature they are.
-        mean: of them.
-        variance: likewise.
-        near: which of them are near enough to that mean to stay; all, once found.
-        size: `(D,)`, the largest absolute value of each feature, or 1.
-    """
-
-    values: Bool[Array, "d n"]
-    mean: Float[Array, " d"]
-    variance: Float[Array, " d"]
-    near: Bool[Array, "d n"]
-    size: Float[Array, " d"]
 
 
 class Standardization(NamedTuple):
@@ -113,22 +82,6 @@ class _Centred(NamedTuple):
     varies: Bool[Array, " d"]
 
 
-def bulks(x: Float[Array, "c d n"], weights: Float[Array, "c n"], at_a_time: int) -> Bulk:
-    """The bulks of C data sets. Data sets with values far from the others are processed further, a few at a time.
-
-    Args:
-        x: samples, finite.
-        weights: sample weights.
-        at_a_time: number of data sets processed together.
-    """
-    first = jax.vmap(_everything)(x, weights)
-
-    def found(number: Array) -> Bulk:
-        return _without_far_values(*rows_of((first, x, weights), number))
-
-    return for_some(found, jnp.any(first.near != first.values, axis=(1, 2)), first, at_a_time)
-
-
 def standardize(
     x: Float[Array, "d n"],
     weights: Float[Array, " n"],
@@ -149,7 +102,7 @@ def standardize(
         bulk: the values that determine location and scale, if known.
     """
     if bulk is None:
-        bulk = _without_far_values(_everything(x, weights), x, weights)
+        bulk = bulk_of(x, weights)
     centred = _centred(x, weights, bulk, jnp.sqrt(reg_covar) if is_absolute else jnp.zeros_like(reg_covar))
     if coordinates.closed_under == "affine":
         return _affine(centred, reg_covar, is_absolute)
@@ -193,58 +146,6 @@ def _centred(x: Float[Array, "d n"], weights: Float[Array, " n"], bulk: Bulk, le
     values = jnp.where(varies[:, None], values / extent[:, None], 0.0)
     variances = jnp.where(varies, bulk.variance * (size / extent) ** 2, 0.0)
     return _Centred(values, weights, bulk.values, shift, extent, variances, varies | (least > 0))
-
-
-def _everything(x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
-    """All values of a data set, as the initial bulk."""
-    present = (weights > 0)[None, :]
-    size = jnp.max(jnp.where(present, jnp.abs(x), 0.0), axis=1)
-    size = jnp.where(size > 0, size, 1.0)
-    y, everything = _of_size(x, weights, size), jnp.broadcast_to(present, x.shape)
-    mean, variance = _moments(y, jnp.where(everything, weights[None, :], 0.0))
-    return Bulk(everything, mean, variance, _nearer(y, everything, mean, variance), size)
-
-
-def _without_far_values(begun: Bulk, x: Float[Array, "d n"], weights: Float[Array, " n"]) -> Bulk:
-    """The bulk found by repeatedly removing the farthest values."""
-    y = _of_size(x, weights, begun.size)
-
-    def turn(carry: _Turn) -> _Turn:
-        bulk, mean, variance, near, count = carry
-        new_mean, new_variance = _moments(y, jnp.where(near, weights[None, :], 0.0))
-        # If the others are equal except for rounding, a feature keeps the values that give it a variance.
-        rounding = 64 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(jnp.where(near, y, 0.0)), axis=1)
-        better = new_variance > rounding**2
-        mean, variance = jnp.where(better, new_mean, mean), jnp.where(better, new_variance, variance)
-        bulk = jnp.where(better[:, None], near, bulk)
-        return bulk, mean, variance, jnp.where(better[:, None], _nearer(y, bulk, mean, variance), bulk), count + 1
-
-    def unfinished(carry: _Turn) -> Array:
-        bulk, _, _, near, count = carry
-        return jnp.any(near != bulk) & (count < _MOST_TURNS)
-
-    bulk, mean, variance, near, size = begun
-    start = (bulk, mean, variance, near, jnp.zeros((), jnp.int32))
-    bulk, mean, variance, near, _ = lax.while_loop(unfinished, turn, start)
-    return Bulk(bulk, mean, variance, near, size)
-
-
-def _of_size(x: Float[Array, "d n"], weights: Float[Array, " n"], size: Float[Array, " d"]) -> Float[Array, "d n"]:
-    """Values divided by their size, so that squares of 1e±200 neither overflow nor vanish."""
-    return jnp.where((weights > 0)[None, :], x, 0.0) / size[:, None]
-
-
-def _nearer(y: Array, bulk: Array, mean: Array, variance: Array) -> Bool[Array, "d n"]:
-    return bulk & ((y - mean[:, None]) ** 2 <= FAR**2 * variance[:, None])
-
-
-def _moments(y: Float[Array, "d n"], weights: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """Weighted mean and variance of each feature."""
-    total = jnp.sum(weights, axis=1)
-    mean = jnp.sum(weights * y, axis=1) / total
-    # The mean of values far from 0 has their rounding error; the mean of the residuals has a smaller one.
-    mean += jnp.sum(weights * (y - mean[:, None]), axis=1) / total
-    return mean, jnp.sum(weights * (y - mean[:, None]) ** 2, axis=1) / total
 
 
 def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardized:
@@ -306,10 +207,9 @@ def at_constant_units(
     values are in the bulk does not change where these do.
     """
     fixed_x, fixed_weights, fixed_reg_covar = lax.stop_gradient((x, weights, reg_covar))
-    bulk = _without_far_values(_everything(fixed_x, fixed_weights), fixed_x, fixed_weights)
+    bulk = bulk_of(fixed_x, fixed_weights)
     found = standardize(fixed_x, fixed_weights, coordinates, fixed_reg_covar, bulk=bulk)
-    _, variances = _moments(_of_size(x, weights, bulk.size), jnp.where(bulk.values, weights[None, :], 0.0))
-    ridges = reg_covar * bulk.size**2 * variances
+    ridges = reg_covar * bulk.size**2 * variances_of(x, weights, bulk)
     if coordinates.isotropic:
         ridges = jnp.full_like(ridges, jnp.mean(ridges))
     centred, inverse = jnp.where((weights > 0)[None, :], x - found.units.shift[:, None], 0.0), found.units.inverse
