@@ -120,7 +120,7 @@ class _Shared(NamedTuple):
     search_dtype: str
 
 
-class Room(NamedTuple):
+class Bucket(NamedTuple):
     """The programs for data sets of one padded length.
 
     Attributes:
@@ -140,19 +140,19 @@ class Plan(NamedTuple):
     Parts of a job that share a plan are fitted by the same programs, to the same answers.
 
     Attributes:
-        rooms: the shortest first.
+        buckets: the shortest first.
     """
 
-    rooms: tuple[Room, ...]
+    buckets: tuple[Bucket, ...]
 
     def chunks(self, lengths: Int[np.ndarray, " b"]) -> list[Chunk]:
         """Chunks of data sets of these lengths: of all data sets of the job, or of some."""
-        own = np.searchsorted([room.n_samples for room in self.rooms], lengths)
+        own = np.searchsorted([bucket.n_samples for bucket in self.buckets], lengths)
         found = []
-        for number, room in enumerate(self.rooms):
+        for number, bucket in enumerate(self.buckets):
             data_sets = np.flatnonzero(own == number)
-            parts = (data_sets[first : first + room.size] for first in range(0, len(data_sets), room.size))
-            found += [Chunk(part, room.size, room.model_sets) for part in parts]
+            parts = (data_sets[first : first + bucket.size] for first in range(0, len(data_sets), bucket.size))
+            found += [Chunk(part, bucket.size, bucket.model_sets) for part in parts]
         return found
 
 
@@ -186,7 +186,7 @@ def plan_for(
     # Starts on one data set are chunks of their own: on a CPU that costs little, and no program depends on their
     # number.
     one_by_one = sizes.is_single and machine.is_cpu
-    rooms = []
+    buckets = []
     padded, of_padded = np.unique(lengths, return_inverse=True)
     n_of_each = np.bincount(of_padded, weights=sizes.n_each).astype(int)
     for length, n_data_sets in zip(padded, n_of_each, strict=True):
@@ -201,8 +201,8 @@ def plan_for(
             least = int(n_data_sets) if is_indivisible and is_in_turn(way) else filling(way, n_runs)
             enough = evening_out(way, n_runs) if is_uneven else 0
             of_chunks.append(chunk_size(int(n_data_sets), n_bytes, least, machine, enough=enough))
-        rooms.append(Room(int(length), 1 if one_by_one else min(of_chunks), tuple(model_sets)))
-    return Plan(tuple(rooms))
+        buckets.append(Bucket(int(length), 1 if one_by_one else min(of_chunks), tuple(model_sets)))
+    return Plan(tuple(buckets))
 
 
 def _shared(

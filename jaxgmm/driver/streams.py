@@ -16,7 +16,7 @@ from jaxgmm.driver.standardize import Standardization, to_data_units, to_standar
 from jaxgmm.em.covariance import FAMILIES, Ridge
 from jaxgmm.em.expectation import as_data, e_step, natural_parameters
 from jaxgmm.em.state import Settings
-from jaxgmm.em.statistics import SufficientStatistics
+from jaxgmm.em.statistics import SufficientStatistics, n_rows
 from jaxgmm.em.stepwise import followed, retained
 from jaxgmm.em.surrogate import Solved, solved, sound_m_step
 from jaxgmm.engine.devices import power_of_two_below
@@ -71,9 +71,8 @@ class Sums(NamedTuple):
 
 def tile_of(n_features: int, n_components: int, most: int, *, diagonal: bool) -> int:
     """How many samples an E-step reads at a time, a power of two; `most` is one, too."""
-    n_products = n_features if diagonal else n_features * (n_features + 1) // 2
-    within_bytes = max(16, _TILE_BYTES // (8 * (1 + n_features + n_products + 2 * n_components)))
-    return min(most, power_of_two_below(within_bytes))
+    within_bytes = _TILE_BYTES // (8 * (n_rows(n_features, diagonal=diagonal) + 2 * n_components))
+    return min(most, power_of_two_below(max(16, within_bytes)))
 
 
 def _settings(ridge: Ridge, mixture: Mixture) -> Settings:

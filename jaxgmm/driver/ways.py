@@ -12,6 +12,8 @@ import numpy as np
 from jaxgmm.driver.program import Layout, Request, Slots, Way
 from jaxgmm.em import fused
 from jaxgmm.em.e_steps import E_STEPS
+from jaxgmm.em.methods import METHODS
+from jaxgmm.em.statistics import n_rows
 from jaxgmm.engine.devices import (
     FEWEST_SLOTS,
     SLOTS_IN_TURN,
@@ -92,8 +94,7 @@ class Shape(NamedTuple):
     @property
     def n_rows(self) -> int:
         """Quadratic features of a sample."""
-        n_products = self.n_features if self.diagonal else self.n_features * (self.n_features + 1) // 2
-        return 1 + self.n_features + n_products
+        return n_rows(self.n_features, diagonal=self.diagonal)
 
     @property
     def sample_bytes(self) -> int:
@@ -145,8 +146,8 @@ def ways_of(
 
 
 def fastest(ways: Sequence[Way]) -> str:
-    """The fastest method. Kernels, which know only plain EM, gain more than another method does."""
-    return "em" if any(isinstance(way, Lanes) for way in ways) else "quasi-newton"
+    """The fastest method that all ways know. Kernels gain more than a method that they do not know."""
+    return next(iter(fused.METHODS if any(isinstance(way, Lanes) for way in ways) else METHODS))
 
 
 def may_have_kernels(request: Request, machine: Machine) -> bool:

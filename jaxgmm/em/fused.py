@@ -176,7 +176,7 @@ def advance(state: State, sums: list[Component], log_likelihood: OfRuns, asked: 
     )
 
 
-# Other methods have no kernels; see `jaxgmm.em.methods.METHODS`.
+# The fastest first. Other methods have no kernels; see `jaxgmm.em.methods.METHODS`.
 METHODS = {"em": advance}
 
 

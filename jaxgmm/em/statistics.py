@@ -37,6 +37,11 @@ def features(x: Float[Array, "d n"], *, diagonal: bool) -> Float[Array, "f n"]:
     return jnp.concatenate([ones, x, x[rows] * x[columns]])
 
 
+def n_rows(n_features: int, *, diagonal: bool) -> int:
+    """F, the number of rows of `features`."""
+    return 1 + n_features + (n_features if diagonal else n_features * (n_features + 1) // 2)
+
+
 def from_sums(sums: Float[Array, "k f"], n_features: int, *, diagonal: bool) -> SufficientStatistics:
     """Splits Σ_n r_kn φ(x_n) into counts, first and second moments."""
     count, first, products = jnp.split(sums, [1, 1 + n_features], axis=-1)

@@ -154,8 +154,8 @@ def test_programs_are_those_of_any_number_of_cores() -> None:
     programs = []
     for n_cores in (1, 2, 64):
         machine = Machine([Cpu()] * n_cores, working_set=2**20, chunk_budget=192 * 2**20)
-        rooms = plan.plan_for(sizes, [(3, "full", 1e-6)], request, machine).rooms
-        programs.append([(room.n_samples, room.model_sets[0].program) for room in rooms])
+        buckets = plan.plan_for(sizes, [(3, "full", 1e-6)], request, machine).buckets
+        programs.append([(bucket.n_samples, bucket.model_sets[0].program) for bucket in buckets])
     assert programs[0] == programs[1] == programs[2]
 
 
@@ -174,14 +174,14 @@ def test_parts_of_a_job_have_its_programs() -> None:
         }
 
     whole = of_each(planned.chunks(lengths), 0)
-    assert len(planned.rooms) > 2
+    assert len(planned.buckets) > 2
     parts = [of_each(planned.chunks(part), 5000 * i) for i, part in enumerate(np.split(lengths, 4))]
     assert whole == {number: own for part in parts for number, own in part.items()}
     assert all(n_samples >= lengths[number] for number, (_, n_samples, _) in whole.items())
     # The same lengths alone would be planned otherwise.
     few = sizes._replace(lengths=lengths[:50], n_rows=int(np.sum(lengths[:50])))
     alone = plan.plan_for(few, [(3, "full", 1e-6)], request, machine)
-    assert len(alone.rooms) < len(planned.rooms)
+    assert len(alone.buckets) < len(planned.buckets)
 
 
 def test_float32_searches_where_there_is_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

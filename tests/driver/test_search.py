@@ -71,5 +71,5 @@ def test_what_is_searched(expected: bool, changes: dict) -> None:
     search_dtype = asked.pop("search_dtype", "float32")
     request = Request("k-means++", n_finalists=asked["n_init"], key=np.int64(0), **asked)
     sizes = batch(np.zeros((5, 60, 2))).sizes
-    model_set = plan.plan_for(sizes, [(3, "full", 1e-12)], request, machine()).rooms[0].model_sets[0]
+    model_set = plan.plan_for(sizes, [(3, "full", 1e-12)], request, machine()).buckets[0].model_sets[0]
     assert has_search(model_set.options, model_set.program._replace(search_dtype=search_dtype)) is expected

@@ -54,10 +54,11 @@ def _by_gradients(rule: gradient.Rule) -> Method:
     return Method(init, common.read, advance, common.is_finished)
 
 
+# The fastest first.
 METHODS = {
-    "em": Method(plain.init, common.read, plain.advance, common.is_finished),
     "quasi-newton": _accelerated(QUASI_NEWTON),
     "squarem": _accelerated(SQUAREM),
+    "em": Method(plain.init, common.read, plain.advance, common.is_finished),
     "lbfgs": _by_gradients(gradient.lbfgs()),
     "adam": _by_gradients(gradient.adam()),
 }
