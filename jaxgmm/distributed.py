@@ -19,7 +19,7 @@ try:
     from jaxgmm.jobs.running import fit_parts, opened
     from jaxgmm.jobs.staged import RayDataset, staged
     from jaxgmm.jobs.work import Work, planned
-    from jaxgmm.tables import files, job
+    from jaxgmm.tables import files, job, job_files
     from jaxgmm.tables.condition import parsed
     from jaxgmm.tables.dataset import Dataset, find
     from jaxgmm.tables.groups import check_name, check_named, names_in
@@ -64,7 +64,7 @@ class FittedTable(NamedTuple):
         if name not in self.names:
             raise ValueError(f"there is no table {name!r}; the tables are {', '.join(map(repr, self.names))}.")
         joined = self.out / f"{name}.parquet"
-        return [joined] if joined.exists() else sorted(self.out.glob(f"{job.APART}/*/{name}.parquet"))
+        return [joined] if joined.exists() else sorted(self.out.glob(f"{job_files.APART}/*/{name}.parquet"))
 
 
 def fit_table(
@@ -247,10 +247,10 @@ def join(out: str | Path) -> None:
         ValueError: `out` is a URI.
     """
     out = local(out)
-    found = job.left_apart(out)
+    found = job_files.left_apart(out)
     if found is None:
         raise FileNotFoundError(
-            f"{out / job.APART} holds no finished job; fit the table first, unless its tables are joined already."
+            f"{out / job_files.APART} holds no finished job; fit the table first, unless its tables are joined already."
         )
     description, names, n_parts = found
     with job.begun(out, names, description, resume=True) as begun:
@@ -307,7 +307,9 @@ def _files_of(
 
 def _is_there(out: Path, names: Sequence[str], description: dict[str, Any], *, is_joined: bool) -> bool:
     """Whether nothing is left to do. Joined tables are never divided again."""
-    return job.is_finished(out, names, description) or (not is_joined and job.is_left_apart(out, names, description))
+    return job_files.is_finished(out, names, description) or (
+        not is_joined and job_files.is_left_apart(out, names, description)
+    )
 
 
 def _n_rows(path: Path) -> int:

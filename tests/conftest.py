@@ -43,6 +43,7 @@ CHECKED = [
         "tables.whole",
         "tables.survey",
         "tables.job",
+        "tables.job_files",
     )
 ]
 if find_spec("beartype"):

@@ -21,7 +21,7 @@ from pyarrow import fs
 from jaxgmm import __version__, cli, distributed
 from jaxgmm.jobs import request
 from jaxgmm.jobs.cluster import check_answers, check_versions
-from jaxgmm.tables import job, places, ranges, rows, shuffle
+from jaxgmm.tables import job_files, places, ranges, rows, shuffle
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
@@ -159,7 +159,7 @@ def test_tables_at_uris_are_those_at_paths_and_credentials_are_not_recorded(tmp_
             for at, out in zip((uri, tmp_path / "cells.parquet"), outs, strict=True)
         )
         check_tables(own, {name: pa.concat_tables(map(pq.read_table, path.paths(name))) for name in path.names})
-        assert job.description_apart(own.out) == job.description_apart(path.out)
+        assert job_files.description_apart(own.out) == job_files.description_apart(path.out)
         assert not [file for file in own.out.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
 
 
@@ -337,7 +337,7 @@ def test_options_may_be_numpy_numbers(tmp_path):
     given = {"n_components": np.arange(1, 2), "key": np.int64(3), "tol": np.float64(0), "max_iter": np.int32(3)}
     source, out = tmp_path / "cells.parquet", tmp_path / "out"
     distributed.sweep_table(source, "well", FEATURES, out=out, engine="process", n_init=np.int64(1), **given)
-    assert job.description_apart(out)["n_components"] == [1]
+    assert job_files.description_apart(out)["n_components"] == [1]
 
 
 @pytest.mark.slow

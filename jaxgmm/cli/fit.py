@@ -15,7 +15,7 @@ from jaxgmm.jobs.engines import ENGINES
 from jaxgmm.jobs.request import Request, check
 from jaxgmm.jobs.running import Done, fit_parts, opened
 from jaxgmm.jobs.work import Work, planned
-from jaxgmm.tables import files, job
+from jaxgmm.tables import files, job, job_files
 from jaxgmm.tables.condition import parsed
 from jaxgmm.tables.places import local
 from jaxgmm.tables.rows import Rows
@@ -39,7 +39,7 @@ def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: b
         request, out = by_absolute_paths(request, out)
     with console.reading(request.file, shown=not as_json):
         rows, description = opened(request, out, engine, interrupts.interruptible, needs_key=False)
-    if resume and job.is_finished(out, request.outputs, description):
+    if resume and job_files.is_finished(out, request.outputs, description):
         done = Done(0, 0.0, ())
     else:
         done = _done(request, rows, out, ray, description, resume=resume, as_csv=as_csv, shown=not as_json)
@@ -148,7 +148,7 @@ def _bar(work: Work, wanted: Sequence[int], waits: Event) -> AbstractContextMana
 def _kept(begun: job.Job) -> str:
     """A sentence that says what is kept when a job ends early."""
     begun.stop()
-    if job.is_finished(begun.out, begun.names, begun.description):
+    if job_files.is_finished(begun.out, begun.names, begun.description):
         return _ALL_WRITTEN
     if begun.n_done == 0 and begun.checkpoint.exists():
         return f"the passes so far are kept in {begun.directory}; the same command with --resume continues the job."

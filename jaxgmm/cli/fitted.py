@@ -8,7 +8,7 @@ import pyarrow as pa
 
 import jaxgmm
 from jaxgmm.status import Status
-from jaxgmm.tables import files, job, tabular
+from jaxgmm.tables import files, job_files, tabular
 from jaxgmm.tables.dataset import Dataset
 from jaxgmm.tables.groups import Groups, group, numbers
 from jaxgmm.tables.keys import matched
@@ -93,7 +93,7 @@ def read_fits(directory: Path) -> Fitted:
     check_filled(path)
     description = described(path)
     components = directory / "components.parquet"
-    if job.description_of(components) != description:
+    if job_files.description_of(components) != description:
         raise ValueError(f"{components} is not of the job that made {path}; fit again.")
     table = files.read_table(path, files.column_names(path))
     rows = files.read_table(components, files.column_names(components))
@@ -137,7 +137,7 @@ def check_filled(path: Path) -> None:
     """Raises OSError unless the table of fits exists, in one file."""
     if path.exists():
         return
-    if job.left_apart(path.parent) is not None:
+    if job_files.left_apart(path.parent) is not None:
         raise FileNotFoundError(
             f"the tables in {path.parent} are in parts; join them by jaxgmm.distributed.join, or by jaxgmm fit or "
             "sweep with the same options and --resume."
@@ -151,7 +151,7 @@ def described(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it was made by something else.
     """
-    description = job.description_of(path)
+    description = job_files.description_of(path)
     if not isinstance(description, dict) or not {"call", "by", "features", "weights"} <= set(description):
         raise ValueError(f"{path} was not written by jaxgmm; name a directory that jaxgmm fit or sweep has written.")
     return description

@@ -9,7 +9,7 @@ import numpy as np
 from jaxgmm.cli import console, interrupts
 from jaxgmm.cli import options as of
 from jaxgmm.cli.fitted import check_filled, described
-from jaxgmm.tables import counting, files, job, saved
+from jaxgmm.tables import counting, files, job_files, saved
 from jaxgmm.tables.dataset import Dataset, find
 from jaxgmm.tables.places import Remote, place
 from jaxgmm.tables.rows import open_rows
@@ -36,7 +36,8 @@ def _facts(named: str, separator: str, by: list[str] | None) -> dict[str, Any]:
     path = place(named)
     if isinstance(path, Remote):
         return _of_table(named, separator, by)
-    if (path / job.UNFINISHED).is_dir() or (path / "fits.parquet").exists() or job.left_apart(path) is not None:
+    is_unfinished, is_apart = (path / job_files.UNFINISHED).is_dir(), job_files.left_apart(path) is not None
+    if is_unfinished or is_apart or (path / "fits.parquet").exists():
         return _of_fits(path)
     if path.suffix == ".safetensors":
         return _of_saved(path)
@@ -79,9 +80,9 @@ def _as_keys(source: Dataset, separator: str, columns: dict[str, str]) -> dict[s
 def _of_fits(directory: Path) -> dict[str, Any]:
     """The options of the job in a directory, and how its fits ended."""
     path = directory / "fits.parquet"
-    unfinished = directory / job.UNFINISHED
+    unfinished = directory / job_files.UNFINISHED
     if not path.exists() and unfinished.is_dir():
-        parts = counted_are(job.n_done(directory), "part")
+        parts = counted_are(job_files.n_done(directory), "part")
         return {"unfinished": f"{parts} done; the same command with --resume continues the job"}
     check_filled(path)
     description = described(path)

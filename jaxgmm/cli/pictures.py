@@ -12,7 +12,7 @@ from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, read_fits, read_samples
 from jaxgmm.cli.inputs import found
 from jaxgmm.cli.outputs import check_writable, writing
-from jaxgmm.tables import atomic, files, groups, job
+from jaxgmm.tables import atomic, files, groups, job_files
 from jaxgmm.tables.keys import group_of
 from jaxgmm.tables.wording import title_of
 
@@ -119,7 +119,7 @@ def _verbatim(text: str) -> str:
 def _criterion(directory: Path, fitted: Fitted, b: int) -> Any:
     """The criterion of one group's models."""
     path = _models_path(directory)
-    description = job.description_of(path) or {}
+    description = job_files.description_of(path) or {}
     models = files.read_table(path, files.column_names(path))
     own = group_of(models.select(fitted.keys.column_names), fitted.keys, path, has_types=True) == b
     table = {name: np.array(models[name].filter(pa.array(own)).to_pylist()) for name in models.column_names}

@@ -9,7 +9,7 @@ from jaxgmm.cli import console, interrupts
 from jaxgmm.cli.fitted import Fitted, described, read_fits, read_samples
 from jaxgmm.cli.inputs import found
 from jaxgmm.cli.outputs import check_writable, writing
-from jaxgmm.tables import atomic, files, job
+from jaxgmm.tables import atomic, files, job_files
 from jaxgmm.tables.groups import Groups
 from jaxgmm.tables.wording import counted
 
@@ -48,6 +48,6 @@ def _models(directory: Path) -> tuple[pa.Table | None, str | None]:
     if "criterion" not in description:
         return None, None
     path = directory / "models.parquet"
-    if job.description_of(path) != description:
+    if job_files.description_of(path) != description:
         raise ValueError(f"{path} is not of the job that made {directory / 'fits.parquet'}; fit again.")
     return files.read_table(path, files.column_names(path)), description["criterion"]

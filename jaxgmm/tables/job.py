@@ -14,7 +14,6 @@ Files and directories get their names only when they are complete, by renaming, 
 moment: anything that has its name is complete, and anything else is redone. So is a part that has changed since.
 """
 
-import hashlib
 import json
 import shutil
 import threading
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxgmm.tables import atomic, files, seals
+from jaxgmm.tables import atomic, files, job_files, seals
 from jaxgmm.tables.requests import Differing, check_same, differing
 
 try:
@@ -36,10 +35,7 @@ except ImportError:
     # Windows lacks it; there, two processes could resume the same job.
     fcntl = None
 
-UNFINISHED, APART = ".unfinished", "parts"
-METADATA = b"jaxgmm"
-_JOB, _LOCK, _FINISHED = "job.json", "lock", ".finished"
-_PLAN, _MANIFEST, _TABLES = "plan.arrow", "manifest.jsonl", "tables.json"
+_LOCK, _PLAN, _MANIFEST = "lock", "plan.arrow", "manifest.jsonl"
 _CHECKPOINT, _PARTIAL = "stream.safetensors", ".partial"
 
 
@@ -65,7 +61,7 @@ class Job(NamedTuple):
     @property
     def directory(self) -> Path:
         """The directory of the parts until all are done."""
-        return self.out / UNFINISHED
+        return self.out / job_files.UNFINISHED
 
     @property
     def plan(self) -> Path:
@@ -79,12 +75,12 @@ class Job(NamedTuple):
 
     def is_done(self, part: int) -> bool:
         """Whether a part has been kept and is unchanged since. This reads its files."""
-        return _is_whole(self.directory, part, self.names, self.description)
+        return job_files.is_whole(self.directory, part, self.names, self.description)
 
     @property
     def n_done(self) -> int:
         """The number of parts that have been kept."""
-        return n_done(self.out)
+        return job_files.n_done(self.out)
 
     def keep(self, part: int, of_part: Mapping[str, pa.Table]) -> None:
         """Keeps the tables of a part. If several processes make the same part, the first is kept.
@@ -100,7 +96,7 @@ class Job(NamedTuple):
             for name in self.names:
                 with files.written(aside / f"{name}.parquet", of_part[name].schema) as writer:
                     writer.write_table(of_part[name])
-            seals.seal(aside, _mark(part, self.description))
+            seals.seal(aside, job_files.mark(part, self.description))
             with atomic.refusals(place):
                 self._put(aside, part)
 
@@ -132,12 +128,12 @@ class Job(NamedTuple):
         """
         with self.mutex:
             self._check_parts(n_parts)
-            with atomic.refusals(self.out / APART):
+            with atomic.refusals(self.out / job_files.APART):
                 for path in self.directory.iterdir():
-                    if path.name not in (_JOB, _PLAN, _MANIFEST) and not path.name.isdecimal():
+                    if path.name not in (job_files.JOB, _PLAN, _MANIFEST) and not path.name.isdecimal():
                         _cleared(path)
-                _write_json(self.directory / _TABLES, {"names": self.names, "parts": n_parts})
-                self.directory.rename(self.out / APART)
+                _write_json(self.directory / job_files.TABLES, {"names": self.names, "parts": n_parts})
+                self.directory.rename(self.out / job_files.APART)
 
     def _check_parts(self, n_parts: int) -> None:
         for part in range(n_parts):
@@ -150,7 +146,7 @@ class Job(NamedTuple):
         Raises:
             OSError: the disk refuses, or a part has changed since it was kept.
         """
-        described = {METADATA: json.dumps(self.description).encode()}
+        described = {job_files.METADATA: json.dumps(self.description).encode()}
         with self.mutex:
             self._check_parts(n_parts)
             for name in self.names:
@@ -169,20 +165,7 @@ class Job(NamedTuple):
         self.mutex.acquire()
 
     def _part(self, part: int) -> Path:
-        return _place(self.directory, part)
-
-
-def _place(directory: Path, part: int) -> Path:
-    return directory / f"{part:06}"
-
-
-def _mark(part: int, description: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells a part from others, also from those of a job whose directory was removed while its tasks ran on."""
-    return {"part": part, "job": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()}
-
-
-def _is_whole(directory: Path, part: int, names: Sequence[str], description: Mapping[str, Any]) -> bool:
-    return seals.is_whole(_place(directory, part), _mark(part, description), {f"{name}.parquet" for name in names})
+        return job_files.place(self.directory, part)
 
 
 def _elsewhere(out: Path, names: tuple[str, ...], description: Mapping[str, Any]) -> Job:
@@ -214,7 +197,7 @@ def begun(
     job = _elsewhere(Path(out), tuple(names), json.loads(json.dumps(description)))
     _take_up(job, differing, resume=resume)
     if not job.directory.is_dir():
-        finished = description_of(job.out / f"{job.names[0]}.parquet") if resume else None
+        finished = job_files.description_of(job.out / f"{job.names[0]}.parquet") if resume else None
         if finished is not None:
             check_same(job.out, finished, job.description, differing)
         files.check_absent(job.out, job.names)
@@ -242,74 +225,21 @@ def begun(
                     made.rmdir()
 
 
-def is_finished(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
-    """Whether all tables of a job are in place. If so, leftovers of a killed process are removed."""
-    out, wanted = Path(out), json.loads(json.dumps(description))
-    if not all(description_of(out / f"{name}.parquet") == wanted for name in names):
-        return False
-    for left in (out / UNFINISHED, out / _FINISHED):
-        shutil.rmtree(left, ignore_errors=True)
-    return True
-
-
-def description_apart(out: str | Path) -> dict[str, Any] | None:
-    """The request that made the parts that were left apart, or None if there are none."""
-    return seals.json_of(Path(out) / APART / _JOB)
-
-
-def is_left_apart(out: str | Path, names: Sequence[str], description: Mapping[str, Any]) -> bool:
-    """Whether all parts of a job have been left apart, and none has changed since. This reads them."""
-    directory, wanted = Path(out) / APART, json.loads(json.dumps(description))
-    tables = seals.json_of(directory / _TABLES)
-    if tables is None or description_apart(out) != wanted:
-        return False
-    return all(_is_whole(directory, part, names, wanted) for part in range(tables["parts"]))
-
-
-def left_apart(out: str | Path) -> tuple[dict[str, Any], tuple[str, ...], int] | None:
-    """Of parts that were left apart: their request, the names of the tables, and the number of parts; or None.
-
-    They may be on the way to be joined.
-    """
-    for directory in (Path(out) / APART, Path(out) / UNFINISHED):
-        description, tables = seals.json_of(directory / _JOB), seals.json_of(directory / _TABLES)
-        if description is not None and tables is not None:
-            return description, tuple(tables["names"]), tables["parts"]
-    return None
-
-
-def n_done(out: str | Path) -> int:
-    """The number of finished parts of an unfinished job, judging by the sizes of their files if these are known."""
-    directory = Path(out) / UNFINISHED
-    parts = [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
-    # Other versions may record parts differently.
-    return sum(seals.kept(path) is not None or not (path / seals.PART).exists() for path in parts if path.is_dir())
-
-
-def description_of(path: str | Path) -> dict[str, Any] | None:
-    """The request that made a table, or None if it is not known."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        return json.loads(metadata[METADATA])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-
-
 def _take_up(job: Job, differing: Differing, *, resume: bool) -> None:
     """Makes parts that were left apart those of an unfinished job again."""
-    apart = job.out / APART
+    apart = job.out / job_files.APART
     if not apart.is_dir():
         return
     if not resume:
         raise FileExistsError(f"{apart} exists already; remove it, or name another directory.")
-    check_same(apart, description_apart(job.out) or {}, job.description, differing)
+    check_same(apart, job_files.description_apart(job.out) or {}, job.description, differing)
     with atomic.refusals(job.directory):
         apart.rename(job.directory)
 
 
 def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
     """Whether this job was begun earlier; raises if another was."""
-    file = job.directory / _JOB
+    file = job.directory / job_files.JOB
     if not file.is_file():
         return False
     if not resume:
@@ -331,7 +261,7 @@ def _cleared(path: Path) -> None:
 
 def _removed(directory: Path) -> None:
     """Removes a job's directory, renaming it first: half of one would be taken for a job."""
-    aside = directory.with_name(_FINISHED)
+    aside = directory.with_name(job_files.REMOVED)
     shutil.rmtree(aside, ignore_errors=True)
     directory.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
@@ -339,14 +269,14 @@ def _removed(directory: Path) -> None:
 
 def _emptied(directory: Path) -> None:
     """Removes what a killed process left in a job's directory and beside it."""
-    shutil.rmtree(directory.with_name(_FINISHED), ignore_errors=True)
+    shutil.rmtree(directory.with_name(job_files.REMOVED), ignore_errors=True)
     for path in directory.iterdir():
         if path.name != _LOCK:
             _cleared(path)
 
 
 def _describe(job: Job) -> None:
-    _write_json(job.directory / _JOB, job.description)
+    _write_json(job.directory / job_files.JOB, job.description)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxgmm.tables import files, job
+from jaxgmm.tables import files, job, job_files
 
 NAMES, ASKED = ["models", "fits"], {"k": [1, 2], "tol": 1e-5}
 N_PARTS = 3
@@ -49,7 +49,7 @@ def check_whole(out):
 def test_tables_are_those_of_all_parts_and_say_what_was_asked_for(tmp_path):
     assert do(tmp_path / "new" / "out") == [0, 1, 2]
     check_whole(tmp_path / "new" / "out")
-    assert job.description_of(tmp_path / "new" / "out" / "fits.parquet") == ASKED
+    assert job_files.description_of(tmp_path / "new" / "out" / "fits.parquet") == ASKED
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
@@ -104,18 +104,18 @@ def test_a_job_killed_at_any_change_is_finished_by_the_next(tmp_path, monkeypatc
             places(patch, stop_at)
             with pytest.raises(_Killed):
                 do(out)
-        kept = {path.name for path in out.glob(f"{job.UNFINISHED}/??????") if path.name.isdecimal()}
-        if not job.is_finished(out, NAMES, ASKED):
+        kept = {path.name for path in out.glob(f"{job_files.UNFINISHED}/??????") if path.name.isdecimal()}
+        if not job_files.is_finished(out, NAMES, ASKED):
             done = do(out, resume=True)
             assert {f"{part:06}" for part in done} == {f"{part:06}" for part in range(N_PARTS)} - kept
         check_whole(out)
 
 
 def test_a_finished_job_is_known_by_what_was_asked_for(tmp_path):
-    assert not job.is_finished(tmp_path, NAMES, ASKED)
+    assert not job_files.is_finished(tmp_path, NAMES, ASKED)
     do(tmp_path)
-    assert job.is_finished(tmp_path, NAMES, ASKED)
-    assert not job.is_finished(tmp_path, NAMES, ASKED | {"tol": 1e-4})
+    assert job_files.is_finished(tmp_path, NAMES, ASKED)
+    assert not job_files.is_finished(tmp_path, NAMES, ASKED | {"tol": 1e-4})
 
 
 def test_another_job_is_refused_by_what_differs(tmp_path):
@@ -172,8 +172,8 @@ def test_of_two_processes_that_make_the_same_part_at_the_same_time_the_first_is_
 
 
 def test_an_unreadable_description_is_one_line_with_the_remedy(tmp_path):
-    (tmp_path / job.UNFINISHED).mkdir()
-    (tmp_path / job.UNFINISHED / "job.json").write_text("{")
+    (tmp_path / job_files.UNFINISHED).mkdir()
+    (tmp_path / job_files.UNFINISHED / "job.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read; remove"):
         do(tmp_path, resume=True)
 
@@ -198,7 +198,7 @@ def test_a_full_disk_keeps_the_parts_that_are_done(tmp_path, monkeypatch):
 def test_parts_that_nobody_describes_are_not_taken_over(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         do(tmp_path, stop_after=2)
-    (tmp_path / job.UNFINISHED / "job.json").unlink()
+    (tmp_path / job_files.UNFINISHED / "job.json").unlink()
     assert do(tmp_path, asked=ASKED | {"tol": 1.0}) == [0, 1, 2]
     check_whole(tmp_path)
 
@@ -224,7 +224,7 @@ def test_an_interrupt_waits_for_the_part_that_is_being_kept(tmp_path, monkeypatc
         patch.setattr(files, "written", slow)
         with pytest.raises(KeyboardInterrupt):
             interrupted()
-    assert job.n_done(tmp_path) == 1
+    assert job_files.n_done(tmp_path) == 1
     assert do(tmp_path, resume=True) == [1, 2]
     check_whole(tmp_path)
 
@@ -270,7 +270,7 @@ DAMAGE = {
 def test_a_damaged_part_is_made_again(tmp_path, damage):
     with pytest.raises(KeyboardInterrupt):
         do(tmp_path, stop_after=2)
-    damage(tmp_path / job.UNFINISHED / "000001")
+    damage(tmp_path / job_files.UNFINISHED / "000001")
     assert do(tmp_path, resume=True) == [1, 2]
     check_whole(tmp_path)
 
@@ -281,18 +281,18 @@ def test_a_part_of_another_job_is_made_again(tmp_path):
     for name, asked in (("one", ASKED), ("other", other)):
         with pytest.raises(KeyboardInterrupt):
             do(tmp_path / name, asked=asked, stop_after=2)
-    place = tmp_path / "other" / job.UNFINISHED / "000001"
+    place = tmp_path / "other" / job_files.UNFINISHED / "000001"
     shutil.rmtree(place)
-    shutil.copytree(tmp_path / "one" / job.UNFINISHED / "000001", place)
+    shutil.copytree(tmp_path / "one" / job_files.UNFINISHED / "000001", place)
     assert do(tmp_path / "other", resume=True, asked=other) == [1, 2]
 
 
 def test_parts_are_counted_without_those_that_lack_something(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         do(tmp_path, stop_after=2)
-    assert job.n_done(tmp_path) == 2
-    cut_short(tmp_path / job.UNFINISHED / "000001")
-    assert job.n_done(tmp_path) == 1
+    assert job_files.n_done(tmp_path) == 2
+    cut_short(tmp_path / job_files.UNFINISHED / "000001")
+    assert job_files.n_done(tmp_path) == 1
 
 
 def test_a_part_damaged_while_others_are_made_ends_the_job_with_the_remedy(tmp_path):
@@ -300,7 +300,7 @@ def test_a_part_damaged_while_others_are_made_ends_the_job_with_the_remedy(tmp_p
         with job.begun(tmp_path, NAMES, ASKED, resume=False) as begun:
             for part in range(N_PARTS):
                 begun.keep(part, of_part(part))
-            cut_short(tmp_path / job.UNFINISHED / "000001")
+            cut_short(tmp_path / job_files.UNFINISHED / "000001")
             begun.finish(N_PARTS)
 
     with pytest.raises(OSError, match="000001 was damaged or removed; resume the job to make it again"):
@@ -326,7 +326,7 @@ def test_a_directory_removed_while_the_job_runs_is_one_line_with_the_remedy(tmp_
         OSError, match=r"removed: leave it in its place, and begin anew\.|removed; resume the job"
     ) as caught:
         interfered()
-    assert str(out / job.UNFINISHED) in str(caught.value)
+    assert str(out / job_files.UNFINISHED) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -344,12 +344,12 @@ def test_a_full_disk_is_one_line_that_names_the_path(tmp_path, monkeypatch):
                     OSError, match=r"cannot be written \(No space left on device\); free some room"
                 ) as caught:
                     begun.keep(1, of_part(1))
-        assert str(caught.value).startswith(str(out / job.UNFINISHED))
+        assert str(caught.value).startswith(str(out / job_files.UNFINISHED))
         assert str(caught.value).count("No space") == 1
 
 
 def test_a_file_in_the_place_of_the_job_is_refused(tmp_path):
-    (tmp_path / job.UNFINISHED).write_text("mine")
+    (tmp_path / job_files.UNFINISHED).write_text("mine")
     with pytest.raises(OSError, match=r"\.unfinished cannot be written .*something else is in its place: remove that"):
         do(tmp_path)
 
@@ -357,7 +357,7 @@ def test_a_file_in_the_place_of_the_job_is_refused(tmp_path):
 def test_a_job_begun_by_another_version_is_refused_in_words(tmp_path):
     shutil.copytree(Path(__file__).parents[1] / "data" / "version_0_1_0" / "unfinished", tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    asked = json.loads((tmp_path / "out" / job.UNFINISHED / "job.json").read_text())
+    asked = json.loads((tmp_path / "out" / job_files.UNFINISHED / "job.json").read_text())
     # Whatever else a later version asks for, it is the version that is named.
     later = {"new": 1, **asked, "jaxgmm": "12.3.4", "tol": 1.0}
     words = (
@@ -373,8 +373,8 @@ def test_a_job_begun_by_another_version_is_refused_in_words(tmp_path):
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "[" * 100_000, "\xff"])
 def test_a_description_that_is_none_is_one_line_with_the_remedy(tmp_path, content):
-    (tmp_path / job.UNFINISHED).mkdir()
-    (tmp_path / job.UNFINISHED / "job.json").write_bytes(content.encode("latin-1"))
+    (tmp_path / job_files.UNFINISHED).mkdir()
+    (tmp_path / job_files.UNFINISHED / "job.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="cannot be read; remove"):
         do(tmp_path, resume=True)
 
@@ -395,26 +395,26 @@ def leave_apart(out):
 
 
 def join(out):
-    asked, names, n_parts = job.left_apart(out)
+    asked, names, n_parts = job_files.left_apart(out)
     with job.begun(out, names, asked, resume=True) as begun:
         begun.finish(n_parts)
 
 
 def test_parts_that_were_left_apart_are_joined(tmp_path):
     leave_apart(tmp_path)
-    assert job.left_apart(tmp_path) == (ASKED, tuple(NAMES), N_PARTS)
-    assert job.is_left_apart(tmp_path, NAMES, ASKED)
-    assert not job.is_left_apart(tmp_path, NAMES, ASKED | {"tol": 1.0})
+    assert job_files.left_apart(tmp_path) == (ASKED, tuple(NAMES), N_PARTS)
+    assert job_files.is_left_apart(tmp_path, NAMES, ASKED)
+    assert not job_files.is_left_apart(tmp_path, NAMES, ASKED | {"tol": 1.0})
     join(tmp_path)
     check_whole(tmp_path)
-    assert job.left_apart(tmp_path) is None
+    assert job_files.left_apart(tmp_path) is None
 
 
 @pytest.mark.parametrize("lost", range(N_PARTS))
 def test_parts_are_not_joined_without_one_that_is_lost(tmp_path, lost):
     leave_apart(tmp_path)
     shutil.rmtree(tmp_path / "parts" / f"{lost:06}")
-    assert not job.is_left_apart(tmp_path, NAMES, ASKED)
+    assert not job_files.is_left_apart(tmp_path, NAMES, ASKED)
     # As often as it is tried.
     for _ in range(2):
         with pytest.raises(OSError, match=f"{lost:06} was damaged or removed"):
