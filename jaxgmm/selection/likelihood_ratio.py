@@ -11,10 +11,10 @@ from jaxgmm.settings import LEVEL
 
 def p_values(asked: SweepRequest, fitted: list[Fitted], rows: np.ndarray, request: Request) -> np.ndarray:
     """P-values `(C, M)` of each K against the next; NaN beyond the first K that is not rejected."""
-    found = {number: (part.fits, m) for part in fitted for m, number in enumerate(part.models)}
-    p_values, undecided = np.full((len(rows), len(asked.models)), np.nan), np.ones(len(rows), bool)
+    fits_of = {number: (part.fits, m) for part in fitted for m, number in enumerate(part.models)}
+    found, undecided = np.full((len(rows), len(asked.models)), np.nan), np.ones(len(rows), bool)
     for number in range(len(asked.models) - 1):
-        (smaller, m), (larger, n) = found[number], found[number + 1]
+        (smaller, m), (larger, n) = fits_of[number], fits_of[number + 1]
         statistic = 2 * (larger.log_likelihood[:, n] - smaller.log_likelihood[:, m])
         tested = np.flatnonzero(undecided & np.isfinite(statistic))
         if len(tested) == 0:
@@ -22,15 +22,15 @@ def p_values(asked: SweepRequest, fitted: list[Fitted], rows: np.ndarray, reques
         k = asked.models[number][0]
         mixture = smaller.mixture.of((tested, m)).components(slice(k))
         data = asked.data.part(rows[tested])
-        p_values[tested, number] = likelihood_ratio_p_values(
+        found[tested, number] = likelihood_ratio_p_values(
             data, mixture, statistic[tested], asked.models[number], asked.n_replicates, request
         )
-        undecided = p_values[:, number] <= LEVEL
-    return p_values
+        undecided = found[:, number] <= LEVEL
+    return found
 
 
 def distance(p_values: np.ndarray, log_likelihood: np.ndarray) -> np.ndarray:
     """A score `(C, M)` that is lowest at the smallest K that was not rejected, or at the largest K if all were."""
     n_rejected = np.sum(p_values <= LEVEL, axis=1)
-    distance = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
-    return np.where(np.isnan(log_likelihood), np.nan, distance)
+    from_chosen = np.abs(np.arange(p_values.shape[1]) - n_rejected[:, None]).astype(float)
+    return np.where(np.isnan(log_likelihood), np.nan, from_chosen)

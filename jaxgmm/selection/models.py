@@ -18,6 +18,9 @@ from jaxgmm.selection.sweep_request import SweepRequest
 from jaxgmm.soundness import SAME_OPTIMUM
 from jaxgmm.status import Status
 
+# By name, each `(C, M)`.
+Columns = dict[str, np.ndarray]
+
 
 class Fitted(NamedTuple):
     """Some models of the C data sets of a chunk.
@@ -25,12 +28,12 @@ class Fitted(NamedTuple):
     Attributes:
         models: their numbers `(M,)`.
         fits: their fits `(C, M, …)`.
-        columns: what the sweep's table says of them, each `(C, M)`.
+        columns: of the sweep's table, and others from which models are chosen and notes made.
     """
 
     models: np.ndarray
     fits: ChunkFits
-    columns: dict[str, np.ndarray]
+    columns: Columns
 
 
 class _Course(NamedTuple):
@@ -47,35 +50,40 @@ class _Course(NamedTuple):
     n_worse: np.ndarray
 
 
-def fitted_models(
-    chunk: Chunk, asked: SweepRequest, n_samples: np.ndarray, left_out: np.ndarray | None
-) -> list[Fitted]:
+def fitted_models(chunk: Chunk, asked: SweepRequest, left_out: np.ndarray | None) -> list[Fitted]:
     """Fits all models to the data sets of a chunk.
 
     Args:
         chunk: C data sets.
         asked: the models.
-        n_samples: of each data set, `(C,)`.
         left_out: total nats of held-out samples, `(C, M)`, or None.
     """
     fitted: list[Fitted] = []
-    n_data_sets = len(chunk.data_sets)
+    n_data_sets, weights = len(chunk.data_sets), asked.data.weights(chunk.data_sets, chunk.model_sets[0].n_samples)
+    n_samples = np.nansum(weights, axis=1, keepdims=True).astype(float if asked.data.is_weighted else int)
+    n_weighted = np.sum(weights > 0, axis=1, keepdims=True)
     course = _Course(np.ones(n_data_sets, bool), np.full(n_data_sets, np.inf), np.zeros(n_data_sets, int))
+
+    def evidence_of(raw: ChunkFits, log_likelihood: np.ndarray, model_set: ModelSet) -> Evidence:
+        evidence = Evidence(log_likelihood, asked.n_parameters[model_set.models], n_samples)
+        if left_out is not None:
+            # Held-out scores of models that are not fitted to all samples are not used.
+            scores = np.where(np.isnan(log_likelihood), np.nan, left_out[:, model_set.models])
+            evidence = evidence._replace(held_out=scores)
+        if "icl" in asked.criteria:
+            own = asked.data.weights(chunk.data_sets, model_set.n_samples)
+            densities = densities_of(raw, chunk, model_set, asked.data, own)
+            evidence = evidence._replace(log_assignment=densities.log_assignment)
+        return evidence
 
     def fit(model_set: ModelSet) -> Fitted:
         last = _split_starts(model_set, chunk, asked, fitted) if asked.split else None
         raw = fit_chunk(inputs_of(chunk, model_set, asked.data, active=course.active, last_start=last))
         fits = _by_model(raw, chunk, model_set)
-        evidence = Evidence(fits.log_likelihood, asked.n_parameters[model_set.models], n_samples[:, None])
-        if left_out is not None:
-            # Held-out scores of models that are not fitted to all samples are not used.
-            is_unknown = np.isnan(fits.log_likelihood)
-            evidence = evidence._replace(held_out=np.where(is_unknown, np.nan, left_out[:, model_set.models]))
-        if "icl" in asked.criteria:
-            own = asked.data.weights(chunk.data_sets, model_set.n_samples)
-            densities = densities_of(raw, chunk, model_set, asked.data, own)
-            evidence = evidence._replace(log_assignment=densities.log_assignment)
-        return Fitted(model_set.models, fits, _columns(fits, evidence, course.active, asked.criteria))
+        of_data_sets = {"n_samples": n_samples, "n_weighted": n_weighted, "fitted": course.active[:, None]}
+        columns = {name: np.broadcast_to(column, fits.status.shape) for name, column in of_data_sets.items()}
+        columns |= _columns(fits, evidence_of(raw, fits.log_likelihood, model_set), asked.criteria)
+        return Fitted(model_set.models, fits, columns)
 
     def step(model_set: ModelSet) -> int:
         return asked.models[model_set.models[0]][0] if asked.by_components else 0
@@ -88,7 +96,7 @@ def fitted_models(
     return fitted
 
 
-def joined(fitted: list[Fitted]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def joined(fitted: list[Fitted]) -> tuple[np.ndarray, Columns]:
     """The numbers `(M,)` of some models, ascending, and their columns `(C, M)`."""
     models = np.concatenate([part.models for part in fitted])
     order = np.argsort(models)
@@ -98,7 +106,7 @@ def joined(fitted: list[Fitted]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return models[order], columns
 
 
-def compared(asked: SweepRequest, models: np.ndarray, score: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+def compared(asked: SweepRequest, models: np.ndarray, score: np.ndarray, columns: Columns) -> np.ndarray:
     """Which of some models of each data set are compared with each other, `(C, M)`."""
     if asked.compares_ridges:
         return np.ones(score.shape, bool)
@@ -106,13 +114,12 @@ def compared(asked: SweepRequest, models: np.ndarray, score: np.ndarray, columns
     return at_smallest_ridge(score, columns["status"], columns["spurious"], combinations)
 
 
-def _columns(fits: ChunkFits, evidence: Evidence, active: np.ndarray, criteria: list[str]) -> dict[str, np.ndarray]:
-    """Columns of some models; only `active` data sets were fitted."""
+def _columns(fits: ChunkFits, evidence: Evidence, criteria: list[str]) -> Columns:
+    """The columns that differ between models."""
     names = ("log_likelihood", "gap", "n_iter", "spurious", "ridge_dominated", "status", "start_passed_over")
     gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
     columns = {name: getattr(fits, name) for name in names}
     columns |= {name: CRITERIA[name](evidence) for name in criteria if name in CRITERIA}
-    columns["fitted"] = np.broadcast_to(active[:, None], fits.status.shape)
     columns["lead"] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
     columns["n_agreeing"] = np.sum(gaps <= SAME_OPTIMUM * evidence.n_samples[..., None], axis=-1, dtype=np.int32)
     return columns

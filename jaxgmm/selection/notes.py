@@ -35,21 +35,10 @@ def note(sentence: str, of: str = "", *, is_warning: bool = False) -> Note:
 
 
 def notes_on(
-    criterion: str,
-    models: Sequence[tuple[int, str, float]],
-    columns: Mapping[str, np.ndarray],
-    n_samples: np.ndarray,
-    n_weighted: np.ndarray,
+    criterion: str, models: Sequence[tuple[int, str, float]], columns: Mapping[str, np.ndarray]
 ) -> tuple[Note, ...]:
-    """Notes on the choice among M models of B data sets.
-
-    Args:
-        criterion: the name of the criterion that chooses.
-        models: combinations of K, family and ridge.
-        columns: of the sweep's table, each `(B, M)`.
-        n_samples: `(B,)`, number of samples, or the sum of their weights.
-        n_weighted: `(B,)`, number of samples with positive weight.
-    """
+    """Notes on the choice among M models of B data sets, by the columns `(B, M)` of all."""
+    n_samples, n_weighted = columns["n_samples"][:, 0], columns["n_weighted"][:, 0]
     ks, _, ridges = zip(*models, strict=True)
     is_information, score = criterion in INFORMATION, columns[criterion]
     light = is_information & (n_weighted > 1) & (n_samples < _FEW_FOR_WEIGHTS * n_weighted)

@@ -9,9 +9,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
 from jaxgmm.driver.arguments import checked_key, finalists, sizes_of_job, weighted
@@ -27,7 +26,7 @@ from jaxgmm.record import status_names
 from jaxgmm.selection.choice import choice
 from jaxgmm.selection.held_out import held_out
 from jaxgmm.selection.likelihood_ratio import distance, p_values
-from jaxgmm.selection.models import Fitted, compared, fitted_models, joined
+from jaxgmm.selection.models import Columns, Fitted, compared, fitted_models, joined
 from jaxgmm.selection.notes import notes_on
 from jaxgmm.selection.sweep_request import SweepRequest
 from jaxgmm.selection.sweep_result import Sweep
@@ -46,9 +45,11 @@ from jaxgmm.settings import (
     method_for,
 )
 
-# Columns of a sweep's table after its criteria, in their order.
-_COLUMNS = ("gap", "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing")
-_COLUMNS += ("start_passed_over", "passed_over", "chosen", "at_largest_k")
+# Columns of a sweep's table before and after those of criteria, in their order.
+_FIRST_COLUMNS = ("data_set", "n_components", "covariance_type", "reg_covar", "n_samples", "n_parameters")
+_FIRST_COLUMNS += ("log_likelihood",)
+_LAST_COLUMNS = ("gap", "n_iter", "status", "spurious", "ridge_dominated", "n_agreeing")
+_LAST_COLUMNS += ("start_passed_over", "passed_over", "chosen", "at_largest_k")
 
 
 def sweep(
@@ -174,67 +175,46 @@ def sweep(
         left_out = None
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)
-        results, best = _swept(asked, request, left_out, report)
-    notes = notes_on(names[0], models, results.columns, results.n_samples, results.n_weighted)
+        columns, best = _swept(asked, request, left_out, report)
+    notes = notes_on(names[0], models, columns)
     for note in notes:
         if note.is_warning:
             warnings.warn(note, UserWarning, stacklevel=2)
     best = replace(best.of(0) if data.is_single else best, seconds=time.perf_counter() - began)
-    return Sweep(_table(asked, results), best, notes)
-
-
-class _Results(NamedTuple):
-    """The results for C data sets: those of a chunk, or all.
-
-    Attributes:
-        columns: of the table, each `(C, M)`.
-        n_samples: `(C,)`, number of samples, or the sum of their weights.
-        n_weighted: `(C,)`, number of samples with positive weight.
-    """
-
-    columns: dict[str, np.ndarray]
-    n_samples: np.ndarray
-    n_weighted: np.ndarray
+    return Sweep(_table(asked, columns), best, notes)
 
 
 def _swept(
     asked: SweepRequest, request: Request, left_out: np.ndarray | None, report: Callable[[int], None]
-) -> tuple[_Results, FitResult]:
-    """Fits all models, and chooses; also returns the chosen fits."""
+) -> tuple[Columns, FitResult]:
+    """The columns `(B, M)` of all models and data sets, and the chosen fits."""
 
-    def results_of(chunk: Chunk) -> tuple[_Results, list[Fitted]]:
+    def chosen_of(chunk: Chunk) -> tuple[Columns, list[Fitted]]:
         return _fit_and_choose(chunk, asked, request, left_out)
 
-    data, found, executed, useful = asked.data, [], 0, 0
+    data, numbers, found, executed, useful = asked.data, [], [], 0, 0
     best = empty_result(data.n_data_sets, data.samples.shape[1], asked.models, request)
     plan = {"sizes": asked.sizes, "by_components": asked.by_components}
-    for chunk, (own, fitted) in on_chunks(results_of, data, asked.models, request, report, **plan):
-        found.append((chunk.data_sets, own))
+    for chunk, (own, fitted) in on_chunks(chosen_of, data, asked.models, request, report, **plan):
+        numbers.append(chunk.data_sets)
+        found.append(own)
         for part in fitted:
-            chosen, n_parameters = own.columns["chosen"][:, part.models], asked.n_parameters[part.models]
+            chosen, n_parameters = own["chosen"][:, part.models], asked.n_parameters[part.models]
             store_chosen(part.fits, chosen, n_parameters, chunk.data_sets, best)
             executed, useful = executed + part.fits.executed, useful + part.fits.useful
-    results = _in_order(found)
-    unanswered = ~np.any(results.columns["chosen"], axis=1)
-    best.status[unanswered] = results.columns["status"][unanswered, 0]
-    best.start_status[unanswered] = best.status[unanswered, None]
-    return results, replace(best, efficiency=useful / max(1, executed))
-
-
-def _in_order(found: list[tuple[np.ndarray, _Results]]) -> _Results:
-    """The results of all chunks, given the numbers of their data sets, in the order of data sets."""
-    numbers, results = zip(*found, strict=True)
     order = np.argsort(np.concatenate(numbers))
-    return jax.tree.map(lambda *rows: np.concatenate(rows)[order], *results)
+    columns = {name: np.concatenate([own[name] for own in found])[order] for name in found[0]}
+    unanswered = ~np.any(columns["chosen"], axis=1)
+    best.status[unanswered] = columns["status"][unanswered, 0]
+    best.start_status[unanswered] = best.status[unanswered, None]
+    return columns, replace(best, efficiency=useful / max(1, executed))
 
 
 def _fit_and_choose(
     chunk: Chunk, asked: SweepRequest, request: Request, left_out: np.ndarray | None
-) -> tuple[_Results, list[Fitted]]:
+) -> tuple[Columns, list[Fitted]]:
     """Fits all models to the data sets of a chunk and chooses for each."""
-    weights = asked.data.weights(chunk.data_sets, chunk.model_sets[0].n_samples)
-    n_samples = np.nansum(weights, axis=1).astype(float if asked.data.is_weighted else int)
-    fitted = fitted_models(chunk, asked, n_samples, None if left_out is None else left_out[chunk.data_sets])
+    fitted = fitted_models(chunk, asked, None if left_out is None else left_out[chunk.data_sets])
     models, columns = joined(fitted)
     if LRT in asked.criteria:
         columns[LRT] = p_values(asked, fitted, chunk.data_sets, request)
@@ -245,25 +225,23 @@ def _fit_and_choose(
         lead = len(models) * np.sign(lead)
     chosen, passed_over = choice(score, lead, columns["status"], compared(asked, models, score, columns))
     at_largest_k = chosen & (ks == max(ks)) & (max(ks) > min(ks))
-    columns |= {"chosen": chosen, "passed_over": passed_over, "at_largest_k": at_largest_k}
-    return _Results(columns, n_samples, np.sum(weights > 0, axis=1)), fitted
+    return columns | {"chosen": chosen, "passed_over": passed_over, "at_largest_k": at_largest_k}, fitted
 
 
-def _table(asked: SweepRequest, results: _Results) -> dict[str, np.ndarray]:
+def _table(asked: SweepRequest, columns: Columns) -> dict[str, np.ndarray]:
     """All columns, without the rows of models that were not fitted."""
-    columns = results.columns | {"status": status_names(results.columns["status"])}
-    n_data_sets, n_models = columns["status"].shape
     _, families, ridges = zip(*asked.models, strict=True)
-    table = {
-        "data_set": np.repeat(np.arange(n_data_sets), n_models),
-        "n_components": np.tile(asked.n_components, n_data_sets),
-        "covariance_type": np.tile(families, n_data_sets),
-        "reg_covar": np.tile(ridges, n_data_sets),
-        "n_samples": np.repeat(results.n_samples, n_models),
-        "n_parameters": np.tile(asked.n_parameters, n_data_sets),
+    of_models = {
+        "n_components": asked.n_components,
+        "covariance_type": np.array(families),
+        "reg_covar": np.array(ridges),
+        "n_parameters": asked.n_parameters,
     }
-    table |= {name: columns[name].ravel() for name in ("log_likelihood", *asked.criteria, *_COLUMNS)}
-    return {name: column[columns["fitted"].ravel()] for name, column in table.items()}
+    is_fitted = columns["fitted"]
+    known = of_models | columns | {"status": status_names(columns["status"])}
+    known["data_set"] = np.arange(len(is_fitted))[:, None]
+    names = (*_FIRST_COLUMNS, *asked.criteria, *_LAST_COLUMNS)
+    return {name: np.broadcast_to(known[name], is_fitted.shape)[is_fitted] for name in names}
 
 
 def _several(values: Any, kind: Any, name: str) -> list:
