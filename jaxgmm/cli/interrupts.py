@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -20,6 +20,9 @@ Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
 INTERRUPTED = 130
+
+# Seconds between two looks for a signal that arrived just before the wait began, and so did not end it.
+_GLANCE = 0.1
 
 _kept: Callable[[], str] = lambda: "nothing was written."  # noqa: E731
 _is_listening = False
@@ -98,6 +101,8 @@ def interruptible(work: Callable[[], Answer]) -> Answer:
 
     try:
         threading.Thread(target=run, daemon=True).start()
+        while not answer.done():
+            wait([answer], _GLANCE)
         return answer.result()
     except KeyboardInterrupt:
         raise Interrupted(kept(), is_running=not answer.done()) from None
