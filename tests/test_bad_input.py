@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from compilation import slow
+from compilation import FULL_AND_OTHERS, slow
 
 import jaxgmm
 from jaxgmm import Mixture, Status
@@ -35,9 +35,6 @@ def beside_others(x: np.ndarray, n_components: int = 2, **options: object) -> ja
 def fitted(x: np.ndarray, n_components: int = 2, **options: object) -> jaxgmm.FitResult:
     return beside_others(x, n_components, **options).of(0)
 
-
-# A family of matrices, and the one whose variance all features share; the others are slow.
-SOME_FAMILIES = ["full", "spherical", slow("tied"), slow("diag")]
 
 DUPLICATES = np.repeat([[0.0, 1.0], [5.0, 2.0]], 20, axis=0)
 
@@ -138,13 +135,13 @@ def test_one_sample_has_no_variance() -> None:
     assert fitted(good(1), 1).status == Status.DEGENERATE
 
 
-@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_duplicated_points_collapse_without_a_ridge(family: str) -> None:
     result = fitted(DUPLICATES, covariance_type=family, reg_covar=0)
     assert result.status == Status.DEGENERATE
 
 
-@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 def test_duplicated_points_rest_on_the_ridge(family: str) -> None:
     result = fitted(DUPLICATES, covariance_type=family, reg_covar=1e-3)
     assert result.status == Status.CONVERGED
@@ -155,7 +152,7 @@ def test_constant_feature_is_no_obstacle_to_one_variance_for_all() -> None:
     assert fitted(with_constant_feature(), covariance_type="spherical").status == Status.CONVERGED
 
 
-@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize("family", FULL_AND_OTHERS)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_huge_and_tiny_units(family: str, scale: float) -> None:
     plain, scaled = (fitted(x, covariance_type=family) for x in (good(), scale * good()))

@@ -1132,6 +1132,7 @@ def test_the_summary_counts_fits_of_each_flag_and_is_silent_about_none(here, cap
             assert said.err == "jaxgmm: Weights are light.\n"
 
 
+@pytest.mark.slow
 def test_a_warning_of_light_weights_is_one_line_for_all_parts(here, capsys, small_parts):
     light = TABLE.set_column(3, "copies", pa.array(TABLE["copies"].to_numpy() / 1000))
     pq.write_table(light.sort_by("well"), "light.parquet")

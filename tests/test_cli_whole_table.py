@@ -52,6 +52,7 @@ def test_csv_gives_the_same_tables_as_parquet(here):
         assert output(name, "out2").equals(output(name))
 
 
+@pytest.mark.slow
 def test_a_choice_is_made_for_the_whole_table(here, capsys):
     assert run(by=None, components="1-3") == 0
     said = capsys.readouterr().out

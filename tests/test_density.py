@@ -276,6 +276,7 @@ def test_derivatives_in_both_directions_are_those_of_the_formula(n: int, monkeyp
     np.testing.assert_allclose(by_weight, np.sum(np.asarray(shares) / np.asarray(mixture.weights), axis=0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_inside_a_program_all_layouts_answer_as_outside() -> None:
     several = as_jax(mixtures(4))
     x = jnp.asarray(samples(4, 9, 2), jnp.float32)

@@ -91,6 +91,7 @@ def test_derivatives_are_those_of_finite_differences(family: str) -> None:
         assert float(forward(tuple(arguments), tuple(directions))) == pytest.approx(sum(along), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_fits_are_those_of_fit_and_no_derivative_flows_to_their_start() -> None:
     x, weights, ridge, start = problem()
     rough = start.map(lambda leaf: np.round(leaf, 1))

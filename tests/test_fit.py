@@ -185,7 +185,7 @@ def test_stack_ragged_and_alone_agree(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_components", "init"), [(1, "k-means++"), (3, "random"), slow(3, "kmeans"), slow(3, "random_from_data")]
+    ("n_components", "init"), [(1, "k-means++"), *(slow(3, init) for init in ("kmeans", "random", "random_from_data"))]
 )
 def test_room_for_absent_components_changes_nothing(n_components: int, init: str) -> None:
     x, options = ragged_stack(), {"init": init, "n_init": 3}
@@ -259,7 +259,8 @@ def test_bad_data_sets_leave_neighbours_unchanged_bit_for_bit(bad: np.ndarray, p
         np.testing.assert_array_equal(leaf[others], expected_leaf[others])
 
 
-@pytest.mark.parametrize(("n_samples", "n_components"), [(3000, 3), slow(20_000, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_samples", "n_components"), [(3000, 3), (20_000, 2)])
 def test_neighbours_change_no_bit_of_large_data_sets(n_samples: int, n_components: int) -> None:
     # So large that few of them, or tiles of one, fill the slots.
     rng = np.random.default_rng(0)

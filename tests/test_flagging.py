@@ -85,6 +85,7 @@ def test_no_fits_have_no_flags_and_texts_all_the_same(result):
     assert len(none.summary()["flags"]) == 0
 
 
+@pytest.mark.slow
 def test_the_choice_of_a_sweep_has_flags(swept):
     found = jaxgmm.flags(swept)
     k = [dict(zip(swept.chosen["data_set"], swept.chosen["n_components"], strict=True)).get(b) for b in range(4)]

@@ -76,6 +76,7 @@ def test_every_row_gets_the_component_of_its_group(found):
     assert [column(labelled, name)[200] for name in LABELS] == [None] * 4
 
 
+@pytest.mark.slow
 def test_keys_and_features_are_drawn_as_they_are_written():
     # Between two dollars, matplotlib would read TeX, and refuse what is none.
     frame = pd.DataFrame({r"a $\key": COLUMNS["plate"], r"$\no$": COLUMNS["red"]}).iloc[:200]
@@ -227,6 +228,7 @@ def test_the_way_on_has_the_weights_and_models(swept):
     assert replicates.status[2].tolist() == [swept.result.status[2]] * 2
 
 
+@pytest.mark.slow
 def test_one_group_is_drawn_with_its_own_samples():
     found = fit_groups(pd.DataFrame(COLUMNS).iloc[:200], ["plate", "well"], ["red", "w"], 1, **OPTIONS)
     axes = plot.pairs(found.group("P04", 67))
@@ -335,6 +337,7 @@ def keyed(keys, **options):
     return fit_groups(frame, "key", "red", 1, **OPTIONS, **options), frame
 
 
+@pytest.mark.slow
 def test_decimals_are_keys_by_value_whatever_their_digits():
     found, frame = keyed([Decimal("1.10"), Decimal("1.2"), Decimal("0.3")])
     assert [len(found.of([b]).x[0]) for b in range(3)] == [40] * 3

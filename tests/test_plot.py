@@ -874,6 +874,7 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         importlib.import_module("jaxgmm.plot")
 
 
+@pytest.mark.slow
 def test_stages_of_other_iterations_than_named_are_refused():
     x = np.random.default_rng(0).normal(size=(60, 2)) + 4 * (np.arange(60) % 2)[:, None]
     result = jaxgmm.fit(x, 2, init=Mixture(np.full(2, 0.5), x[:2] + 3, np.stack([np.eye(2)] * 2)), history=(0, 3))

@@ -98,6 +98,7 @@ def test_values_of_samples_are_read_alike() -> None:
         np.testing.assert_array_equal(per_sample(given, data, "w"), [1, 2, 3, 4, 5])
 
 
+@pytest.mark.slow
 def test_labels_and_weights_of_any_type_start_the_same_fit() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 2)) + 8 * (np.arange(40) % 2)[:, None]

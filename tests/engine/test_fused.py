@@ -231,6 +231,7 @@ def test_weights_and_lengths_are_read_when_kernels_run(kernels: list[str]) -> No
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_steps_are_made_in_rounds(kernels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go on where they were: how many steps a kernel makes changes nothing."""
     options = NARROW.options | {"tol": 1e-9}

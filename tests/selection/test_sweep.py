@@ -220,6 +220,7 @@ def test_best_has_weight_zero_for_what_is_absent() -> None:
     assert only_axes.best.mixture.covariances.shape == (4, 4, 2)
 
 
+@pytest.mark.slow
 def test_the_chosen_mixture_is_a_start_of_a_fit() -> None:
     x = stack(1, 3, 1, 3)
     best = jaxgmm.sweep(x, KS, n_init=2).best
@@ -302,6 +303,7 @@ def test_the_largest_k_tried_is_told() -> None:
     assert not np.any(jaxgmm.sweep(x, 3, n_init=2).table["at_largest_k"])
 
 
+@pytest.mark.slow
 def test_one_data_set_has_no_batch_axis() -> None:
     sweep = jaxgmm.sweep(clusters(0), KS, n_init=2)
     assert sweep.best.mixture.means.shape == (4, 2)
