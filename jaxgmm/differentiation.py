@@ -28,7 +28,7 @@ from jaxgmm.em.state import RUNNING, Settings, unstarted
 from jaxgmm.engine.arrays import is_traced
 from jaxgmm.mixture import Mixture, as_mixture
 from jaxgmm.record import Block, Record, counted, record, span, statuses
-from jaxgmm.settings import Method, check_options
+from jaxgmm.settings import Method, check_model, check_runs
 from jaxgmm.status import Status
 
 # Derivatives have half the digits of the likelihood, so runs go on for longer than those of `fit`.
@@ -141,7 +141,8 @@ def fit_differentiable(
     """
     is_array = isinstance(reg_covar, jax.Array) and not is_traced(reg_covar) and reg_covar.ndim == 0
     ridge = 1.0 if is_traced(reg_covar) else float(reg_covar) if is_array else reg_covar
-    check_options(1, covariance_type, 1, None, 1.0 if tol is None else tol, max_iter, ridge, "float64", method)
+    check_model(1, covariance_type, ridge)
+    check_runs(1, None, 1.0 if tol is None else tol, max_iter, "float64", method)
     if tol == 0:
         raise ValueError("tol must be positive, since only a converged fit has derivatives; got 0.")
     x = jnp.asarray(x)

@@ -21,7 +21,7 @@ from jaxgmm.engine.progress import progress_bar
 from jaxgmm.engine.shards import shards_of
 from jaxgmm.fit_result import FitResult, completed, empty_result, store
 from jaxgmm.mixture import Mixture
-from jaxgmm.settings import TOL, Method, Precision, check_flag, check_options, check_progress, method_for
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_model, check_progress, check_runs, method_for
 from jaxgmm.sharded import check_alone, fit_shards
 from jaxgmm.status import Status
 
@@ -139,7 +139,8 @@ def fit(
         'CONVERGED'
     """
     began = time.perf_counter()
-    check_options(n_components, covariance_type, n_init, n_finalists, tol, max_iter, reg_covar, precision, method)
+    check_model(n_components, covariance_type, reg_covar)
+    check_runs(n_init, n_finalists, tol, max_iter, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
     check_progress(progress)
     shards = shards_of(x, sample_weight, devices)

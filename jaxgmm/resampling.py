@@ -22,7 +22,7 @@ from jaxgmm.fitting import fit_batch, ridge_in
 from jaxgmm.mixture import Mixture, as_mixture, draw, unknown, with_room
 from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses
-from jaxgmm.settings import TOL, Method, Precision, check_integer, check_options, check_progress, method_for
+from jaxgmm.settings import TOL, Method, Precision, check_integer, check_model, check_progress, check_runs, method_for
 from jaxgmm.status import Status
 
 Kind = Literal["weighted", "parametric", "nonparametric"]
@@ -137,7 +137,8 @@ def bootstrap(
     fitted, status = _of_data_sets(mixture, data)
     n_present = np.where(np.isfinite(fitted.weights[:, 0]), np.sum(fitted.weights > 0, axis=1), -1)
     n_components, answered = int(np.max(n_present)), n_present >= 0
-    check_options(max(1, n_components), covariance_type or "full", 1, None, tol, max_iter, reg_covar, precision, method)
+    check_model(max(1, n_components), covariance_type or "full", reg_covar)
+    check_runs(1, None, tol, max_iter, precision, method)
     check_integer("n_replicates", n_replicates, 1)
     check_progress(progress)
     if kind not in KINDS:

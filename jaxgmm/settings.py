@@ -5,7 +5,7 @@ The command's help and its messages about misuse come from here, so that they ne
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -63,35 +63,35 @@ def check_progress(value: Any) -> None:
         raise ValueError(f"progress must be True, False or a function; got {value!r}.")
 
 
-def check_options(
-    n_components: Any,
-    covariance_type: Any,
-    n_init: Any,
-    n_finalists: Any,
-    tol: Any,
-    max_iter: Any,
-    reg_covar: Any,
-    precision: Any,
-    method: Any = None,
-) -> None:
-    """Raises ValueError if an option is not valid, and ImportError if it needs a package that is not installed."""
-    at_least_one = {"n_components": n_components, "n_init": n_init}
+def check_model(n_components: Any, covariance_type: Any, reg_covar: Any) -> None:
+    """Raises ValueError if a model is none."""
+    _check_number("n_components", n_components, 1)
+    _check_known("covariance_type", covariance_type, FAMILIES)
+    check_at_least_zero("reg_covar", reg_covar)
+
+
+def check_runs(n_init: Any, n_finalists: Any, tol: Any, max_iter: Any, precision: Any, method: Any = None) -> None:
+    """Raises ValueError if an option of runs is not valid, and ImportError if it needs a package not installed."""
+    _check_number("n_init", n_init, 1)
     if n_finalists is not None:
-        at_least_one["n_finalists"] = n_finalists
-    for name, value, least in (*((name, value, 1) for name, value in at_least_one.items()), ("max_iter", max_iter, 0)):
-        if not is_integer(value) or not least <= int(value) < 2**31:
-            raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
-    for name, value in (("tol", tol), ("reg_covar", reg_covar)):
-        check_at_least_zero(name, value)
-    for name, value, known in (
-        ("covariance_type", covariance_type, FAMILIES),
-        ("precision", precision, PRECISIONS),
-        *((("method", method, METHODS),) if method is not None else ()),
-    ):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
+        _check_number("n_finalists", n_finalists, 1)
+    check_at_least_zero("tol", tol)
+    _check_number("max_iter", max_iter, 0)
+    _check_known("precision", precision, PRECISIONS)
+    if method is not None:
+        _check_known("method", method, METHODS)
     if method in BY_OPTAX:
         check_optax(f"method={method!r}")
+
+
+def _check_number(name: str, value: Any, least: int) -> None:
+    if not is_integer(value) or not least <= int(value) < 2**31:
+        raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
+
+
+def _check_known(name: str, value: Any, known: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")
 
 
 def check_optax(what: str) -> None:

@@ -33,10 +33,10 @@ def test_names_are_known_without_numpy_or_jax() -> None:
 
 @pytest.mark.parametrize("tol", [0, 1e-3, np.float32(1e-3), np.float64(0), np.int64(1)])
 def test_numbers_of_any_real_type_are_taken(tol: object) -> None:
-    settings.check_options(2, "full", 1, None, tol, 10, 1e-6, "mixed")
+    settings.check_runs(1, None, tol, 10, "mixed")
 
 
 @pytest.mark.parametrize("tol", [-1, float("nan"), float("inf"), 1j, np.complex64(1), "1", None, np.zeros(1)])
 def test_what_is_no_finite_number_is_refused(tol: object) -> None:
     with pytest.raises(ValueError, match="tol must be a finite number of at least 0"):
-        settings.check_options(2, "full", 1, None, tol, 10, 1e-6, "mixed")
+        settings.check_runs(1, None, tol, 10, "mixed")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxgmm.cli import console, interrupts, summary
 from jaxgmm.cli import options as of
@@ -51,27 +51,35 @@ def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: b
     return summary.summarised(written, types, done, is_sweep=request.criterion is not None, as_json=as_json)
 
 
-def requested(
-    named: Sequence[str],
-    separator: str,
-    by: list[str] | None,
-    features: list[str],
-    weights: str | None,
-    order_by: str,
-    call: str,
-    models: dict[str, Any],
-    options: dict[str, Any],
-    *,
-    where: list[str] | None = None,
-) -> Request:
+class Table(NamedTuple):
+    """A table and its columns, as the user names them.
+
+    Attributes:
+        files: its files, or patterns of them.
+        separator: of the fields of CSV files.
+        by: the columns of its keys, or None.
+        features: the columns to fit.
+        weights: the column of sample weights, or None.
+        where: conditions on rows, or None.
+    """
+
+    files: Sequence[str]
+    separator: str
+    by: list[str] | None
+    features: list[str]
+    weights: str | None
+    where: list[str] | None
+
+
+def requested(table: Table, call: str, models: dict[str, Any], options: dict[str, Any], order_by: str) -> Request:
     """What one call of the command requests, whether or not the table has these columns."""
-    file, names = found(*named, separator=separator)
-    condition = of.condition(where)
+    file, names = found(*table.files, separator=table.separator)
+    condition = of.condition(table.where)
     condition = None if condition is None else parsed(condition).text
     # A tab may be written in two ways, which describe the same job.
-    separator = "tab" if separator in ("\t", "\\t") else separator
-    keys, wanted = of.keys(by, names), of.columns(features, names)
-    return Request(file, separator, keys, wanted, weights, order_by, call, models, options, condition)
+    separator = "tab" if table.separator in ("\t", "\\t") else table.separator
+    columns = of.keys(table.by, names), of.columns(table.features, names), table.weights
+    return Request(file, separator, *columns, order_by, call, models, options, condition)
 
 
 def _done(

@@ -94,13 +94,14 @@ def fit(
     Compiled programs are kept for later runs in the user's cache (`~/.cache/jaxgmm`, or in XDG_CACHE_HOME), or in
     JAX_COMPILATION_CACHE_DIR if that is set.
     """
-    from jaxgmm.cli.fit import requested, run
+    from jaxgmm.cli.fit import Table, requested, run
 
     models = {"n_components": of.whole_number(components), "covariance_type": covariance, "reg_covar": reg_covar}
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
     options |= {} if passes is None else {"passes": passes}
-    request = requested(file, separator, by, features, weights, order_by, "fit", models, options, where=where)
+    table = Table(file, separator, by, features, weights, where)
+    request = requested(table, "fit", models, options, order_by)
     if not run(request, out, ray, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)
 
@@ -172,7 +173,7 @@ def sweep(
     TABLE, `--where`, large files, `--csv`, `--resume`, `--ray`, compiled programs and exit codes are as for
     `jaxgmm fit`.
     """
-    from jaxgmm.cli.fit import requested, run
+    from jaxgmm.cli.fit import Table, requested, run
 
     models = {
         "n_components": of.whole_numbers(components),
@@ -185,6 +186,7 @@ def sweep(
     }
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)
-    request = requested(file, separator, by, features, weights, order_by, "sweep", models, options, where=where)
+    table = Table(file, separator, by, features, weights, where)
+    request = requested(table, "sweep", models, options, order_by)
     if not run(request, out, ray, resume=resume, as_csv=as_csv, as_json=as_json):
         raise typer.Exit(1)

@@ -53,8 +53,8 @@ def predict(
     """
     from jaxgmm.cli import use
 
-    flags = {"p_values": p_value, "probabilities": probabilities, "overwrite": overwrite, "as_json": as_json}
-    use.predict(file, separator, fits, out, keep or [], of.condition(where), **flags)
+    wanted = use.Wanted(keep or [], of.condition(where), p_value, probabilities)
+    use.predict(file, separator, fits, out, wanted, overwrite=overwrite, as_json=as_json)
 
 
 def sample(
@@ -116,7 +116,8 @@ def plot(
         raise ValueError(f"--by names keys of groups, which the fits know; give an overview --order {by}.")
     from jaxgmm.cli import pictures
 
-    pictures.plot(kind, fits, out, data, separator, group or [], order, n, overwrite=overwrite, as_json=as_json)
+    picture = pictures.Picture(kind, group or [], order, n)
+    pictures.plot(picture, fits, out, data, separator, overwrite=overwrite, as_json=as_json)
 
 
 def report(

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +21,27 @@ _KINDS = (".png", ".svg", ".pdf")
 _WITH_TITLE = ("mixture", "pairs", "criterion")
 
 
+class Picture(NamedTuple):
+    """The picture to draw.
+
+    Attributes:
+        kind: what it shows.
+        group: the key of the group, as the user writes it; empty for the first.
+        order: what the groups of an overview are chosen by.
+        n: how many these are.
+    """
+
+    kind: str
+    group: list[str]
+    order: str
+    n: int
+
+
 def plot(
-    kind: str,
-    fits: Path,
-    out: Path,
-    data: str | None,
-    separator: str,
-    group: list[str],
-    order: str,
-    n: int,
-    *,
-    overwrite: bool,
-    as_json: bool,
+    picture: Picture, fits: Path, out: Path, data: str | None, separator: str, *, overwrite: bool, as_json: bool
 ) -> None:
     """Draws a picture of fits into a file."""
+    kind = picture.kind
     check_writable(out, _KINDS, overwrite=overwrite)
     if (data is None) != (kind == "criterion"):
         remedy = "leave out" if data else "give"
@@ -43,20 +50,20 @@ def plot(
         _models_path(fits)
     table = None if data is None else found(data, separator=separator)[0]
     fitted = interrupts.interruptible(lambda: read_fits(fits))
-    b = _numbered(fitted.keys, group)
+    b = _numbered(fitted.keys, picture.group)
 
     def drawn() -> bytes:
         if table is None:
             axes = _criterion(fits, fitted, b)
         else:
-            axes = _of_samples(kind, fitted, read_samples(fitted, table, separator), b, order, n)
+            axes = _of_samples(picture, fitted, read_samples(fitted, table, separator), b)
         if kind in _WITH_TITLE and fitted.keys.num_columns:
             np.ravel(np.asarray(axes))[0].set_title(_verbatim(_name(fitted.keys, b)))
         return _as_file(axes, out.suffix[1:])
 
-    picture = interrupts.interruptible(drawn)
+    content = interrupts.interruptible(drawn)
     with writing(out), atomic.written(out) as file:
-        file.write(picture)
+        file.write(content)
     if as_json:
         console.print_json({"file": str(out)})
         return
@@ -76,19 +83,12 @@ def _as_file(drawn: Any, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _of_samples(
-    kind: str,
-    fitted: Fitted,
-    samples: groups.Groups,
-    b: int,
-    order: str,
-    n: int,
-) -> Any:
+def _of_samples(picture: Picture, fitted: Fitted, samples: groups.Groups, b: int) -> Any:
     """Draws a kind of picture that shows samples."""
     keys, x, weights = fitted.keys, samples.x, samples.sample_weight
-    if kind == "overview":
+    if picture.kind == "overview":
         names = [_verbatim(_name(keys, row)) for row in range(keys.num_rows)]
-        given = {"by": order, "n": n, "names": names, "sample_weight": weights}
+        given = {"by": picture.order, "n": picture.n, "names": names, "sample_weight": weights}
         return jaxgmm.plot.overview(fitted.result(), x, **given)
     if not fitted.has_answer[b]:
         status = fitted.table["status"][b].as_py()
@@ -96,9 +96,9 @@ def _of_samples(
         raise ValueError(f"{_name(keys, b)} has no answer: its status is {status}{remedy}.")
     own = fitted.mixture().of(b)
     weight, features = None if weights is None else weights[b], list(map(_verbatim, fitted.features))
-    if kind == "diagnosis":
+    if picture.kind == "diagnosis":
         return jaxgmm.plot.diagnosis(jaxgmm.diagnose(own, x[b], weight), names=features)
-    draw = jaxgmm.plot.mixture if kind == "mixture" else jaxgmm.plot.pairs
+    draw = jaxgmm.plot.mixture if picture.kind == "mixture" else jaxgmm.plot.pairs
     return draw(own, x[b], names=features, sample_weight=weight)
 
 

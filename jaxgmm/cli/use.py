@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,18 +27,24 @@ _BLOCK = 2**20
 _DRAWN = 2**22
 
 
+class Wanted(NamedTuple):
+    """What is written of a table.
+
+    Attributes:
+        keep: columns to copy, beside the keys.
+        where: the condition that its rows satisfy, or None.
+        p_values: whether to write how unusual a row is.
+        probabilities: whether to write the probability of every component.
+    """
+
+    keep: Sequence[str]
+    where: str | None
+    p_values: bool
+    probabilities: bool
+
+
 def predict(
-    named: Sequence[str],
-    separator: str,
-    fits: Path,
-    out: Path,
-    keep: Sequence[str],
-    where: str | None,
-    *,
-    p_values: bool,
-    probabilities: bool,
-    overwrite: bool,
-    as_json: bool,
+    named: Sequence[str], separator: str, fits: Path, out: Path, wanted: Wanted, *, overwrite: bool, as_json: bool
 ) -> None:
     """Writes the most probable component of every row of a table, and how well it fits."""
     file, names = found(*named, separator=separator)
@@ -45,16 +52,16 @@ def predict(
     file.check_outside(out)
     fitted = interrupts.interruptible(lambda: read_fits(fits))
     by = fitted.keys.column_names
-    kept = list(dict.fromkeys([*by, *of.columns(keep, names)]))
-    labels = label_columns(fitted.n_components, probabilities=probabilities)
-    added = [name for name in labels if p_values or name != "p_value"]
+    kept = list(dict.fromkeys([*by, *of.columns(wanted.keep, names)]))
+    labels = label_columns(fitted.n_components, probabilities=wanted.probabilities)
+    added = [name for name in labels if wanted.p_values or name != "p_value"]
     _check_free(kept, added)
 
     def opened() -> tuple[Rows, pa.Schema]:
         columns = list(dict.fromkeys([*kept, *fitted.features]))
         # Columns that are kept are read as keys are, so that 001 stays 001.
         own, known = [name for name in kept if name not in fitted.features], fitted.keys.schema
-        options = {"separator": separator, "are_numbers": True, "where": where}
+        options = {"separator": separator, "are_numbers": True, "where": wanted.where}
         rows = open_rows(file, columns, keys=own, known=known, **options)
         return rows, pa.schema([rows.schema.field(name) for name in kept])
 
@@ -65,7 +72,7 @@ def predict(
     for name in added:
         schema = schema.append(pa.field(name, pa.int32() if name == "component" else pa.float64()))
     n_rows, n_without, n_unknown = 0, 0, 0
-    predicted = _predicted(rows, fitted, kept, schema, probabilities=probabilities)
+    predicted = _predicted(rows, fitted, kept, schema, probabilities=wanted.probabilities)
     if not as_json:
         predicted = _shown(predicted, rows.n_rows)
     with writing(out), files.written(out, schema, separator=separator) as writer:

@@ -106,6 +106,22 @@ def _counted(x: Array, weights: Array | None, n_samples: Array) -> Float[Array, 
     return jnp.where(inside, 1.0 if weights is None else weights.astype(jnp.float64), 0.0)
 
 
+class _Standardizing(NamedTuple):
+    """The static part of standardisation.
+
+    Attributes:
+        mesh: the devices.
+        layout: shared with other programs.
+        init: how the run begins.
+        length: number of rows that each device has room for.
+    """
+
+    mesh: Mesh
+    layout: Layout
+    init: str
+    length: int
+
+
 def _standardized(
     x: Array,
     weights: Array | None,
@@ -113,12 +129,10 @@ def _standardized(
     start: Any,
     options: Options,
     *,
-    mesh: Mesh,
-    layout: Layout,
-    init: str,
-    length: int,
+    program: _Standardizing,
 ) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
     """The data set, standardised and padded to a number of rows for each device; its start, and its status."""
+    mesh, layout, init, length = program
 
     def filled_up(rows: Any) -> Any:
         return jax.tree.map(lambda a: jnp.pad(a, ((0, length - len(a)), *[(0, 0)] * (a.ndim - 1))), rows)
@@ -185,7 +199,7 @@ def _first_look(made: Pass, given: Given, *, mesh: Mesh, layout: Layout) -> Firs
 
 
 SAMPLED = compiled(_sampled, static_argnames=("mesh", "size"))
-STANDARDIZED = compiled(_standardized, static_argnames=("mesh", "layout", "init", "length"))
+STANDARDIZED = compiled(_standardized, static_argnames=("program",))
 BEGUN = compiled(_begun, static_argnames=("method", "e_step"))
 SPAN = compiled(_span, static_argnames=("program",))
 FIRST_LOOK = compiled(_first_look, static_argnames=("mesh", "layout"))
@@ -208,9 +222,10 @@ def standardized(
 ) -> tuple[Task, Mixture, np.ndarray]:
     """The run to be made, its start `(1, K, …)`, and `RUNNING` or why it cannot be made."""
     told = options._replace(snapshots=None)
-    static = {"mesh": shards.mesh, "layout": program.layout, "init": init, "length": length}
     rows = (shards.x, shards.weights, shards.n_samples)
-    sets, starts, status = STANDARDIZED[program.effort](*rows, start, told, **static)
+    sets, starts, status = STANDARDIZED[program.effort](
+        *rows, start, told, program=_Standardizing(shards.mesh, program.layout, init, length)
+    )
     described, starts, status = fetched((sets._replace(z=None, weights=None), starts, status))
     sets = described._replace(z=sets.z, weights=sets.weights)
     return Task(shards.mesh, sets, options, program), starts, status

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import jaxgmm
-from jaxgmm.settings import LRT, check_choice, check_options, check_order, check_test
+from jaxgmm.settings import LRT, check_choice, check_model, check_order, check_runs, check_test
 from jaxgmm.tables import tabular
 from jaxgmm.tables.dataset import Dataset
 
@@ -136,18 +136,9 @@ def _check_options(request: Request) -> None:
     for name in ("n_components", "covariance_type", "reg_covar"):
         if isinstance(models[name], list) and not models[name]:
             raise ValueError(f"{name} must name at least one value; it is empty.")
-    for k, family, ridge in request.combinations:
-        check_options(
-            k,
-            family,
-            given["n_init"],
-            given["n_finalists"],
-            given["tol"],
-            given["max_iter"],
-            ridge,
-            given["precision"],
-            given["method"],
-        )
+    for model in request.combinations:
+        check_model(*model)
+    check_runs(*(given[name] for name in ("n_init", "n_finalists", "tol", "max_iter", "precision", "method")))
     if request.call == "sweep":
         check_choice([request.criterion], models["n_folds"], models["patience"], models["split"])
     if request.criterion == LRT:

@@ -38,8 +38,9 @@ from jaxgmm.settings import (
     check_choice,
     check_flag,
     check_integer,
-    check_options,
+    check_model,
     check_progress,
+    check_runs,
     check_test,
     is_integer,
     method_for,
@@ -146,8 +147,9 @@ def sweep(
         for family in _several(covariance_type, str, "covariance_type")
         for ridge in _several(reg_covar, (int, float, np.number), "reg_covar")
     ]
-    for k, family, ridge in models:
-        check_options(k, family, n_init, n_finalists, tol, max_iter, ridge, precision, method)
+    for model in models:
+        check_model(*model)
+    check_runs(n_init, n_finalists, tol, max_iter, precision, method)
     check_flag("avoid_spurious", avoid_spurious)
     check_progress(progress)
     check_choice(names, n_folds, patience, split)
