@@ -95,7 +95,9 @@ RESULTS = {
 
 
 def assert_same(found, expected):
-    assert type(found) is type(expected) or isinstance(expected, float)
+    # What a note counts is known only to the sweep that made it: loaded, it is a plain text.
+    kind = str if isinstance(expected, str) else type(expected)
+    assert type(found) is kind or isinstance(expected, float)
     if isinstance(expected, dict):
         assert list(found) == list(expected)
         found, expected = found.values(), expected.values()
