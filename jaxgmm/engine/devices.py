@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -79,6 +79,9 @@ _FEW_OF_A_GPU = 4096
 # Number of slots whose runs are read one after another. Empty slots cost almost nothing, and work done for all slots
 # together costs less for each, the more there are.
 SLOTS_IN_TURN = 128
+
+# Seconds between two looks for a signal that arrived just before the wait for a chunk began, and so did not end it.
+_GLANCE = 0.1
 
 # A guess that only has to distinguish work of seconds from work of minutes.
 _CORES_OF_A_GPU = 64
@@ -271,7 +274,10 @@ def map_chunks(
 def _until_ended(done: "SimpleQueue[Any]", n_workers: int) -> Iterator[Any]:
     """Yields what workers put into a queue until all have ended; raises the error of a worker."""
     while n_workers:
-        item = done.get()
+        try:
+            item = done.get(timeout=_GLANCE)
+        except Empty:
+            continue
         if isinstance(item, BaseException):
             raise item
         if item is None:
