@@ -566,15 +566,17 @@ static void timed(const char* name, Kernel kernel, int threads, size_t shared, f
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
   if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared) != cudaSuccess || blocks < 1)
     return;
+  cudaGetLastError();  // of attributes that this card refuses
   cudaEvent_t begin, end;
   cudaEventCreate(&begin), cudaEventCreate(&end);
   for (int repeat = 0; repeat < 4; repeat++) {
     cudaMemset(a.queue, 0, sizeof(int));
     cudaEventRecord(begin);
     kernel<<<units * blocks, threads, shared>>>(a);
+    const cudaError_t launched = cudaGetLastError();
     cudaEventRecord(end);
-    if (cudaEventSynchronize(end) != cudaSuccess)
-      fprintf(stderr, "%s: %s\n", name, cudaGetErrorString(cudaGetLastError())), exit(1);
+    if (launched != cudaSuccess || cudaEventSynchronize(end) != cudaSuccess)
+      fprintf(stderr, "%s: %s\n", name, cudaGetErrorString(launched != cudaSuccess ? launched : cudaGetLastError())), exit(1);
     float milliseconds = 0;
     cudaEventElapsedTime(&milliseconds, begin, end);
     if (repeat && 1e-3f * milliseconds < *best) *best = 1e-3f * milliseconds;  // the first repeat loads the kernel

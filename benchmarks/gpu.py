@@ -32,7 +32,7 @@ SWEEP, LIMIT, PEER = "sweep of jaxgmm, mixed", "CUDA limit", "gmm-gpu on the car
 MIXED_ON_CARD, FLOAT32_ON_CARD = "jaxgmm on the card, mixed", "jaxgmm on the card, float32"
 
 # Minutes for all, seconds for the card and for one scenario, characters of what a process said before it failed.
-MINUTES, CARD, GUARD, TAIL = 6.0, 100.0, 90.0, 400
+MINUTES, CARD, GUARD, TAIL = 8.0, 100.0, 90.0, 400
 
 # Processes beside each other, and the share of the card's memory that JAX is told each of them has.
 TOGETHER = 3
@@ -44,6 +44,7 @@ class Stage(NamedTuple):
 
     names: tuple[str, ...]
     systems: tuple[str, ...]
+    guard: float = GUARD
 
 
 STAGES = [
@@ -53,7 +54,7 @@ STAGES = [
     Stage(("steps-8d-many", "scaling-1000000"), (FLOAT32, FLOAT32_ON_CARD, LIMIT, PEER)),
     Stage(("one-large",), (MIXED, FLOAT32)),
     Stage(("gene-pairs", "markers", "survey", "converge-8d"), (MIXED,)),
-    Stage(("gene-pairs-million",), (SWEEP,)),
+    Stage(("gene-pairs-million",), (SWEEP,), guard=240.0),
 ]
 DRY = [Stage(("steps-1d",), (FLOAT32,)), Stage(("converge-2d",), (FLOAT32,))]
 
@@ -90,9 +91,10 @@ def main() -> None:
 
         def measured(stage: Stage, seconds: str, keep: Callable[[list[dict]], None]) -> list[dict]:
             part = folder / f"{stage.names[0]}.json"
-            arguments = [*sizes, "--peers", "--seconds", seconds, "--out", str(part), "--systems", *stage.systems]
+            beside = ["--peers"] if PEER in stage.systems else []
+            arguments = [*sizes, *beside, "--seconds", seconds, "--out", str(part), "--systems", *stage.systems]
             try:
-                return supervise(list(stage.names), arguments, settings, until, part, keep)
+                return supervise(stage, arguments, settings, until, part, keep)
             except Exception as error:
                 return [{"scenario": stage.names[0], "system": None, "error": error_of(error)}]
 
@@ -109,7 +111,7 @@ def main() -> None:
 
 
 def supervise(
-    names: list[str],
+    stage: Stage,
     arguments: list[str],
     variables: dict[str, str],
     deadline: float,
@@ -117,13 +119,14 @@ def supervise(
     keep: Callable[[list[dict]], None],
 ) -> list[dict]:
     """Rows of scenarios run in a process that is stopped, and begun again after the culprit, if one takes too long."""
-    rows, waiting, log = [], list(names), part.with_suffix(".log")
+    rows, waiting, log = [], list(stage.names), part.with_suffix(".log")
     while waiting and time.monotonic() < deadline:
         part.unlink(missing_ok=True)
         command = [sys.executable, "-m", "benchmarks.run", *arguments, "--only", *waiting]
         with log.open("w") as errors:
             process = subprocess.Popen(command, env=variables, stderr=errors, start_new_session=True)
-            why = _watched(process, part, deadline, lambda found, before=tuple(rows): keep([*before, *found]))
+            until = deadline, stage.guard
+            why = _watched(process, part, until, lambda found, before=tuple(rows): keep([*before, *found]))
         rows += _rows(part)
         finished = {row["scenario"] for row in rows}
         waiting = [name for name in waiting if name not in finished]
@@ -133,9 +136,14 @@ def supervise(
     return rows + [{"scenario": name, "system": None, "error": "no time was left"} for name in waiting]
 
 
-def _watched(process: subprocess.Popen, part: Path, deadline: float, keep: Callable[[list[dict]], None]) -> str | None:
-    """Waits for a process, or stops it; says why its next scenario has no rows, or None where it may yet get them."""
-    n_rows, last = 0, time.monotonic()
+def _watched(
+    process: subprocess.Popen, part: Path, until: tuple[float, float], keep: Callable[[list[dict]], None]
+) -> str | None:
+    """Waits for a process, or stops it; says why its next scenario has no rows, or None where it may yet get them.
+
+    `until` is when all must have ended, and how many seconds one scenario may take.
+    """
+    (deadline, guard), n_rows, last = until, 0, time.monotonic()
     while process.poll() is None:
         found = _rows(part)
         if len(found) > n_rows:
@@ -145,7 +153,7 @@ def _watched(process: subprocess.Popen, part: Path, deadline: float, keep: Calla
             if any("error" in row and str(row["system"]).startswith("jaxgmm") for row in new):
                 _stop(process)
                 return None
-        if time.monotonic() > min(deadline, last + GUARD):
+        if time.monotonic() > min(deadline, last + guard):
             _stop(process)
             return "took too long"
         time.sleep(0.2)

@@ -319,6 +319,6 @@ FOR_A_GPU = [
     ),
 ]
 SCENARIOS = {scenario.name: scenario for scenario in [*TARGETS, *_WORK, *SCALING, *FOR_A_GPU]}
-# Minutes on a card, and hours elsewhere.
+# Too much for a machine without a card.
 ONLY_BY_NAME = {"gene-pairs-million"}
 NOT_QUICK = {"scaling-1000000", *(scenario.name for scenario in FOR_A_GPU)}

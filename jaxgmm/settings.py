@@ -64,14 +64,14 @@ def check_progress(value: Any) -> None:
 
 
 def check_model(n_components: Any, covariance_type: Any, reg_covar: Any) -> None:
-    """Raises ValueError if a model is none."""
+    """Raises ValueError unless K, family and ridge describe a model."""
     _check_number("n_components", n_components, 1)
     _check_known("covariance_type", covariance_type, FAMILIES)
     check_at_least_zero("reg_covar", reg_covar)
 
 
 def check_runs(n_init: Any, n_finalists: Any, tol: Any, max_iter: Any, precision: Any, method: Any = None) -> None:
-    """Raises ValueError if an option of runs is not valid, and ImportError if it needs a package not installed."""
+    """Raises ValueError if an option of runs is not valid, and ImportError if it needs a package that is missing."""
     _check_number("n_init", n_init, 1)
     if n_finalists is not None:
         _check_number("n_finalists", n_finalists, 1)

@@ -269,11 +269,11 @@ def test_scenario_that_hangs_or_ends_its_process_leaves_the_rest(tmp_path, monke
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "run.py").write_text(STAND_IN)
-    monkeypatch.setattr(gpu, "GUARD", 3.0)
     monkeypatch.chdir(tmp_path)
     part, variables = tmp_path / "part.json", os.environ | {"PYTHONPATH": str(tmp_path)}
     names = ["fine", "ends", "hangs", "loses", "last"]
-    rows = gpu.supervise(names, ["--out", str(part)], variables, time.monotonic() + 50, part, lambda _: None)
+    stage = gpu.Stage(tuple(names), (gpu.FLOAT32,), guard=3.0)
+    rows = gpu.supervise(stage, ["--out", str(part)], variables, time.monotonic() + 50, part, lambda _: None)
     assert [row["scenario"] for row in rows] == names
     errors = ["its process ended with 1: no memory", "took too long", "lost"]
     assert [row.get("error") for row in rows] == [None, *errors, None]

@@ -146,7 +146,7 @@ def ways_of(
 
 
 def fastest(ways: Sequence[Way]) -> str:
-    """The fastest method that all ways know. Kernels gain more than a method that they do not know."""
+    """The default of the methods that all ways know. Kernels gain more than a method that they do not know."""
     return next(iter(fused.METHODS if any(isinstance(way, Lanes) for way in ways) else METHODS))
 
 

@@ -58,7 +58,7 @@ _SCALE = math.sqrt(0.5 * math.log2(math.e))
 def life(
     fixed: Sequence[OfRuns], moving: Sequence[OfRuns], read: Read, n_blocks: Any, n_steps: Any, machine: Machine
 ) -> tuple[list[OfRuns], Array]:
-    """`steps` from rows of numbers to rows of numbers, in the order of `fixed_rows` and `moving_rows`."""
+    """`steps` from rows of numbers to rows of numbers, in the order of `jaxgmm.em.lanes`."""
     end, n_made = steps(*of_rows(fixed, moving, machine.shape), read, n_blocks, n_steps, machine)
     return to_rows(end), n_made
 

@@ -175,7 +175,7 @@ class Machine(NamedTuple):
         centred: whether components may be as narrow as `jaxgmm.em.centred` has them, rather than only as narrow as
             `jaxgmm.em.expectation.natural_parameters` can represent. By default a run ends in the same way here as
             there.
-        method: how runs advance, a name among `METHODS`.
+        method: how runs advance, a name among `jaxgmm.em.fused.METHODS`.
     """
 
     lanes: Lanes

@@ -77,7 +77,7 @@ class Lanes(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """How arrays of runs and of samples relate in a kernel; the fields of `jaxgmm.em.fused.Lanes`."""
+    """How arrays of runs and of samples relate in a kernel; the fields of `jaxgmm.em.lanes.Lanes`."""
 
     spread: Callable[[Any], Any]
     total: Callable[[Any], Any]

@@ -109,7 +109,7 @@ def swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep",
         if str(warning.message) not in sweep.notes:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     notes = [note for note in sweep.notes if isinstance(note, Note)]
-    return sweep, [note.sentence.format("some groups") for note in notes if note.is_warning or not note.counts]
+    return sweep, [note.sentence.format("some groups") for note in notes if note.is_warning or not note.has_count]
 
 
 def _tables(request: Request, groups: Groups | Survey, fitted: Any) -> dict[str, pa.Table]:

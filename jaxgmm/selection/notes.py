@@ -18,11 +18,11 @@ class Note(str):
         is_warning: whether the user should act on it.
     """
 
-    sentence: str
-    is_warning: bool
+    sentence: str = ""
+    is_warning: bool = False
 
     @property
-    def counts(self) -> bool:
+    def has_count(self) -> bool:
         """Whether data sets are counted."""
         return self != self.sentence
 

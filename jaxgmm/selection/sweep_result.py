@@ -18,17 +18,17 @@ class Sweep(Record):
     Attributes:
         table: columns of equal length, one row for every data set, K, family and ridge, in this order: `data_set`,
             `n_components`, `covariance_type`, `reg_covar`, `n_samples` (or the sum of the sample weights),
-            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `n_iter`, `status` (names),
-            `spurious` and `ridge_dominated` (numbers of such components; see `FitResult`), `n_agreeing` (number of
-            starts that reached the log-likelihood of the best, to within 1e-3 nats per sample), `start_passed_over`
-            (whether a start with spurious components, or a degenerate one, had a higher log-likelihood than the one
-            chosen), `passed_over` (whether this model has a lower criterion than the chosen one, but only because of
-            spurious components or a degenerate end), `chosen`, `at_largest_k` (whether it is chosen, and K is the
-            largest of several that were tried).
+            `n_parameters`, `log_likelihood` (total nats), a column for each criterion, `gap` (see `FitResult`),
+            `n_iter`, `status` (names), `spurious` and `ridge_dominated` (numbers of such components; see `FitResult`),
+            `n_agreeing` (number of starts that reached the log-likelihood of the best, to within 1e-3 nats per sample),
+            `start_passed_over` (whether a start with spurious components, or a degenerate one, had a higher
+            log-likelihood than the one chosen), `passed_over` (whether this model has a lower criterion than the chosen
+            one, but only because of spurious components or a degenerate end), `chosen`, `at_largest_k` (whether it is
+            chosen, and K is the largest of several that were tried).
         best: the chosen fit of every data set, with room for the largest K: absent components have weight 0, mean 0 and
             unit variances. Covariances are matrices, unless all families are axis-aligned.
-        notes: notes on the choice, a sentence each: that K was at its limit, that ridges were not compared, or that
-            weights are not counts.
+        notes: notes on the choice, a sentence each: that K was at its limit, that ridges were not compared,
+            that weights are not counts, or that a criterion is infinite.
     """
 
     table: dict[str, np.ndarray]

@@ -29,5 +29,10 @@ def test_copies_of_a_note_are_notes() -> None:
     known = note("Weights of {}.", "1 of 4 data sets", is_warning=True)
     for again in (pickle.loads(pickle.dumps(known)), copy.deepcopy(known)):
         assert isinstance(again, Note)
-        assert (again, again.sentence, again.is_warning, again.counts) == (known, "Weights of {}.", True, True)
-    assert not note("Ridges are not compared.").counts
+        assert (again, again.sentence, again.is_warning, again.has_count) == (
+            known,
+            "Weights of {}.",
+            True,
+            True,
+        )
+    assert not note("Ridges are not compared.").has_count

@@ -3,9 +3,9 @@
 A step has two halves: the E-step reads samples at the parameters that the method chooses, and the method advances the
 run from the sums. So a method never sees a sample, and works with every E-step and every family.
 
-    em            plain EM
     quasi-newton  EM accelerated by what successive steps say of the likelihood's curvature
     squarem       EM accelerated by squared extrapolation of every two steps
+    em            plain EM
     lbfgs, adam   gradients, with directions by optax
 
 A new method is a module here, and a row. GPU kernels have methods of their own, with the same names
@@ -54,7 +54,7 @@ def _by_gradients(rule: gradient.Rule) -> Method:
     return Method(init, common.read, advance, common.is_finished)
 
 
-# The fastest first.
+# The first is the default.
 METHODS = {
     "quasi-newton": _accelerated(QUASI_NEWTON),
     "squarem": _accelerated(SQUAREM),
