@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from compilation import FULL_AND_OTHERS, at_once, slow
+from compilation import FULL_AND_OTHERS, at_once
 
 from jaxgmm import Mixture, Status
 from jaxgmm.em import run as em
@@ -162,7 +162,7 @@ def test_derivatives_are_those_of_the_optimum(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_features", [3, slow(9)])
+@pytest.mark.parametrize("n_features", [3, 9])
 def test_gradients_of_many_features(n_features: int) -> None:
     rng = np.random.default_rng(n_features)
     x = rng.normal(size=(n_features, 150)) + 3 * rng.integers(0, 2, 150)
