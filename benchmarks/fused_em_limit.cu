@@ -89,12 +89,80 @@ __device__ __forceinline__ void factor(float w, const float* S, float* A, float&
     }
   c = lg2(w) + lg2(pr) - D * 1.32574806f;  // log2(2 pi)/2
 }
+// Parameters in use of a run, for each component its weight, mean and covariance; kept where lanes can read them.
+constexpr int T = 1 + D + tri(D);
+
+__device__ __forceinline__ void keep_component(float w, const float* mu, const float* S, float* kept) {
+  kept[0] = w;
+#pragma unroll
+  for (int d = 0; d < D; d++) kept[1 + d] = mu[d];
+#pragma unroll
+  for (int t = 0; t < tri(D); t++) kept[1 + D + t] = S[t];
+}
+
+// The start of component k of a run.
+__device__ __forceinline__ void begin(const Args& a, int idx, int k, float* mu, float* A, float& c, bool keeps,
+                                      float* kept) {
+  float S[tri(D)];
+  float w = a.w0[(size_t)idx * K + k];
+#pragma unroll
+  for (int d = 0; d < D; d++) mu[d] = a.m0[((size_t)idx * K + k) * D + d];
+#pragma unroll
+  for (int i = 0; i < D; i++)
+#pragma unroll
+    for (int j = 0; j <= i; j++) S[at(i, j)] = a.S0[((size_t)idx * K + k) * D * D + i * D + j];
+  factor(w, S, A, c);
+  if (keeps) keep_component(w, mu, S, kept);
+}
+
+// The M-step of a component, from sums about its mean or, if not CEN, about 0.
+template <bool CEN>
+__device__ __forceinline__ void m_step(const float* acc, float ridge, float* mu, float* A, float& c, bool keeps,
+                                       float* kept) {
+  float inv = rcp(acc[0]), S[tri(D)], dm[D], w = acc[0] * (1.f / N);
+#pragma unroll
+  for (int i = 0; i < D; i++) dm[i] = acc[1 + i] * inv;
+#pragma unroll
+  for (int i = 0; i < D; i++)
+#pragma unroll
+    for (int j = 0; j <= i; j++) S[at(i, j)] = acc[1 + D + at(i, j)] * inv - dm[i] * dm[j] + (i == j ? ridge : 0.f);
+#pragma unroll
+  for (int i = 0; i < D; i++) mu[i] = CEN ? mu[i] + dm[i] : dm[i];
+  factor(w, S, A, c);
+  if (keeps) keep_component(w, mu, S, kept);
+}
+
+// Writes the parameters of a run that has ended, by lanes that each write every so many numbers.
+__device__ __forceinline__ void leave(const Args& a, int idx, const float* kept, int lane, int n_lanes, float ll,
+                                      int it) {
+  for (int q = lane; q < K * T; q += n_lanes) {
+    int k = q / T, t = q % T;
+    float v = kept[q];
+    if (t == 0)
+      a.w[(size_t)idx * K + k] = v;
+    else if (t <= D)
+      a.m[((size_t)idx * K + k) * D + t - 1] = v;
+    else {
+      t -= 1 + D;
+      int i = 0;
+      while ((i + 1) * (i + 2) / 2 <= t) i++;
+      int j = t - i * (i + 1) / 2;
+      a.S[((size_t)idx * K + k) * D * D + i * D + j] = v;
+      a.S[((size_t)idx * K + k) * D * D + j * D + i] = v;
+    }
+  }
+  if (lane == 0) {
+    a.ll[idx] = ll;
+    a.it[idx] = it;
+  }
+}
+
 #if D < 4
 // ---------------------------------------------------------------- small: a run in G lanes, samples in registers
 // CEN: moments about the component's mean, not raw ones.
 template <int G, bool CEN, int WARPS, int MINB>
 __device__ __forceinline__ void small_body(const Args a) {
-  constexpr int T = 1 + D + tri(D), R = (N + G - 1) / G;
+  constexpr int R = (N + G - 1) / G;
   __shared__ float keep[WARPS * 32 / G][K * T];  // w, mean, covariance of the parameters in use
   const int lane = threadIdx.x & 31, gl = lane & (G - 1);
   const unsigned gm = (G == 32) ? FULL : (((1u << (G & 31)) - 1u) << (lane & ~(G - 1)));
@@ -133,24 +201,7 @@ __device__ __forceinline__ void small_body(const Args a) {
           for (int d = 0; d < D; d++) x[r][d] = v ? __ldg(xp + n * D + d) : 0.f;
         }
 #pragma unroll
-        for (int k = 0; k < K; k++) {
-          float S[tri(D)];
-          float w = a.w0[(size_t)idx * K + k];
-#pragma unroll
-          for (int d = 0; d < D; d++) mu[k][d] = a.m0[((size_t)idx * K + k) * D + d];
-#pragma unroll
-          for (int i = 0; i < D; i++)
-#pragma unroll
-            for (int j = 0; j <= i; j++) S[at(i, j)] = a.S0[((size_t)idx * K + k) * D * D + i * D + j];
-          factor(w, S, A[k], c[k]);
-          if (gl == 0) {
-            kp[k * T] = w;
-#pragma unroll
-            for (int d = 0; d < D; d++) kp[k * T + 1 + d] = mu[k][d];
-#pragma unroll
-            for (int t = 0; t < tri(D); t++) kp[k * T + 1 + D + t] = S[t];
-          }
-        }
+        for (int k = 0; k < K; k++) begin(a, idx, k, mu[k], A[k], c[k], gl == 0, kp + k * T);
         it = 0;
         need = false;
         prev = -3e38f;
@@ -270,26 +321,7 @@ __device__ __forceinline__ void small_body(const Args a) {
     bool done = it >= a.max_iter || !(ll - prev >= a.tol * N);
     if (!need && idx < a.B && done) {  // ll belongs to the parameters in keep
       __syncwarp(gm);
-      for (int q = gl; q < K * T; q += G) {
-        int k = q / T, t = q % T;
-        float v = kp[q];
-        if (t == 0)
-          a.w[(size_t)idx * K + k] = v;
-        else if (t <= D)
-          a.m[((size_t)idx * K + k) * D + t - 1] = v;
-        else {
-          t -= 1 + D;
-          int i = 0;
-          while ((i + 1) * (i + 2) / 2 <= t) i++;
-          int j = t - i * (i + 1) / 2;
-          a.S[((size_t)idx * K + k) * D * D + i * D + j] = v;
-          a.S[((size_t)idx * K + k) * D * D + j * D + i] = v;
-        }
-      }
-      if (gl == 0) {
-        a.ll[idx] = ll;
-        a.it[idx] = it;
-      }
+      leave(a, idx, kp, gl, G, ll, it);
       __syncwarp(gm);
       need = true;
     }
@@ -297,26 +329,7 @@ __device__ __forceinline__ void small_body(const Args a) {
     prev = ll;
     it++;
 #pragma unroll
-    for (int k = 0; k < K; k++) {
-      float inv = rcp(acc[k][0]), S[tri(D)], dm[D], w = acc[k][0] * (1.f / N);
-#pragma unroll
-      for (int i = 0; i < D; i++) dm[i] = acc[k][1 + i] * inv;
-#pragma unroll
-      for (int i = 0; i < D; i++)
-#pragma unroll
-        for (int j = 0; j <= i; j++)
-          S[at(i, j)] = acc[k][1 + D + at(i, j)] * inv - dm[i] * dm[j] + (i == j ? a.ridge : 0.f);
-#pragma unroll
-      for (int i = 0; i < D; i++) mu[k][i] = CEN ? mu[k][i] + dm[i] : dm[i];
-      factor(w, S, A[k], c[k]);
-      if (gl == 0) {
-        kp[k * T] = w;
-#pragma unroll
-        for (int d = 0; d < D; d++) kp[k * T + 1 + d] = mu[k][d];
-#pragma unroll
-        for (int t = 0; t < tri(D); t++) kp[k * T + 1 + D + t] = S[t];
-      }
-    }
+    for (int k = 0; k < K; k++) m_step<CEN>(acc[k], a.ridge, mu[k], A[k], c[k], gl == 0, kp + k * T);
   }
 }
 
@@ -330,7 +343,7 @@ __global__ void __launch_bounds__(WARPS * 32, MINB) small(Args a) {
 // ones.
 template <int KL, int W, int U, int MINB>
 __device__ __forceinline__ void wide_body(const Args a) {
-  constexpr int T = 1 + D + tri(D), P = K / KL, SP = 32 / P;
+  constexpr int P = K / KL, SP = 32 / P;
   extern __shared__ __align__(16) float sm[];
   constexpr int NP = (N + 3) & ~3;
   float* xs = sm;
@@ -351,25 +364,7 @@ __device__ __forceinline__ void wide_body(const Args a) {
     }
     float mu[KL][D], A[KL][tri(D)], c[KL];
 #pragma unroll
-    for (int l = 0; l < KL; l++) {
-      float S[tri(D)];
-      const int k = kk + l;
-      float w = a.w0[(size_t)idx * K + k];
-#pragma unroll
-      for (int d = 0; d < D; d++) mu[l][d] = a.m0[((size_t)idx * K + k) * D + d];
-#pragma unroll
-      for (int i = 0; i < D; i++)
-#pragma unroll
-        for (int j = 0; j <= i; j++) S[at(i, j)] = a.S0[((size_t)idx * K + k) * D * D + i * D + j];
-      factor(w, S, A[l], c[l]);
-      if (warp == 0 && sg == 0) {
-        keep[k * T] = w;
-#pragma unroll
-        for (int d = 0; d < D; d++) keep[k * T + 1 + d] = mu[l][d];
-#pragma unroll
-        for (int t = 0; t < tri(D); t++) keep[k * T + 1 + D + t] = S[t];
-      }
-    }
+    for (int l = 0; l < KL; l++) begin(a, idx, kk + l, mu[l], A[l], c[l], warp == 0 && sg == 0, keep + (kk + l) * T);
     __syncthreads();
     float prev = -3e38f;
     int it = 0;
@@ -497,53 +492,15 @@ __device__ __forceinline__ void wide_body(const Args a) {
       for (int q = 0; q < W; q++) ll += lls[q];
       ll *= 0.69314718f;
       if (it >= a.max_iter || !(ll - prev >= a.tol * N)) {
-        for (int q = threadIdx.x; q < K * T; q += W * 32) {
-          int k = q / T, t = q % T;
-          float v = keep[q];
-          if (t == 0)
-            a.w[(size_t)idx * K + k] = v;
-          else if (t <= D)
-            a.m[((size_t)idx * K + k) * D + t - 1] = v;
-          else {
-            t -= 1 + D;
-            int i = 0;
-            while ((i + 1) * (i + 2) / 2 <= t) i++;
-            int j = t - i * (i + 1) / 2;
-            a.S[((size_t)idx * K + k) * D * D + i * D + j] = v;
-            a.S[((size_t)idx * K + k) * D * D + j * D + i] = v;
-          }
-        }
-        if (threadIdx.x == 0) {
-          a.ll[idx] = ll;
-          a.it[idx] = it;
-        }
+        leave(a, idx, keep, threadIdx.x, W * 32, ll, it);
         __syncthreads();
         break;
       }
       prev = ll;
       it++;
 #pragma unroll
-      for (int l = 0; l < KL; l++) {
-        float inv = rcp(acc[l][0]), S[tri(D)], dm[D], w = acc[l][0] / N;
-#pragma unroll
-        for (int i = 0; i < D; i++) dm[i] = acc[l][1 + i] * inv;
-#pragma unroll
-        for (int i = 0; i < D; i++)
-#pragma unroll
-          for (int j = 0; j <= i; j++)
-            S[at(i, j)] = acc[l][1 + D + at(i, j)] * inv - dm[i] * dm[j] + (i == j ? a.ridge : 0.f);
-#pragma unroll
-        for (int i = 0; i < D; i++) mu[l][i] += dm[i];
-        factor(w, S, A[l], c[l]);
-        if (warp == 0 && sg == 0) {
-          const int k = kk + l;
-          keep[k * T] = w;
-#pragma unroll
-          for (int d = 0; d < D; d++) keep[k * T + 1 + d] = mu[l][d];
-#pragma unroll
-          for (int t = 0; t < tri(D); t++) keep[k * T + 1 + D + t] = S[t];
-        }
-      }
+      for (int l = 0; l < KL; l++)
+        m_step<true>(acc[l], a.ridge, mu[l], A[l], c[l], warp == 0 && sg == 0, keep + (kk + l) * T);
       __syncthreads();  // keep and red may be overwritten after this
     }
   }
@@ -576,7 +533,8 @@ static void timed(const char* name, Kernel kernel, int threads, size_t shared, f
     const cudaError_t launched = cudaGetLastError();
     cudaEventRecord(end);
     if (launched != cudaSuccess || cudaEventSynchronize(end) != cudaSuccess)
-      fprintf(stderr, "%s: %s\n", name, cudaGetErrorString(launched != cudaSuccess ? launched : cudaGetLastError())), exit(1);
+      fprintf(stderr, "%s: %s\n", name, cudaGetErrorString(launched != cudaSuccess ? launched : cudaGetLastError())),
+          exit(1);
     float milliseconds = 0;
     cudaEventElapsedTime(&milliseconds, begin, end);
     if (repeat && 1e-3f * milliseconds < *best) *best = 1e-3f * milliseconds;  // the first repeat loads the kernel
