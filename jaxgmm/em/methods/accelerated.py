@@ -15,7 +15,7 @@ also kept if r has not turned against it, and a run ends at the same fixed point
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ from jaxgmm.em.methods import common
 from jaxgmm.em.methods.metric import difference, inner_products, moved, share_within_limits
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
-from jaxgmm.mixture import Mixture
 
 # Loss of the mean log-likelihood, in nats, with which a step is kept all the same.
 SLACK = {"float32": 1e-6, "float64": 1e-7}
@@ -107,14 +106,34 @@ class Memory(NamedTuple):
         n_small: number of estimates below the tolerance, one after another.
     """
 
-    mixture: Mixture
-    em_step: Mixture
+    mixture: Any
+    em_step: Any
     has_moved: Bool[Array, "*s"]
     falls: Bool[Array, "*s"]
-    n_em_steps: Int[Array, "*s"]
+    n_em_steps: Int[Array, "*s"] | Float[Array, "*s"]
     is_sound: Bool[Array, "*s"]
     is_second: Bool[Array, "*s"]
-    n_small: Int[Array, "*s"]
+    n_small: Int[Array, "*s"] | Float[Array, "*s"]
+
+
+class Decision(NamedTuple):
+    """How a run goes on.
+
+    Attributes:
+        is_accepted: whether the current parameters are kept. Otherwise it goes on from where the last step began.
+        leaps: whether it goes on by a step of the acceleration, not by EM's.
+        along: that step from the current parameters: its coefficients of r, s and y.
+        gap: how much is left to gain, in nats per sample; infinite if this step does not show it.
+        has_converged: whether so little is left that the run ends.
+        memory: with the flags and numbers for the next step; its parameters and its `is_sound` are the last ones.
+    """
+
+    is_accepted: Bool[Array, "*s"]
+    leaps: Bool[Array, "*s"]
+    along: Sequence[Float[Array, "*s"]]
+    gap: Float[Array, "*s"]
+    has_converged: Bool[Array, "*s"]
+    memory: Memory
 
 
 def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["products"]) -> RunState:
@@ -142,51 +161,91 @@ def advance(
     em_step = difference(by_em, here)
     steps = em_step, difference(here, memory.mixture), difference(memory.em_step, em_step)
     parts = inner_products(steps, here.weights, e_step.precisions(state.natural, here))
-    products = Products(*parts.products(here.weights))
-    dtype, is_em = log_likelihood.dtype.name, memory.n_em_steps > 0
-    gain = (log_likelihood - state.log_likelihood) / total_weight
+    decision = decided(
+        memory,
+        (log_likelihood - state.log_likelihood) / total_weight,
+        Products(*parts.products(here.weights)),
+        lambda along: share_within_limits(along, parts),
+        settings.tol,
+        acceleration,
+    )
+    is_accepted, leaps = decision.is_accepted, decision.leaps
+    back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
+    following = common.select(is_accepted, by_em, back)
+    following = common.select(leaps, moved(here, decision.along, steps), following)
+    natural, is_sound = common.checked(following, settings, e_step)
+    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
+    mixture, em_step = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
+    status = common.status_of(log_likelihood, decision.has_converged, is_sound | leaps, state.n_iter, settings.max_iter)
+    step = common.Step(
+        best=mixture,
+        following=following,
+        natural=natural,
+        log_likelihood=log_likelihood,
+        gap=jnp.where(decision.gap < jnp.inf, decision.gap, state.gap),
+        status=status,
+        memory=decision.memory._replace(mixture=mixture, em_step=em_step, is_sound=is_sound),
+    )
+    return common.advanced(state, step, settings)
+
+
+def decided(
+    memory: Memory,
+    gain: Float[Array, "*s"],
+    products: Products,
+    share_within: Callable[[Sequence[Float[Array, "*s"]]], Float[Array, "*s"]],
+    tol: Float[Array, "*s"],
+    acceleration: Acceleration,
+) -> Decision:
+    """Whether to accept the current parameters, where to go from there, and whether to stop.
+
+    Args:
+        memory: what the run has kept.
+        gain: of the mean log-likelihood, by the last step.
+        products: at the current parameters.
+        share_within: the share of a step, given its coefficients of r, s and y, within the limits of a step's length.
+        tol: what may be left to gain.
+        acceleration: how it goes on.
+    """
+    dtype, is_em = gain.dtype.name, memory.n_em_steps > 0
     falls = memory.falls | (is_em & (gain < -LOSS[dtype]))
     # The integral of r along s, by the trapezoidal rule, is what the step has gained of whatever EM raises.
     keeps = (gain >= -SLACK[dtype]) | (falls & (products.rs + 0.5 * products.sy >= 0))
     is_accepted = is_em | (memory.is_sound & keeps)
-    may_retry = memory.is_sound & ~memory.is_second & (acceleration.n_em_steps == 0)
 
     products = common.select(is_accepted, products, products.at_beginning())
     direction = acceleration.direction(products)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
     gap = gap_of(direction, products.rr, memory.has_moved)
-    is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
+    is_small = (gap < jnp.maximum(tol, LEAST_GAP)) & (tol > 0)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 
     # Parameters that are not accepted are left for here - s, where EM's step is r + y.
     way_back = jnp.where(is_accepted, 0, 1).astype(dtype)
     of_r, of_s, of_y = direction.along
     along = of_r, of_s, of_y + way_back * of_r
-    share = share_within_limits(along, parts)
+    share = share_within(along)
     is_worthwhile = share * direction.promise > 0.5 * products.rr
-    leaps = jnp.where(is_accepted, is_due & memory.has_moved, may_retry) & is_worthwhile
-    back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
-    following = common.select(is_accepted, by_em, back)
+    may_leap = is_due & memory.has_moved
+    if acceleration.n_em_steps == 0:
+        may_leap |= ~is_accepted & memory.is_sound & ~memory.is_second
+    leaps = may_leap & is_worthwhile
     of_r, of_s, of_y = (share * own for own in along)
-    there = moved(here, (of_r, of_s - way_back, of_y), steps)
-    following = common.select(leaps, there, following)
-    natural, is_sound = common.checked(following, settings, e_step)
     n_em_steps = jnp.where(leaps, 0, jnp.where(is_accepted, memory.n_em_steps + 1, 1))
-
-    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
-    has_converged = n_small >= IN_SUCCESSION
-    status = common.status_of(log_likelihood, has_converged, is_sound | leaps, state.n_iter, settings.max_iter)
-    mixture, em_step = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
-    step = common.Step(
-        best=mixture,
-        following=following,
-        natural=natural,
-        log_likelihood=log_likelihood,
-        gap=jnp.where(is_due & (gap < jnp.inf), gap, state.gap),
-        status=status,
-        memory=Memory(mixture, em_step, jnp.ones_like(leaps), falls, n_em_steps, is_sound, ~is_accepted, n_small),
+    return Decision(
+        is_accepted=is_accepted,
+        leaps=leaps,
+        along=(of_r, of_s - way_back, of_y),
+        gap=jnp.where(is_due, gap, jnp.inf),
+        has_converged=n_small >= IN_SUCCESSION,
+        memory=memory._replace(
+            has_moved=is_accepted | memory.has_moved,
+            falls=falls,
+            n_em_steps=n_em_steps,
+            is_second=~is_accepted,
+            n_small=n_small,
+        ),
     )
-    return common.advanced(state, step, settings)
 
 
 def gap_of(direction: Direction, rr: Float[Array, "*s"], has_pair: Bool[Array, "*s"]) -> Float[Array, "*s"]:
