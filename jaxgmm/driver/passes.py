@@ -16,13 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.driver.program import Layout, Models, Slots, Way
 from jaxgmm.driver.standardize import Standardization
-from jaxgmm.em import fused, lanes
+from jaxgmm.em import fused
 from jaxgmm.em import state as em
 from jaxgmm.em.covariance import one_of
 from jaxgmm.em.e_steps import E_STEPS, Form
+from jaxgmm.em.fused import rows
 from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import SufficientStatistics
-from jaxgmm.engine.fused import ROUND, Arrays, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.fused import ROUND, Lanes, Problem, run_in_rounds
 from jaxgmm.engine.rows import quotient_and_rest, rows_of
 from jaxgmm.engine.slots import Busy, Routine, run_queue, where_leading
 from jaxgmm.mixture import Mixture, with_harmless_absent
@@ -194,7 +195,7 @@ def in_kernels(
     row, model = of_runs(n_runs, len(sets.n_effective), models, layout)
     # A kernel has one lane for each component, rounded up to a power of two.
     missing = way.width - n_components if way.is_wide else 0
-    shape = lanes.Shape(n_components + missing, n_features, layout.families, way.is_wide)
+    shape = rows.Shape(n_components + missing, n_features, layout.families, way.is_wide)
     present = jnp.ones((n_runs, n_components), bool)
     if layout.has_absent:
         present = jax.vmap(lambda start, model: _present(start, model, layout))(starts, model)
@@ -202,7 +203,6 @@ def in_kernels(
     begun = before._replace(
         mixture=_with_lanes(where_leading(before.n_iter > 0, before.mixture, starts), missing),
         log_likelihood=jnp.full(n_runs, -jnp.inf),
-        memory=jnp.full(n_runs, jnp.inf),
         n_iter=jnp.zeros(n_runs, jnp.int32),
         status=jnp.full(n_runs, em.RUNNING, jnp.int32),
     )
@@ -213,9 +213,10 @@ def in_kernels(
     present = jnp.pad(present, ((0, 0), (0, missing)))
     settings = em.Settings(ridge, tol, left, floor, present)
 
-    def life(fixed: Any, moving: Any, read: Any, n_blocks: Any, n_steps: Any, arrays: Arrays) -> Any:
-        machine = lanes.Machine(lanes.Lanes(*arrays), lanes.ELEMENTARY[dtype], shape, way.centred, method)
-        return fused.life(fixed, moving, read, n_blocks, n_steps, machine)
+    def life(*rows_and_limits: Any) -> Any:
+        *given, arrays = rows_and_limits
+        machine = rows.Machine(arrays, rows.ELEMENTARY[dtype], shape, way.centred, method)
+        return fused.life(*given, machine)
 
     def row_of(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]
@@ -223,24 +224,26 @@ def in_kernels(
     # If all runs make the same number of steps, one round suffices.
     n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
-    rows = lanes.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape), lanes.moving_rows(begun, shape)
+    fixed = rows.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape)
+    moving = rows.moving_rows(begun, shape)
+    stored = fused.stored_rows(method, moving, shape)
     moving, executed = run_in_rounds(
-        Problem(*rows, samples, row, n_used),
+        Problem(fixed, moving, stored, samples, row, n_used),
         wanted,
         life,
-        lambda moving: row_of(moving, lanes.STATUS) == em.RUNNING,
+        lambda moving: row_of(moving, rows.STATUS) == em.RUNNING,
         way,
         n_steps,
     )
     ended = em.RunState(
-        mixture=lanes.mixtures_of(moving, shape).components(slice(n_components)),
+        mixture=rows.mixtures_of(moving, shape).components(slice(n_components)),
         natural=None,
-        log_likelihood=row_of(moving, lanes.LOG_LIKELIHOOD),
-        n_iter=before.n_iter + row_of(moving, lanes.N_ITER).astype(jnp.int32),
-        status=row_of(moving, lanes.STATUS).astype(jnp.int32),
+        log_likelihood=row_of(moving, rows.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + row_of(moving, rows.N_ITER).astype(jnp.int32),
+        status=row_of(moving, rows.STATUS).astype(jnp.int32),
         history=None,
         snapshots=None,
-        gap=row_of(moving, lanes.GAP),
+        gap=row_of(moving, rows.GAP),
     )
     return *_ended(ended, before, wanted), executed
 

@@ -26,6 +26,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgmm.engine.rows import numbers_of
+from jaxgmm.numerics.lanes import Arrays, Store
 
 # First and last versions of jax whose Mosaic is known, and the lowest compute capability that it supports.
 KNOWN = ((0, 11), (0, 12))
@@ -76,20 +77,9 @@ class Lanes(NamedTuple):
         return FILLING // (WARPS * WARP) * self.runs
 
 
-class Arrays(NamedTuple):
-    """How arrays of runs and of samples relate in a kernel; the fields of `jaxgmm.em.lanes.Lanes`."""
-
-    spread: Callable[[Any], Any]
-    total: Callable[[Any], Any]
-    most: Callable[[Sequence[Any]], Any]
-    sum: Callable[[Sequence[Any]], Any]
-    sum_of_runs: Callable[[Sequence[Any]], Any]
-    most_of_runs: Callable[[Sequence[Any]], Any]
-
-
-# From fixed and moving rows of numbers, a function that loads a block of samples, the numbers of blocks and of steps,
-# and how arrays relate, to the new moving rows and the number of steps made.
-Life = Callable[[list[Any], list[Any], Callable[[Any], list[Any]], Any, Any, Arrays], tuple[list[Any], Any]]
+# From fixed and moving rows of numbers, a store, a function that loads a block of samples, the numbers of blocks and of
+# steps, and how arrays relate, to the new moving rows, the state of the store, and the number of steps made.
+Life = Callable[[list[Any], list[Any], Store, Callable[[Any], list[Any]], Any, Any, Arrays], tuple[list[Any], Any, Any]]
 
 
 def why_not(device: Any) -> str | None:
@@ -117,6 +107,7 @@ class Problem(NamedTuple):
     Attributes:
         fixed: numbers of runs that do not change, a row of all runs for each; wide, each with one for every lane.
         moving: numbers of runs that change.
+        stored: numbers that change and are needed only between two passes over the samples.
         samples: features of samples and, last, their weights, of S data sets.
         row: the data set of each run.
         n_used: number of samples of each data set that count; later samples have weight 0.
@@ -124,6 +115,7 @@ class Problem(NamedTuple):
 
     fixed: Float[Array, "f q *k"]
     moving: Float[Array, "m q *k"]
+    stored: Float[Array, "r q *k"]
     samples: Float[Array, "s d n"]
     row: Int[Array, " q"]
     n_used: Int[Array, " s"]
@@ -150,13 +142,13 @@ def run_in_rounds(
     Returns:
         `moving`, with waiting runs at their ends, and the total number of steps of their lanes.
     """
-    fixed, moving, samples, row, n_used = problem
-    n_runs, group = len(row), lanes.group
+    fixed, moving, stored, samples, row, n_used = problem
+    n_runs, group, n_moving = len(row), lanes.group, len(moving)
     samples = jnp.pad(samples, ((0, 0), (0, 0), (0, -samples.shape[2] % lanes.samples)))
     kernel = _kernel(life, lanes)
 
     def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
-        moving, first, executed = carry
+        changing, first, executed = carry
         place = first + jnp.arange(group, dtype=jnp.int32)
         # A block is padded with a run of the same launch, so that it does not wait for another run.
         runs, inside = order[jnp.minimum(place, n_left - 1)], place < n_left
@@ -165,23 +157,27 @@ def run_in_rounds(
         to_make = jnp.where(n_left > lanes.filling, n_steps, _ALL)
         # A block without a run makes no step.
         limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, to_make, 0)]).astype(jnp.int32)
-        after, made = kernel(limits, _in_blocks(samples, own, lanes), fixed[:, runs], moving[:, runs])
-        moving = moving.at[:, jnp.where(inside, runs, n_runs)].set(after, mode="drop", wrap_negative_indices=False)
-        return moving, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)
+        before = changing[:, runs]
+        after, kept, made = kernel(
+            limits, _in_blocks(samples, own, lanes), fixed[:, runs], before[:n_moving], before[n_moving:]
+        )
+        places = jnp.where(inside, runs, n_runs)
+        changing = changing.at[:, places].set(jnp.concatenate([after, kept]), mode="drop", wrap_negative_indices=False)
+        return changing, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)
 
     def one_round(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        moving, order, n_left, executed = carry
-        moving, _, executed = lax.while_loop(
+        changing, order, n_left, executed = carry
+        changing, _, executed = lax.while_loop(
             lambda carry: carry[1] < n_left,
             lambda carry: launch(carry, order, n_left),
-            (moving, jnp.zeros((), jnp.int32), executed),
+            (changing, jnp.zeros((), jnp.int32), executed),
         )
-        return moving, *numbers_of(waiting & is_running(moving)), executed
+        return changing, *numbers_of(waiting & is_running(changing[:n_moving])), executed
 
     executed = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
-    start = (moving, *numbers_of(waiting & is_running(moving)), executed)
-    moving, _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
-    return moving, executed
+    start = (jnp.concatenate([moving, stored]), *numbers_of(waiting & is_running(moving)), executed)
+    changing, _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
+    return changing[:n_moving], executed
 
 
 def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lanes) -> Float[Array, "b t d *w"]:
@@ -192,38 +188,58 @@ def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lan
     return jnp.transpose(own.reshape(-1, lanes.runs, *own.shape[1:]), (0, 3, 2, 1, 4))
 
 
-def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tuple[Array, Array]]:
-    """The kernel of a group: from its limits, samples and rows to the new moving rows, and the steps of each block.
+def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tuple[Array, Array, Array]]:
+    """The kernel of a group: from its limits, samples and rows to its new rows, and the steps of each block.
 
     With parameters of Mosaic's interpreter, it needs no GPU.
     """
     pallas, plgpu = _mosaic()
     layouts = _wide_layouts(lanes) if lanes.is_wide else _narrow_layouts(lanes)
 
-    def body(limits: Any, samples: Any, fixed: Any, moving: Any, moved: Any, made: Any) -> None:
+    def body(
+        limits: Any, samples: Any, fixed: Any, moving: Any, stored: Any, moved: Any, kept: Any, made: Any, shared: Any
+    ) -> None:
         block = lax.axis_index("block")
         place = block if lanes.is_wide else pallas.ds(block * lanes.runs, lanes.runs)
 
-        def loaded(rows: Any) -> list[Any]:
-            return [plgpu.load(rows.at[i, place], layout=layouts.runs, optimized=False) for i in range(rows.shape[0])]
+        def loaded(rows: Any, *place: Any) -> list[Any]:
+            return [plgpu.load(rows.at[i, *place], layout=layouts.runs, optimized=False) for i in range(rows.shape[0])]
+
+        def store(rows: list[Any], at: Any, *place: Any) -> None:
+            for i, row in enumerate(rows):
+                _store(plgpu, at.at[i, *place], row)
+
+        def save(_state: tuple[()], rows: list[Any]) -> tuple[()]:
+            # All threads have read the earlier rows before any writes, and wait until all have written.
+            plgpu.commit_smem()
+            store(rows, shared)
+            plgpu.commit_smem()
+            return ()
 
         def read(i: Any) -> list[Any]:
             parts = [samples.at[block, i, d] for d in range(samples.shape[2])]
             return [layouts.placed(plgpu.load(part, layout=layouts.samples, optimized=False)) for part in parts]
 
-        rows, n_made = life(loaded(fixed), loaded(moving), read, limits[0, block], limits[1, block], layouts.arrays)
-        for i, own in enumerate(rows):
-            _store(plgpu, moved.at[i, place], own)
+        in_shared = Store(save((), loaded(stored, place)), lambda _state: loaded(shared), save)
+        own = loaded(fixed, place), loaded(moving, place)
+        rows, _, n_made = life(*own, in_shared, read, limits[0, block], limits[1, block], layouts.arrays)
+        store(rows, moved, place)
+        store(loaded(shared), kept, place)
         _store(plgpu, made.at[block], n_made)
 
-    def call(limits: Array, samples: Array, fixed: Array, moving: Array) -> tuple[Array, Array]:
+    def call(limits: Array, samples: Array, fixed: Array, moving: Array, stored: Array) -> tuple[Array, Array, Array]:
         n_blocks = limits.shape[1]
-        out = [jax.ShapeDtypeStruct(moving.shape, moving.dtype), jax.ShapeDtypeStruct((n_blocks,), jnp.int32)]
-        options = plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
-        grid = {"grid": (n_blocks,), "grid_names": ("block",)}
+        out = [jax.ShapeDtypeStruct(rows.shape, rows.dtype) for rows in (moving, stored)]
+        out.append(jax.ShapeDtypeStruct((n_blocks,), jnp.int32))
+        shared = plgpu.SMEM((len(stored), lanes.width if lanes.is_wide else lanes.runs), stored.dtype)
+        # Nothing but `shared` is read after it has been written.
+        options = plgpu.CompilerParams(
+            approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True
+        )
+        grid = {"grid": (n_blocks,), "grid_names": ("block",), "scratch_types": [shared]}
         kernel = plgpu.kernel(body, out_type=out, **grid, interpret=interpret, compiler_params=options)
-        moved, made = kernel(limits, samples, fixed, moving)
-        return moved, made
+        moved, kept, made = kernel(limits, samples, fixed, moving, stored)
+        return moved, kept, made
 
     return call
 

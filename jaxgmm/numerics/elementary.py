@@ -5,7 +5,7 @@ combine a polynomial near 0, or near 1, with an exponent that is written, or rea
 Functions", chapter 11). The coefficients are least squares fits, reweighted until the largest relative error was
 smallest.
 
-GPU kernels lack these functions in float64. There, logarithm and root are those of float32, corrected to full
+GPU kernels lack these functions in float64. There, logarithm and roots are those of float32, corrected to full
 precision.
 """
 
@@ -92,6 +92,11 @@ def rsqrt_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     for _ in range(3):
         root = root * (1.5 - 0.5 * fraction * root * root)
     return jnp.where(x > 0, _from_bits64(_bits64(root) - (half << _FRACTION_BITS_FLOAT64)), jnp.nan)
+
+
+def sqrt_in_float64(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """√x for normal x, to 4e-16, for 0 and for infinity; NaN for negative x."""
+    return jnp.where(x == 0, 0.0, x * rsqrt_in_float64(x))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:

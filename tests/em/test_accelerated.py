@@ -77,17 +77,17 @@ def products_of(r: float, s: float, y: float) -> accelerated.Products:
 def test_no_gap_is_less_than_what_ems_own_step_promises() -> None:
     # EM's steps turn round: the next one leads too far.
     products = products_of(r=-2.0, s=1.0, y=3.0)
-    direction = QUASI_NEWTON.direction(products)
+    direction = QUASI_NEWTON.direction(products, jnp.sqrt)
     assert direction.promise == pytest.approx(2 / 3)
     assert accelerated.gap_of(direction, products.rr, jnp.asarray(True)) == pytest.approx(2.0)
 
 
 def test_squared_extrapolation_is_exact_where_steps_shrink_by_one_factor() -> None:
     # Steps of 1, 0.9, 0.81, … lead to 10; the last step was 1, the next is 0.9, and 9 are left.
-    along = SQUAREM.direction(products_of(r=0.9, s=1.0, y=0.1)).along
+    along = SQUAREM.direction(products_of(r=0.9, s=1.0, y=0.1), jnp.sqrt).along
     assert float(along[0] * 0.9 + along[1] * 1.0 + along[2] * 0.1) == pytest.approx(9.0)
     # Where they do not shrink, the extrapolation is long, and finite.
-    along = SQUAREM.direction(products_of(r=1.0, s=1.0, y=0.0)).along
+    along = SQUAREM.direction(products_of(r=1.0, s=1.0, y=0.0), jnp.sqrt).along
     assert np.all(np.isfinite(np.asarray(along)))
 
 
@@ -203,7 +203,7 @@ def test_a_step_that_loses_likelihood_is_taken_back(value: float) -> None:
     vectors = (state.memory.em_step, step, metric.difference(state.memory.em_step, kept.memory.em_step))
     precisions = jnp.asarray(np.linalg.inv(state.mixture.covariances))
     parts = metric.inner_products(vectors, state.mixture.weights, precisions)
-    along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(state.mixture.weights))).along
+    along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(state.mixture.weights)), jnp.sqrt).along
     share = metric.share_within_limits(along, parts)
     expected = metric.moved(state.memory.mixture, [share * own for own in along], vectors)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), back.mixture, expected)
@@ -217,7 +217,7 @@ def test_a_step_that_loses_likelihood_is_taken_back(value: float) -> None:
 
 def test_a_step_too_far_is_followed_by_one_to_where_ems_step_is_zero() -> None:
     # EM's step falls from 1 to -3 along a step of 2, and is zero after a quarter of it.
-    along = QUASI_NEWTON.direction(products_of(r=-3.0, s=2.0, y=4.0).at_beginning()).along
+    along = QUASI_NEWTON.direction(products_of(r=-3.0, s=2.0, y=4.0).at_beginning(), jnp.sqrt).along
     assert float(along[0] * 1.0 + along[1] * 2.0 + along[2] * 4.0) == pytest.approx(0.5)
 
 
@@ -299,7 +299,7 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
 
     def leap(here: Mixture, *vectors: Mixture) -> Mixture:
         parts = metric.inner_products(vectors, here.weights, precisions)
-        along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(here.weights))).along
+        along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(here.weights)), jnp.sqrt).along
         share = metric.share_within_limits(along, parts)
         return metric.moved(here, [share * own for own in along], vectors)
 
@@ -311,7 +311,7 @@ def test_a_leap_keeps_covariances_positive_definite() -> None:
     precisions = jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(there.covariances, -1, 0)), 0, -1)
     for vectors in (moved[1:], opposite):
         parts = metric.inner_products(vectors, there.weights, precisions)
-        along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(there.weights))).along
+        along = QUASI_NEWTON.direction(accelerated.Products(*parts.products(there.weights)), jnp.sqrt).along
         share = metric.share_within_limits(along, parts)
         second = metric.moved(moved[0], [share * own for own in along], vectors)
         assert np.all(np.linalg.eigvalsh(np.moveaxis(np.asarray(second.covariances), -1, 0)) > 0)

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation import FULL_AND_OTHERS, at_once, slow
+from lanes_in_jax import narrow, stored, wide
 
-from jaxgmm.em import fused, lanes, run
+from jaxgmm.em import fused, run
 from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
+from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Shape, fixed_rows, mixtures_of, moving_rows
 from jaxgmm.em.methods import METHODS, plain
 from jaxgmm.em.state import RUNNING, RunState, Settings, unstarted
 from jaxgmm.em.statistics import features
@@ -22,35 +24,6 @@ from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
 N_RUNS, N_SAMPLES, WIDTH = 8, 96, 16
-
-
-def narrow() -> lanes.Lanes:
-    """Runs `(R,)`, samples `(R, W)`, components in lists."""
-    return lanes.Lanes(
-        spread=lambda a: jnp.broadcast_to(a[:, None], (len(a), WIDTH)),
-        total=lambda a: jnp.sum(a, axis=1),
-        most=functools.partial(functools.reduce, jnp.maximum),
-        sum=functools.partial(functools.reduce, jnp.add),
-        sum_of_runs=functools.partial(functools.reduce, jnp.add),
-        most_of_runs=functools.partial(functools.reduce, jnp.maximum),
-    )
-
-
-def wide() -> lanes.Lanes:
-    """Components of one run `(K,)`, samples `(W, K)`."""
-
-    def over(rows: list[Any], reduce: Callable[..., Any]) -> Any:
-        (row,) = rows
-        return jnp.broadcast_to(reduce(row, axis=-1, keepdims=True), row.shape)
-
-    return lanes.Lanes(
-        spread=lambda a: jnp.broadcast_to(a[None, :], (WIDTH, len(a))),
-        total=lambda a: jnp.sum(a, axis=0),
-        most=lambda rows: over(rows, jnp.max),
-        sum=lambda rows: over(rows, jnp.sum),
-        sum_of_runs=lambda rows: over(rows, jnp.sum),
-        most_of_runs=lambda rows: over(rows, jnp.max),
-    )
 
 
 def problem(
@@ -83,24 +56,30 @@ def of_one_form(family: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def in_plain_jax(shape: lanes.Shape, n_blocks: int, *, centred: bool) -> Callable[..., Any]:
+def in_plain_jax(shape: Shape, n_blocks: int, method: str, *, centred: bool) -> Callable[..., Any]:
     """`jaxgmm.em.fused.life` of all runs: from rows and blocks of samples to rows."""
-    machine = lanes.Machine(wide() if shape.is_wide else narrow(), lanes.ELEMENTARY["float64"], shape, centred)
+    machine = Machine(
+        wide(WIDTH, shape.n_components) if shape.is_wide else narrow(N_RUNS, WIDTH),
+        ELEMENTARY["float64"],
+        shape,
+        centred,
+        method,
+    )
     one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
 
-    def of_run(fixed: Any, moving: Any, blocks: Any) -> Any:
+    def of_run(fixed: Any, moving: Any, kept: Any, blocks: Any) -> Any:
         def read(i: Any) -> Any:
             return [jnp.broadcast_to(row[:, None], (WIDTH, shape.n_components)) for row in blocks[:, i]]
 
-        return jnp.stack(one(list(fixed), list(moving), read)[0])
+        return jnp.stack(one(list(fixed), list(moving), stored(kept), read)[0])
 
-    def of_all(fixed: Any, moving: Any, blocks: Any) -> Any:
+    def of_all(fixed: Any, moving: Any, kept: Any, blocks: Any) -> Any:
         def read(i: Any) -> Any:
             return list(jnp.moveaxis(blocks[:, :, i], 1, 0))
 
-        return jnp.stack(one(list(fixed), list(moving), read)[0])
+        return jnp.stack(one(list(fixed), list(moving), stored(kept), read)[0])
 
-    return at_once(jax.vmap(of_run, (1, 1, 0), 1) if shape.is_wide else of_all)
+    return at_once(jax.vmap(of_run, (1, 1, 1, 0), 1) if shape.is_wide else of_all)
 
 
 def fused_runs(
@@ -112,56 +91,61 @@ def fused_runs(
     *,
     is_wide: bool,
     centred: bool = False,
+    method: str = "em",
 ) -> RunState:
     """All runs by `jaxgmm.em.fused`, in plain JAX, by the program that all families of a form share."""
     n_runs, n_features, n_samples = z.shape
     n_components = start.weights.shape[1]
     families = of_one_form(family)
-    shape = lanes.Shape(n_components, n_features, families, is_wide)
+    shape = Shape(n_components, n_features, families, is_wide)
     n_blocks = -(-n_samples // WIDTH)
     blocks = np.concatenate([z, weights[:, None]], axis=1)
     blocks = np.pad(blocks, ((0, 0), (0, 0), (0, n_blocks * WIDTH - n_samples)))
     blocks = blocks.reshape(n_runs, n_features + 1, n_blocks, WIDTH)
     unknown = np.full(n_runs, np.inf)
-    state = RunState(
-        *(start, None, -unknown, np.zeros(n_runs), np.full(n_runs, RUNNING), None, None), memory=unknown, gap=unknown
-    )
+    state = RunState(start, None, -unknown, np.zeros(n_runs), np.full(n_runs, RUNNING), None, None, gap=unknown)
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, "float64"))
     present = np.broadcast_to(settings.present, (n_runs, n_components))
     ridge = np.broadcast_to(settings.ridge, (n_runs, *settings.ridge.shape))
     asked = settings._replace(present=present, ridge=ridge)
     number = np.full(n_runs, families.index(family))
-    fixed, moving = rows_of(cast(asked), number, weights.sum(axis=1), cast(state), shape=shape)
-    rows = in_plain_jax(shape, n_blocks, centred=centred)(fixed, moving, blocks)
-    mixture = mixtures_of(rows, shape=shape)
-    of_run = np.asarray(rows[-5:, :, 0] if is_wide else rows[-5:])
-    log_likelihood, change, gap, n_iter, status = of_run
-    counts = n_iter.astype(int), status.astype(int)
-    return RunState(mixture, None, log_likelihood, *counts, None, None, memory=change, gap=gap)
+    given = rows_of(cast(asked), number, weights.sum(axis=1), cast(state), shape=shape, method=method)
+    rows = in_plain_jax(shape, n_blocks, method, centred=centred)(*given, blocks)
+    mixture = in_order(rows, shape=shape)
+    of_run = np.asarray(rows[-4:, :, 0] if is_wide else rows[-4:])
+    log_likelihood, gap, n_iter, status = of_run
+    return RunState(mixture, None, log_likelihood, n_iter.astype(int), status.astype(int), None, None, gap=gap)
 
 
-@functools.partial(at_once, static_argnames=("shape",))
-def rows_of(asked: Settings, family: Any, total: Any, state: RunState, *, shape: lanes.Shape) -> tuple[Any, Any]:
-    return lanes.fixed_rows(asked, family, total, shape), lanes.moving_rows(state, shape)
+@functools.partial(at_once, static_argnames=("shape", "method"))
+def rows_of(
+    asked: Settings, family: Any, total: Any, state: RunState, *, shape: Shape, method: str
+) -> tuple[Any, Any, Any]:
+    moving = moving_rows(state, shape)
+    return fixed_rows(asked, family, total, shape), moving, fused.stored_rows(method, moving, shape)
 
 
-mixtures_of = at_once(lanes.mixtures_of, static_argnames=("shape",))
+in_order = at_once(mixtures_of, static_argnames=("shape",))
 
 
-def plain_runs(z: Any, weights: Any, start: Mixture, family: str, settings: Settings) -> RunState:
+def plain_runs(
+    z: Any, weights: Any, start: Mixture, family: str, settings: Settings, *, method: str = "em"
+) -> RunState:
     """The same by `jaxgmm.em.run`, in float64."""
     families = of_one_form(family)
-    return by_number(z, weights, start, np.int32(families.index(family)), settings, families=families)
+    number = np.int32(families.index(family))
+    return by_number(z, weights, start, number, settings, families=families, method=method)
 
 
-@functools.partial(at_once, static_argnames=("families",))
+@functools.partial(at_once, static_argnames=("families", "method"))
 def by_number(
-    z: Any, weights: Any, start: Mixture, number: Any, settings: Settings, *, families: tuple[str, ...]
+    z: Any, weights: Any, start: Mixture, number: Any, settings: Settings, *, families: tuple[str, ...], method: str
 ) -> RunState:
     family = one_of(families, number)
 
     def one(z: Any, weights: Any, start: Mixture) -> RunState:
-        return run.run(Data(features(z, diagonal=family.diagonal), weights), start, family, settings)
+        data = Data(features(z, diagonal=family.diagonal), weights)
+        return run.run(data, start, family, settings, METHODS[method])
 
     return jax.vmap(one)(z, weights, start)
 

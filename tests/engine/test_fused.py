@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilation import at_once, slow
+from lanes_in_jax import narrow, stored, wide
 
 import jaxgmm
 from jaxgmm import Status, fitting
@@ -25,41 +26,25 @@ TAKE_ON = runs.TAKE_ON["at once"]
 
 def plain_kernel(life: fused.Life, lanes: fused.Lanes) -> Callable[..., Any]:
     """What a kernel computes, by arrays of JAX."""
-    arrays = wide(lanes) if lanes.is_wide else narrow(lanes)
+    arrays = wide(lanes.samples, lanes.width) if lanes.is_wide else narrow(lanes.runs, lanes.width)
 
-    def of_block(limits: Any, samples: Any, fixed: Any, moving: Any) -> Any:
+    def of_block(limits: Any, samples: Any, fixed: Any, moving: Any, kept: Any) -> Any:
         def read(i: Any) -> list[Any]:
             rows = list(samples[i])
             return [jnp.broadcast_to(row[:, None], (len(row), lanes.width)) for row in rows] if lanes.is_wide else rows
 
-        rows, made = life(list(fixed), list(moving), read, limits[0], limits[1], arrays)
-        return jnp.stack(rows), made
+        rows, kept, made = life(list(fixed), list(moving), stored(kept), read, limits[0], limits[1], arrays)
+        return jnp.stack(rows), jnp.stack(kept), made
 
-    def call(limits: Any, samples: Any, fixed: Any, moving: Any) -> Any:
+    def call(limits: Any, samples: Any, *rows: Any) -> Any:
         if not lanes.is_wide:
-            fixed, moving = (rows.reshape(len(rows), -1, lanes.runs) for rows in (fixed, moving))
-        moved, made = jax.vmap(of_block, (1, 0, 1, 1), (1, 0))(limits, samples, fixed, moving)
-        return moved if lanes.is_wide else moved.reshape(len(moved), -1), made
+            rows = tuple(own.reshape(len(own), -1, lanes.runs) for own in rows)
+        moved, kept, made = jax.vmap(of_block, (1, 0, 1, 1, 1), (1, 1, 0))(limits, samples, *rows)
+        if not lanes.is_wide:
+            moved, kept = (own.reshape(len(own), -1) for own in (moved, kept))
+        return moved, kept, made
 
     return call
-
-
-def narrow(lanes: fused.Lanes) -> fused.Arrays:
-    added, larger = functools.partial(functools.reduce, jnp.add), functools.partial(functools.reduce, jnp.maximum)
-    shape = (lanes.runs, lanes.width)
-    return fused.Arrays(
-        lambda a: jnp.broadcast_to(a[:, None], shape), lambda a: jnp.sum(a, axis=1), larger, added, added, larger
-    )
-
-
-def wide(lanes: fused.Lanes) -> fused.Arrays:
-    def over(reduce: Callable[..., Any]) -> Callable[[Any], Any]:
-        return lambda rows: jnp.broadcast_to(reduce(rows[0], axis=-1, keepdims=True), rows[0].shape)
-
-    spread = lambda a: jnp.broadcast_to(a[None, :], (lanes.samples, lanes.width))  # noqa: E731
-    return fused.Arrays(
-        spread, lambda a: jnp.sum(a, axis=0), over(jnp.max), over(jnp.sum), over(jnp.sum), over(jnp.max)
-    )
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em import lanes as em
 from jaxgmm.em.fused import life as life_in_lanes
+from jaxgmm.em.fused import rows as em
+from jaxgmm.em.fused import stored_rows
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.engine import fused
 from tests.engine.test_fused import plain_kernel
@@ -25,15 +26,16 @@ HAS_COMPILER = KNOWS_KERNELS and find_spec("jax_cuda13_plugin") is not None
 ROOT = Path(__file__).parents[2]
 
 
-def life_of(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> fused.Life:
+def life_of(shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str) -> fused.Life:
     def life(*rows_and_limits: Any) -> Any:
         *rest, arrays = rows_and_limits
-        return life_in_lanes(*rest, em.Machine(em.Lanes(*arrays), em.ELEMENTARY[dtype], shape, lanes.centred))
+        machine = em.Machine(arrays, em.ELEMENTARY[dtype], shape, lanes.centred, method)
+        return life_in_lanes(*rest, machine)
 
     return life
 
 
-def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> list[Any]:
+def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str, n_blocks: int) -> list[Any]:
     """Limits, blocks of samples, and rows of numbers of two blocks of runs."""
     rng, n_runs, d = np.random.default_rng(0), 2 * lanes.runs, shape.n_features
     n_components = shape.n_components
@@ -45,9 +47,7 @@ def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> li
     covariances = np.broadcast_to(4 * np.eye(d), (n_runs, n_components, d, d))
     mixture = em.Mixture(np.full((n_runs, n_components), 1 / n_components), x[:, :n_components], covariances)
     unknown = np.full(n_runs, np.inf)
-    state = RunState(
-        *(mixture, None, -unknown, np.zeros(n_runs), np.full(n_runs, -1), None, None), memory=unknown, gap=unknown
-    )
+    state = RunState(mixture, None, -unknown, np.zeros(n_runs), np.full(n_runs, -1), None, None, gap=unknown)
     ridge = np.broadcast_to(1e-6 * np.eye(d), (n_runs, d, d))
     settings = Settings(ridge, 1e-4, 9, 1e-6, np.ones((n_runs, n_components)))
     cast = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype))
@@ -55,7 +55,13 @@ def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, n_blocks: int) -> li
     fixed = em.fixed_rows(cast(settings), jnp.zeros(n_runs, jnp.int32), total, shape)
     moving = em.moving_rows(cast(state), shape)
     limits = jnp.asarray([[n_blocks] * 2, [4, 20]], jnp.int32)
-    return [limits, fused._in_blocks(samples, jnp.arange(n_runs), lanes), fixed, moving]
+    return [
+        limits,
+        fused._in_blocks(samples, jnp.arange(n_runs), lanes),
+        fixed,
+        moving,
+        stored_rows(method, moving, shape),
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -68,28 +74,32 @@ def _float64() -> Iterator[None]:
 
 
 CASES = [
-    (em.Shape(2, 1, ("full",), is_wide=False), fused.Lanes(64, 4), "float32"),
-    (em.Shape(3, 2, ("full", "tied"), is_wide=False), fused.Lanes(16, 16), "float64"),
-    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True), "float32"),
-    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True, centred=True), "float64"),
+    (em.Shape(2, 1, ("full",), is_wide=False), fused.Lanes(64, 4), "float32", "quasi-newton"),
+    (em.Shape(3, 2, ("full", "tied"), is_wide=False), fused.Lanes(16, 16), "float64", "quasi-newton"),
+    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True), "float32", "em"),
+    (em.Shape(4, 3, ("full",), is_wide=True), fused.Lanes(2, 4, is_wide=True, centred=True), "float64", "quasi-newton"),
+    (em.Shape(2, 1, ("full",), is_wide=False), fused.Lanes(64, 4), "float64", "squarem"),
 ]
 
 
 @pytest.mark.skipif(not KNOWS_KERNELS, reason="needs absl-py and a jax whose Mosaic is known")
-@pytest.mark.parametrize(("shape", "lanes", "dtype"), CASES)
-def test_interpreted_kernels_are_what_they_are_in_plain_jax(shape: em.Shape, lanes: fused.Lanes, dtype: str) -> None:
+@pytest.mark.parametrize(("shape", "lanes", "dtype", "method"), CASES)
+def test_interpreted_kernels_are_what_they_are_in_plain_jax(
+    shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str
+) -> None:
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-    life, given = life_of(shape, lanes, dtype), inputs(shape, lanes, dtype, 5)
-    expected, made = jax.jit(plain_kernel(life, lanes))(*given)
-    found, found_made = jax.jit(fused._kernel(life, lanes, InterpretGPUParams()))(*given)
-    np.testing.assert_array_equal(found_made, made)
+    life, given = life_of(shape, lanes, dtype, method), inputs(shape, lanes, dtype, method, 5)
+    expected, expected_kept, expected_made = jax.jit(plain_kernel(life, lanes))(*given)
+    found, kept, made = jax.jit(fused._kernel(life, lanes, InterpretGPUParams()))(*given)
+    np.testing.assert_array_equal(made, expected_made)
     tolerance = 1e-4 if dtype == "float32" else 1e-12
     # Gaps are quotients of small differences of log-likelihoods, so few of their digits are right.
     gaps, expected_gaps = found[em.GAP], expected[em.GAP]
     np.testing.assert_allclose(gaps, expected_gaps, rtol=0.1 if dtype == "float32" else 1e-6, atol=1e-6)
     found, expected = (rows.at[em.GAP].set(0) for rows in (found, expected))
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-6)
+    np.testing.assert_allclose(kept, expected_kept, rtol=tolerance, atol=1e-4 if dtype == "float32" else 1e-6)
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs jax-cuda13-plugin and jax-cuda13-pjrt, though no GPU")
@@ -114,13 +124,14 @@ def compile_all() -> None:
     topology = topologies.get_topology_desc(platform="cuda", topology="1x1x1", target_config=target)
     mesh = jax.sharding.Mesh(topology.devices[:1], "x")
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    for shape, lanes, dtype in CASES:
-        given = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in inputs(shape, lanes, dtype, 5)]
-        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype), lanes))
+    for shape, lanes, dtype, method in CASES:
+        given = inputs(shape, lanes, dtype, method, 5)
+        placed = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in given]
+        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype, method), lanes))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            lowered = kernel.trace(*given).lower(lowering_platforms=("cuda",))
+            lowered = kernel.trace(*placed).lower(lowering_platforms=("cuda",))
         lowered.compile()
-        print("compiled", shape, dtype)
+        print("compiled", shape, dtype, method)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from jaxgmm.numerics.elementary import (
     log2_in_float64,
     log_from_one,
     rsqrt_in_float64,
+    sqrt_in_float64,
 )
 
 
@@ -48,6 +49,8 @@ def test_functions_in_float64_are_those_of_numpy() -> None:
         logarithm = np.asarray(jax.jit(log2_in_float64)(x))
         assert np.max(np.abs(logarithm - np.log2(x)) / np.maximum(1, np.abs(np.log2(x)))) < 1e-15
         assert np.max(np.abs(np.asarray(jax.jit(rsqrt_in_float64)(x)) * np.sqrt(x) - 1)) < 1e-15
+        assert np.max(np.abs(np.asarray(jax.jit(sqrt_in_float64)(x)) / np.sqrt(x) - 1)) < 1e-15
+        np.testing.assert_array_equal(sqrt_in_float64(jnp.asarray([0.0, np.inf, -1.0])), [0.0, np.inf, np.nan])
         exponent = np.concatenate([np.linspace(-1000, 1000, 100_001), -np.geomspace(1e-20, 1, 1001)])
         assert np.max(np.abs(np.asarray(jax.jit(exp2_in_float64)(exponent)) / np.exp2(exponent) - 1)) < 1e-15
         assert exp2_in_float64(jnp.float64(-1e30)) == 0

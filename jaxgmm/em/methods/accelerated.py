@@ -78,16 +78,20 @@ class Direction(NamedTuple):
     is_known: Bool[Array, "*s"]
 
 
+# The square root of a device.
+Root = Callable[[Array], Array]
+
+
 class Acceleration(NamedTuple):
     """What distinguishes an acceleration.
 
     Attributes:
-        direction: from the inner products to the direction.
+        direction: from the inner products, and the square root to use, to the direction.
         n_em_steps: the number of EM's steps before each other step. What is left to gain is estimated after these. If
             there are none, the last step may be any, also one that was taken back.
     """
 
-    direction: Callable[[Products], Direction]
+    direction: Callable[[Products, Root], Direction]
     n_em_steps: int
 
 
@@ -196,6 +200,7 @@ def decided(
     share_within: Callable[[Sequence[Float[Array, "*s"]]], Float[Array, "*s"]],
     tol: Float[Array, "*s"],
     acceleration: Acceleration,
+    sqrt: Root = jnp.sqrt,
 ) -> Decision:
     """Whether to accept the current parameters, where to go from there, and whether to stop.
 
@@ -206,6 +211,7 @@ def decided(
         share_within: the share of a step, given its coefficients of r, s and y, within the limits of a step's length.
         tol: what may be left to gain.
         acceleration: how it goes on.
+        sqrt: the square root.
     """
     dtype, is_em = gain.dtype.name, memory.n_em_steps > 0
     falls = memory.falls | (is_em & (gain < -LOSS[dtype]))
@@ -214,7 +220,7 @@ def decided(
     is_accepted = is_em | (memory.is_sound & keeps)
 
     products = common.select(is_accepted, products, products.at_beginning())
-    direction = acceleration.direction(products)
+    direction = acceleration.direction(products, sqrt)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
     gap = gap_of(direction, products.rr, memory.has_moved)
     is_small = (gap < jnp.maximum(tol, LEAST_GAP)) & (tol > 0)

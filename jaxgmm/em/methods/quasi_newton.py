@@ -12,10 +12,10 @@ and ½ <r, d> is the Newton decrement. Where r grows along s, near a saddle, EM'
 
 import jax.numpy as jnp
 
-from jaxgmm.em.methods.accelerated import LEAST_CURVATURE, Acceleration, Direction, Products
+from jaxgmm.em.methods.accelerated import LEAST_CURVATURE, Acceleration, Direction, Products, Root
 
 
-def direction(products: Products) -> Direction:
+def direction(products: Products, sqrt: Root) -> Direction:
     """The direction of L-BFGS with one pair."""
     rr, rs, ry, ss, sy, yy = products
     yy = jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)
@@ -25,7 +25,7 @@ def direction(products: Products) -> Direction:
     along = gamma, alpha - rho * gamma * (ry - alpha * yy), -gamma * alpha
     decrement = 0.5 * (along[0] * rr + along[1] * rs + along[2] * ry)
     is_known &= decrement > 0
-    longer = jnp.maximum(jnp.sqrt(ss / yy), 1)
+    longer = jnp.maximum(sqrt(ss / yy), 1)
     along = [jnp.where(is_known, own, other) for own, other in zip(along, (longer, 0.0, 0.0), strict=True)]
     return Direction(along, jnp.where(is_known, decrement, 0.5 * longer * rr), is_known)
 

@@ -9,16 +9,16 @@ Norms are those of the complete data's information, not Euclidean ones, so that 
 
 import jax.numpy as jnp
 
-from jaxgmm.em.methods.accelerated import LEAST_CURVATURE, Acceleration, Direction, Products
+from jaxgmm.em.methods.accelerated import LEAST_CURVATURE, Acceleration, Direction, Products, Root
 
 # The largest a; without it squares of a could overflow where steps do not shrink.
 LONGEST = 1e4
 
 
-def direction(products: Products) -> Direction:
+def direction(products: Products, sqrt: Root) -> Direction:
     """The rest of the way from the end of the first of two steps of EM, s, where r is the second."""
     rr, _, _, ss, sy, yy = products
-    length = jnp.clip(jnp.sqrt(ss / jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)), 1, LONGEST)
+    length = jnp.clip(sqrt(ss / jnp.maximum(yy, jnp.finfo(yy.dtype).tiny)), 1, LONGEST)
     along = length**2, 2 * length - 1 - length**2, jnp.zeros_like(length)
     return Direction(along, 0.5 * length * rr, sy > LEAST_CURVATURE * ss)
 

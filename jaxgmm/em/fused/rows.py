@@ -2,8 +2,9 @@
 
 A GPU kernel has no small matrices. So each array here holds one number of a run, or of a sample: arrays of runs have an
 element for every run in the kernel (or, wide, for every component of the only run), and arrays of samples have one for
-every lane. `Lanes` says how the two relate, and whether the components of a run are a list of arrays or the last axis
-of one array. Between kernels, the numbers of all runs are rows of two arrays: fixed rows and moving rows.
+every lane. `jaxgmm.numerics.lanes.Arrays` says how the two relate. The components of a run are a list of arrays or,
+wide, the last axis of one array. Between kernels, the numbers of all runs are rows of two arrays: fixed rows and moving
+rows.
 
 Triangles of symmetric matrices are lists, row after row; those of axis-aligned families have the diagonal only.
 """
@@ -19,14 +20,11 @@ from jaxtyping import Array, Float, Int
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.mixture import Mixture
-from jaxgmm.numerics.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64
-
-# One number of every run, of every sample, and lists of such.
-OfRuns = Array
-OfSamples = Array
+from jaxgmm.numerics.elementary import exp2_in_float64, log2_in_float64, rsqrt_in_float64, sqrt_in_float64
+from jaxgmm.numerics.lanes import Arrays, OfRuns, OfSamples
 
 # The last of the moving rows of runs.
-LOG_LIKELIHOOD, CHANGE, GAP, N_ITER, STATUS = -5, -4, -3, -2, -1
+LOG_LIKELIHOOD, GAP, N_ITER, STATUS = -4, -3, -2, -1
 
 
 class Elementary(NamedTuple):
@@ -37,39 +35,21 @@ class Elementary(NamedTuple):
         log2: for positive arguments.
         rsqrt: for positive arguments.
         reciprocal: for positive arguments.
+        sqrt: for arguments from 0.
     """
 
     exp2: Callable[[Array], Array]
     log2: Callable[[Array], Array]
     rsqrt: Callable[[Array], Array]
     reciprocal: Callable[[Array], Array]
+    sqrt: Callable[[Array], Array]
 
 
 # A kernel has no reciprocal instruction, but one for the reciprocal root.
 ELEMENTARY = {
-    "float32": Elementary(jnp.exp2, jnp.log2, lax.rsqrt, lambda x: lax.rsqrt(x) * lax.rsqrt(x)),
-    "float64": Elementary(exp2_in_float64, log2_in_float64, rsqrt_in_float64, lambda x: 1.0 / x),
+    "float32": Elementary(jnp.exp2, jnp.log2, lax.rsqrt, lambda x: lax.rsqrt(x) * lax.rsqrt(x), jnp.sqrt),
+    "float64": Elementary(exp2_in_float64, log2_in_float64, rsqrt_in_float64, lambda x: 1.0 / x, sqrt_in_float64),
 }
-
-
-class Lanes(NamedTuple):
-    """How arrays of runs and of samples relate.
-
-    Attributes:
-        spread: from runs to samples.
-        total: the sum over samples, of runs.
-        most: the largest of the components, of samples, from their list.
-        sum: the sum over the components, of samples, from their list.
-        sum_of_runs: the same of runs.
-        most_of_runs: the largest of the components, of runs.
-    """
-
-    spread: Callable[[OfRuns], OfSamples]
-    total: Callable[[OfSamples], OfRuns]
-    most: Callable[[Sequence[OfSamples]], OfSamples]
-    sum: Callable[[Sequence[OfSamples]], OfSamples]
-    sum_of_runs: Callable[[Sequence[OfRuns]], OfRuns]
-    most_of_runs: Callable[[Sequence[OfRuns]], OfRuns]
 
 
 class Shape(NamedTuple):
@@ -125,15 +105,11 @@ class Natural(NamedTuple):
 
 
 class State(NamedTuple):
-    """Runs between two steps; see `jaxgmm.em.state.RunState`. Iterations and status are floating-point too.
-
-    `change` is that of the mean log-likelihood in the last iteration.
-    """
+    """Runs between two steps; see `jaxgmm.em.state.RunState`. Iterations and status are floating-point too."""
 
     components: list[Component]
     natural: list[Natural]
     log_likelihood: OfRuns
-    change: OfRuns
     gap: OfRuns
     n_iter: OfRuns
     status: OfRuns
@@ -169,7 +145,7 @@ class Machine(NamedTuple):
     """The static part of the arithmetic.
 
     Attributes:
-        lanes: how numbers are laid out.
+        arrays: how they relate.
         elementary: functions of the device.
         shape: of the problem.
         centred: whether components may be as narrow as `jaxgmm.em.centred` has them, rather than only as narrow as
@@ -178,7 +154,7 @@ class Machine(NamedTuple):
         method: how runs advance, a name among `jaxgmm.em.fused.METHODS`.
     """
 
-    lanes: Lanes
+    arrays: Arrays
     elementary: Elementary
     shape: Shape
     centred: bool = False
@@ -203,14 +179,13 @@ def of_rows(fixed: Sequence[OfRuns], moving: Sequence[OfRuns], shape: Shape) -> 
 
 def to_rows(state: State) -> list[OfRuns]:
     """The moving rows of states, in the order of `moving_rows`."""
-    own = jax.tree.leaves(state.components)
-    return [*own, state.log_likelihood, state.change, state.gap, state.n_iter, state.status]
+    return jax.tree.leaves(state._replace(natural=None))
 
 
 def moving_rows(state: RunState, shape: Shape) -> Float[Array, "m q *k"]:
     """The moving rows of runs `(Q,)`: parameters and the rest of their states, a row of all runs for each number."""
     dtype = state.mixture.weights.dtype
-    of_run = [state.log_likelihood, state.memory, state.gap, state.n_iter, state.status]
+    of_run = [state.log_likelihood, state.gap, state.n_iter, state.status]
     return _rows(_numbers(state.mixture, shape), [row.astype(dtype) for row in of_run], shape)
 
 
@@ -227,7 +202,7 @@ def fixed_rows(settings: Settings, family: Int[Array, " q"], total_weight: Float
 
 
 def mixtures_of(rows: Float[Array, "m q *k"], shape: Shape) -> Mixture:
-    """The parameters in `moving_rows`, `(Q, K, …)`."""
+    """The parameters in moving rows, `(Q, K, …)`."""
     own = rows[: shape.n_listed * shape.n_own]
     if not shape.is_wide:
         own = jnp.moveaxis(own.reshape(shape.n_components, shape.n_own, -1), 0, 2)
