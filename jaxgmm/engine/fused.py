@@ -209,22 +209,26 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tu
             for i, row in enumerate(rows):
                 _store(plgpu, at.at[i, *place], row)
 
+        def load(_state: tuple[()]) -> list[Any]:
+            # All threads have written.
+            plgpu.commit_smem()
+            return loaded(shared)
+
         def save(_state: tuple[()], rows: list[Any]) -> tuple[()]:
-            # All threads have read the earlier rows before any writes, and wait until all have written.
+            # All threads have read the earlier rows.
             plgpu.commit_smem()
             store(rows, shared)
-            plgpu.commit_smem()
             return ()
 
         def read(i: Any) -> list[Any]:
             parts = [samples.at[block, i, d] for d in range(samples.shape[2])]
             return [layouts.placed(plgpu.load(part, layout=layouts.samples, optimized=False)) for part in parts]
 
-        in_shared = Store(save((), loaded(stored, place)), lambda _state: loaded(shared), save)
+        in_shared = Store(save((), loaded(stored, place)), load, save)
         own = loaded(fixed, place), loaded(moving, place)
         rows, _, n_made = life(*own, in_shared, read, limits[0, block], limits[1, block], layouts.arrays)
         store(rows, moved, place)
-        store(loaded(shared), kept, place)
+        store(load(()), kept, place)
         _store(plgpu, made.at[block], n_made)
 
     def call(limits: Array, samples: Array, fixed: Array, moving: Array, stored: Array) -> tuple[Array, Array, Array]:

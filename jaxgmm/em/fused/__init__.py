@@ -66,8 +66,9 @@ def life(
     def body(carry: tuple[State, Any, Array, Array]) -> tuple[State, Any, Array, Array]:
         state, stored, count, _ = carry
         sums = e_step(state, read, n_blocks, machine)
-        memory = jax.tree.unflatten(form, store.load(stored))
-        state, memory = method.advance(state, memory, *sums, asked, machine)
+        state, memory = method.advance(
+            state, lambda: jax.tree.unflatten(form, store.load(stored)), *sums, asked, machine
+        )
         return state, store.save(stored, jax.tree.leaves(memory)), count + 1, _any_running(state)
 
     def unfinished(carry: tuple[State, Any, Array, Array]) -> Array:

@@ -31,20 +31,13 @@ class Method(NamedTuple):
     Attributes:
         memory: from the shape to what runs keep from one step to the next, as it is when they begin: a number for all
             runs in place of each array.
-        advance: from states, memory, the results of the E-step, settings and the static part to the next states and
-            memory; those of finished runs are unchanged.
+        advance: from states, a function that loads the memory, the results of the E-step, settings and the static part
+            to the next states and memory; those of finished runs are unchanged. To load the memory again, rather than
+            to hold it, saves registers.
     """
 
     memory: Callable[[Shape], Any]
-    advance: Callable[[State, Any, list[Component], OfRuns, Asked, Machine], tuple[State, Any]]
-
-
-class _Parts(NamedTuple):
-    """The parts of the inner products of steps of one component; see `jaxgmm.em.methods.metric.Parts`."""
-
-    of_weight: list[OfRuns]
-    of_mean: list[OfRuns]
-    of_covariance: list[OfRuns]
+    advance: Callable[[State, Callable[[], Any], list[Component], OfRuns, Asked, Machine], tuple[State, Any]]
 
 
 def _no_change(_shape: Shape) -> float:
@@ -53,9 +46,15 @@ def _no_change(_shape: Shape) -> float:
 
 
 def _advance_plainly(
-    state: State, memory: OfRuns, sums: list[Component], log_likelihood: OfRuns, asked: Asked, machine: Machine
+    state: State,
+    load: Callable[[], OfRuns],
+    sums: list[Component],
+    log_likelihood: OfRuns,
+    asked: Asked,
+    machine: Machine,
 ) -> tuple[State, OfRuns]:
     """See `jaxgmm.em.methods.plain.advance`."""
+    before = load()
     proposal = m_step(state.components, sums, asked, machine)
     natural, unsound = checked(proposal, asked, machine)
     change = jnp.abs(log_likelihood - state.log_likelihood) / asked.total_weight
@@ -66,11 +65,11 @@ def _advance_plainly(
         following=proposal,
         natural=natural,
         log_likelihood=log_likelihood,
-        gap=plain.gap_of(change, memory, state.gap),
+        gap=plain.gap_of(change, before, state.gap),
         status=status,
         memory=change,
     )
-    return _advanced(state, memory, step)
+    return _advanced(state, before, step)
 
 
 def _nowhere(shape: Shape) -> accelerated.Memory:
@@ -91,7 +90,7 @@ def _nowhere(shape: Shape) -> accelerated.Memory:
 
 def _advance_accelerated(
     state: State,
-    before: accelerated.Memory,
+    load: Callable[[], accelerated.Memory],
     sums: list[Component],
     log_likelihood: OfRuns,
     asked: Asked,
@@ -100,29 +99,32 @@ def _advance_accelerated(
     acceleration: Acceleration,
 ) -> tuple[State, accelerated.Memory]:
     """See `jaxgmm.em.methods.accelerated.advance`."""
-    here, memory = state.components, _with_flags(before)
+    here, natural = state.components, state.natural
     by_em = m_step(here, sums, asked, machine)
-    em_step = _difference(by_em, here)
-    steps = em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
-    parts = [
-        _parts(own, component, natural, machine)
-        for *own, component, natural in zip(*steps, here, state.natural, strict=True)
-    ]
+    steps = _steps(here, by_em, load())
+
+    def along_steps(coefficients: Sequence[OfRuns]) -> list[Component]:
+        own = _steps(here, by_em, load())
+        return jax.tree.map(lambda *step: total(map(jnp.multiply, coefficients, step)), *own)
+
     decision = accelerated.decided(
-        memory,
+        _with_flags(load()),
         (log_likelihood - state.log_likelihood) / asked.total_weight,
-        _products(parts, here, machine),
-        lambda along: _share_within_limits(along, parts, machine),
+        _products(steps, here, natural, machine),
+        lambda along: _share_within_limits(along_steps(along), here, natural, machine),
         asked.tol,
         acceleration,
         machine.elementary.sqrt,
     )
     is_accepted, leaps = decision.is_accepted, decision.leaps
-    following = _select(is_accepted, by_em, jax.tree.map(jnp.add, memory.mixture, memory.em_step))
-    following = _select(leaps, _moved(here, decision.along, steps, machine), following)
+    before = load()
+    following = _select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
+    following = _select(leaps, _moved(here, along_steps(decision.along), machine), following)
     natural, unsound = checked(following, asked, machine)
+    before = load()
+    em_step = _select(is_accepted, _difference(by_em, here), before.em_step)
+    mixture = _select(is_accepted, here, before.mixture)
     log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
-    mixture, em_step = _select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
     is_sound = unsound == 0
     status = common.status_of(log_likelihood, decision.has_converged, is_sound | leaps, state.n_iter, asked.max_iter)
     step = common.Step(
@@ -137,18 +139,41 @@ def _advance_accelerated(
     return _advanced(state, before, step)
 
 
-def _parts(steps: Sequence[Component], component: Component, natural: Natural, machine: Machine) -> _Parts:
-    """Those of all pairs, whitened by V, so that they are sums of squares."""
-    shape, in_order = machine.shape, pairs(len(steps))
+def _steps(
+    here: list[Component], by_em: list[Component], memory: accelerated.Memory
+) -> tuple[list[Component], list[Component], list[Component]]:
+    """EM's step r, the last step s, and the fall y of r along it."""
+    em_step = _difference(by_em, here)
+    return em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
+
+
+def _products(
+    steps: Sequence[list[Component]], here: list[Component], natural: list[Natural], machine: Machine
+) -> Products:
+    """See `jaxgmm.em.methods.metric.inner_products`."""
+    rows = []
+    for *own, component, parameters in zip(*steps, here, natural, strict=True):
+        turned = [_turned(step, component, parameters, machine) for step in own]
+        rows.append([component.weight * _inner(turned[i], turned[j], machine.shape) for i, j in pairs(len(own))])
+    return Products(*(machine.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
+
+
+def _inner(a: Component, b: Component, shape: Shape) -> OfRuns:
+    return a.weight * b.weight + total(map(jnp.multiply, a.mean, b.mean)) + 0.5 * _trace(a, b, shape)
+
+
+def _trace(a: Component, b: Component, shape: Shape) -> OfRuns:
+    """Of a product of symmetric matrices."""
+    entries = zip(shape.entries, a.covariance, b.covariance, strict=True)
+    return total((1 if i == j else 2) * x * y for (i, j), x, y in entries)
+
+
+def _turned(step: Component, component: Component, natural: Natural, machine: Machine) -> Component:
+    """A step in coordinates in which the metric is a sum of squares: w⁻¹ a_w, L⁻¹ a_μ and L⁻¹ a_Σ L⁻ᵀ."""
     inverse = machine.elementary.reciprocal(jnp.where(component.weight > 0, component.weight, 1.0))
-    weights = [step.weight * inverse for step in steps]
-    means = [whitened(natural.whitener, step.mean, shape) for step in steps]
-    covariances = [_whitened_twice(natural.whitener, step.covariance, shape) for step in steps]
-    return _Parts(
-        [weights[i] * weights[j] for i, j in in_order],
-        [total(map(jnp.multiply, means[i], means[j])) * SCALE**-2 for i, j in in_order],
-        [_inner(covariances[i], covariances[j], shape) * SCALE**-4 for i, j in in_order],
-    )
+    mean = whitened(natural.whitener, step.mean, machine.shape)
+    covariance = _whitened_twice(natural.whitener, step.covariance, machine.shape)
+    return Component(step.weight * inverse, [m / SCALE for m in mean], [c / SCALE**2 for c in covariance])
 
 
 def _whitened_twice(whitener: list[OfRuns], covariance: list[OfRuns], shape: Shape) -> list[OfRuns]:
@@ -162,39 +187,25 @@ def _whitened_twice(whitener: list[OfRuns], covariance: list[OfRuns], shape: Sha
     return [rows[i][j] for i, j in shape.entries]
 
 
-def _inner(a: list[OfRuns], b: list[OfRuns], shape: Shape) -> OfRuns:
-    """Tr A B of symmetric matrices."""
-    return total((1 if i == j else 2) * x * y for (i, j), x, y in zip(shape.entries, a, b, strict=True))
-
-
-def _products(parts: list[_Parts], here: list[Component], machine: Machine) -> Products:
-    """See `jaxgmm.em.methods.metric.Parts.products`."""
-    of_components = [
-        [component.weight * (w + m + 0.5 * c) for w, m, c in zip(*own, strict=True)]
-        for component, own in zip(here, parts, strict=True)
-    ]
-    return Products(*(machine.arrays.sum_of_runs(list(rows)) for rows in zip(*of_components, strict=True)))
-
-
-def _share_within_limits(along: Sequence[OfRuns], parts: list[_Parts], machine: Machine) -> OfRuns:
+def _share_within_limits(
+    step: list[Component], here: list[Component], natural: list[Natural], machine: Machine
+) -> OfRuns:
     """See `jaxgmm.em.methods.metric.share_within_limits`."""
-    longest = LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE
-    coefficients = [(1 if i == j else 2) * along[i] * along[j] for i, j in pairs(len(along))]
-    squares = [
-        functools.reduce(
-            jnp.maximum,
-            [total(map(jnp.multiply, coefficients, part)) * most**-2 for part, most in zip(own, longest, strict=True)],
+    squares = []
+    for own, component, parameters in zip(step, here, natural, strict=True):
+        turned = _turned(own, component, parameters, machine)
+        parts = (
+            turned.weight * turned.weight * LONGEST_OF_WEIGHT**-2,
+            total(m * m for m in turned.mean) * LONGEST_OF_MEAN**-2,
+            _trace(turned, turned, machine.shape) * LONGEST_OF_COVARIANCE**-2,
         )
-        for own in parts
-    ]
+        squares.append(functools.reduce(jnp.maximum, parts))
     return 1 / jnp.maximum(machine.elementary.sqrt(machine.arrays.most_of_runs(squares)), 1)
 
 
-def _moved(
-    here: list[Component], along: Sequence[OfRuns], steps: Sequence[list[Component]], machine: Machine
-) -> list[Component]:
+def _moved(here: list[Component], step: list[Component], machine: Machine) -> list[Component]:
     """See `jaxgmm.em.methods.metric.moved`."""
-    there = jax.tree.map(lambda start, *own: start + total(map(jnp.multiply, along, own)), here, *steps)
+    there = jax.tree.map(jnp.add, here, step)
     inverse_total = machine.elementary.reciprocal(machine.arrays.sum_of_runs([own.weight for own in there]))
     return [own._replace(weight=own.weight * inverse_total) for own in there]
 
@@ -220,7 +231,8 @@ def _advanced(state: State, memory: _Tree, step: common.Step) -> tuple[State, _T
 
     following = State(
         components=_select(goes_on, step.following, _select(is_running, step.best, state.components)),
-        natural=_select(goes_on, step.natural, state.natural),
+        # Nobody reads those of finished runs.
+        natural=step.natural,
         log_likelihood=row(step.log_likelihood, state.log_likelihood),
         gap=row(step.gap, state.gap),
         n_iter=jnp.where(goes_on, state.n_iter + 1, state.n_iter),
