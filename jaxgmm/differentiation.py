@@ -159,7 +159,7 @@ def fit_differentiable(
     return _fits(
         *(x.astype(dtype), start, weights, reg_covar, jnp.asarray(tol, dtype), jnp.asarray(max_iter, jnp.int32)),
         covariance_type=covariance_type,
-        method=method or "quasi-newton",
+        method=method or next(iter(METHODS)),
     )
 
 

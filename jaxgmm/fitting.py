@@ -99,8 +99,8 @@ def fit(
             (Varadhan and Roland, 2008); it is the simpler method, and takes about twice as many. `"em"` is plain EM,
             and stops when the mean log-likelihood gains less than `tol` in one iteration (or, with a ridge, loses
             less), which may be far from its limit. `"lbfgs"` and `"adam"` follow the gradient of the same objective,
-            with directions by optax (see `jaxgmm.em.methods.gradient`). None is `"quasi-newton"`, except that a `tol`
-            of 0, and kernels of a GPU, mean `"em"`.
+            with directions by optax (see `jaxgmm.em.methods.gradient`). None is `"quasi-newton"`, or `"em"` with a
+            `tol` of 0.
         history: record the log-likelihood of every iteration; a sequence of iteration numbers, such as `(0, 1, 5)`,
             also records the parameters after exactly these, in `snapshots`.
         devices: divides the samples of one data set `(N, D)` that is too large for one device over these: a number of

@@ -130,9 +130,9 @@ def options_of_runs(
     return told if avoid_spurious else told | {"avoid_spurious": False}
 
 
-def method_for(method: str | None, tol: float) -> str | None:
-    """The method that was asked for, or None for the fastest. A fixed number of iterations is one of EM's."""
-    return "em" if method is None and tol == 0 else method
+def method_for(method: str | None, tol: float) -> str:
+    """The method that was asked for, or else the default. A fixed number of iterations is one of EM's."""
+    return method or ("em" if tol == 0 else METHODS[0])
 
 
 def check_choice(criteria: Sequence[Any], n_folds: Any, patience: Any, split: Any) -> None:

@@ -186,8 +186,6 @@ def _planned(shards: Shards, begin: _Start, model: Combination, request: Request
     request = request._replace(init=begin.kind, n_init=1, n_finalists=1)
     if begin.kind == "mixture":
         request = request._replace(has_absent=bool(np.any(begin.values.weights == 0)))
-    if request.method is None:
-        request = request._replace(method="quasi-newton")
     lengths = np.full(1, shards.length)
     sizes = Sizes(lengths, shards.length, shards.x.shape[1], is_single=True, is_weighted=shards.weights is not None)
     (chunk,) = plan_for(sizes, [model], request, machine(request.threads)).chunks(lengths)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxgmm.driver.program import Combination, Layout, Options, Program, Request, models_of
-from jaxgmm.driver.ways import Shape, evening_out, fastest, filling, is_in_turn, lanes_of, may_have_kernels, ways_of
+from jaxgmm.driver.ways import Shape, evening_out, filling, is_in_turn, lanes_of, may_have_kernels, ways_of
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS, TURN
 from jaxgmm.engine.batch import Sizes, padded_lengths
@@ -281,8 +281,7 @@ def _sized(shared: _Shared, shape: Shape, request: Request, effort: Effort, mach
         absolute_ridge=request.absolute_ridge,
         is_weighted=shared.is_weighted,
     )
-    ways = ways_of(shape, layout, request, shared.search_dtype, machine)
-    search, finish, centred = ways
+    search, finish, centred = ways_of(shape, layout, request, shared.search_dtype, machine)
     program = Program(
         layout=layout,
         init=request.init,
@@ -292,7 +291,7 @@ def _sized(shared: _Shared, shape: Shape, request: Request, effort: Effort, mach
         effort=effort,
         n_history=request.n_history,
         n_snapshots=request.n_snapshots,
-        method=request.method or fastest(ways),
+        method=request.method,
         search=search,
         finish=finish,
         centred=centred,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxgmm.em.covariance import FAMILIES, Coordinates
 from jaxgmm.engine.fused import Lanes
 from jaxgmm.numerics.kernels import Effort
+from jaxgmm.settings import METHODS
 
 # Number of components, name of the family, and ridge: a model in the user's terms.
 Combination = tuple[int, str, float]
@@ -35,7 +36,7 @@ class Request(NamedTuple):
         snapshots: `(P,)`, the iterations after which the parameters are recorded; None for none.
         has_absent: whether starts have absent components.
         absolute_ridge: whether ridges are in squared data units.
-        method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`; None for the fastest.
+        method: how runs advance after an E-step, a name among `jaxgmm.em.methods.METHODS`.
         threads: maximum number of cores of a CPU that work on chunks; None for all.
     """
 
@@ -51,7 +52,7 @@ class Request(NamedTuple):
     snapshots: Int[np.ndarray, " p"] | None = None
     has_absent: bool = False
     absolute_ridge: bool = False
-    method: str | None = None
+    method: str = METHODS[0]
     threads: int | None = None
 
     @property

@@ -12,7 +12,6 @@ import numpy as np
 from jaxgmm.driver.program import Layout, Request, Slots, Way
 from jaxgmm.em import fused
 from jaxgmm.em.e_steps import E_STEPS
-from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import n_rows
 from jaxgmm.engine.devices import (
     FEWEST_SLOTS,
@@ -145,15 +144,9 @@ def ways_of(
     return search, finish, centred._replace(centred=True) if isinstance(centred, Lanes) else centred
 
 
-def fastest(ways: Sequence[Way]) -> str:
-    """The default of the methods that all ways know. Kernels gain more than a method that they do not know."""
-    return next(iter(fused.METHODS if any(isinstance(way, Lanes) for way in ways) else METHODS))
-
-
 def may_have_kernels(request: Request, machine: Machine) -> bool:
     """Whether the machine has kernels for this request, regardless of shape."""
-    is_known = bool(fused.METHODS) if request.method is None else request.method in fused.METHODS
-    return machine.has_kernels and not request.is_recorded and is_known
+    return machine.has_kernels and not request.is_recorded and request.method in fused.METHODS
 
 
 def lanes_of(shape: Shape, n_runs: int, families: Sequence[str], dtype: str) -> Lanes | None:

@@ -202,8 +202,11 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tu
         block = lax.axis_index("block")
         place = block if lanes.is_wide else pallas.ds(block * lanes.runs, lanes.runs)
 
-        def loaded(rows: Any, *place: Any) -> list[Any]:
-            return [plgpu.load(rows.at[i, *place], layout=layouts.runs, optimized=False) for i in range(rows.shape[0])]
+        def loaded(rows: Any) -> list[Any]:
+            # One array, of which a lane holds a number of every row, is lowered sooner than many.
+            block = plgpu.load(rows, layout=layouts.runs, optimized=False)
+            n_rows, n_lanes = block.shape
+            return [lax.squeeze(lax.slice(block, (i, 0), (i + 1, n_lanes)), (0,)) for i in range(n_rows)]
 
         def store(rows: list[Any], at: Any, *place: Any) -> None:
             for i, row in enumerate(rows):
@@ -224,8 +227,8 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tu
             parts = [samples.at[block, i, d] for d in range(samples.shape[2])]
             return [layouts.placed(plgpu.load(part, layout=layouts.samples, optimized=False)) for part in parts]
 
-        in_shared = Store(save((), loaded(stored, place)), load, save)
-        own = loaded(fixed, place), loaded(moving, place)
+        in_shared = Store(save((), loaded(stored.at[:, place])), load, save)
+        own = loaded(fixed.at[:, place]), loaded(moving.at[:, place])
         rows, _, n_made = life(*own, in_shared, read, limits[0, block], limits[1, block], layouts.arrays)
         store(rows, moved, place)
         store(load(()), kept, place)

@@ -8,8 +8,8 @@ run from the sums. So a method never sees a sample, and works with every E-step 
     em            plain EM
     lbfgs, adam   gradients, with directions by optax
 
-A new method is a module here, and a row. GPU kernels have methods of their own, with the same names
-(`jaxgmm.em.fused.METHODS`); runs of other methods use slots.
+A new method is a module here, and a row. GPU kernels know the first three (`jaxgmm.em.fused.METHODS`); runs of the
+others use slots.
 """
 
 import functools
