@@ -17,6 +17,7 @@ from reference import em
 import jaxgmm
 from benchmarks import (
     acceleration,
+    card_tables,
     compilation,
     gpu,
     honesty,
@@ -27,11 +28,14 @@ from benchmarks import (
     reference,
     report,
     run,
+    scaling,
     scikit,
+    tables,
     targets,
 )
 from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
+from benchmarks.rows import Results
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
 
 pytestmark = pytest.mark.slow
@@ -148,14 +152,136 @@ def test_report_puts_tables_between_the_markers(rows, tmp_path):
     file, readme = tmp_path / "rows.json", tmp_path / "README.md"
     file.write_text(json.dumps({"environment": {**environment(), "size": "quick"}, "rows": rows}))
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    results = report.Results([file])
+    results = Results([file])
     for _ in range(2):
-        report.insert(readme, report.tables(results))
+        report.insert(readme, report.performance(results))
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert text.count("`steps-2d`: 6 × 300 × 2, K = 3") == 1
+
+
+def invented(scenario, system, *, card=True, **changes):
+    """A row that nobody measured, of 50 iterations unless `tol` says otherwise."""
+    return {
+        "scenario": scenario,
+        "stands_for": "a job",
+        "system": system,
+        "device": "a card" if card else "cpu",
+        "tol": 0.0,
+        "max_iter": 50,
+        "n_data_sets": 2_000,
+        "n_init": 1,
+        "n_samples": 300,
+        "n_features": 2,
+        "n_components": [3],
+        "covariance_type": ["full"],
+        "extrapolated": False,
+        "seconds_for_all": 1.0,
+        "run_iterations_per_second": 1e6,
+        "failures": 0,
+        "efficiency": None,
+        "mean_log_likelihood": None,
+        "n_scored": 200,
+    } | changes
+
+
+def results_of(folder, *parts):
+    """Results of files with these rows, of which all but the first were written on a machine with a card."""
+    files = [folder / f"{number}.json" for number in range(len(parts))]
+    about = {"commit": "abc", "date": "today", "cpu": "a CPU", "cores": 2, "versions": {"jax": "1.2.3"}}
+    for number, (file, rows) in enumerate(zip(files, parts, strict=True)):
+        gpu = {"gpu": {"device_kind": "a card"}} if number else {}
+        file.write_text(json.dumps({"environment": about | gpu, "rows": rows}))
+    return Results(files)
+
+
+def cells(table):
+    """The cells of a table by its columns, for every row by its first words."""
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_rates_of_a_card_stand_beside_its_limit_and_its_peer(tmp_path):
+    measured = {gpu.FLOAT32: 1e6, gpu.FLOAT32_ON_CARD: 2e6, gpu.LIMIT: 4e6, gpu.PEER: 1e4}
+    of_card = [invented("steps-2d-many", name, run_iterations_per_second=rate) for name, rate in measured.items()]
+    of_card += [invented("scaling-1000000", gpu.FLOAT32, failures=3)]
+    on_cpu = [invented("steps-2d", gpu.FLOAT32, card=False), invented("steps-2d", "C limit", card=False)]
+    results = results_of(tmp_path, on_cpu, of_card)
+    rows = cells(card_tables.exact(results))
+    # What was not measured has no column.
+    assert rows["`steps-2d-many`: 2,000 × 300 × 2, K = 3"] == {
+        "gmm-gpu": "10 k",
+        "jaxgmm float32": "1 M",
+        "float32, data on the card": "2 M",
+        "float32 over gmm-gpu": "100 ×",
+        "float32, data on the card, of the CUDA limit": "0.50",
+    }
+    assert list(rows["`scaling-1000000`: 2,000 × 300 × 2, K = 3"].values()) == ["–", "1 M*", "–", "–", "–"]
+    (row,) = cells(tables.exact(results)).values()
+    assert row == {"jaxgmm float32": "1 M", "float32 over scikit-learn": "–", "of the C limit": "1.00"}
+
+
+def test_times_of_a_card_stand_beside_those_of_a_cpu_for_the_same_work(tmp_path):
+    converged = {"tol": 1e-5, "run_iterations_per_second": None}
+    several = converged | {"n_components": [1, 4], "covariance_type": ["full", "full"]}
+    on_cpu = [
+        invented("cells", gpu.MIXED, card=False, mean_log_likelihood=[-1.0, -2.0], **several),
+        invented("million", gpu.MIXED, card=False, **converged),
+    ]
+    of_card = [
+        invented("cells", gpu.MIXED, seconds_for_all=0.1, efficiency=0.5, mean_log_likelihood=[-1.25, -1.5], **several),
+        # Of another size than on the CPU.
+        invented("million", gpu.MIXED, n_data_sets=9, **converged),
+        invented("gene-pairs-million", gpu.SWEEP, seconds_for_all=123.4, n_init=5, failures=7, **several),
+        invented("one-large", gpu.MIXED),
+        invented("steps-2d-many", gpu.FLOAT32),
+    ]
+    results = results_of(tmp_path, on_cpu, of_card)
+    rows = {name.split(":")[0]: row for name, row in cells(card_tables.beside_cpu(results)).items()}
+    assert list(rows["`cells`"].values()) == ["1", "0.1", "10.0 ×", "50%", "0 / 0", "-2e-1 to +5e-1"]
+    assert list(rows["`million`"].values()) == ["–", "1", "–", "–", "– / 0", "–"]
+    assert list(rows["`gene-pairs-million`"].values()) == ["–", "123", "–", "–", "– / 7", "–"]
+    assert list(rows["`cells`"])[:2] == ["2 CPU cores", "a card"]
+    assert list(rows) == ["`cells`", "`million`", "`gene-pairs-million`", "`one-large`"]
+    assert "K = 1–4, 5 starts, one sweep |" in card_tables.beside_cpu(results)
+    assert "K = 3, exactly 50 iterations |" in card_tables.beside_cpu(results)
+    short = card_tables.in_short(results)
+    in_words = "a job (`gene-pairs-million`): 2,000 data sets of 300 × 2, K = 1–4, 5 starts, one sweep"
+    assert f"| {in_words} | – | 123 s | – |" in short
+    assert "by -2e-1 to +5e-1 nats per sample; 0 of the card's fits failed" in short
+    assert short.endswith("Measured on a card: commit abc, today, jax 1.2.3; a CPU: commit abc, today, jax 1.2.3.")
+    assert "card" not in "".join(cells(tables.converged(results)))
+
+
+def test_what_a_card_did_not_measure_is_named_until_it_has_been(tmp_path):
+    lost = [{"scenario": "survey", "system": None, "error": "took too long"}]
+    no_compiler = {"scenario": "steps-2d-many", "system": gpu.LIMIT, "error": "RuntimeError: no nvcc | was found"}
+    once = [invented("steps-2d-many", gpu.FLOAT32), no_compiler, *lost]
+    begin, of_limit = "Without a figure on the card:", "`steps-2d-many` by CUDA limit (RuntimeError)"
+    assert card_tables.lacking(results_of(tmp_path, [], once)) == f"{begin} {of_limit}, `survey` (took too long)."
+    later = results_of(tmp_path, [], once, [invented("survey", gpu.MIXED, tol=1e-5)])
+    assert card_tables.lacking(later) == f"{begin} {of_limit}."
+    assert card_tables.in_short(results_of(tmp_path, once[:1])) == ""
+
+
+def test_files_without_rows_are_known_or_refused(tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps({"environment": environment(), "something": 1}))
+    with pytest.raises(ValueError, match=r"other\.json holds neither rows nor any of finalists"):
+        report.performance(Results([file]))
+
+
+def test_pages_show_the_committed_results(tmp_path, monkeypatch):
+    pages = {name: (ROOT / "docs" / name).read_text() for name in ("performance.md", "on-a-gpu.md")}
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text)
+        report.insert(tmp_path / name, "of earlier results")
+    monkeypatch.setattr(sys, "argv", ["benchmarks.report", "--docs", str(tmp_path)])
+    report.main()
+    assert {name: (tmp_path / name).read_text() for name in pages} == pages, "run python -m benchmarks.report"
+    assert (tmp_path / "pictures" / "scaling.png").is_file()
 
 
 def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
@@ -173,7 +299,7 @@ def test_optima_are_those_of_scikit_learn_where_clusters_are_clear(tmp_path):
         assert 0 < row["share_of_iterations"] < 1.1
     file = tmp_path / "optima.json"
     file.write_text(json.dumps({"environment": environment(), **results}))
-    text = report.tables(report.Results([file]))
+    text = report.performance(Results([file]))
     assert "Ten starts on all 12 data sets of `converge-2d`" in text
     assert "5 finalists reach the optimum of all of them for 100% of the data sets" in text
 
@@ -209,7 +335,7 @@ def test_report_tells_what_a_first_fit_takes(tmp_path):
     first_fit = {"without_cache": {"total": 2.04}, "with_cache": {"total": 0.61}}
     file = tmp_path / "compilation.json"
     file.write_text(json.dumps({"environment": environment(), "first_fit": first_fit, "search": {"n_programs": 11}}))
-    text = report.tables(report.Results([file]))
+    text = report.performance(Results([file]))
     assert "takes 2.0 s, imports included, and 0.6 s where programs were kept" in text
     assert "compile 11 programs" in text
 
@@ -227,12 +353,12 @@ def test_repeats_do_not_pay_for_compilation():
 
 
 def test_figure_is_drawn(rows, tmp_path):
-    scaling = [
+    growing = [
         {**row, "scenario": f"scaling-{n}", "n_data_sets": n} for row in rows if "error" not in row for n in (10, 99)
     ]
     file = tmp_path / "rows.json"
-    file.write_text(json.dumps({"environment": {}, "rows": scaling}))
-    report.draw(report.Results([file]), tmp_path / "figure.png")
+    file.write_text(json.dumps({"environment": {}, "rows": growing}))
+    scaling.draw(Results([file]), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
