@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from code_blocks import blocks, run_blocks
 
+from benchmarks.environment import RESULTS
+from benchmarks.rows import Results
 from jaxgmm import FitResult, Status, __version__
 from jaxgmm.record import field_names
 
@@ -54,9 +56,25 @@ def test_every_field_of_the_result_stands_in_the_table() -> None:
     assert [row[0] for row in table_under("api.md", "What fit returns")] == list(field_names(FitResult))
 
 
-def test_benchmarks_have_their_place() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
+@pytest.mark.parametrize("name", ["performance.md", "on-a-gpu.md"])
+def test_benchmarks_have_their_place(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text()
     assert page.count("\n<!-- benchmarks: begin -->\n") == page.count("\n<!-- benchmarks: end -->\n") == 1
+
+
+def test_times_of_the_readme_are_those_that_were_measured() -> None:
+    results = Results([RESULTS / "full.json", RESULTS / "gpu.json"])
+
+    def seconds(scenario: str, system: str, *, gpu: bool = False) -> float:
+        row = results(scenario, system, gpu=gpu)
+        assert row is not None
+        return row["seconds_for_all"]
+
+    own, theirs = (seconds("converge-2d", system) for system in ("jaxgmm mixed", "scikit-learn, joblib"))
+    on_cpu, on_card = (seconds("million", "jaxgmm mixed", gpu=gpu) for gpu in (False, True))
+    text = " ".join(README.split())
+    assert f"take {own:.2g} s to convergence, where scikit-learn on both cores takes about {theirs:.2g} s" in text
+    assert f"a million mixtures of 100 × 1 take {on_cpu:.1g} s, and {on_card:.1g} s on an H100" in text
 
 
 def test_the_readme_is_short() -> None:
