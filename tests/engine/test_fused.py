@@ -20,6 +20,7 @@ from jaxgmm.driver.prepare import PREPARED
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
 from jaxgmm.numerics.kernels import EFFORTS
+from jaxgmm.numerics.lanes import Store
 
 TAKE_ON = runs.TAKE_ON["at once"]
 
@@ -112,8 +113,7 @@ def test_fits_are_those_of_slots(
     found = jaxgmm.fit(case.x, case.n_components, **given)
     assert set(kernels) == {"float64"}
     monkeypatch.setattr(fitting, "machine", machine)
-    # Kernels know plain EM only, which is then the default.
-    same(found, jaxgmm.fit(case.x, case.n_components, **given, method="em"))
+    same(found, jaxgmm.fit(case.x, case.n_components, **given))
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_sweeps_are_those_of_slots(kernels: list[str], monkeypatch: pytest.Monke
     found = jaxgmm.sweep(x, (1, 2), **given, precision="float64")
     assert kernels
     monkeypatch.setattr(fitting, "machine", machine)
-    expected = jaxgmm.sweep(x, (1, 2), **given, precision="float64", method="em")
+    expected = jaxgmm.sweep(x, (1, 2), **given, precision="float64")
     for name in ("status", "n_iter", "spurious"):
         np.testing.assert_array_equal(found.table[name], expected.table[name])
     np.testing.assert_allclose(found.table["log_likelihood"], expected.table["log_likelihood"], rtol=1e-9)
@@ -149,12 +149,16 @@ def test_searches_and_explicit_starts_reach_the_optima_of_slots(
 def test_what_fills_up_a_block_waits_for_nobody() -> None:
     """Run 0 would go on for long, and is not asked for."""
 
-    def count_up(fixed: Any, moving: Any, _read: Any, _n_blocks: Any, n_steps: Any, _arrays: Any) -> Any:
+    def count_up(fixed: Any, moving: Any, store: Store, _read: Any, _n_blocks: Any, n_steps: Any, _arrays: Any) -> Any:
         made = jnp.minimum(jnp.max(fixed[0] - moving[0]).astype(jnp.int32), n_steps)
-        return [jnp.minimum(fixed[0], moving[0] + made.astype(moving[0].dtype))], made
+        # Only what comes out of the store goes on.
+        (own,) = store.load(store.begun)
+        own = jnp.minimum(fixed[0], own + made.astype(own.dtype))
+        return [own], store.save(store.begun, [own]), made
 
-    targets = jnp.asarray([[1000.0, 5.0, 3.0]])
-    problem = fused.Problem(targets, jnp.zeros((1, 3)), jnp.zeros((1, 2, 8)), jnp.zeros(3, jnp.int32), jnp.asarray([8]))
+    targets, zeros = jnp.asarray([[1000.0, 5.0, 3.0]]), jnp.zeros((1, 3))
+    row, n_used = jnp.zeros(3, jnp.int32), jnp.asarray([8])
+    problem = fused.Problem(targets, zeros, zeros, jnp.zeros((1, 2, 8)), row, n_used)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "_kernel", plain_kernel)
         wanted, lanes = jnp.asarray([False, True, True]), fused.Lanes(16, 8)
