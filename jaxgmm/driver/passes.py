@@ -23,7 +23,7 @@ from jaxgmm.em.e_steps import E_STEPS, Form
 from jaxgmm.em.fused import rows
 from jaxgmm.em.methods import METHODS
 from jaxgmm.em.statistics import SufficientStatistics
-from jaxgmm.engine.fused import ROUND, Lanes, Problem, run_in_rounds
+from jaxgmm.engine.fused import Lanes, Problem, run_in_rounds
 from jaxgmm.engine.rows import quotient_and_rest, rows_of
 from jaxgmm.engine.slots import Busy, Routine, run_queue, where_leading
 from jaxgmm.mixture import Mixture, with_harmless_absent
@@ -222,7 +222,7 @@ def in_kernels(
         return moving[number, :, 0] if way.is_wide else moving[number]
 
     # If all runs make the same number of steps, one round suffices.
-    n_steps = jnp.where(tol > 0, ROUND, _MOST_ITERATIONS)
+    n_steps = jnp.where(tol > 0, fused.METHODS[method].round, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
     fixed = rows.fixed_rows(settings, jnp.asarray(model.family), total_weight, shape)
     moving = rows.moving_rows(begun, shape)

@@ -1,12 +1,13 @@
-"""Runs in GPU kernels: each run occupies a few lanes of a GPU, which hold its whole state.
+"""Runs in GPU kernels: each run occupies a few lanes of a GPU, which hold its parameters.
 
 XLA compiles a step to a dozen kernels, each of which reads and writes intermediate values for every sample. Here a
 kernel makes many steps, and reads only samples between them, which stay in a core's cache. In the *narrow* layout
-several runs share a warp; in the *wide* layout a run has a block of 128 threads, each with a component.
+several runs share a warp; in the *wide* layout a run has a block of 128 threads, each with a component. Numbers that a
+step needs only after it has read all samples lie in shared memory, so that more runs fit on a core.
 
-A kernel ends with its last run, and runs need very different numbers of steps. So a kernel makes at most `ROUND` steps;
-then the unfinished runs are collected and continue in fewer kernels. A kernel's computation is passed to it as a
-function of plain JAX (`jaxgmm.em.fused`): this module does not know what a run is.
+A kernel ends with its last run, and runs need very different numbers of steps. So a kernel makes only some steps; then
+the unfinished runs are collected and continue in fewer kernels. A kernel's computation is passed to it as a function of
+plain JAX (`jaxgmm.em.fused`): this module does not know what a run is.
 
 Kernels are written for Mosaic GPU, the kernel language of JAX that is here to stay, although it has changed with every
 version. `why_not` says where it can be used; elsewhere `jaxgmm.engine.slots` does the same work.
@@ -31,9 +32,6 @@ from jaxgmm.numerics.lanes import Arrays, Store
 # First and last versions of jax whose Mosaic is known, and the lowest compute capability that it supports.
 KNOWN = ((0, 11), (0, 12))
 CAPABILITY = 9.0
-
-# Steps between two checks for finished runs: with the usual variation of their lengths, 85% of all steps are useful.
-ROUND = 24
 
 # Threads of a warp, and warps of a block: the fewest that Mosaic supports.
 WARP, WARPS = 32, 4

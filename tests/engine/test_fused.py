@@ -17,6 +17,7 @@ from jaxgmm.driver import passes, runs
 from jaxgmm.driver.choose import ChunkFits, without_fits
 from jaxgmm.driver.chunk import Inputs
 from jaxgmm.driver.prepare import PREPARED
+from jaxgmm.em.fused import METHODS
 from jaxgmm.engine import devices, fused
 from jaxgmm.engine.devices import machine
 from jaxgmm.numerics.kernels import EFFORTS
@@ -227,7 +228,7 @@ def test_steps_are_made_in_rounds(kernels: list[str], monkeypatch: pytest.Monkey
     # So few runs go to their ends in one round.
     expected = jaxgmm.fit(NARROW.x, 2, **options)
     monkeypatch.setattr(fused, "FILLING", 128)
-    monkeypatch.setattr(passes, "ROUND", 3)
+    monkeypatch.setitem(METHODS, "quasi-newton", METHODS["quasi-newton"]._replace(round=3))
     # A program of its own, as it keeps how long a round is.
     monkeypatch.setitem(globals(), "TAKE_ON", at_once(functools.partial(runs._take_on), static_argnames=("program",)))
     found = jaxgmm.fit(NARROW.x, 2, **options)

@@ -34,10 +34,13 @@ class Method(NamedTuple):
         advance: from states, a function that loads the memory, the results of the E-step, settings and the static part
             to the next states and memory; those of finished runs are unchanged. To load the memory again, rather than
             to hold it, saves registers.
+        round: steps after which finished runs are sorted out: fewer for a method whose runs are short. Sorting costs
+            as much as two steps; the rest of a round is wasted on a run that ends in it (`benchmarks/NOTES.md`).
     """
 
     memory: Callable[[Shape], Any]
     advance: Callable[[State, Callable[[], Any], list[Component], OfRuns, Asked, Machine], tuple[State, Any]]
+    round: int
 
 
 def _no_change(_shape: Shape) -> float:
@@ -246,12 +249,12 @@ def _select(condition: Bool[Array, "*s"], new: _Tree, old: _Tree) -> _Tree:
 
 
 def _accelerated(acceleration: Acceleration) -> Method:
-    return Method(_nowhere, functools.partial(_advance_accelerated, acceleration=acceleration))
+    return Method(_nowhere, functools.partial(_advance_accelerated, acceleration=acceleration), 12)
 
 
 # In the order of `jaxgmm.em.methods.METHODS`; the others have no kernels.
 METHODS = {
     "quasi-newton": _accelerated(QUASI_NEWTON),
     "squarem": _accelerated(SQUAREM),
-    "em": Method(_no_change, _advance_plainly),
+    "em": Method(_no_change, _advance_plainly, 24),
 }
