@@ -216,7 +216,7 @@ def in_kernels(
     def life(*rows_and_limits: Any) -> Any:
         *given, arrays = rows_and_limits
         machine = rows.Machine(arrays, rows.ELEMENTARY[dtype], shape, way.centred, method)
-        return fused.life(*given, machine)
+        return fused.life(*given, machine=machine)
 
     def row_of(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]

@@ -32,8 +32,7 @@ class Method(NamedTuple):
         memory: from the shape to what runs keep from one step to the next, as it is when they begin: a number for all
             runs in place of each array.
         advance: from states, a function that loads the memory, the results of the E-step, settings and the static part
-            to the next states and memory; those of finished runs are unchanged. To load the memory again, rather than
-            to hold it, saves registers.
+            to the next states and memory; those of finished runs are unchanged.
         round: steps after which finished runs are sorted out: fewer for a method whose runs are short. Sorting costs
             as much as two steps; the rest of a round is wasted on a run that ends in it (`benchmarks/NOTES.md`).
     """
@@ -76,18 +75,19 @@ def _advance_plainly(
 
 
 def _nowhere(shape: Shape) -> accelerated.Memory:
-    """See `jaxgmm.em.methods.accelerated.init`. Flags and numbers are floating-point, as all rows are."""
-    nothing = Component(0.0, [0.0] * shape.n_features, [0.0] * len(shape.entries))
-    parameters = [nothing] * shape.n_listed
+    """See `jaxgmm.em.methods.accelerated.init`. Flags are numbers, as all rows are."""
+    zero: Any = 0.0
+    one: Any = 1.0
+    nothing = [Component(zero, [zero] * shape.n_features, [zero] * len(shape.entries))] * shape.n_listed
     return accelerated.Memory(
-        mixture=parameters,
-        em_step=parameters,
-        has_moved=0.0,
-        falls=0.0,
-        n_em_steps=1.0,
-        is_sound=1.0,
-        is_second=0.0,
-        n_small=0.0,
+        mixture=nothing,
+        em_step=nothing,
+        has_moved=zero,
+        falls=zero,
+        n_em_steps=one,
+        is_sound=one,
+        is_second=zero,
+        n_small=zero,
     )
 
 
@@ -101,7 +101,7 @@ def _advance_accelerated(
     *,
     acceleration: Acceleration,
 ) -> tuple[State, accelerated.Memory]:
-    """See `jaxgmm.em.methods.accelerated.advance`."""
+    """See `jaxgmm.em.methods.accelerated.advance`. The memory is loaded for each use, and not held in between."""
     here, natural = state.components, state.natural
     by_em = m_step(here, sums, asked, machine)
     steps = _steps(here, by_em, load())

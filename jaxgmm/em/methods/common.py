@@ -27,9 +27,9 @@ class Step(NamedTuple):
         memory: what the method keeps.
     """
 
-    best: Mixture
-    following: Mixture
-    natural: Array
+    best: Any
+    following: Any
+    natural: Any
     log_likelihood: Float[Array, "*s"]
     gap: Float[Array, "*s"]
     status: Int[Array, "*s"]
