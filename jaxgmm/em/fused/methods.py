@@ -102,19 +102,20 @@ def _advance_accelerated(
     acceleration: Acceleration,
 ) -> tuple[State, accelerated.Memory]:
     """See `jaxgmm.em.methods.accelerated.advance`. The memory is loaded for each use, and not held in between."""
-    here, natural = state.components, state.natural
+    here = state.components
     by_em = m_step(here, sums, asked, machine)
-    steps = _steps(here, by_em, load())
+    before = load()
+    products = _products(_steps(here, by_em, before), state, machine)
 
-    def along_steps(coefficients: Sequence[OfRuns]) -> list[Component]:
-        own = _steps(here, by_em, load())
-        return jax.tree.map(lambda *step: total(map(jnp.multiply, coefficients, step)), *own)
+    def share_within(along: Sequence[OfRuns]) -> OfRuns:
+        step = _combined(along, _steps(here, by_em, load()))
+        return _share_within_limits(step, state, machine)
 
     decision = accelerated.decided(
-        _with_flags(load()),
+        _with_flags(before),
         (log_likelihood - state.log_likelihood) / asked.total_weight,
-        _products(steps, here, natural, machine),
-        lambda along: _share_within_limits(along_steps(along), here, natural, machine),
+        products,
+        share_within,
         asked.tol,
         acceleration,
         machine.elementary.sqrt,
@@ -122,7 +123,8 @@ def _advance_accelerated(
     is_accepted, leaps = decision.is_accepted, decision.leaps
     before = load()
     following = _select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
-    following = _select(leaps, _moved(here, along_steps(decision.along), machine), following)
+    leap = _combined(decision.along, _steps(here, by_em, before))
+    following = _select(leaps, _moved(here, leap, machine), following)
     natural, unsound = checked(following, asked, machine)
     before = load()
     em_step = _select(is_accepted, _difference(by_em, here), before.em_step)
@@ -150,12 +152,14 @@ def _steps(
     return em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
 
 
-def _products(
-    steps: Sequence[list[Component]], here: list[Component], natural: list[Natural], machine: Machine
-) -> Products:
+def _combined(coefficients: Sequence[OfRuns], steps: Sequence[list[Component]]) -> list[Component]:
+    return jax.tree.map(lambda *own: total(map(jnp.multiply, coefficients, own)), *steps)
+
+
+def _products(steps: Sequence[list[Component]], state: State, machine: Machine) -> Products:
     """See `jaxgmm.em.methods.metric.inner_products`."""
     rows = []
-    for *own, component, parameters in zip(*steps, here, natural, strict=True):
+    for *own, component, parameters in zip(*steps, state.components, state.natural, strict=True):
         turned = [_turned(step, component, parameters, machine) for step in own]
         rows.append([component.weight * _inner(turned[i], turned[j], machine.shape) for i, j in pairs(len(own))])
     return Products(*(machine.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
@@ -190,12 +194,10 @@ def _whitened_twice(whitener: list[OfRuns], covariance: list[OfRuns], shape: Sha
     return [rows[i][j] for i, j in shape.entries]
 
 
-def _share_within_limits(
-    step: list[Component], here: list[Component], natural: list[Natural], machine: Machine
-) -> OfRuns:
+def _share_within_limits(step: list[Component], state: State, machine: Machine) -> OfRuns:
     """See `jaxgmm.em.methods.metric.share_within_limits`."""
     squares = []
-    for own, component, parameters in zip(step, here, natural, strict=True):
+    for own, component, parameters in zip(step, state.components, state.natural, strict=True):
         turned = _turned(own, component, parameters, machine)
         parts = (
             turned.weight * turned.weight * LONGEST_OF_WEIGHT**-2,
