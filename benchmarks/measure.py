@@ -149,7 +149,7 @@ def _about(problem: Problem, system: System) -> dict:
         "device": system.device,
         "dtype": system.dtype,
         "start": "random_from_data" if given_to_numpy else scenario.start,
-        "tol": scenario.tol,
+        "tol": system.tol(scenario),
         "max_iter": scenario.max_iter,
         "n_data_sets": len(problem.data),
         "n_init": scenario.n_init,

@@ -39,6 +39,10 @@ class Outcome(NamedTuple):
     seconds: float | None = None
 
 
+def _tol_of_scenario(scenario: Scenario) -> float:
+    return scenario.tol
+
+
 class System(NamedTuple):
     """Something that fits mixtures.
 
@@ -49,6 +53,7 @@ class System(NamedTuple):
         handles: whether a scenario is within its abilities.
         prepare: lays out a problem as the system wants it, and returns the work that is timed.
         sample: data sets to try first where all might take too long; 0 to always fit all of them.
+        tol: with which it stops.
     """
 
     name: str
@@ -57,6 +62,7 @@ class System(NamedTuple):
     handles: Callable[[Scenario], bool]
     prepare: Callable[[Problem], Callable[[], Outcome]]
     sample: int = 0
+    tol: Callable[[Scenario], float] = _tol_of_scenario
 
 
 def mean_log_likelihoods(problem: Problem, fits: Fits, n_data_sets: int) -> np.ndarray:

@@ -17,18 +17,21 @@ def systems() -> list[System]:
     device = jax.local_devices()[0]
     where = "cpu" if device.platform == "cpu" else device.device_kind
     own = [
-        System(f"jaxgmm {precision}", where, precision, _always, _jaxgmm(precision))
+        System(f"jaxgmm {precision}", where, precision, _always, _jaxgmm(precision), tol=tolerance)
         for precision in ("float32", "mixed", "float64")
     ]
     on_card = [
-        System(f"jaxgmm on the card, {precision}", where, precision, _is_stack, _jaxgmm(precision, on_device=True))
+        System(
+            *(f"jaxgmm on the card, {precision}", where, precision, _is_stack, _jaxgmm(precision, on_device=True)),
+            tol=tolerance,
+        )
         for precision in ("float32", "mixed")
         if device.platform != "cpu"
     ]
     numpy = [
         System(f"NumPy {dtype}", "cpu", dtype, _always, _numpy(dtype), sample=32) for dtype in ("float32", "float64")
     ]
-    swept = System("sweep of jaxgmm, mixed", where, "mixed", _is_choice_of_k, _swept)
+    swept = System("sweep of jaxgmm, mixed", where, "mixed", _is_choice_of_k, _swept, tol=tolerance)
     return [*own, *on_card, swept, *numpy]
 
 

@@ -37,6 +37,8 @@ from benchmarks.environment import environment
 from benchmarks.measure import Plan, measure
 from benchmarks.rows import Results
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
+from benchmarks.systems import systems
+from jaxgmm.settings import TOL
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +95,13 @@ def test_rows_are_complete(rows):
             assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
             # After 50 iterations runs are on their way, where float32 and float64 differ by what an iteration gains.
             assert row["max_difference"] < 2e-3
+
+
+def test_a_row_says_with_which_tol_its_system_stopped():
+    tol = {system.name: system.tol(SCENARIOS["tiles"]) for system in systems()}
+    assert tol["jaxgmm mixed"] == TOL
+    assert tol["NumPy float64"] == SCENARIOS["tiles"].tol
+    assert {system.tol(SCENARIOS["steps-1d"]) for system in systems()} == {0.0}
 
 
 def test_system_that_fails_is_a_row_with_its_error():
