@@ -1,7 +1,7 @@
 """What `fit` returns, and the one place where what chunks come to is put together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import jax
@@ -11,6 +11,7 @@ from jaxgmm.doubts import flag_texts, of_fits
 from jaxgmm.driver.choose import ChunkFits
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES, n_parameters
+from jaxgmm.engine.batch import successive
 from jaxgmm.mixture import Mixture, components_of, full_covariances, unknown, with_room
 from jaxgmm.record import (
     Block,
@@ -174,6 +175,10 @@ class FitResult(Record):
         ) else blocks
 
 
+# Fields that a chunk has too.
+_SHARED = tuple(name for name in field_names(FitResult) if name in ChunkFits._fields)
+
+
 def numbers_of(result: FitResult) -> list[list[str]]:
     """The log-likelihood of some fits, and the time that they took if it is known, as rows of a description."""
     is_one = not np.ndim(result.status)
@@ -235,27 +240,64 @@ def empty_result(n_data_sets: int, n_features: int, models: Sequence[Combination
     )
 
 
-def store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
+def collected(
+    parts: Iterable[tuple[np.ndarray, ChunkFits]],
+    n_data_sets: int,
+    n_features: int,
+    model: Combination,
+    request: Request,
+) -> FitResult:
+    """The result of one model from its chunks as they come, each with the numbers of its data sets, ascending."""
+    result, executed, useful = None, 0, 0
+    for data_sets, fits in parts:
+        executed, useful = executed + fits.executed, useful + fits.useful
+        own = _with_room(fits, model[0])
+        if len(data_sets) == n_data_sets:
+            result = _of_only(own, n_data_sets)
+            continue
+        if result is None:
+            result = empty_result(n_data_sets, n_features, [model], request)
+        _store(own, data_sets, result)
+    assert result is not None
+    return _completed(result, model, executed, useful)
+
+
+def _store(fits: ChunkFits, data_sets: np.ndarray, result: FitResult) -> None:
     """Copies a chunk's rows to their places."""
+    places = successive(data_sets)
 
     def put(rows: np.ndarray, new: np.ndarray) -> None:
-        rows[data_sets] = new[: len(data_sets)]
+        rows[places] = new[: len(data_sets)]
 
-    # A program may have had room for more components, and absent ones are all alike.
-    n_components = result.mixture.weights.shape[1]
-    if fits.mixture.n_components != n_components or np.any(fits.mixture.weights == 0):
-        fits = fits._replace(mixture=with_room(fits.mixture, n_components))
-        if fits.snapshots is not None:
-            fits = fits._replace(snapshots=with_room(fits.snapshots, n_components))
-    for name in set(field_names(FitResult)) & set(ChunkFits._fields):
+    for name in _SHARED:
         jax.tree.map(put, getattr(result, name), getattr(fits, name))
 
 
-def completed(result: FitResult, model: Combination, executed: int, useful: int) -> FitResult:
+def _with_room(fits: ChunkFits, n_components: int) -> ChunkFits:
+    """Fits with K components. A program may have had room for more, and absent ones are all alike."""
+    if fits.mixture.n_components == n_components and not np.any(fits.mixture.weights == 0):
+        return fits
+    fits = fits._replace(mixture=with_room(fits.mixture, n_components))
+    return fits if fits.snapshots is None else fits._replace(snapshots=with_room(fits.snapshots, n_components))
+
+
+def _of_only(fits: ChunkFits, n_data_sets: int) -> FitResult:
+    """The result of the only chunk. It has the arrays of the chunk, unless these are a device's and so read-only."""
+
+    def own(rows: np.ndarray) -> np.ndarray:
+        return rows[:n_data_sets] if rows.flags.writeable else rows[:n_data_sets].copy()
+
+    fields = {name: jax.tree.map(own, getattr(fits, name)) for name in _SHARED}
+    return FitResult(**fields, n_parameters=np.zeros(n_data_sets, np.int32), efficiency=math.nan)
+
+
+def _completed(result: FitResult, model: Combination, executed: int, useful: int) -> FitResult:
     """The result of one model when all chunks are stored, given how many run-iterations were made, and were useful."""
     k, family, _ = model
-    n_present = np.minimum(k, np.sum(result.mixture.weights != 0, axis=-1))
-    own = n_parameters(n_present, result.mixture.n_features, family).astype(np.int32)
+    weights = result.mixture.weights
+    # Absent components are rare, and small rows take long to count.
+    n_present = np.sum(weights != 0, axis=-1) if np.any(weights == 0) else k
+    own = np.full(len(weights), n_parameters(n_present, result.mixture.n_features, family), np.int32)
     result = replace(result, efficiency=useful / max(1, executed), n_parameters=own)
     if result.history is None:
         return result
@@ -273,7 +315,7 @@ def store_chosen(
     if len(c) == 0:
         return
     rows = data_sets[c]
-    for name in set(field_names(FitResult)) & set(ChunkFits._fields) - {"mixture", "history", "snapshots"}:
+    for name in set(_SHARED) - {"mixture", "history", "snapshots"}:
         getattr(best, name)[rows] = getattr(fits, name)[c, m]
     best.n_parameters[rows] = n_parameters[m]
     mixture = fits.mixture.of((c, m))

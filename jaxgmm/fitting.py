@@ -14,12 +14,12 @@ from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
 from jaxgmm.driver.plan import Chunk, ModelSet, plan_for
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
-from jaxgmm.engine.batch import Batch, Sizes, batch, padded, placed
+from jaxgmm.engine.batch import Batch, Sizes, batch, of_each, padded, placed, successive
 from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.engine.shards import shards_of
-from jaxgmm.fit_result import FitResult, completed, empty_result, store
+from jaxgmm.fit_result import FitResult, collected
 from jaxgmm.mixture import Mixture
 from jaxgmm.settings import TOL, Method, Precision, check_flag, check_model, check_progress, check_runs, method_for
 from jaxgmm.sharded import check_alone, fit_shards
@@ -262,11 +262,9 @@ def fit_batch(
     def fits_of(chunk: Chunk) -> ChunkFits:
         return fit_chunk(inputs_of(chunk, chunk.model_sets[0], data, start))
 
-    result, executed, useful = empty_result(data.n_data_sets, data.samples.shape[1], [model], request), 0, 0
-    for chunk, fits in on_chunks(fits_of, data, [model], request, report, sizes=sizes):
-        store(fits, chunk.data_sets, result)
-        executed, useful = executed + fits.executed, useful + fits.useful
-    return completed(result, model, executed, useful)
+    fitted = on_chunks(fits_of, data, [model], request, report, sizes=sizes)
+    parts = ((chunk.data_sets, fits) for chunk, fits in fitted)
+    return collected(parts, data.n_data_sets, data.samples.shape[1], model, request)
 
 
 def on_chunks(
@@ -313,22 +311,17 @@ def inputs_of(
 
     Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
     """
-    rows = chunk.filled_up
-
-    def rows_of(table: Any) -> Any:
-        return padded(table, data, chunk.data_sets, model_set.n_samples, chunk.size)
-
     # The padding is empty, so it is not fitted.
-    is_wanted = np.arange(chunk.size) < len(chunk.data_sets)
+    lengths = np.zeros(chunk.size, data.lengths.dtype)
+    lengths[: len(chunk.data_sets)] = data.lengths[successive(chunk.data_sets)]
     if active is not None:
-        is_wanted[: len(active)] &= active
-    lengths = np.where(is_wanted, data.lengths[rows], 0)
+        lengths[: len(active)][~active] = 0
     if start is None:
         chunk_start = last_start
     elif isinstance(start, Mixture):
-        chunk_start = start.of(rows)
+        chunk_start = of_each(start, chunk.data_sets, chunk.size)
     else:
-        chunk_start = rows_of(start)
-    chunk_weights = None if data.weights_of is None else data.weights_of(rows, model_set.n_samples)
+        chunk_start = padded(start, data, chunk.data_sets, model_set.n_samples, chunk.size)
+    chunk_weights = None if data.weights_of is None else data.weights_of(chunk.filled_up, model_set.n_samples)
     x = placed(data.samples, data, chunk.data_sets, model_set.n_samples, chunk.size)
     return Inputs(x, lengths, chunk_weights, chunk_start, model_set.options, model_set.program)

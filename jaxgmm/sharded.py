@@ -26,7 +26,7 @@ from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.devices import is_out_of_memory, machine
 from jaxgmm.engine.shards import Shards, agreed, checksum, placed
 from jaxgmm.engine.transfer import fetched
-from jaxgmm.fit_result import FitResult, completed, empty_result, store
+from jaxgmm.fit_result import FitResult, collected
 from jaxgmm.mixture import Mixture
 from jaxgmm.status import Status
 
@@ -211,9 +211,7 @@ def _result(
     n_e_steps = int(record.n_iter[0]) + 1
     runs = begun(record.mixture, task.program)._replace(executed=n_e_steps, useful=n_e_steps)
     fits = whole(best, runs, begin.rows)
-    result = empty_result(1, begin.rows.shape[-1], [model], request._replace(n_init=1))
-    store(fits, np.arange(1), result)
-    result = completed(result, model, fits.executed, fits.useful).of(0)
+    result = collected([(np.arange(1), fits)], 1, begin.rows.shape[-1], model, request._replace(n_init=1)).of(0)
     return result if begin.fit is None else _with_starts(result, begin.fit)
 
 

@@ -122,11 +122,16 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
                 f"init.{name} must have shape {shape}, or {(data.n_data_sets, *shape)} for a start of each data set, "
                 f"with covariance_type={covariance_type!r}; it has shape {leaf.shape}."
             )
-    if np.any(init.weights < 0) or np.any(np.abs(init.weights.sum(axis=-1) - 1) > 1e-6):
+    # As a product, because sums over a short last axis take ten times as long.
+    if np.any(init.weights < 0) or np.any(np.abs(init.weights @ np.ones(n_components) - 1) > 1e-6):
         raise ValueError("init.weights must not be negative and must sum to 1 over the components.")
     if init.covariances.shape[-2:] == (n_features, n_features) and spread != (n_features,):
         flipped = np.swapaxes(init.covariances, -1, -2)
-        if np.any(np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)):
+        # Most are symmetric to the bit, which is the quicker test.
+        is_equal = (np.array_equal(init.covariances[..., i, :i], flipped[..., i, :i]) for i in range(1, n_features))
+        if not all(is_equal) and np.any(
+            np.abs(init.covariances - flipped) > 1e-6 * np.abs(init.covariances).max(initial=0)
+        ):
             raise ValueError("init.covariances must be symmetric.")
     return init.map(lambda leaf, shape: np.broadcast_to(leaf, (data.n_data_sets, *shape)), Mixture(*trailing))
 

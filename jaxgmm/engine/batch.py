@@ -7,7 +7,7 @@ are padded to a common number of samples; rows beyond a data set's own length ge
 import functools
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ _VECTOR = 16
 _LARGE = 4096
 
 Table = np.ndarray | jax.Array
+_Tree = TypeVar("_Tree")
 
 # From numbers of data sets, and the length they are padded to, to the weights of their samples `(C, N)`, float64.
 WeightsOf = Callable[[np.ndarray, int], np.ndarray]
@@ -57,6 +58,14 @@ class Sizes(NamedTuple):
     def is_ragged(self) -> bool:
         """Whether the data sets differ in length."""
         return not np.all(self.lengths == self.lengths[0])
+
+    @property
+    def by_length(self) -> "Sizes":
+        """The same in less room if all data sets have one length."""
+        if self.is_ragged:
+            return self
+        n_data_sets = len(self.lengths) if self.counts is None else int(np.sum(self.counts))
+        return self._replace(lengths=self.lengths[:1], counts=np.array([n_data_sets]))
 
     def repeated(self, n: int) -> "Sizes":
         """Those of every data set `n` times, as the same rows."""
@@ -235,8 +244,8 @@ def padded(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, siz
 
     Rows beyond a data set's length, and beyond the last data set, are arbitrary.
     """
-    first, lengths, last = batch.first[data_sets], batch.lengths[data_sets], len(rows) - 1
-    size = size or len(data_sets)
+    own, last, size = successive(data_sets), len(rows) - 1, size or len(data_sets)
+    first, lengths = batch.first[own], batch.lengths[own]
     if last < 0:
         return np.zeros((size, n_samples, *rows.shape[1:]), rows.dtype)
     blocks = _blocks(rows, first, lengths)
@@ -255,10 +264,30 @@ def padded(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, siz
 def placed(rows: Table, batch: Batch, data_sets: np.ndarray, n_samples: int, size: int) -> Table:
     """The same on the default device if the rows can be sent as they are in the table, which copies less."""
     if isinstance(rows, np.ndarray) and len(rows) and not is_for_cpu():
-        blocks = _blocks(rows, batch.first[data_sets], batch.lengths[data_sets])
+        own = successive(data_sets)
+        blocks = _blocks(rows, batch.first[own], batch.lengths[own])
         if blocks is not None:
             return sent(blocks, (size, n_samples))
     return padded(rows, batch, data_sets, n_samples, size)
+
+
+def of_each(tree: _Tree, data_sets: np.ndarray, size: int) -> _Tree:
+    """Rows `(C, …)` of arrays that have one for each data set, padded to `size` with arbitrary rows.
+
+    They are on the default device if that is not a CPU.
+    """
+    own = successive(data_sets)
+    if not is_for_cpu():
+        return sent(jax.tree.map(lambda leaf: leaf[own], tree), (size,))
+    if len(data_sets) < size:
+        own = np.concatenate([data_sets, np.repeat(data_sets[:1], size - len(data_sets))])
+    return jax.tree.map(lambda leaf: leaf[own], tree)
+
+
+def successive(numbers: np.ndarray) -> np.ndarray | slice:
+    """Numbers of rows, as a slice if they follow each other, so that no row has to be gathered."""
+    is_run = len(numbers) > 0 and numbers[-1] - numbers[0] == len(numbers) - 1 and np.all(numbers[1:] > numbers[:-1])
+    return slice(int(numbers[0]), int(numbers[-1]) + 1) if is_run else numbers
 
 
 def put(rows: np.ndarray, first: np.ndarray, lengths: np.ndarray, padded: np.ndarray) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxgmm.engine import batch as batch_module
-from jaxgmm.engine.batch import batch, padded, padded_lengths, per_sample
+from jaxgmm.engine.batch import batch, of_each, padded, padded_lengths, per_sample, successive
 
 
 def ragged(lengths: list[int], n_features: int = 2) -> list[np.ndarray]:
@@ -91,6 +91,35 @@ def test_stack_is_cut_without_a_copy() -> None:
     x = np.zeros((6, 32, 2))
     data = batch(x)
     assert np.shares_memory(padded(data.samples, data, np.array([2, 3]), 32), x)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [([2, 3, 4], slice(2, 5)), ([7], slice(7, 8)), ([2, 4, 3, 5], None), ([2, 4], None), ([3, 2], None), ([], None)],
+)
+def test_successive_numbers_are_a_slice(numbers: list[int], expected: slice | None) -> None:
+    given = np.array(numbers, int)
+    assert successive(given) is given if expected is None else successive(given) == expected
+
+
+@pytest.mark.parametrize("numbers", [[1, 2], [2, 0]])
+def test_rows_of_data_sets_are_the_same_on_an_accelerator(numbers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, data_sets = (np.arange(6.0, dtype=np.float32).reshape(3, 2), np.arange(3, dtype=np.int32)), np.array(numbers)
+    here = of_each(tree, data_sets, 4)
+    monkeypatch.setattr(batch_module, "is_for_cpu", lambda: False)
+    for own, there, rows in zip(here, of_each(tree, data_sets, 4), tree, strict=True):
+        assert len(own) == len(there) == 4
+        np.testing.assert_array_equal(own[:2], rows[data_sets])
+        np.testing.assert_array_equal(there[:2], rows[data_sets])
+
+
+def test_sizes_of_one_length_are_counted() -> None:
+    sizes = batch(np.zeros((6, 40, 2))).sizes
+    assert sizes.by_length.lengths.tolist() == [40]
+    assert sizes.by_length.n_each.tolist() == [6]
+    assert sizes.repeated(3).by_length.n_each.tolist() == [18]
+    uneven = batch(ragged([4, 7])).sizes
+    assert uneven.by_length is uneven
 
 
 def test_samples_on_an_accelerator_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:
