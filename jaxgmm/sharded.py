@@ -19,7 +19,7 @@ from jaxgmm.driver.choose import BEST_OF, whole
 from jaxgmm.driver.findings import Judgement, none_yet
 from jaxgmm.driver.plan import plan_for
 from jaxgmm.driver.program import Combination, Options, Program, Request
-from jaxgmm.driver.runs import begun
+from jaxgmm.driver.runs import Runs, begun, recorded
 from jaxgmm.driver.shards import Task, judged, sample_of, spans, standardized
 from jaxgmm.em import state as em
 from jaxgmm.engine.batch import Batch, Sizes, batch
@@ -174,7 +174,7 @@ def _results(shards: Shards, begin: _Start, model: Combination, request: Request
     length, program, options = _planned(shards, begin, model, request)
     task, starts, status = standardized(shards, begin.values, options, program, begin.kind, length)
     is_fitted = status[0] == em.RUNNING
-    before = begun(starts, program).states._replace(n_iter=np.full(1, begin.n_iter, np.int32))
+    before = recorded(begun(starts).states, program)._replace(n_iter=np.full(1, begin.n_iter, np.int32))
     for record in spans(task, before, EVERY) if is_fitted else [before]:
         has_ended = is_fitted and record.status[0] != em.RUNNING
         judgement = judged(task, record, starts) if has_ended else none_yet(1)
@@ -209,8 +209,7 @@ def _result(
     described = (task.described, status, states, findings, scores, np.ones(1, bool), task.options.models)
     best = fetched(BEST_OF[task.program.effort](*described))
     n_e_steps = int(record.n_iter[0]) + 1
-    runs = begun(record.mixture, task.program)._replace(executed=n_e_steps, useful=n_e_steps)
-    fits = whole(best, runs, begin.rows)
+    fits = whole(best, Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps), begin.rows)
     result = collected([(np.arange(1), fits)], 1, begin.rows.shape[-1], model, request._replace(n_init=1)).of(0)
     return result if begin.fit is None else _with_starts(result, begin.fit)
 

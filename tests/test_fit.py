@@ -229,6 +229,43 @@ def test_sizes_of_a_job_are_refused_in_words(part_of: object, words: str) -> Non
         jaxgmm.fit(ragged_stack(), 3, part_of=part_of)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # What a pass has come to, and the result: an array for each of its types.
+        ({"n_init": 1, "precision": "float64"}, [1, 3]),
+        # A search and the finish of the best run, each with what is known of all runs, and the result.
+        ({"n_init": 3}, [1, 4, 1, 4, 4]),
+    ],
+    ids=["one start", "several"],
+)
+def test_the_host_fetches_little_of_a_chunk(
+    options: dict, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU each fetch waits for all that was asked of it."""
+    fetched, device_get = [], jax.device_get
+
+    def counted(tree: object) -> object:
+        fetched.append(len(jax.tree.leaves(tree)))
+        return device_get(tree)
+
+    monkeypatch.setattr(jax, "device_get", counted)
+    found = jaxgmm.fit(stack()[:1], 3, **options)
+    assert found.status == Status.CONVERGED
+    assert fetched == expected
+
+
+def test_results_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of their arrays is a device's, nor part of another, whether there is one chunk or several."""
+    for size in (8, 4):
+        monkeypatch.setattr(plan, "chunk_size", lambda *_, size=size, **__: size)
+        found = jaxgmm.fit(stack(), 3, n_init=3)
+        before = found.start_log_likelihood.copy()
+        for leaf in (*found.mixture.arrays, found.log_likelihood, found.status, found.n_parameters, found.ridge):
+            leaf[...] = 0
+        np.testing.assert_array_equal(found.start_log_likelihood, before)
+
+
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = stack()
     results = []

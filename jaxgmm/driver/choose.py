@@ -17,6 +17,7 @@ from jaxgmm.em import state as em
 from jaxgmm.em.spurious import Findings
 from jaxgmm.engine.rows import rows_of
 from jaxgmm.engine.slots import where_leading
+from jaxgmm.engine.transfer import Packed, packed
 from jaxgmm.mixture import Mixture, unknown
 from jaxgmm.numerics.kernels import compiled
 from jaxgmm.soundness import eligible, first_best, passed_over
@@ -58,7 +59,7 @@ class Best(NamedTuple):
     """The best run of each fit, in data units.
 
     Attributes:
-        start: the number of its start.
+        start: the number of its start; None if each fit has one.
         mixture: its parameters, NaN where it has no answer.
         gap: the estimated distance of its log-likelihood from the limit, per sample.
         n_iter: its iterations.
@@ -66,7 +67,9 @@ class Best(NamedTuple):
         log_likelihoods: of all starts.
         bounded: the bounded log-likelihoods of all starts, by which models are compared.
         statuses: of all starts.
-        findings: of all starts.
+        spurious: numbers of spurious components of all starts.
+        ridge_dominated: number of the run's components that owe much of a variance to the ridge.
+        has_narrow: whether any component is so narrow that the rounding of its mean is noticeable; see `_snapped`.
         weight: Σ w, NaN where no fit was begun.
         ridge: `(G, D)`, added to each variance.
         history: of the run, or None.
@@ -81,7 +84,9 @@ class Best(NamedTuple):
     log_likelihoods: Any
     bounded: Any
     statuses: Any
-    findings: Any
+    spurious: Any
+    ridge_dominated: Any
+    has_narrow: Any
     weight: Any
     ridge: Any
     history: Any
@@ -96,8 +101,8 @@ def _best_of(
     scores: Float[Array, " q"],
     judged: Bool[Array, " q"],
     models: Models,
-) -> Best:
-    """The best run of each fit."""
+) -> Packed:
+    """The best run of each fit, a `Best` that is packed to be fetched."""
     n_fits, n_rows = len(status), len(sets.n_effective)
     sets = rows_of(sets, form_of(jnp.arange(n_fits, dtype=jnp.int32), n_fits, n_rows, models))
     by_start = jax.tree.map(lambda leaf: leaf.reshape(n_fits, -1, *leaf.shape[1:]), (states, findings, scores, judged))
@@ -108,8 +113,8 @@ def _best_of(
     # of components.
     may_win = eligible(judged & jnp.isfinite(log_likelihoods), states.status)
     size = jnp.max(jnp.where(may_win, jnp.abs(scores), 0.0), axis=1, keepdims=True)
-    best = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
-    chosen = jax.vmap(rows_of)(states, best)
+    start = first_best(scores, may_win, ROUNDING * (size + sets.total_weight[:, None]))
+    chosen, of_chosen = jax.vmap(rows_of)((states, findings), start)
 
     fitted = status == em.RUNNING
     mixture = jax.vmap(to_data_units)(chosen.mixture, sets.units)
@@ -121,16 +126,19 @@ def _best_of(
     def answer(mixture: Mixture) -> Mixture:
         return where_leading(has_answer, mixture, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), mixture))
 
-    return Best(
-        start=best,
-        mixture=answer(mixture),
+    answers = answer(mixture)
+    best = Best(
+        start=None if scores.shape[1] == 1 else start,
+        mixture=answers,
         gap=jnp.where(has_answer, chosen.gap, jnp.nan),
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
         log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
         bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
         statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
-        findings=jax.tree.map(lambda counts: jnp.where(fitted[:, None], counts, 0), findings),
+        spurious=jnp.where(fitted[:, None], findings.spurious, 0),
+        ridge_dominated=jnp.where(fitted, of_chosen.ridge_dominated, 0),
+        has_narrow=jnp.any(_is_narrow(answers, jnp)),
         weight=jnp.where(fitted, sets.weight_scale * sets.total_weight, jnp.nan),
         ridge=jnp.where(fitted[:, None], sets.ridge_in_data_units, jnp.nan),
         history=None
@@ -140,6 +148,7 @@ def _best_of(
         if chosen.snapshots is None
         else answer(jax.vmap(jax.vmap(to_data_units, (0, None)))(chosen.snapshots, sets.units)),
     )
+    return packed(best)
 
 
 BEST_OF = compiled(_best_of)
@@ -150,27 +159,33 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
 
     Values of the best start are looked up, not recomputed: that might round differently.
     """
+    n_fits = len(best.status)
 
     def of_best(rows: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(rows, best.start[:, None], axis=1)[:, 0]
+        return rows[:, 0].copy() if best.start is None else rows[np.arange(n_fits), best.start]
 
-    log_likelihood = np.where(np.isnan(best.mixture.weights[:, 0]), np.nan, of_best(best.log_likelihoods))
-    gains = best.log_likelihoods - log_likelihood[:, None]
+    log_likelihood = of_best(best.log_likelihoods)
+    log_likelihood[np.isnan(best.mixture.weights[:, 0])] = np.nan
+    if best.start is None:
+        start_passed_over = np.zeros(n_fits, bool)
+    else:
+        gains = best.log_likelihoods - log_likelihood[:, None]
+        start_passed_over = passed_over(best.statuses, best.spurious, gains, best.weight)
     return ChunkFits(
-        mixture=_snapped(best.mixture, x),
+        mixture=_snapped(best.mixture, x) if best.has_narrow else best.mixture,
         log_likelihood=log_likelihood,
         bounded_log_likelihood=of_best(best.bounded),
         gap=best.gap,
         n_iter=best.n_iter,
         status=best.status,
-        spurious=of_best(best.findings.spurious),
-        ridge_dominated=of_best(best.findings.ridge_dominated),
-        start_passed_over=passed_over(best.statuses, best.findings.spurious, gains, best.weight),
+        spurious=of_best(best.spurious),
+        ridge_dominated=best.ridge_dominated,
+        start_passed_over=start_passed_over,
         n_samples=best.weight,
         ridge=best.ridge,
         start_log_likelihood=best.log_likelihoods,
         start_status=best.statuses,
-        start_spurious=best.findings.spurious,
+        start_spurious=best.spurious,
         history=best.history,
         snapshots=best.snapshots,
         executed=runs.executed,
@@ -231,15 +246,21 @@ def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
     The conversion to data units rounds a mean. Far from all other values, that rounding may be many standard deviations
     of a component whose width is only the ridge.
     """
-    variances = mixture.covariances if mixture.is_diagonal else np.diagonal(mixture.covariances, axis1=-2, axis2=-1)
-    rounding = _ROUNDINGS_OF_MEANS * np.finfo(np.float64).eps * np.abs(mixture.means)
-    rounded = np.argwhere(np.sqrt(variances) < _NOTICEABLE * rounding)
-    if len(rounded) == 0:
-        return mixture
-    means, n_models = mixture.means.copy(), len(mixture.means) // len(x)
-    for g, k, d in rounded:
+    rounding, means, n_models = _rounding_of(mixture), mixture.means.copy(), len(mixture.means) // len(x)
+    for g, k, d in np.argwhere(_is_narrow(mixture, np)):
         values = np.asarray(x[g // n_models, :, d], np.float64)
         nearest = values[np.nanargmin(np.abs(values - means[g, k, d]))]
         if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
             means[g, k, d] = nearest
     return replace(mixture, means=means)
+
+
+def _is_narrow(mixture: Mixture, xp: Any) -> Any:
+    """`(G, K, D)`, which standard deviations are so small that the rounding of a mean is noticeable; NaN is not."""
+    variances = mixture.covariances if mixture.is_diagonal else xp.diagonal(mixture.covariances, axis1=-2, axis2=-1)
+    return xp.sqrt(variances) < _NOTICEABLE * _rounding_of(mixture)
+
+
+def _rounding_of(mixture: Mixture) -> Any:
+    """`(G, K, D)`, by how much the conversion to data units may have changed a mean."""
+    return _ROUNDINGS_OF_MEANS * np.finfo(np.float64).eps.item() * abs(mixture.means)

@@ -15,7 +15,6 @@ from jaxgmm.driver.choose import BEST_OF, ChunkFits, scaled, whole, without_fits
 from jaxgmm.driver.prepare import PREPARED, statuses_of_too_few, within_range
 from jaxgmm.driver.program import Options, Program
 from jaxgmm.driver.search import all_runs
-from jaxgmm.em.state import RUNNING
 from jaxgmm.engine.transfer import fetched
 from jaxgmm.mixture import Mixture
 
@@ -37,7 +36,7 @@ class Inputs(NamedTuple):
     x: np.ndarray | Array
     lengths: np.ndarray
     sample_weight: np.ndarray | None
-    start: Mixture | np.ndarray | None
+    start: Mixture | np.ndarray | Array | None
     options: Options
     program: Program
 
@@ -52,10 +51,12 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
     told = options._replace(snapshots=None)
     sample_weight, exponents = within_range(sample_weight)
     prepared, best_of = PREPARED[program.effort], BEST_OF[program.effort]
-    sets, starts, status = prepared(x, lengths, sample_weight, start, told, layout=program.layout, init=program.init)
-    runs = all_runs(sets, starts, np.asarray(status) == RUNNING, options, program)
+    sets, begun, status, wanted, models = prepared(
+        x, lengths, sample_weight, start, told, layout=program.layout, init=program.init
+    )
+    runs = all_runs(sets, begun, wanted, options._replace(models=models), program)
     described = sets._replace(z=None, weights=None)
     findings, scores, _ = runs.judgement
-    best = best_of(described, status, runs.states, findings, scores, runs.finished, options.models)
+    best = best_of(described, status, runs.states, findings, scores, runs.finished, models)
     fits = whole(fetched(best), runs, x)
     return fits if exponents is None else scaled(fits, exponents)

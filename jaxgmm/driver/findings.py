@@ -82,10 +82,10 @@ class FirstLook(NamedTuple):
     judgement: Judgement
 
 
-def none_yet(n_runs: int) -> Judgement:
-    """The judgement before the first pass. Made on the host, which saves a dispatch for each array."""
-    counts, nothing = np.zeros(n_runs, np.int32), np.full(n_runs, np.nan)
-    return Judgement(Findings(counts, counts, nothing), nothing, np.full(n_runs, -np.inf))
+def none_yet(n_runs: int, xp: Any = np) -> Judgement:
+    """The judgement before the first pass, as arrays of NumPy or, in a program, of JAX."""
+    counts, nothing = xp.zeros(n_runs, xp.int32), xp.full(n_runs, xp.nan, xp.float64)
+    return Judgement(Findings(counts, counts, nothing), nothing, xp.full(n_runs, -xp.inf, xp.float64))
 
 
 def first_look(made: Pass, given: Given, layout: Layout) -> FirstLook:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgmm.driver.bulk import Bulk, bulks
 from jaxgmm.driver.passes import DataSets
 from jaxgmm.driver.program import Layout, Models, Options
+from jaxgmm.driver.runs import Begun, begun
 from jaxgmm.driver.standardize import Standardization, scaled_features, standardize, to_standard
 from jaxgmm.em import state as em
 from jaxgmm.em.covariance import Coordinates, one_of
@@ -22,6 +23,24 @@ from jaxgmm.status import Status
 
 # Range of exponents of the largest weight in which sums and squares of weights can be represented.
 _MODERATE = 256
+
+
+class Prepared(NamedTuple):
+    """All that a chunk's runs begin with.
+
+    Attributes:
+        sets: standardised data sets.
+        begun: `(C M R,)`, the runs before their first step.
+        status: `(C M,)`, `RUNNING`, or why a fit cannot be made.
+        wanted: `(C M R,)`, which runs are of fits that can be made.
+        models: those of the options, on the device, so that they are sent once.
+    """
+
+    sets: DataSets
+    begun: Begun
+    status: Int[Array, " g"]
+    wanted: Bool[Array, " q"]
+    models: Models
 
 
 def within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -69,8 +88,8 @@ def prepared(
     *,
     layout: Layout,
     init: str,
-) -> tuple[DataSets, Mixture, Int[Array, " g"]]:
-    """Standardised data sets, starts `(C M R, K, …)`, and for every fit `RUNNING` or why it cannot be made."""
+) -> Prepared:
+    """Standardised data sets, and their runs."""
     ridges = jnp.asarray(options.reg_covar, jnp.float64)
     samples = jax.vmap(read)(x.astype(jnp.float64), lengths, sample_weight)
     bulk = bulks(samples.x, samples.weights, layout.group)
@@ -95,7 +114,9 @@ def prepared(
     key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key)
     starts = _starts(sets, start, key, models, init, layout)
     starts = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), starts)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), starts, status.ravel()
+    sets, status = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sets), status.ravel()
+    wanted = jnp.repeat(status == em.RUNNING, layout.n_init)
+    return Prepared(sets, begun(starts, jnp), status, wanted, models)
 
 
 PREPARED = compiled(prepared, static_argnames=("layout", "init"))

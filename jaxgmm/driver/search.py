@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float
 
 from jaxgmm.driver.passes import DataSets, Given, Limits
 from jaxgmm.driver.program import Options, Program
-from jaxgmm.driver.runs import SOUND, Passes, Runs, begun
-from jaxgmm.mixture import Mixture
+from jaxgmm.driver.runs import SOUND, Begun, Passes, Runs, Wanted, recorded
 from jaxgmm.soundness import first_best, is_sound
 from jaxgmm.status import Status
 
@@ -41,15 +40,13 @@ ACCURATE = 1024
 RIDGE_OF_FLOAT32 = 1e-6
 
 
-def all_runs(
-    sets: DataSets, starts: Mixture, sound: Bool[np.ndarray, " g"], options: Options, program: Program
-) -> Runs:
+def all_runs(sets: DataSets, begun: Begun, wanted: Wanted, options: Options, program: Program) -> Runs:
     """Advances every start of every possible fit to its end, or until it falls behind.
 
     Args:
         sets: C standardised data sets.
-        starts: `(C M R, K, …)`, in their coordinates, float64.
-        sound: `(C M,)`, which models can be fitted to which data sets.
+        begun: `(C M R,)`, the runs before their first step: starts in the coordinates of the data sets, float64.
+        wanted: `(C M R,)`, which of them are of models that can be fitted to their data sets.
         options: tolerance, limits and models.
         program: precision, and the static part of programs.
 
@@ -57,8 +54,7 @@ def all_runs(
         the runs.
     """
     n_init = program.layout.n_init
-    wanted = np.repeat(sound, n_init)
-    given = Given(sets, starts, options.models, options.avoids_spurious)
+    given = Given(sets, begun.states.mixture, options.models, options.avoids_spurious)
     passes = Passes(given, options, program)
     searches = has_search(options, program)
     in_float32 = program.search_dtype == "float32" if searches else program.precision == "float32"
@@ -66,7 +62,7 @@ def all_runs(
     # What the tolerance, or rounding, leaves open; starts that differ by less are equal.
     margin = max(options.tol, LEAST_IN_FLOAT32 if in_float32 else ROUNDING)
 
-    def take_on(found: Runs, wanted: np.ndarray, max_iter: int) -> Runs:
+    def take_on(found: Runs, wanted: Wanted, max_iter: int) -> Runs:
         if not in_float32:
             # In mixed precision float64 has one program, whether it finishes runs or makes all of their iterations.
             way = program.finish if program.precision == "mixed" else program.search
@@ -76,12 +72,13 @@ def all_runs(
         limits = Limits(tol, max_iter, ACCURATE, RIDGE_OF_FLOAT32) if searches else Limits(tol, max_iter, SOUND)
         return passes.in_float32(found, wanted, limits, program.search)
 
-    found = begun(starts, program)
+    found = Runs(recorded(begun.states, program), begun.judgement, np.zeros(len(wanted), bool), 0, 0)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = take_on(found, wanted, SHORT)
-        is_degenerate = found.known.status.reshape(-1, n_init) == Status.DEGENERATE
-        is_finalist = _among_best(found.by_fit(n_init), is_degenerate, program.n_finalists, margin)
-        wanted = wanted & is_finalist.ravel()
+        known = found.known
+        is_degenerate = known.status.reshape(-1, n_init) == Status.DEGENERATE
+        is_finalist = _among_best(known.by_fit(n_init), is_degenerate, program.n_finalists, margin)
+        wanted = np.asarray(wanted) & is_finalist.ravel()
     found = take_on(found, wanted, max_iter)
     return _finished(passes, found, wanted, margin) if searches else found._replace(finished=wanted)
 
@@ -113,7 +110,7 @@ def _among_best(
     return is_finalist
 
 
-def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) -> Runs:
+def _finished(passes: Passes, found: Runs, wanted: Wanted, margin: float) -> Runs:
     """Takes the best run of each fit to its end in float64, and every run that became too narrow for a search.
 
     A sound run that the search's own ridge has widened is also finished, since its score in the search cannot be
@@ -123,9 +120,14 @@ def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) ->
     runs follow until none has a higher score in the search.
     """
     options, n_init = passes.options, passes.program.layout.n_init
-    status, spurious, ridge_dominated, _ = found.known
+    limits, way = (options.tol, options.max_iter), passes.program.finish
+    if n_init == 1:
+        # There is nothing to choose, and so nothing that the host has to know.
+        return passes.in_float64(found, wanted, wanted, limits, way)._replace(finished=wanted)
+    wanted, known = np.asarray(wanted), found.known
+    status, spurious, ridge_dominated, _ = known
     lost = (status == Status.DEGENERATE) | (is_sound(status, spurious) & (ridge_dominated > 0))
-    promise, pending = found.by_fit(n_init), wanted
+    promise, pending = known.by_fit(n_init), wanted
 
     def highest(score: np.ndarray, runs: np.ndarray) -> np.ndarray:
         return np.max(np.where(runs.reshape(score.shape), score, -np.inf), axis=1)
@@ -135,12 +137,14 @@ def _finished(passes: Passes, found: Runs, wanted: np.ndarray, margin: float) ->
         first = first_best(promise, (pending & ~lost).reshape(promise.shape), margin)
         is_best = np.arange(n_init) == first[:, None]
         candidates = pending & (is_best.ravel() | lost)
-        limits = (options.tol, options.max_iter)
-        found = passes.in_float64(found, candidates, pending | found.finished, limits, passes.program.finish)
+        found = passes.in_float64(found, candidates, pending | found.finished, limits, way)
         found = found._replace(finished=found.finished | candidates)
         pending = pending & ~candidates
-        acceptable = found.finished & (found.known.status != Status.DEGENERATE)
-        reached = highest(found.by_fit(n_init), acceptable)
+        if not np.any(pending):
+            break
+        known = found.known
+        acceptable = found.finished & (known.status != Status.DEGENERATE)
+        reached = highest(known.by_fit(n_init), acceptable)
         settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)
         pending = pending & ~np.repeat(settled, n_init)
     return found

@@ -164,8 +164,8 @@ def begun(data: Batch, model: Combination, result: FitResult, exponent: float) -
         weights, _ = within_range(weights)
         prepared = PREPARED[program.effort]
         layout = program.layout
-        sets, starts, _ = prepared(x, lengths, weights, start, options, layout=layout, init=program.init)
-        sums = FIRST_SUMS[program.effort](sets, starts, tile=layout.tile)
+        sets, begun, *_ = prepared(x, lengths, weights, start, options, layout=layout, init=program.init)
+        sums = FIRST_SUMS[program.effort](sets, begun.states.mixture, tile=layout.tile)
         return fetched((*sums, sets.units.shift, sets.units.scale, sets.ridge))
 
     names = ("counts", "first", "second", "shift", "scale", "ridge")

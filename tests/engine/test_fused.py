@@ -179,8 +179,8 @@ def test_starts_made_together_are_those_made_one_after_another(monkeypatch: pyte
         for together in (1, 2):
             layout = inputs.program.layout._replace(together=together)
             given = (inputs.x, inputs.lengths, inputs.sample_weight, inputs.start, inputs.options)
-            _, starts, _ = PREPARED["at once"](*given, layout=layout, init=inputs.program.init)
-            made.append([np.asarray(leaf) for leaf in starts.arrays])
+            prepared = PREPARED["at once"](*given, layout=layout, init=inputs.program.init)
+            made.append([np.asarray(leaf) for leaf in prepared.begun.states.mixture.arrays])
         n_fits = len(inputs.x)
         return without_fits(np.full(n_fits, Status.NONFINITE, np.int32), inputs.program, 2)
 
