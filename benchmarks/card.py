@@ -20,6 +20,13 @@ from benchmarks.environment import error_of, write
 # Work of a narrow shape and of a wide one, small enough for float64 NumPy. The tests look at more.
 CHECKED = {"steps-2d": 64, "steps-8d": 8}
 
+# How float32 matrices are multiplied: as EM asks for it now, and in several passes of tensor cores; names of
+# `lax.DotAlgorithmPreset`.
+ALGORITHMS = ("F32_F32_F32", "TF32_TF32_F32_X3", "BF16_BF16_F32_X6", "BF16_BF16_F32_X9")
+
+# Components, features of samples and samples of the E-step's product with which they are tried: those of `one-large`.
+E_STEP = (32, 153, 2**18)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.card")
@@ -34,6 +41,13 @@ def main() -> None:
         for name, ceiling in ceilings(2**16 if options.small else 2**28, 128 if options.small else 8192).items():
             try:
                 card[name] = ceiling()
+            except Exception as error:
+                card["errors"][name] = error_of(error)
+            write(options.out, card)
+        card["products"] = {}
+        for name in ALGORITHMS:
+            try:
+                card["products"][name] = product_by(name, *((4, 10, 256) if options.small else E_STEP))
             except Exception as error:
                 card["errors"][name] = error_of(error)
             write(options.out, card)
@@ -70,6 +84,20 @@ def ceilings(n_numbers: int, size: int) -> dict[str, Callable[[], float]]:
         "default_precision_flops": lambda: product(lax.Precision.DEFAULT),
         "copy_bytes_per_second": copy,
         "host_to_device_bytes_per_second": copy_in,
+    }
+
+
+def product_by(algorithm: str, n_components: int, n_rows: int, n_samples: int) -> dict[str, float]:
+    """Operations per second of the product of an E-step, and its largest error relative to the largest entry."""
+    left, right = (
+        jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+        for seed, shape in enumerate([(n_components, n_rows), (n_rows, n_samples)])
+    )
+    multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=lax.DotAlgorithmPreset[algorithm]))
+    exact = np.asarray(left, np.float64) @ np.asarray(right, np.float64)
+    return {
+        "flops": 2 * exact.size * n_rows / _seconds(lambda: multiply(left, right)),
+        "largest_error": float(np.max(np.abs(np.asarray(multiply(left, right)) - exact)) / np.max(np.abs(exact))),
     }
 
 

@@ -429,9 +429,12 @@ def test_gpu_command_passes_in_small(tmp_path):
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=os.environ | cache)
     results = json.loads(out.read_text())
-    assert results["environment"]["gpu"]["float32_flops"] > 0
+    card = results["environment"]["gpu"]
+    assert card["float32_flops"] > 0
+    assert card["products"]["F32_F32_F32"]["flops"] > 0
+    assert card["products"]["F32_F32_F32"]["largest_error"] < 1e-6
     assert [row["scenario"] for row in results["rows"]] == ["steps-1d", "converge-2d"]
-    assert results["environment"]["gpu"]["checks"][0]["max_difference"] < 1e-3
+    assert card["checks"][0]["max_difference"] < 1e-3
 
 
 def test_first_fit_is_timed():
