@@ -187,11 +187,10 @@ def _whitened_twice(whitener: list[OfRuns], covariance: list[OfRuns], shape: Sha
     """V A Vᵀ."""
     if shape.diagonal:
         return [v * v * own for v, own in zip(whitener, covariance, strict=True)]
-    own = dict(zip(shape.entries, covariance, strict=True))
-    columns = [[own[max(i, j), min(i, j)] for i in range(shape.n_features)] for j in range(shape.n_features)]
-    half = [whitened(whitener, column, shape) for column in columns]
-    rows = [whitened(whitener, [column[i] for column in half], shape) for i in range(shape.n_features)]
-    return [rows[i][j] for i, j in shape.entries]
+    v, a = (dict(zip(shape.entries, own, strict=True)) for own in (whitener, covariance))
+    # V A, of which the lower triangle is enough, since V is one.
+    half = {(i, j): total(v[i, q] * a[max(q, j), min(q, j)] for q in range(i + 1)) for i, j in shape.entries}
+    return [total(half[i, q] * v[j, q] for q in range(j + 1)) for i, j in shape.entries]
 
 
 def _share_within_limits(step: list[Component], state: State, machine: Machine) -> OfRuns:
