@@ -282,7 +282,10 @@ def _with_room(fits: ChunkFits, n_components: int) -> ChunkFits:
 
 
 def _of_only(fits: ChunkFits, n_data_sets: int) -> FitResult:
-    """The result of the only chunk. It has the arrays of the chunk, unless these are a device's and so read-only."""
+    """The result of the only chunk. It has the arrays of the chunk, unless these are a device's and so read-only.
+
+    Large ones from a GPU are views of one array for each type; one field of them keeps all of it.
+    """
 
     def own(rows: np.ndarray) -> np.ndarray:
         return rows[:n_data_sets] if rows.flags.writeable else rows[:n_data_sets].copy()

@@ -22,6 +22,7 @@ from jaxgmm.driver import plan, runs
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.em.methods.accelerated import SLACK
+from jaxgmm.engine import transfer
 from jaxgmm.engine.devices import machine
 from jaxgmm.mixture import full_covariances
 from jaxgmm.numerics.kernels import are_known
@@ -255,11 +256,13 @@ def test_the_host_fetches_little_of_a_chunk(
     assert fetched == expected
 
 
-def test_results_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("n_init", "is_large"), [(3, False), (1, True)])
+def test_results_may_be_changed(n_init: int, monkeypatch: pytest.MonkeyPatch, *, is_large: bool) -> None:
     """None of their arrays is a device's, nor part of another, whether there is one chunk or several."""
+    monkeypatch.setattr(transfer, "_is_large", lambda leaf: is_large and leaf.nbytes > 0)
     for size in (8, 4):
         monkeypatch.setattr(plan, "chunk_size", lambda *_, size=size, **__: size)
-        found = jaxgmm.fit(stack(), 3, n_init=3)
+        found = jaxgmm.fit(stack(), 3, n_init=n_init)
         before = found.start_log_likelihood.copy()
         for leaf in (*found.mixture.arrays, found.log_likelihood, found.status, found.n_parameters, found.ridge):
             leaf[...] = 0

@@ -85,7 +85,8 @@ Tol = Annotated[
 MaxIter = Annotated[int, typer.Option(help="Maximum iterations of a run.", min=0, max=2**31 - 1, metavar="N")]
 Precision = Annotated[settings.Precision, typer.Option(help="mixed: search in float32, finish in float64.")]
 Method = Annotated[
-    settings.Method | None, typer.Option(help="How runs advance; left out, the fastest.", show_default=False)
+    settings.Method | None,
+    typer.Option(help="How runs advance; left out, quasi-newton, or em with --tol 0.", show_default=False),
 ]
 Threads = Annotated[
     int | None,

@@ -170,7 +170,7 @@ def plan_for(
         machine: its memory and cores.
         by_components: whether models of different K are sets of their own, fewest components first.
     """
-    sizes = sizes.by_length
+    sizes = sizes.in_short
     # For one sample and component, regardless of max_iter: changing it should compile nothing.
     seconds = SECONDS * request.n_init * ITERATIONS / machine.speed
     n_components = sum(k for k, _, _ in models)

@@ -62,12 +62,11 @@ class Runs(NamedTuple):
     executed: int
     useful: int
 
-    @property
-    def known(self) -> Known:
+    def fetch_known(self) -> Known:
         """The part on which the search decides. It waits for the device, and fetches all at once."""
         return Known(*jax.device_get(self._known))
 
-    def ask(self) -> None:
+    def begin_to_fetch_known(self) -> None:
         """Has the device send that part as soon as it is there."""
         for leaf in self._known:
             leaf.copy_to_host_async()
@@ -160,11 +159,11 @@ class Passes(NamedTuple):
         found, any_lost = self._take_on(found, wanted, Limits(*limits, ACCURATE_IN_FLOAT64), way, "float64")
         if not any_lost:
             return found
-        known = found.known
+        known = found.fetch_known()
         lost = np.asarray(wanted) & (known.status == Status.DEGENERATE)
         if self.options.avoids_spurious:
             # A run that was centred before is lost at once, and keeps its earlier score.
-            scores = np.maximum(known.by_fit(n_init), before.known.by_fit(n_init))
+            scores = np.maximum(known.by_fit(n_init), before.fetch_known().by_fit(n_init))
             is_rival = np.asarray(rivals) & is_sound(known.status, known.spurious)
             best = np.max(np.where(is_rival.reshape(scores.shape), scores, -np.inf), axis=1, keepdims=True)
             is_worse = (scores > -np.inf) & (scores < best)
@@ -183,7 +182,7 @@ class Passes(NamedTuple):
         )
         found = found._replace(states=states, judgement=first.judgement)
         if layout.n_init > 1:
-            found.ask()
+            found.begin_to_fetch_known()
         useful, executed, is_small, is_suspect, is_lost = jax.device_get(told).tolist()
         if is_small or is_suspect:
             made = _made(states, before, wanted, limits)

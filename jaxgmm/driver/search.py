@@ -75,7 +75,7 @@ def all_runs(sets: DataSets, begun: Begun, wanted: Wanted, options: Options, pro
     found = Runs(recorded(begun.states, program), begun.judgement, np.zeros(len(wanted), bool), 0, 0)
     if program.n_finalists < n_init and max_iter > SHORT:
         found = take_on(found, wanted, SHORT)
-        known = found.known
+        known = found.fetch_known()
         is_degenerate = known.status.reshape(-1, n_init) == Status.DEGENERATE
         is_finalist = _among_best(known.by_fit(n_init), is_degenerate, program.n_finalists, margin)
         wanted = np.asarray(wanted) & is_finalist.ravel()
@@ -124,7 +124,7 @@ def _finished(passes: Passes, found: Runs, wanted: Wanted, margin: float) -> Run
     if n_init == 1:
         # There is nothing to choose, and so nothing that the host has to know.
         return passes.in_float64(found, wanted, wanted, limits, way)._replace(finished=wanted)
-    wanted, known = np.asarray(wanted), found.known
+    wanted, known = np.asarray(wanted), found.fetch_known()
     status, spurious, ridge_dominated, _ = known
     lost = (status == Status.DEGENERATE) | (is_sound(status, spurious) & (ridge_dominated > 0))
     promise, pending = known.by_fit(n_init), wanted
@@ -142,7 +142,7 @@ def _finished(passes: Passes, found: Runs, wanted: Wanted, margin: float) -> Run
         pending = pending & ~candidates
         if not np.any(pending):
             break
-        known = found.known
+        known = found.fetch_known()
         acceptable = found.finished & (known.status != Status.DEGENERATE)
         reached = highest(known.by_fit(n_init), acceptable)
         settled = (reached > -np.inf) & (reached >= highest(promise, pending & ~lost) - margin)

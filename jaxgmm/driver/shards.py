@@ -143,9 +143,9 @@ def _standardized(
     lengths = jnp.full(1, x.shape[1])
     # Tiles would cut across devices.
     whole, start = layout._replace(tile=0), start if init == "mixture" else own
-    sets, begun, status, *_ = prepared(x, lengths, weights, start, options, layout=whole, init=init)
+    sets, runs, status, *_ = prepared(x, lengths, weights, start, options, layout=whole, init=init)
     samples = lax.with_sharding_constraint((sets.z, sets.weights), _along_samples(mesh))
-    others = (sets._replace(z=None, weights=None), begun.states.mixture, status)
+    others = (sets._replace(z=None, weights=None), runs.states.mixture, status)
     sets, starts, status = lax.with_sharding_constraint(others, NamedSharding(mesh, _SAME))
     return sets._replace(z=samples[0], weights=samples[1]), starts, status
 

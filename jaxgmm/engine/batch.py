@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
         return not np.all(self.lengths == self.lengths[0])
 
     @property
-    def by_length(self) -> "Sizes":
+    def in_short(self) -> "Sizes":
         """The same in less room if all data sets have one length."""
         if self.is_ragged:
             return self

@@ -237,7 +237,7 @@ def _kernel(life: Life, lanes: Lanes, interpret: Any = None) -> Callable[..., tu
         out = [jax.ShapeDtypeStruct(rows.shape, rows.dtype) for rows in (moving, stored)]
         out.append(jax.ShapeDtypeStruct((n_blocks,), jnp.int32))
         shared = plgpu.SMEM((len(stored), lanes.width if lanes.is_wide else lanes.runs), stored.dtype)
-        # Nothing but `shared` is read after it has been written.
+        # Only `shared` is both read and written. Loading and saving it wait for all threads, which make the same turns.
         options = plgpu.CompilerParams(
             approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True
         )

@@ -61,7 +61,7 @@ class Packed:
 
     @classmethod
     def tree_unflatten(cls, plan: Any, blocks: Sequence[Any]) -> "Packed":
-        """From these."""
+        """The same from blocks, and how to take them apart."""
         return cls(blocks, plan)
 
     def unpacked(self) -> Any:

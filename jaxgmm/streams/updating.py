@@ -164,8 +164,8 @@ def begun(data: Batch, model: Combination, result: FitResult, exponent: float) -
         weights, _ = within_range(weights)
         prepared = PREPARED[program.effort]
         layout = program.layout
-        sets, begun, *_ = prepared(x, lengths, weights, start, options, layout=layout, init=program.init)
-        sums = FIRST_SUMS[program.effort](sets, begun.states.mixture, tile=layout.tile)
+        sets, runs, *_ = prepared(x, lengths, weights, start, options, layout=layout, init=program.init)
+        sums = FIRST_SUMS[program.effort](sets, runs.states.mixture, tile=layout.tile)
         return fetched((*sums, sets.units.shift, sets.units.scale, sets.ridge))
 
     names = ("counts", "first", "second", "shift", "scale", "ridge")

@@ -94,6 +94,22 @@ def fused_runs(
     method: str = "em",
 ) -> RunState:
     """All runs by `jaxgmm.em.fused`, in plain JAX, by the program that all families of a form share."""
+    given, blocks, shape = in_lanes(z, weights, start, family, settings, is_wide=is_wide, method=method)
+    rows = in_plain_jax(shape, blocks.shape[2], method, centred=centred)(*given, blocks)
+    return run_state(rows, shape)
+
+
+def in_lanes(
+    z: np.ndarray,
+    weights: np.ndarray,
+    start: Mixture,
+    family: str,
+    settings: Settings,
+    *,
+    is_wide: bool,
+    method: str,
+) -> tuple[tuple[Any, Any, Any], np.ndarray, Shape]:
+    """Fixed, moving and stored rows, blocks of samples, and the shape."""
     n_runs, n_features, n_samples = z.shape
     n_components = start.weights.shape[1]
     families = of_one_form(family)
@@ -110,9 +126,12 @@ def fused_runs(
     asked = settings._replace(present=present, ridge=ridge)
     number = np.full(n_runs, families.index(family))
     given = rows_of(cast(asked), number, weights.sum(axis=1), cast(state), shape=shape, method=method)
-    rows = in_plain_jax(shape, n_blocks, method, centred=centred)(*given, blocks)
+    return given, blocks, shape
+
+
+def run_state(rows: Any, shape: Shape) -> RunState:
     mixture = in_order(rows, shape=shape)
-    of_run = np.asarray(rows[-4:, :, 0] if is_wide else rows[-4:])
+    of_run = np.asarray(rows[-4:, :, 0] if shape.is_wide else rows[-4:])
     log_likelihood, gap, n_iter, status = of_run
     return RunState(mixture, None, log_likelihood, n_iter.astype(int), status.astype(int), None, None, gap=gap)
 
@@ -218,6 +237,29 @@ def test_accelerated_runs_are_those_of_em_run(method: str, family: str, *, is_wi
     reached = [both(usual._replace(tol=0.0, max_iter=n)).log_likelihood for n in range(4, 28)]
     # Where a step is taken back, the run ends where it was before.
     assert np.any(np.diff(reached, axis=0) == 0)
+
+
+def test_a_run_goes_on_from_unsound_parameters_that_a_method_has_tried() -> None:
+    """A kernel may end after a step to such parameters; the next one takes the step back."""
+    z, weights, start = problem(2, 3, diagonal=False)
+    settings = settings_of(2, 3, diagonal=False)
+    given, blocks, shape = in_lanes(z, weights, start, "full", settings, is_wide=False, method="quasi-newton")
+    fixed, moving, kept = map(np.array, given)
+    n_rows = shape.n_components * shape.n_own
+    kept[:n_rows] = moving[:n_rows]
+    # The last rows are `has_moved`, `falls`, `n_em_steps`, `is_sound`, `is_second` and `n_small`.
+    kept[-6:] = np.array([1, 0, 0, 0, 0, 0])[:, None]
+    moving[shape.n_own - 1] = -1.0
+    run = in_plain_jax(shape, blocks.shape[2], "quasi-newton", centred=False)
+    n_iter = len(moving) - 2
+    moving[n_iter] = 3
+    found = run_state(run(fixed, moving, kept, blocks), shape)
+    assert np.all(found.status == Status.CONVERGED)
+    expected = plain_runs(z, weights, start, "full", settings, method="quasi-newton")
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, atol=1e-4 * N_SAMPLES)
+    # A start that is not sound ends at once.
+    moving[n_iter] = 0
+    assert np.all(run_state(run(fixed, moving, kept, blocks), shape).status == Status.DEGENERATE)
 
 
 @pytest.mark.parametrize(("family", "is_wide"), [slow("full", False), ("diag", True)])

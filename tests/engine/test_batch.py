@@ -115,11 +115,11 @@ def test_rows_of_data_sets_are_the_same_on_an_accelerator(numbers: list[int], mo
 
 def test_sizes_of_one_length_are_counted() -> None:
     sizes = batch(np.zeros((6, 40, 2))).sizes
-    assert sizes.by_length.lengths.tolist() == [40]
-    assert sizes.by_length.n_each.tolist() == [6]
-    assert sizes.repeated(3).by_length.n_each.tolist() == [18]
+    assert sizes.in_short.lengths.tolist() == [40]
+    assert sizes.in_short.n_each.tolist() == [6]
+    assert sizes.repeated(3).in_short.n_each.tolist() == [18]
     uneven = batch(ragged([4, 7])).sizes
-    assert uneven.by_length is uneven
+    assert uneven.in_short is uneven
 
 
 def test_samples_on_an_accelerator_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """EM of a run that occupies a few lanes of a GPU: the arithmetic of `jaxgmm.em.run`, written out number by number.
 
-Arrays hold one number of every run, or of every sample, as `jaxgmm.em.fused.rows` has them. All of it is plain JAX, and
-runs on any device; `jaxgmm.engine.fused` makes kernels of it.
+All of it is plain JAX on arrays of `jaxgmm.numerics.lanes`, and runs on any device; `jaxgmm.engine.fused` makes kernels
+of it.
 
 Logarithms are to base 2, which the card computes directly. Samples are centred on each component, as in
 `jaxgmm.em.centred`, so that almost nothing cancels:

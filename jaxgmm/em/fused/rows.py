@@ -1,10 +1,8 @@
 """Runs as a GPU kernel holds them: number by number, in the lanes of a device.
 
-A GPU kernel has no small matrices. So each array here holds one number of a run, or of a sample: arrays of runs have an
-element for every run in the kernel (or, wide, for every component of the only run), and arrays of samples have one for
-every lane. `jaxgmm.numerics.lanes.Arrays` says how the two relate. The components of a run are a list of arrays or,
-wide, the last axis of one array. Between kernels, the numbers of all runs are rows of two arrays: fixed rows and moving
-rows.
+Arrays are those of `jaxgmm.numerics.lanes`, each of one number. The components of a run are a list of arrays or, wide,
+the last axis of one array. Between kernels, the numbers of all runs are rows of three arrays: fixed rows, moving rows,
+and stored rows, which are what a method keeps.
 
 Triangles of symmetric matrices are lists, row after row; those of axis-aligned families have the diagonal only.
 """
