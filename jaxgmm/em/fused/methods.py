@@ -120,27 +120,16 @@ def _advance_accelerated(
         acceleration,
         machine.elementary.sqrt,
     )
-    is_accepted, leaps = decision.is_accepted, decision.leaps
+    is_accepted = decision.is_accepted
     before = load()
     following = _select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
     leap = _combined(decision.along, _steps(here, by_em, before))
-    following = _select(leaps, _moved(here, leap, machine), following)
+    following = _select(decision.leaps, _moved(here, leap, machine), following)
     natural, unsound = checked(following, asked, machine)
     before = load()
-    em_step = _select(is_accepted, _difference(by_em, here), before.em_step)
-    mixture = _select(is_accepted, here, before.mixture)
-    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
-    is_sound = unsound == 0
-    status = common.status_of(log_likelihood, decision.has_converged, is_sound | leaps, state.n_iter, asked.max_iter)
-    step = common.Step(
-        best=mixture,
-        following=following,
-        natural=natural,
-        log_likelihood=log_likelihood,
-        gap=jnp.where(decision.gap < jnp.inf, decision.gap, state.gap),
-        status=status,
-        memory=decision.memory._replace(mixture=mixture, em_step=em_step, is_sound=is_sound),
-    )
+    accepted = _select(is_accepted, (here, _difference(by_em, here)), (before.mixture, before.em_step))
+    checks = natural, unsound == 0
+    step = accelerated.step_of(decision, state, log_likelihood, asked.max_iter, accepted, following, checks)
     return _advanced(state, before, step)
 
 

@@ -173,23 +173,13 @@ def advance(
         settings.tol,
         acceleration,
     )
-    is_accepted, leaps = decision.is_accepted, decision.leaps
+    is_accepted = decision.is_accepted
     back = jax.tree.map(jnp.add, memory.mixture, memory.em_step)
     following = common.select(is_accepted, by_em, back)
-    following = common.select(leaps, moved(here, decision.along, steps), following)
-    natural, is_sound = common.checked(following, settings, e_step)
-    log_likelihood = jnp.where(is_accepted, log_likelihood, state.log_likelihood)
-    mixture, em_step = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
-    status = common.status_of(log_likelihood, decision.has_converged, is_sound | leaps, state.n_iter, settings.max_iter)
-    step = common.Step(
-        best=mixture,
-        following=following,
-        natural=natural,
-        log_likelihood=log_likelihood,
-        gap=jnp.where(decision.gap < jnp.inf, decision.gap, state.gap),
-        status=status,
-        memory=decision.memory._replace(mixture=mixture, em_step=em_step, is_sound=is_sound),
-    )
+    following = common.select(decision.leaps, moved(here, decision.along, steps), following)
+    checked = common.checked(following, settings, e_step)
+    accepted = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
+    step = step_of(decision, state, log_likelihood, settings.max_iter, accepted, following, checked)
     return common.advanced(state, step, settings)
 
 
@@ -251,6 +241,40 @@ def decided(
             is_second=~is_accepted,
             n_small=n_small,
         ),
+    )
+
+
+def step_of(
+    decision: Decision,
+    state: Any,
+    log_likelihood: Float[Array, "*s"],
+    max_iter: Any,
+    accepted: tuple[Any, Any],
+    following: Any,
+    checked: tuple[Any, Bool[Array, "*s"]],
+) -> common.Step:
+    """What a step comes to after a decision.
+
+    Args:
+        decision: the decision.
+        state: before the step; `log_likelihood`, `gap` and `n_iter` are read.
+        log_likelihood: of the current parameters.
+        max_iter: maximum number of iterations.
+        accepted: the last accepted parameters, and EM's step from there.
+        following: the parameters at which the run goes on.
+        checked: the form of these that the E-step reads, and whether they are sound.
+    """
+    (mixture, em_step), (natural, is_sound) = accepted, checked
+    log_likelihood = jnp.where(decision.is_accepted, log_likelihood, state.log_likelihood)
+    may_go_on = is_sound | decision.leaps
+    return common.Step(
+        best=mixture,
+        following=following,
+        natural=natural,
+        log_likelihood=log_likelihood,
+        gap=jnp.where(decision.gap < jnp.inf, decision.gap, state.gap),
+        status=common.status_of(log_likelihood, decision.has_converged, may_go_on, state.n_iter, max_iter),
+        memory=decision.memory._replace(mixture=mixture, em_step=em_step, is_sound=is_sound),
     )
 
 
