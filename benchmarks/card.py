@@ -75,9 +75,7 @@ def ceilings(n_numbers: int, size: int) -> dict[str, Callable[[], float]]:
         return x.nbytes / _seconds(lambda: jax.device_put(x), repeats=3)
 
     def product(precision: lax.Precision) -> float:
-        left, right = (jax.random.normal(jax.random.key(seed), (size, size), jnp.float32) for seed in (1, 2))
-        multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
-        return 2 * size**3 / _seconds(lambda: multiply(left, right))
+        return _flops(*_normal((size, size), (size, size)), precision)
 
     return {
         "float32_flops": lambda: product(lax.Precision.HIGHEST),
@@ -89,15 +87,13 @@ def ceilings(n_numbers: int, size: int) -> dict[str, Callable[[], float]]:
 
 def product_by(algorithm: str, n_components: int, n_rows: int, n_samples: int) -> dict[str, float]:
     """Operations per second of the product of an E-step, and its largest error relative to the largest entry."""
-    left, right = (
-        jax.random.normal(jax.random.key(seed), shape, jnp.float32)
-        for seed, shape in enumerate([(n_components, n_rows), (n_rows, n_samples)])
-    )
-    multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=lax.DotAlgorithmPreset[algorithm]))
+    left, right = _normal((n_components, n_rows), (n_rows, n_samples))
+    precision = lax.DotAlgorithmPreset[algorithm]
     exact = np.asarray(left, np.float64) @ np.asarray(right, np.float64)
+    errors = np.abs(np.asarray(jnp.matmul(left, right, precision=precision)) - exact)
     return {
-        "flops": 2 * exact.size * n_rows / _seconds(lambda: multiply(left, right)),
-        "largest_error": float(np.max(np.abs(np.asarray(multiply(left, right)) - exact)) / np.max(np.abs(exact))),
+        "flops": _flops(left, right, precision),
+        "largest_error": float(np.max(errors) / np.max(np.abs(exact))),
     }
 
 
@@ -113,6 +109,16 @@ def check(name: str, n_data_sets: int, of: str) -> list[dict]:
     rows = measure(problem(scenario), contenders, Plan(repeats=1, seconds=0.0))
     wanted = ("scenario", "system", "max_difference", "failures", "error")
     return [{key: row[key] for key in wanted if key in row} for row in rows if not row["system"].startswith("NumPy")]
+
+
+def _normal(*shapes: tuple[int, int]) -> list[jax.Array]:
+    return [jax.random.normal(jax.random.key(seed), shape, jnp.float32) for seed, shape in enumerate(shapes)]
+
+
+def _flops(left: jax.Array, right: jax.Array, precision: lax.Precision | lax.DotAlgorithmPreset) -> float:
+    """Operations per second of a product."""
+    multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
+    return 2 * left.size * right.shape[1] / _seconds(lambda: multiply(left, right))
 
 
 def _seconds(work: Callable[[], jax.Array], repeats: int = 10) -> float:
