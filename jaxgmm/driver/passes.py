@@ -213,11 +213,6 @@ def in_kernels(
     present = jnp.pad(present, ((0, 0), (0, missing)))
     settings = em.Settings(ridge, tol, left, floor, present)
 
-    def life(*rows_and_limits: Any) -> Any:
-        *given, arrays = rows_and_limits
-        machine = rows.Machine(arrays, rows.ELEMENTARY[dtype], shape, way.centred, method)
-        return fused.life(*given, machine=machine)
-
     def row_of(moving: Array, number: int) -> Array:
         return moving[number, :, 0] if way.is_wide else moving[number]
 
@@ -230,7 +225,7 @@ def in_kernels(
     moving, executed = run_in_rounds(
         Problem(fixed, moving, stored, samples, row, n_used),
         wanted,
-        life,
+        fused.life_of(shape, dtype, method, centred=way.centred),
         lambda moving: row_of(moving, rows.STATUS) == em.RUNNING,
         way,
         n_steps,

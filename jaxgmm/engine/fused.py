@@ -141,11 +141,13 @@ def run_in_rounds(
         `moving`, with waiting runs at their ends, and the total number of steps of their lanes.
     """
     fixed, moving, stored, samples, row, n_used = problem
-    n_runs, group, n_moving = len(row), lanes.group, len(moving)
+    n_runs, group = len(row), lanes.group
     samples = jnp.pad(samples, ((0, 0), (0, 0), (0, -samples.shape[2] % lanes.samples)))
     kernel = _kernel(life, lanes)
 
-    def launch(carry: tuple[Array, Array, Array], order: Array, n_left: Array) -> tuple[Array, Array, Array]:
+    def launch(
+        carry: tuple[list[Array], Array, Array], order: Array, n_left: Array
+    ) -> tuple[list[Array], Array, Array]:
         changing, first, executed = carry
         place = first + jnp.arange(group, dtype=jnp.int32)
         # A block is padded with a run of the same launch, so that it does not wait for another run.
@@ -155,27 +157,27 @@ def run_in_rounds(
         to_make = jnp.where(n_left > lanes.filling, n_steps, _ALL)
         # A block without a run makes no step.
         limits = jnp.stack([-(-longest // lanes.samples), jnp.where(longest > 0, to_make, 0)]).astype(jnp.int32)
-        before = changing[:, runs]
-        after, kept, made = kernel(
-            limits, _in_blocks(samples, own, lanes), fixed[:, runs], before[:n_moving], before[n_moving:]
-        )
+        *after, made = kernel(limits, _in_blocks(samples, own, lanes), *(rows[:, runs] for rows in (fixed, *changing)))
         places = jnp.where(inside, runs, n_runs)
-        changing = changing.at[:, places].set(jnp.concatenate([after, kept]), mode="drop", wrap_negative_indices=False)
+        changing = [
+            rows.at[:, places].set(new, mode="drop", wrap_negative_indices=False)
+            for rows, new in zip(changing, after, strict=True)
+        ]
         return changing, first + group, executed + lanes.runs * jnp.sum(made, dtype=executed.dtype)
 
-    def one_round(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+    def one_round(carry: tuple[list[Array], Array, Array, Array]) -> tuple[list[Array], Array, Array, Array]:
         changing, order, n_left, executed = carry
         changing, _, executed = lax.while_loop(
             lambda carry: carry[1] < n_left,
             lambda carry: launch(carry, order, n_left),
             (changing, jnp.zeros((), jnp.int32), executed),
         )
-        return changing, *numbers_of(waiting & is_running(changing[:n_moving])), executed
+        return changing, *numbers_of(waiting & is_running(changing[0])), executed
 
     executed = jnp.zeros((), jax.dtypes.canonicalize_dtype(jnp.int64))
-    start = (jnp.concatenate([moving, stored]), *numbers_of(waiting & is_running(moving)), executed)
-    changing, _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
-    return changing[:n_moving], executed
+    start = ([moving, stored], *numbers_of(waiting & is_running(moving)), executed)
+    (moving, _), _, _, executed = lax.while_loop(lambda carry: carry[2] > 0, one_round, start)
+    return moving, executed
 
 
 def _in_blocks(samples: Float[Array, "s d n"], row: Int[Array, " g"], lanes: Lanes) -> Float[Array, "b t d *w"]:

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgmm.em.fused import life as life_in_lanes
+from jaxgmm.em.fused import life_of, stored_rows
 from jaxgmm.em.fused import rows as em
-from jaxgmm.em.fused import stored_rows
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.engine import fused
 from tests.engine.test_fused import plain_kernel
@@ -24,15 +23,6 @@ from tests.engine.test_fused import plain_kernel
 KNOWS_KERNELS = fused.KNOWN[0] <= jax.__version_info__[:2] <= fused.KNOWN[1] and find_spec("absl") is not None
 HAS_COMPILER = KNOWS_KERNELS and find_spec("jax_cuda13_plugin") is not None
 ROOT = Path(__file__).parents[2]
-
-
-def life_of(shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str) -> fused.Life:
-    def life(*rows_and_limits: Any) -> Any:
-        *rest, arrays = rows_and_limits
-        machine = em.Machine(arrays, em.ELEMENTARY[dtype], shape, lanes.centred, method)
-        return life_in_lanes(*rest, machine)
-
-    return life
 
 
 def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str, n_blocks: int) -> list[Any]:
@@ -89,7 +79,7 @@ def test_interpreted_kernels_are_what_they_are_in_plain_jax(
 ) -> None:
     from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-    life, given = life_of(shape, lanes, dtype, method), inputs(shape, lanes, dtype, method, 5)
+    life, given = life_of(shape, dtype, method, centred=lanes.centred), inputs(shape, lanes, dtype, method, 5)
     expected, expected_kept, expected_made = jax.jit(plain_kernel(life, lanes))(*given)
     # In two rounds: the second goes on from the rows of the first.
     limits, blocks, fixed, *rows = given
@@ -134,7 +124,7 @@ def compile_all() -> None:
     for shape, lanes, dtype, method in CASES:
         given = inputs(shape, lanes, dtype, method, 5)
         placed = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in given]
-        kernel = jax.jit(fused._kernel(life_of(shape, lanes, dtype, method), lanes))
+        kernel = jax.jit(fused._kernel(life_of(shape, dtype, method, centred=lanes.centred), lanes))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             lowered = kernel.trace(*placed).lower(lowering_platforms=("cuda",))
         lowered.compile()

@@ -9,7 +9,7 @@ Logarithms are to base 2, which the card computes directly. Samples are centred 
     log2 w_k N(x | μ_k, Σ_k) = c_k - |V_k (x - μ_k)|²,    V_k = (½ log2 e)^½ L_k⁻¹,    Σ_k = L_k L_kᵀ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +20,12 @@ from jaxtyping import Array, Float
 from jaxgmm.em.fused.expectation import e_step
 from jaxgmm.em.fused.methods import METHODS
 from jaxgmm.em.fused.parameters import KNOWN_FAMILIES, checked
-from jaxgmm.em.fused.rows import Machine, Read, Shape, State, of_rows, to_rows
+from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Read, Shape, State, of_rows, to_rows
 from jaxgmm.em.state import RUNNING
 from jaxgmm.numerics.lanes import OfRuns, Store
 from jaxgmm.status import Status
 
-__all__ = ["KNOWN_FAMILIES", "METHODS", "life", "stored_rows"]
+__all__ = ["KNOWN_FAMILIES", "METHODS", "life", "life_of", "stored_rows"]
 
 
 def life(
@@ -78,6 +78,16 @@ def life(
     start = (state, store.begun, jnp.int32(0), _any_running(state))
     state, stored, n_made, _ = lax.while_loop(unfinished, body, start)
     return to_rows(state), stored, n_made
+
+
+def life_of(shape: Shape, dtype: str, method: str, *, centred: bool) -> Callable[..., tuple[list[OfRuns], Any, Array]]:
+    """`life` of a shape, precision and method, given in place of the static part how arrays relate."""
+
+    def of_arrays(*rows_and_limits: Any) -> tuple[list[OfRuns], Any, Array]:
+        *given, arrays = rows_and_limits
+        return life(*given, machine=Machine(arrays, ELEMENTARY[dtype], shape, centred, method))
+
+    return of_arrays
 
 
 def stored_rows(method: str, moving: Float[Array, "m q *k"], shape: Shape) -> Float[Array, "r q *k"]:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import numpy as np
+from jaxtyping import Array
 
 from jaxgmm.em.fused.parameters import SCALE, checked, m_step, whitened
 from jaxgmm.em.fused.rows import Asked, Component, Machine, Natural, Shape, State
 from jaxgmm.em.methods import accelerated, common, plain
 from jaxgmm.em.methods.accelerated import Acceleration, Products
-from jaxgmm.em.methods.metric import LONGEST_OF_COVARIANCE, LONGEST_OF_MEAN, LONGEST_OF_WEIGHT
+from jaxgmm.em.methods.metric import LONGEST_OF_COVARIANCE, LONGEST_OF_MEAN, LONGEST_OF_WEIGHT, difference
 from jaxgmm.em.methods.quasi_newton import QUASI_NEWTON
 from jaxgmm.em.methods.squarem import SQUAREM
 from jaxgmm.em.state import RUNNING
@@ -77,18 +78,8 @@ def _advance_plainly(
 def _nowhere(shape: Shape) -> accelerated.Memory:
     """See `jaxgmm.em.methods.accelerated.init`. Flags are numbers, as all rows are."""
     zero: Any = 0.0
-    one: Any = 1.0
     nothing = [Component(zero, [zero] * shape.n_features, [zero] * len(shape.entries))] * shape.n_listed
-    return accelerated.Memory(
-        mixture=nothing,
-        em_step=nothing,
-        has_moved=zero,
-        falls=zero,
-        n_em_steps=one,
-        is_sound=one,
-        is_second=zero,
-        n_small=zero,
-    )
+    return accelerated.unmoved(nothing, nothing, np.False_, zero)
 
 
 def _advance_accelerated(
@@ -105,10 +96,10 @@ def _advance_accelerated(
     here = state.components
     by_em = m_step(here, sums, asked, machine)
     before = load()
-    products = _products(_steps(here, by_em, before), state, machine)
+    products = _products(accelerated.steps_from(here, by_em, before), state, machine)
 
     def share_within(along: Sequence[OfRuns]) -> OfRuns:
-        step = _combined(along, _steps(here, by_em, load()))
+        step = _combined(along, accelerated.steps_from(here, by_em, load()))
         return _share_within_limits(step, state, machine)
 
     decision = accelerated.decided(
@@ -122,23 +113,15 @@ def _advance_accelerated(
     )
     is_accepted = decision.is_accepted
     before = load()
-    following = _select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
-    leap = _combined(decision.along, _steps(here, by_em, before))
-    following = _select(decision.leaps, _moved(here, leap, machine), following)
+    following = common.select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
+    leap = _combined(decision.along, accelerated.steps_from(here, by_em, before))
+    following = common.select(decision.leaps, _moved(here, leap, machine), following)
     natural, unsound = checked(following, asked, machine)
     before = load()
-    accepted = _select(is_accepted, (here, _difference(by_em, here)), (before.mixture, before.em_step))
+    accepted = common.select(is_accepted, (here, difference(by_em, here)), (before.mixture, before.em_step))
     checks = natural, unsound == 0
     step = accelerated.step_of(decision, state, log_likelihood, asked.max_iter, accepted, following, checks)
     return _advanced(state, before, step)
-
-
-def _steps(
-    here: list[Component], by_em: list[Component], memory: accelerated.Memory
-) -> tuple[list[Component], list[Component], list[Component]]:
-    """EM's step r, the last step s, and the fall y of r along it."""
-    em_step = _difference(by_em, here)
-    return em_step, _difference(here, memory.mixture), _difference(memory.em_step, em_step)
 
 
 def _combined(coefficients: Sequence[OfRuns], steps: Sequence[list[Component]]) -> list[Component]:
@@ -203,10 +186,6 @@ def _moved(here: list[Component], step: list[Component], machine: Machine) -> li
     return [own._replace(weight=own.weight * inverse_total) for own in there]
 
 
-def _difference(a: list[Component], b: list[Component]) -> list[Component]:
-    return jax.tree.map(jnp.subtract, a, b)
-
-
 def _with_flags(memory: accelerated.Memory) -> accelerated.Memory:
     """With flags in place of ones and zeros."""
     names = ("has_moved", "falls", "is_sound", "is_second")
@@ -223,7 +202,7 @@ def _advanced(state: State, memory: _Tree, step: common.Step) -> tuple[State, _T
         return jnp.where(is_running, number, old)
 
     following = State(
-        components=_select(goes_on, step.following, _select(is_running, step.best, state.components)),
+        components=common.select(goes_on, step.following, common.select(is_running, step.best, state.components)),
         # Nobody reads those of finished runs.
         natural=step.natural,
         log_likelihood=row(step.log_likelihood, state.log_likelihood),
@@ -232,10 +211,6 @@ def _advanced(state: State, memory: _Tree, step: common.Step) -> tuple[State, _T
         status=row(step.status, state.status),
     )
     return following, jax.tree.map(row, step.memory, memory)
-
-
-def _select(condition: Bool[Array, "*s"], new: _Tree, old: _Tree) -> _Tree:
-    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
 
 
 def _accelerated(acceleration: Acceleration) -> Method:

@@ -143,8 +143,22 @@ class Decision(NamedTuple):
 def init(record: RunState, settings: Settings, *, e_step: EStep = E_STEPS["products"]) -> RunState:
     """Runs about to make their next step; `DEGENERATE` where the mixture is not sound."""
     state, no = common.begun(record, settings, e_step), jnp.zeros(record.status.shape, bool)
-    nowhere, none = jax.tree.map(jnp.zeros_like, record.mixture), no.astype(jnp.int32)
-    return state._replace(memory=Memory(record.mixture, nowhere, no, no, none + 1, ~no, no, none))
+    nowhere = jax.tree.map(jnp.zeros_like, record.mixture)
+    return state._replace(memory=unmoved(record.mixture, nowhere, no, no.astype(jnp.int32)))
+
+
+def unmoved(mixture: Any, nowhere: Any, no: Any, none: Any) -> Memory:
+    """The memory of runs about to begin at some parameters, given a step of zeros, and what false and zero are."""
+    return Memory(
+        mixture=mixture,
+        em_step=nowhere,
+        has_moved=no,
+        falls=no,
+        n_em_steps=none + 1,
+        is_sound=~no,
+        is_second=no,
+        n_small=none,
+    )
 
 
 def advance(
@@ -162,8 +176,7 @@ def advance(
     here, memory = state.mixture, state.memory
     origins = here.means if e_step.about_means else None
     by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
-    em_step = difference(by_em, here)
-    steps = em_step, difference(here, memory.mixture), difference(memory.em_step, em_step)
+    steps = steps_from(here, by_em, memory)
     parts = inner_products(steps, here.weights, e_step.precisions(state.natural, here))
     decision = decided(
         memory,
@@ -178,9 +191,15 @@ def advance(
     following = common.select(is_accepted, by_em, back)
     following = common.select(decision.leaps, moved(here, decision.along, steps), following)
     checked = common.checked(following, settings, e_step)
-    accepted = common.select(is_accepted, (here, em_step), (memory.mixture, memory.em_step))
+    accepted = common.select(is_accepted, (here, steps[0]), (memory.mixture, memory.em_step))
     step = step_of(decision, state, log_likelihood, settings.max_iter, accepted, following, checked)
     return common.advanced(state, step, settings)
+
+
+def steps_from(here: Any, by_em: Any, memory: Memory) -> tuple[Any, Any, Any]:
+    """EM's step r from the current parameters, the last step s, and the fall y of r along it."""
+    em_step = difference(by_em, here)
+    return em_step, difference(here, memory.mixture), difference(memory.em_step, em_step)
 
 
 def decided(

@@ -12,7 +12,7 @@ of differences. Parameters are moved linearly, so a family's covariances have to
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from jaxtyping import Array, Float
 
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.traces import pairs, total, trace_products
+
+_Tree = TypeVar("_Tree")
 
 # Largest change of a component in a step other than EM's: of its weight and its covariance, relative to themselves, and
 # of its mean, in standard deviations.
@@ -95,6 +97,6 @@ def moved(here: Mixture, along: Sequence[Float[Array, "*s"]], steps: Sequence[Mi
     return replace(there, weights=there.weights / jnp.sum(there.weights, axis=0, keepdims=True))
 
 
-def difference(a: Mixture, b: Mixture) -> Mixture:
-    """The step from b to a."""
+def difference(a: _Tree, b: _Tree) -> _Tree:
+    """The step from b to a, of parameters in any form."""
     return jax.tree.map(jnp.subtract, a, b)
