@@ -34,7 +34,7 @@ test-all: $(READY)
 	$(PYTEST)
 
 # What the newest JAX may change, in an environment of its own, which needs Python 3.12 or newer: kernels of a CPU and of a
-# GPU. With the plugin, those of a GPU are compiled without one.
+# GPU. With the plugin, those of a GPU are compiled without one, and executed by an interpreter.
 test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/engine/test_mosaic.py tests/engine/test_fused.py \
 	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py tests/numerics
