@@ -67,7 +67,7 @@ class Task(NamedTuple):
 # Means farther than this from the centre of the data, in standard deviations, cost sums of squares over two digits.
 FAR = 10.0
 
-# Means, sums about them, and the number of passes.
+# Means, sums about them, and whether these were the second pass.
 _Turn = tuple[Array, SufficientStatistics, Array]
 
 # From a random key, the number of the start, and its inputs to the mixture from which EM begins.
@@ -181,22 +181,24 @@ def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientS
 
         return over_tiles(task.data, labels, sums, diagonal=diagonal)
 
-    def turn(carry: _Turn) -> _Turn:
-        means, _, count = carry
-        raw = about(means)
+    def moved(origins: Array, raw: SufficientStatistics) -> tuple[Array, SufficientStatistics]:
         counts = jnp.where(raw.counts > 0, raw.counts, 1.0)
         step = jnp.where(present[:, None], raw.first / counts[:, None], 0.0)
         squares = step**2 if diagonal else step[:, :, None] * step[:, None, :]
         second = raw.second - raw.counts.reshape(-1, *[1] * (squares.ndim - 1)) * squares
-        return means + step, raw._replace(first=jnp.zeros_like(step), second=second), count + 1
+        return origins + step, raw._replace(first=jnp.zeros_like(step), second=second)
+
+    def again(carry: _Turn) -> _Turn:
+        means, _, _ = carry
+        return *moved(means, about(means)), jnp.ones((), bool)
 
     def unfinished(carry: _Turn) -> Array:
-        means, _, count = carry
-        return (count == 0) | ((count == 1) & jnp.any(jnp.abs(means) > FAR))
+        means, _, is_second = carry
+        return ~is_second & jnp.any(jnp.abs(means) > FAR)
 
     middle = jnp.zeros((n_components, len(task.z)), task.z.dtype)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(about, middle))
-    means, statistics, _ = lax.while_loop(unfinished, turn, (middle, nothing, jnp.zeros((), jnp.int32)))
+    first = moved(middle, _sums(labels, task, memberships))
+    means, statistics, _ = lax.while_loop(unfinished, again, (*first, jnp.zeros((), bool)))
     return statistics, means
 
 
