@@ -23,6 +23,7 @@ from jaxgmm.driver.bulk import Bulk, bulk_of, variances_of
 from jaxgmm.em.covariance import Coordinates, Ridge
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
+from jaxgmm.numerics.products import moments, of_rows
 
 
 class Standardization(NamedTuple):
@@ -169,7 +170,7 @@ def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardi
     mean = jnp.where(sound, mean, 0.0)
     factor = jnp.where(sound, factor, jnp.eye(len(values), dtype=values.dtype))
     inverse = inverse_lower(factor)
-    z = jnp.matmul(inverse, values - mean[:, None], precision=lax.Precision.HIGHEST)
+    z = of_rows(inverse, values - mean[:, None])
     log_scale = jnp.sum(jnp.log(jnp.diagonal(factor)) + jnp.log(extent))
     return Standardized(
         z=jnp.where((weights > 0)[None, :], z, 0.0),
@@ -191,7 +192,7 @@ def _whitening(
     mean = jnp.sum(values * weights[None, :], axis=1) / total
     # Samples of weight 0 may be so far that their squares are infinite.
     rest = jnp.where((weights > 0)[None, :], values - mean[:, None], 0.0)
-    covariance = jnp.matmul(rest * weights[None, :], rest.T, precision=lax.Precision.HIGHEST) / total
+    covariance = moments(rest, weights) / total
     factor = cholesky(covariance + jnp.diag(ridges))
     pivots = jnp.diagonal(factor) ** 2
     return mean, factor, jnp.all(pivots > 64 * jnp.finfo(values.dtype).eps * jnp.diagonal(covariance))
@@ -216,7 +217,7 @@ def at_constant_units(
     if coordinates.diagonal:
         z, ridge = inverse[:, None] * centred, ridges * inverse**2
     else:
-        z = jnp.matmul(inverse, centred, precision=lax.Precision.HIGHEST)
+        z = of_rows(inverse, centred)
         ridge = jnp.matmul(inverse * ridges[None, :], inverse.T, precision=lax.Precision.HIGHEST)
     return found._replace(z=z, ridge=ridge, ridge_in_data_units=ridges)
 
@@ -237,7 +238,7 @@ def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Arr
     if units.scale.ndim == 1:
         return z
     correlation_factor = units.scale / jnp.linalg.norm(units.scale, axis=1, keepdims=True)
-    return jnp.matmul(correlation_factor, z, precision=lax.Precision.HIGHEST)
+    return of_rows(correlation_factor, z)
 
 
 def _transformed(mixture: Mixture, scale: Array, means: Array) -> Mixture:
