@@ -37,7 +37,7 @@ test-all: $(READY)
 # GPU. With the plugin, those of a GPU are compiled without one, and executed by an interpreter.
 test-next: $(READY_NEXT)
 	$(VENV_NEXT)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" tests/engine/test_mosaic.py tests/engine/test_fused.py \
-	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py tests/numerics
+	  tests/engine/test_slots.py tests/em/test_fused.py tests/em/test_run.py tests/em/test_vectors.py tests/numerics tests/test_ptx.py
 
 # Two nodes on this machine, of which one is removed. A test that hangs is ended.
 test-cluster: $(READY)

@@ -2,8 +2,11 @@
 
 It executes what a compiler made of a kernel, one block after another; the threads of a block are the elements of NumPy
 arrays. Threads that part execute the earlier instruction first, and meet again where their ways join. Approximations
-(`ex2.approx` and the like) are computed exactly. What the interpreter adds to a GPU: an access outside of an array, a
-barrier that not all threads reach, and a race are errors.
+(`ex2.approx` and the like) are NumPy's functions, but `.ftz` takes subnormal numbers for zeros, as a GPU does.
+
+Errors that a GPU would not show: an access outside of an array, or of what nobody has written; a barrier that not all
+threads reach, or not the same one; and a race of two threads for shared memory. A race whose values are equal is not
+seen. What a register or shared memory holds before it is written is NaN.
 
 The instructions are those that Mosaic's kernels consist of; another one raises NotImplementedError.
 """
@@ -19,16 +22,32 @@ N_WARPS = THREADS // WARP
 
 # Addresses of arrays begin at multiples of this, those of shared memory far above.
 _ARRAY, _SHARED = 1 << 40, 1 << 60
-_SHARED_BYTES = 2**18
+# Of one block, on an H100.
+_SHARED_BYTES = 227 * 1024
+
+# A pattern that is NaN in float32 and, twice, in float64.
+_UNWRITTEN = 0xFFF8DEAD
 
 _TYPES = {"b": np.dtype("u1"), "u": np.dtype("u1"), "s": np.dtype("i1"), "f": np.dtype("f2")}
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s|]+")
 _INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([\w.:]+)\s*(.*)$")
 _NAMES = re.compile(r"[^{},\s]+")
 
+# What may stand beside the name of an operation; another qualifier would have a meaning that is not known here.
+_KNOWN = set(
+    re.findall(
+        r"\S+",
+        """
+        b16 b32 b64 u32 u64 s32 s64 f32 f64 pred rn approx ftz full lo wide NaN sync bfly idx aligned m8n8 x1 x2 x4
+        shared global param::entry proxy async shared::cta mbarrier_init release cluster uni to v2 v4 and or xor rni rzi
+        rmi rpi eq ne lt le gt ge nan num equ neu ltu leu gtu geu
+        """,
+    )
+)
+
 
 class RaceError(AssertionError):
-    """Two warps access a word of shared memory in an order that no barrier determines."""
+    """Two threads access a word of memory in an order that no barrier determines."""
 
 
 class Instruction(NamedTuple):
@@ -70,8 +89,9 @@ def execute(kernel: Kernel, arrays: Sequence[np.ndarray], n_blocks: int) -> None
     """Executes all blocks of a kernel whose parameters are these arrays, which change in place.
 
     Raises:
-        RaceError: two warps race for a word of shared memory.
-        IndexError: an access is outside of all arrays.
+        RaceError: two threads race for a word of memory.
+        IndexError: an access is outside of all arrays, misaligned, or of shared memory that nobody has written.
+        AssertionError: not all threads wait for the same barrier.
         NotImplementedError: an instruction is not known.
     """
     for block in range(n_blocks):
@@ -83,13 +103,16 @@ def _parsed(text: str) -> Instruction:
     assert match is not None, text
     negated, predicate, operation, operands = match.groups()
     guard = None if predicate is None else (predicate, not negated)
-    return Instruction(guard, operation.split("."), _OPERAND.findall(operands))
+    parts = operation.split(".")
+    if not _KNOWN.issuperset(parts[1:]):
+        raise NotImplementedError(operation)
+    return Instruction(guard, parts, _OPERAND.findall(operands))
 
 
 def _sources(instruction: Instruction) -> list[str]:
     """The operands that an instruction reads."""
-    stores = instruction.parts[0] in ("st", "stmatrix", "bra")
-    return instruction.operands if stores else instruction.operands[1:]
+    has_no_result = instruction.parts[0] in ("st", "stmatrix", "bar", "bra")
+    return instruction.operands if has_no_result else instruction.operands[1:]
 
 
 def _type(name: str) -> np.dtype:
@@ -98,37 +121,41 @@ def _type(name: str) -> np.dtype:
 
 
 class _Shared:
-    """Shared memory, in words of four bytes, and which warps have accessed a word since the last barrier."""
+    """Shared memory, in words of four bytes, and after how many barriers each thread has last accessed a word."""
 
     def __init__(self) -> None:
-        self.words = np.zeros(_SHARED_BYTES // 4, np.uint32)
-        self.writer = np.full(len(self.words), -1)
-        self.readers = np.zeros((N_WARPS, len(self.words)), bool)
+        n_words = _SHARED_BYTES // 4
+        self.words = np.full(n_words, _UNWRITTEN, np.uint32)
+        self.is_written = np.zeros(n_words, bool)
+        self.writers, self.readers = np.full((2, THREADS, n_words), -1, np.int32)
+        self.n_barriers = 0
 
-    def barrier(self) -> None:
-        self.writer[:], self.readers[:] = -1, False
-
-    def read(self, words: np.ndarray, warps: np.ndarray, *, is_used: bool) -> np.ndarray:
-        """Words `(n, w)`, read by threads of the warps `(n,)`. What nobody uses cannot do harm."""
+    def read(self, words: np.ndarray, threads: np.ndarray, *, is_used: bool) -> np.ndarray:
+        """Words `(n, w)`, read by the threads of the same shape. What nobody uses cannot do harm."""
         if is_used:
-            writer = self.writer[words]
-            if np.any((writer >= 0) & (writer != warps[:, None])):
-                raise RaceError("a warp reads what another one has written, without a barrier between them")
-            self.readers[warps[:, None], words] = True
+            if not np.all(self.is_written[words]):
+                raise IndexError("shared memory is read that nobody has written")
+            if np.any(self._by_others(self.writers, words, threads)):
+                raise RaceError("a thread reads what another one has written, without a barrier between them")
+            self.readers[threads, words] = self.n_barriers
         return self.words[words]
 
-    def write(self, words: np.ndarray, warps: np.ndarray, values: np.ndarray) -> None:
+    def write(self, words: np.ndarray, threads: np.ndarray, values: np.ndarray) -> None:
         """Writes values `(n, w)`. A value that is there already does no harm."""
         differs = self.words[words] != values
-        for warp in range(N_WARPS):
-            if np.any(differs & self.readers[warp][words] & (warps != warp)[:, None]):
-                raise RaceError("a warp writes what another one has read, without a barrier between them")
-        writer = self.writer[words]
-        if np.any(differs & (writer >= 0) & (writer != warps[:, None])):
-            raise RaceError("two warps write different values, without a barrier between them")
-        self.words[words], self.writer[words] = values, np.broadcast_to(warps[:, None], words.shape)
+        if np.any(differs & self._by_others(self.readers, words, threads)):
+            raise RaceError("a thread writes what another one has read, without a barrier between them")
+        if np.any(differs & self._by_others(self.writers, words, threads)):
+            raise RaceError("two threads write different values, without a barrier between them")
+        self.words[words], self.is_written[words], self.writers[threads, words] = values, True, self.n_barriers
         if np.any(self.words[words] != values):
             raise RaceError("two threads write different values at the same time")
+
+    def _by_others(self, accesses: np.ndarray, words: np.ndarray, threads: np.ndarray) -> np.ndarray:
+        """Which words were accessed by other threads since the last barrier."""
+        is_recent = accesses[:, words] == self.n_barriers
+        own = np.take_along_axis(is_recent, threads[None], axis=0)[0]
+        return np.sum(is_recent, axis=0) > own
 
 
 class _Block:
@@ -137,20 +164,23 @@ class _Block:
     def __init__(self, kernel: Kernel, arrays: Sequence[np.ndarray], block: int) -> None:
         self.kernel, self.shared = kernel, _Shared()
         self.bytes = [array.reshape(-1).view(np.uint8) for array in arrays]
-        thread = np.arange(THREADS, dtype=np.uint32)
-        self.warp = thread // WARP
-        self.registers: dict[str, np.ndarray] = {"%tid.x": thread, "%ctaid.x": np.full(THREADS, block, np.uint32)}
+        self.thread = np.arange(THREADS)
+        numbers = {"%tid.x": self.thread, "%ctaid.x": np.full(THREADS, block)}
+        self.registers: dict[str, np.ndarray] = {name: own.astype(np.uint32) for name, own in numbers.items()}
 
     def run(self) -> None:
         """From the first instruction to the return of all threads."""
         at, is_waiting, has_ended = np.zeros(THREADS, int), np.zeros(THREADS, bool), np.zeros(THREADS, bool)
+        barrier = np.zeros(THREADS, int)
         while not np.all(has_ended):
             is_active = ~has_ended & ~is_waiting
             if not np.any(is_active):
                 if not np.all(is_waiting):
                     raise AssertionError("a barrier waits for threads that have ended")
+                if np.any(barrier != barrier[0]):
+                    raise AssertionError("threads wait for different barriers")
                 is_waiting[:] = False
-                self.shared.barrier()
+                self.shared.n_barriers += 1
                 continue
             first = np.min(at[is_active])
             taking_part = is_active & (at == first)
@@ -165,7 +195,11 @@ class _Block:
                 case "ret":
                     has_ended |= taking_part
                 case "bar":
-                    is_waiting |= taking_part
+                    number, *count = (self._get(operand, "u32") for operand in instruction.operands)
+                    if count and np.any(count[0] != THREADS):
+                        raise NotImplementedError("a barrier for some threads")
+                    _whole_warps(taking_part)
+                    barrier, is_waiting = np.where(taking_part, number, barrier), is_waiting | taking_part
                 case "fence":
                     pass
                 case _ if np.any(taking_part):
@@ -183,18 +217,24 @@ class _Block:
     def _compute(self, instruction: Instruction, mask: np.ndarray) -> None:
         (name, *qualifiers), (result, *operands) = instruction.parts, instruction.operands
         kind = qualifiers[-1]
+        if (
+            (name == "div" and kind[0] != "f")
+            or (name == "bfe" and kind[0] != "u")
+            or (name, qualifiers[0]) == ("mad", "wide")
+        ):
+            raise NotImplementedError(".".join(instruction.parts))
         # The second operand of a shift is a number of bits.
         kinds = [kind, "b32"] if name in ("shl", "shr") else [kind] * len(operands)
         given = [self._get(operand, own) for operand, own in zip(operands, kinds, strict=True)]
         if "wide" in qualifiers:
             given = [number.astype(f"{number.dtype.kind}8") for number in given]
+        if "ftz" in qualifiers:
+            given = [_flushed(number) for number in given]
         with np.errstate(all="ignore"):
             found = _ARITHMETIC[name](*given).astype(given[0].dtype)
         if name in ("max", "min") and kind[0] == "f" and "NaN" not in qualifiers:
             found = np.where(np.isnan(given[0]), given[1], np.where(np.isnan(given[1]), given[0], found))
-        if "ftz" in qualifiers:
-            found = np.where(np.abs(found) < np.finfo(found.dtype).tiny, np.zeros_like(found), found)
-        self._put(result, found, mask)
+        self._put(result, _flushed(found) if "ftz" in qualifiers else found, mask)
 
     def _move(self, instruction: Instruction, mask: np.ndarray) -> None:
         result, operand = instruction.operands
@@ -229,13 +269,17 @@ class _Block:
         self._put(result, np.where(self.registers[predicate], self._get(a, kind), self._get(b, kind)), mask)
 
     def _shuffle(self, instruction: Instruction, mask: np.ndarray) -> None:
-        result, operand, number, *_ = instruction.operands
+        result, operand, number, *limits = instruction.operands
+        if limits != ["31", "-1"]:
+            raise NotImplementedError("a shuffle of some lanes")
+        _whole_warps(mask)
         lane = np.arange(WARP)
         other = lane ^ int(number) if instruction.parts[2] == "bfly" else np.full(WARP, int(number))
         self._put(result, self._get(operand, "b32").reshape(N_WARPS, WARP)[:, other].ravel(), mask)
 
     def _elect(self, instruction: Instruction, mask: np.ndarray) -> None:
-        self._put(instruction.operands[1], self.registers["%tid.x"] % WARP == 0, mask)
+        _whole_warps(mask)
+        self._put(instruction.operands[1], self.thread % WARP == 0, mask)
 
     def _get(self, operand: str, kind: str) -> np.ndarray:
         """The numbers of all threads, `(128,)`."""
@@ -255,7 +299,10 @@ class _Block:
 
     def _put(self, register: str, value: np.ndarray, mask: np.ndarray) -> None:
         bits = value if value.dtype == bool else value.view(f"u{value.dtype.itemsize}")
-        self.registers[register] = np.where(mask, bits, self.registers.get(register, bits))
+        if register not in self.registers:
+            unwritten = ~bits if bits.dtype == bool else np.full(2 * THREADS, _UNWRITTEN, np.uint32).view(bits.dtype)
+            self.registers[register] = unwritten[:THREADS]
+        self.registers[register] = np.where(mask, bits, self.registers[register])
 
     def _addresses(self, operand: str) -> np.ndarray:
         base, _, offset = operand.strip("[]").partition("+")
@@ -271,9 +318,9 @@ class _Block:
         width, addresses = dtype.itemsize * len(registers), self._addresses(address)
         found = np.zeros((THREADS, width), np.uint8)
         if addresses[mask][0] >= _SHARED:
-            words = (addresses[mask] - _SHARED)[:, None] // 4 + np.arange(width // 4)
+            words = _words(addresses[mask], width)
             is_used = any(register in self.kernel.used for register in registers)
-            found[mask] = self.shared.read(words, self.warp[mask], is_used=is_used).view(np.uint8)
+            found[mask] = self.shared.read(words, self._threads(mask, words), is_used=is_used).view(np.uint8)
         else:
             array, places = self._places(addresses[mask], width)
             found[mask] = array[places]
@@ -287,11 +334,17 @@ class _Block:
         rows = np.concatenate([value.view(np.uint8).reshape(THREADS, -1) for value in values], axis=1)[mask]
         addresses = self._addresses(address)[mask]
         if addresses[0] >= _SHARED:
-            words = (addresses - _SHARED)[:, None] // 4 + np.arange(rows.shape[1] // 4)
-            self.shared.write(words, self.warp[mask], np.ascontiguousarray(rows).view(np.uint32))
+            words = _words(addresses, rows.shape[1])
+            self.shared.write(words, self._threads(mask, words), np.ascontiguousarray(rows).view(np.uint32))
         else:
             array, places = self._places(addresses, rows.shape[1])
             array[places] = rows
+            if np.any(array[places] != rows):
+                raise RaceError("two threads write different values at the same time")
+
+    def _threads(self, mask: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """The threads that access words `(n, w)`."""
+        return np.broadcast_to(self.thread[mask][:, None], words.shape)
 
     def _places(self, addresses: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The array to which addresses belong, and the places of their bytes."""
@@ -299,28 +352,55 @@ class _Block:
         places = (addresses - (number + 1) * _ARRAY)[:, None] + np.arange(width)
         if not 0 <= number < len(self.bytes) or np.min(places) < 0 or np.max(places) >= len(self.bytes[number]):
             raise IndexError("an address is outside of all arrays")
+        if np.any(addresses % width):
+            raise IndexError("an address is misaligned")
         return self.bytes[number], places
 
     def _load_matrix(self, instruction: Instruction, mask: np.ndarray) -> None:
         into, address = instruction.operands
-        is_used = any(register in self.kernel.used for register in _NAMES.findall(into))
-        for register, words in zip(_NAMES.findall(into), self._rows_of_matrices(address), strict=False):
-            warps = np.repeat(np.arange(N_WARPS), 8)
-            self._put(register, self.shared.read(words, warps, is_used=is_used).ravel(), mask)
+        registers = _NAMES.findall(into)
+        is_used = any(register in self.kernel.used for register in registers)
+        for register, words in zip(registers, self._matrices(address, len(registers), mask), strict=True):
+            self._put(register, self.shared.read(words, self.thread.reshape(-1, 4), is_used=is_used).ravel(), mask)
 
-    def _store_matrix(self, instruction: Instruction, _mask: np.ndarray) -> None:
+    def _store_matrix(self, instruction: Instruction, mask: np.ndarray) -> None:
         address, given = instruction.operands
-        for register, words in zip(_NAMES.findall(given), self._rows_of_matrices(address), strict=False):
-            values = self._get(register, "b32").reshape(-1, 4)
-            self.shared.write(words, np.repeat(np.arange(N_WARPS), 8), values)
+        registers = _NAMES.findall(given)
+        for register, words in zip(registers, self._matrices(address, len(registers), mask), strict=True):
+            self.shared.write(words, self.thread.reshape(-1, 4), self._get(register, "b32").reshape(-1, 4))
 
-    def _rows_of_matrices(self, address: str) -> np.ndarray:
-        """Words `(4, 32, 4)` of four matrices: eight rows of 16 bytes in each warp, of which eight threads know where.
+    def _matrices(self, address: str, number: int, mask: np.ndarray) -> list[np.ndarray]:
+        """Words `(32, 4)` of each matrix: eight rows of 16 bytes in each warp, of which eight threads know where.
 
         Four threads after another hold the words of a row.
         """
-        first = (self._addresses(address) - _SHARED).reshape(N_WARPS, 4, 8) // 4
-        return np.swapaxes(first, 0, 1).reshape(4, -1, 1) + np.arange(4)
+        if not np.all(mask):
+            raise NotImplementedError("a matrix of some warps")
+        rows = self._addresses(address).reshape(N_WARPS, 4, 8)
+        return [_words(rows[:, i].ravel(), 16) for i in range(number)]
+
+
+def _words(addresses: np.ndarray, width: int) -> np.ndarray:
+    """Words of shared memory `(n, w)` at addresses of so many bytes."""
+    places = addresses - _SHARED
+    if np.any(places % width):
+        raise IndexError("an address of shared memory is misaligned")
+    if np.min(places) < 0 or np.max(places) + width > _SHARED_BYTES:
+        raise IndexError("an address is outside of shared memory")
+    return places[:, None] // 4 + np.arange(width // 4)
+
+
+def _whole_warps(mask: np.ndarray) -> None:
+    """Raises AssertionError if some lanes of a warp take part in what all of them have to do together."""
+    lanes = mask.reshape(N_WARPS, WARP)
+    if np.any(np.any(lanes, axis=1) != np.all(lanes, axis=1)):
+        raise AssertionError("lanes of a warp have parted where it needs all of them")
+
+
+def _flushed(number: np.ndarray) -> np.ndarray:
+    """Subnormal numbers as zeros of their sign."""
+    is_subnormal = np.abs(number) < np.finfo(number.dtype).tiny
+    return np.where(is_subnormal, np.copysign(np.zeros_like(number), number), number)
 
 
 _METHODS: dict[str, Callable[[_Block, Instruction, np.ndarray], None]] = {
@@ -352,7 +432,7 @@ def _compared(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     is_nan = np.isnan(a) | np.isnan(b)
     if name in ("nan", "num"):
         return is_nan == (name == "nan")
-    return _COMPARISONS[name[:2]](a, b) & ~is_nan | (is_nan & name.endswith("u"))
+    return np.where(is_nan, name.endswith("u"), _COMPARISONS[name.removesuffix("u")](a, b))
 
 
 def _fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
