@@ -28,22 +28,11 @@ _SHARED_BYTES = 227 * 1024
 # A pattern that is NaN in float32 and, twice, in float64.
 _UNWRITTEN = 0xFFF8DEAD
 
-_TYPES = {"b": np.dtype("u1"), "u": np.dtype("u1"), "s": np.dtype("i1"), "f": np.dtype("f2")}
+# Kinds of numbers of PTX, and what NumPy calls them.
+_KINDS = {"b": "u", "u": "u", "s": "i", "f": "f"}
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s|]+")
 _INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([\w.:]+)\s*(.*)$")
 _NAMES = re.compile(r"[^{},\s]+")
-
-# What may stand beside the name of an operation; another qualifier would have a meaning that is not known here.
-_KNOWN = set(
-    re.findall(
-        r"\S+",
-        """
-        b16 b32 b64 u32 u64 s32 s64 f32 f64 pred rn approx ftz full lo wide NaN sync bfly idx aligned m8n8 x1 x2 x4
-        shared global param::entry proxy async shared::cta mbarrier_init release cluster uni to v2 v4 and or xor rni rzi
-        rmi rpi eq ne lt le gt ge nan num equ neu ltu leu gtu geu
-        """,
-    )
-)
 
 
 class RaceError(AssertionError):
@@ -117,7 +106,7 @@ def _sources(instruction: Instruction) -> list[str]:
 
 def _type(name: str) -> np.dtype:
     """The type of NumPy of one of PTX."""
-    return np.dtype(f"{_TYPES[name[0]].kind}{int(name[1:]) // 8}")
+    return np.dtype(f"{_KINDS[name[0]]}{int(name[1:]) // 8}")
 
 
 class _Shared:
@@ -425,6 +414,14 @@ _COMPARISONS = {
     "ge": np.greater_equal,
 }
 _TO_WHOLE = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+
+# What may stand beside the name of an operation; another qualifier would have a meaning that is not known here.
+_KNOWN = {
+    *("b16", "b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64", "pred", "v2", "v4", "m8n8", "x1", "x2", "x4"),
+    *("rn", "approx", "ftz", "full", "lo", "wide", "NaN", "sync", "bfly", "idx", "aligned", "to", "uni", "nan", "num"),
+    *("shared", "global", "param::entry", "proxy", "async", "shared::cta", "mbarrier_init", "release", "cluster"),
+    *(*_LOGIC, *_TO_WHOLE, *_COMPARISONS, *(f"{name}u" for name in _COMPARISONS)),
+}
 
 
 def _compared(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:

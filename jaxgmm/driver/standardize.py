@@ -23,7 +23,7 @@ from jaxgmm.driver.bulk import Bulk, bulk_of, variances_of
 from jaxgmm.em.covariance import Coordinates, Ridge
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower
-from jaxgmm.numerics.products import moments, transformed
+from jaxgmm.numerics.products import moments, product
 
 
 class Standardization(NamedTuple):
@@ -170,7 +170,7 @@ def _affine(centred: _Centred, reg_covar: Array, is_absolute: bool) -> Standardi
     mean = jnp.where(sound, mean, 0.0)
     factor = jnp.where(sound, factor, jnp.eye(len(values), dtype=values.dtype))
     inverse = inverse_lower(factor)
-    z = transformed(inverse, values - mean[:, None])
+    z = product(inverse, values - mean[:, None])
     log_scale = jnp.sum(jnp.log(jnp.diagonal(factor)) + jnp.log(extent))
     return Standardized(
         z=jnp.where((weights > 0)[None, :], z, 0.0),
@@ -217,7 +217,7 @@ def at_constant_units(
     if coordinates.diagonal:
         z, ridge = inverse[:, None] * centred, ridges * inverse**2
     else:
-        z = transformed(inverse, centred)
+        z = product(inverse, centred)
         ridge = jnp.matmul(inverse * ridges[None, :], inverse.T, precision=lax.Precision.HIGHEST)
     return found._replace(z=z, ridge=ridge, ridge_in_data_units=ridges)
 
@@ -238,7 +238,7 @@ def scaled_features(z: Float[Array, "d n"], units: Standardization) -> Float[Arr
     if units.scale.ndim == 1:
         return z
     correlation_factor = units.scale / jnp.linalg.norm(units.scale, axis=1, keepdims=True)
-    return transformed(correlation_factor, z)
+    return product(correlation_factor, z)
 
 
 def _transformed(mixture: Mixture, scale: Array, means: Array) -> Mixture:

@@ -23,7 +23,7 @@ from jaxgmm.engine.devices import power_of_two_below
 from jaxgmm.mixture import Mixture, with_harmless_absent
 from jaxgmm.numerics.cholesky import inverse_lower
 from jaxgmm.numerics.kernels import compiled
-from jaxgmm.numerics.products import transformed
+from jaxgmm.numerics.products import product
 from jaxgmm.settings import TOL
 
 # Iterations on the sample of a stream, after each pass.
@@ -98,7 +98,7 @@ def _standardized(
     is_finite = jnp.all(usable) & jnp.all(jnp.isfinite(centred) | ~counted[:, None])
     centred = jnp.where(counted[:, None] & jnp.isfinite(centred), centred, 0.0).T
     inverse = units.inverse
-    z = inverse[:, None] * centred if inverse.ndim == 1 else transformed(inverse, centred)
+    z = inverse[:, None] * centred if inverse.ndim == 1 else product(inverse, centred)
     return z, jnp.where(counted, weights, 0.0), is_finite
 
 

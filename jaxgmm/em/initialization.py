@@ -174,12 +174,11 @@ def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientS
         return jax.nn.one_hot(labels, n_components, axis=0, dtype=task.x.dtype)
 
     def about(origins: Array) -> SufficientStatistics:
-        def sums(data: Data, labels: Array) -> SufficientStatistics:
+        def centred(data: Data, labels: Array) -> Data:
             rest = data.features[1 : 1 + origins.shape[1]] - origins.T[:, labels]
-            rest = Data(features(rest, diagonal=diagonal), data.weights)
-            return collect(rest, memberships(labels) * data.weights[None, :], origins.shape[1], diagonal=diagonal)
+            return Data(features(rest, diagonal=diagonal), data.weights)
 
-        return over_tiles(task.data, labels, sums, diagonal=diagonal)
+        return _sums(labels, task, memberships, centred)
 
     def moved(origins: Array, raw: SufficientStatistics) -> tuple[Array, SufficientStatistics]:
         counts = jnp.where(raw.counts > 0, raw.counts, 1.0)
@@ -196,6 +195,7 @@ def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientS
         means, _, is_second = carry
         return ~is_second & jnp.any(jnp.abs(means) > FAR)
 
+    # A loop, not a condition: mapped over data sets, both branches of a condition are computed.
     middle = jnp.zeros((n_components, len(task.z)), task.z.dtype)
     first = moved(middle, _sums(labels, task, memberships))
     means, statistics, _ = lax.while_loop(unfinished, again, (*first, jnp.zeros((), bool)))
@@ -203,12 +203,18 @@ def _sums_about_means(labels: Int[Array, " n"], task: Task) -> tuple[SufficientS
 
 
 def _sums(
-    rows: Float[Array, "k n"] | Int[Array, " n"], task: Task, responsibilities: Callable[[Array], Array]
+    rows: Float[Array, "k n"] | Int[Array, " n"],
+    task: Task,
+    responsibilities: Callable[[Array], Array],
+    centred: Callable[[Data, Array], Data] = lambda data, _: data,
 ) -> SufficientStatistics:
-    """Sufficient statistics of responsibilities made from `rows` tile by tile, so that `(K, N)` is never in memory."""
+    """Sufficient statistics of responsibilities made from `rows` tile by tile, so that `(K, N)` is never in memory.
+
+    `centred` moves the samples of a tile with these rows.
+    """
 
     def sums(data: Data, rows: Array) -> SufficientStatistics:
         weighted = responsibilities(rows) * data.weights[None, :]
-        return collect(data, weighted, task.x.shape[0], diagonal=task.family.diagonal)
+        return collect(centred(data, rows), weighted, task.x.shape[0], diagonal=task.family.diagonal)
 
     return over_tiles(task.data, rows, sums, diagonal=task.family.diagonal)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 FEW = 4
 
 
-def transformed(matrix: Float[Array, "e d"], rows: Float[Array, "d n"]) -> Float[Array, "e n"]:
+def product(matrix: Float[Array, "e d"], rows: Float[Array, "d n"]) -> Float[Array, "e n"]:
     """The product of a matrix and rows, a column for each sample."""
     if len(rows) > FEW:
         return jnp.matmul(matrix, rows, precision=lax.Precision.HIGHEST)

@@ -39,14 +39,14 @@ def inputs(shape: em.Shape, lanes: fused.Lanes, dtype: str, method: str) -> list
     n_samples = n_blocks * lanes.samples
     labels = rng.integers(0, n_components, (n_runs, n_samples))
     x = np.take_along_axis(centres, labels[..., None], axis=1) + rng.normal(size=(n_runs, n_samples, d))
-    present, starts = np.ones((n_runs, n_components)), x[:, :n_components].copy()
+    present = np.ones((n_runs, n_components))
     if lanes.runs > 1:
         x[1, -1] = np.nan
         present[2, -1] = 0
     sample_weight = rng.uniform(0.5, 1, size=(n_runs, 1, n_samples))
     samples = jnp.asarray(np.concatenate([np.swapaxes(x, 1, 2), sample_weight], axis=1), dtype)
     covariances = np.broadcast_to(4 * np.eye(d), (n_runs, n_components, d, d))
-    mixture = em.Mixture(present / np.sum(present, axis=1, keepdims=True), starts, covariances)
+    mixture = em.Mixture(present / np.sum(present, axis=1, keepdims=True), x[:, :n_components], covariances)
     unknown = np.full(n_runs, np.inf)
     state = RunState(mixture, None, -unknown, np.zeros(n_runs), np.full(n_runs, -1), None, None, gap=unknown)
     ridge = np.broadcast_to(1e-6 * np.eye(d), (n_runs, d, d))
@@ -96,10 +96,11 @@ def check(kernel: Kernel, shape: em.Shape, lanes: fused.Lanes, dtype: str, metho
     *rows, made_first = kernel(first, blocks, fixed, *rows)
     found, kept, made = kernel(rest, blocks, fixed, *rows)
     np.testing.assert_array_equal(made_first + made, expected_made)
-    # Gaps are quotients of small differences of log-likelihoods: in float32, hardly a digit is right. An acceleration
-    # goes far where the likelihood is flat, and so does rounding.
+    # Gaps are quotients of small differences of log-likelihoods, so few of their digits are right. An acceleration goes
+    # far where the likelihood is flat, and so does rounding.
+    rtol, atol = (1e-6, 1e-12) if dtype == "float64" else (0.1, 1e-6)
+    np.testing.assert_allclose(found[em.GAP], expected[em.GAP], rtol=rtol, atol=atol)
     if dtype == "float64":
-        np.testing.assert_allclose(found[em.GAP], expected[em.GAP], rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(kept, expected_kept, rtol=1e-9, atol=1e-12)
     found, expected = (jnp.asarray(rows).at[em.GAP].set(0) for rows in (found, expected))
     rtol, atol = (1e-12, 1e-12) if dtype == "float64" else (1e-4 if method == "em" else 1e-2, 1e-6)
