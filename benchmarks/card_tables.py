@@ -13,7 +13,6 @@ from benchmarks.rows import (
     rate,
     ratio,
     runs,
-    same_work,
     seconds,
     share,
     size,
@@ -107,8 +106,8 @@ def lacking(results: Results) -> str:
 def _pairs(results: Results) -> list[Pair]:
     """What jaxgmm fitted in mixed precision from NumPy arrays, in a call for each model or in a sweep."""
     return [
-        Pair(row, same_work(row, results(name, system)))
-        for (name, system, gpu), row in results.rows.items()
+        Pair(row, results.on_cpu(row))
+        for (_, system, gpu), row in results.rows.items()
         if gpu and system in (MIXED, SWEEP)
     ]
 

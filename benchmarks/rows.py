@@ -11,7 +11,18 @@ Key = tuple[str, str, bool]
 
 PEERS = ("gmmx, loop", "gmmx, vmap", "gmm-gpu", "pomegranate")
 # What two rows must agree in for their times to be compared.
-WORK = ("n_data_sets", "n_samples", "n_features", "n_components", "covariance_type", "n_init", "tol", "max_iter")
+WORK = (
+    "scenario",
+    "system",
+    "n_data_sets",
+    "n_samples",
+    "n_features",
+    "n_components",
+    "covariance_type",
+    "n_init",
+    "tol",
+    "max_iter",
+)
 
 
 class Results:
@@ -20,6 +31,8 @@ class Results:
     def __init__(self, files: list[Path]) -> None:
         self.environments: list[dict] = []
         self.rows: dict[Key, Row] = {}
+        # The same and the rows that later files replaced, the latest last.
+        self.history: list[Row] = []
         # jaxgmm runs beside the peers too, in their environment, which has no place in the other tables.
         self.beside_peers: dict[Key, Row] = {}
         # What is told in sentences.
@@ -42,6 +55,7 @@ class Results:
         for key in [key for key in table if (key[0], key[2]) in measured]:
             del table[key]
         table |= {(row["scenario"], row["system"], on_card(row)): row for row in known}
+        self.history += known if table is self.rows else []
         if "gpu" in about:
             given = {row["scenario"] for row in results["rows"]}
             self.failed_on_card = [row for row in self.failed_on_card if row["scenario"] not in given]
@@ -50,6 +64,11 @@ class Results:
     def __call__(self, scenario: str, system: str, *, gpu: bool = False) -> Row | None:
         """A row, or None where there is none."""
         return self.rows.get((scenario, system, gpu))
+
+    def on_cpu(self, row: Row) -> Row | None:
+        """The latest row of a CPU for the same work: a later one may be of another size, or stop by another rule."""
+        same = (other for other in reversed(self.history) if all(row[name] == other[name] for name in WORK))
+        return next((other for other in same if not on_card(other)), None)
 
     def scenarios(self, *, exact: bool, gpu: bool = False) -> dict[str, Row]:
         """A row of each scenario of a fixed number of iterations, or to convergence, in the order they were run in."""
@@ -78,11 +97,6 @@ def one_of_each(rows: Iterable[Row]) -> dict[str, Row]:
     for row in rows:
         found.setdefault(row["scenario"], row)
     return found
-
-
-def same_work(row: Row, other: Row | None) -> Row | None:
-    """The other row, if it is of the same size and stops by the same rule."""
-    return other if other and all(row[name] == other[name] for name in WORK) else None
 
 
 def ratio(above: Row | None, below: Row | None, name: str = "run_iterations_per_second") -> float | None:
