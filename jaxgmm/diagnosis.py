@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 
 from jaxgmm.driver.arguments import checked_weights, numeric_mixture
 from jaxgmm.engine.batch import Batch, batch, padded, padded_lengths
-from jaxgmm.engine.devices import power_of_two_above
+from jaxgmm.engine.devices import power_of_two_above, power_of_two_below
 from jaxgmm.mixture import Mixture, as_mixture, with_harmless_absent
 from jaxgmm.numerics.cholesky import cholesky, inverse_lower, log_determinant
 from jaxgmm.record import Block, Record, counted, of_all, record, span
@@ -217,7 +217,7 @@ def _chunks(data: Batch, n_components: int) -> list[tuple[np.ndarray, int]]:
     for n_samples in np.unique(lengths):
         held = n_components * n_features * (int(n_samples) + n_components * n_features)
         # Chunks are padded to powers of two.
-        size = 1 << max(0, (_MOST_HELD // held).bit_length() - 1)
+        size = power_of_two_below(_MOST_HELD // held)
         members = np.flatnonzero(lengths == n_samples)
         chunks += [(part, int(n_samples)) for part in np.split(members, range(size, len(members), size))]
     return chunks

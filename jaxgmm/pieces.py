@@ -6,7 +6,7 @@ length of a piece nor its padding changes the answer for a sample: see `jaxgmm.m
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxgmm.driver.arguments import check_mixture
 from jaxgmm.engine.batch import Batch, padded, put
-from jaxgmm.engine.devices import power_of_two_above
+from jaxgmm.engine.devices import power_of_two_above, power_of_two_below
+from jaxgmm.engine.transfer import default_device
 from jaxgmm.mixture import Factors, Mixture, factors, log_joint_from
 from jaxgmm.numerics.kernels import compiler_options
 from jaxgmm.posterior import Quantity
@@ -43,20 +44,20 @@ def of_one_piece(quantity: Quantity, mixture: Mixture, x: Any, *, on_device: Any
     weights, means, covariances = mixture.arrays
     if means.nbytes + covariances.nbytes > _KEPT_BYTES:
         return None
-    size, program = _program(quantity, x.dtype, weights.shape, means.shape, covariances.shape, x.shape)
-    if program is None:
+    shapes, device = (weights.shape, means.shape, covariances.shape), default_device()
+    one = _one_piece(quantity, x.dtype, shapes, x.shape, device)
+    if one is None:
         return None
-    x = _filled_up(x, size) if on_device is None or len(x) != size else on_device
+    is_there = on_device is not None and len(x) == one.size and on_device.devices() == one.devices
     with jax.enable_x64(True):
-        own = _kept_factors(
-            weights.tobytes(), means.tobytes(), covariances.tobytes(), means.shape, covariances.shape, means.dtype
-        )
-        return program(own, x)
+        contents = (weights.tobytes(), means.tobytes(), covariances.tobytes())
+        own = _kept_factors(contents, shapes, means.dtype, device)
+        return one.program(own, on_device if is_there else _filled_up(x, one.size))
 
 
 def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.ndarray:
     """A quantity at samples `(N, D)` of the type of the mixture, float32 or float64."""
-    shapes = mixture.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    shapes, device = tuple(leaf.shape for leaf in mixture.arrays), default_device()
     answers = _room(quantity, mixture, len(x), x.dtype)
     in_flight: list[tuple[int, Array]] = []
 
@@ -68,7 +69,8 @@ def of_one_mixture(quantity: Quantity, mixture: Mixture, x: np.ndarray) -> np.nd
     with jax.enable_x64(True):
         own = _factors_of_one(mixture)
         for offset, size in cut(len(x), _shortest(x.dtype), longest(mixture), _cost(mixture)):
-            found = _of_piece(quantity, x.dtype, shapes, size)(own, _filled_up(x[offset : offset + size], size))
+            program = _of_piece(quantity, x.dtype, shapes, size, device)
+            found = program(own, _filled_up(x[offset : offset + size], size))
             in_flight.append((offset, found))
             if len(in_flight) > _IN_FLIGHT:
                 store()
@@ -179,49 +181,77 @@ def longest(mixture: Mixture) -> int:
     return max(_VECTOR // 4, power_of_two_below(most))
 
 
-def power_of_two_below(n: int) -> int:
-    """The largest power of two that is not above n, at least 1."""
-    return 1 << (max(n, 1).bit_length() - 1)
+# Shapes of the weights, means and covariances of a mixture.
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+class _OnePiece(NamedTuple):
+    """How samples of one shape are processed in one piece.
+
+    Attributes:
+        size: number of samples with padding.
+        program: function from factors and samples to the quantity.
+        devices: where its arguments may be, if they are JAX arrays.
+    """
+
+    size: int
+    program: Any
+    devices: set[Any]
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)
-def _program(
-    quantity: Quantity, dtype: np.dtype, weights: tuple, means: tuple, covariances: tuple, x: tuple
-) -> tuple[int, Any]:
-    """The padded size and the program for these shapes; None if they need more than one piece, or do not match."""
-    if len(weights) != 1 or len(x) != 2 or x[0] == 0:
-        return 0, None
-    shapes = Mixture(*(jax.ShapeDtypeStruct(shape, dtype) for shape in (weights, means, covariances)))
-    check_mixture(shapes, x)
-    (_, size), *others = cut(x[0], _shortest(dtype), longest(shapes), _cost(shapes))
-    return (0, None) if others else (size, _of_piece(quantity, dtype, shapes, size))
+def _one_piece(
+    quantity: Quantity, dtype: np.dtype, shapes: _Shapes, x: tuple[int, ...], device: Any
+) -> _OnePiece | None:
+    """The piece for samples of the shape `x`; None if there have to be more, or if the shapes do not match."""
+    if len(shapes[0]) != 1 or len(x) != 2 or x[0] == 0:
+        return None
+    mixture = _abstract(shapes, dtype)
+    check_mixture(mixture, x)
+    (_, size), *others = cut(x[0], _shortest(dtype), longest(mixture), _cost(mixture))
+    if others:
+        return None
+    program = _of_piece(quantity, dtype, shapes, size, device)
+    return _OnePiece(size, program, program.input_shardings[0][-1].device_set)
 
 
-def _of_piece(quantity: Quantity, dtype: np.dtype, mixture: Mixture, size: int) -> Any:
-    """The program of one mixture, given by its shapes, and one piece."""
+@functools.lru_cache(maxsize=_KEPT_PROGRAMS)
+def _of_piece(quantity: Quantity, dtype: np.dtype, shapes: _Shapes, size: int, device: Any) -> Any:
+    """The program of one mixture and one piece, for the default device."""
+    mixture = _abstract(shapes, dtype)
     with jax.enable_x64(True):
         own = jax.eval_shape(factors, mixture)
-    return _compiled(_at_one, (own, jax.ShapeDtypeStruct((size, mixture.n_features), dtype)), quantity=quantity)
+    return _compiled(
+        *(_at_one, *_flat((own, jax.ShapeDtypeStruct((size, mixture.n_features), dtype))), device), quantity=quantity
+    )
+
+
+def _abstract(shapes: _Shapes, dtype: np.dtype) -> Mixture:
+    return Mixture(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
 
 
 def at_once(function: Any, *arguments: Any, **static: Any) -> Any:
     """Calls a jitted function on concrete arrays, even while a user's own program is being traced."""
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arguments)
-    return _compiled(function, shapes, **static)(*arguments)
+    return _compiled(function, *_flat(shapes), default_device(), **static)(*arguments)
+
+
+def _flat(shapes: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The structure and the leaves of a tree: records with equal shapes are not equal themselves."""
+    leaves, structure = jax.tree.flatten(shapes)
+    return structure, tuple(leaves)
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)
-def _compiled(function: Any, shapes: tuple, **static: Any) -> Any:
+def _compiled(function: Any, structure: Any, leaves: tuple[Any, ...], _device: Any, **static: Any) -> Any:
     with jax.enable_x64(True):
-        return function.lower(*shapes, **static).compile()
+        return function.lower(*jax.tree.unflatten(structure, leaves), **static).compile()
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _kept_factors(
-    weights: bytes, means: bytes, covariances: bytes, means_shape: tuple, covariances_shape: tuple, dtype: np.dtype
-) -> Factors:
-    """Factors of one mixture."""
-    leaves = ((weights, means_shape[:1]), (means, means_shape), (covariances, covariances_shape))
+def _kept_factors(contents: tuple[bytes, ...], shapes: _Shapes, dtype: np.dtype, _device: Any) -> Factors:
+    """Factors of one mixture, on the default device."""
+    leaves = zip(contents, shapes, strict=True)
     return _factors_of_one(Mixture(*(np.frombuffer(leaf, dtype).reshape(shape) for leaf, shape in leaves)))
 
 

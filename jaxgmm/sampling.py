@@ -13,9 +13,9 @@ from jaxgmm.density import as_jax, precision
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture, random_key
 from jaxgmm.engine.arrays import is_traced
 from jaxgmm.engine.batch import Sizes, padded_lengths
-from jaxgmm.engine.devices import power_of_two_above
+from jaxgmm.engine.devices import power_of_two_above, power_of_two_below
 from jaxgmm.mixture import Mixture, as_mixture, draw
-from jaxgmm.pieces import at_once, cut, power_of_two_below
+from jaxgmm.pieces import at_once, cut
 from jaxgmm.settings import check_integer
 
 if TYPE_CHECKING:

@@ -116,10 +116,12 @@ def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.setitem(program, effort, function)
     for (module, name), function in FUNCTIONS_FOR_USERS.items():
         monkeypatch.setattr(module, name, function)
-    # It keeps programs by shape.
-    pieces._program.cache_clear()
+    # They keep programs by shape.
+    for kept in (pieces._one_piece, pieces._of_piece):
+        kept.cache_clear()
     yield
-    pieces._program.cache_clear()
+    for kept in (pieces._one_piece, pieces._of_piece):
+        kept.cache_clear()
 
 
 # Traces are many small objects that live long: looking through them again and again takes a twentieth of the suite.

@@ -141,6 +141,22 @@ def test_arrays_that_are_divided_already_are_used_where_they_are() -> None:
         jaxgmm.fit(jax.device_put(x, jax.NamedSharding(mesh, jax.P("rows"))), K, devices=8)
 
 
+@pytest.mark.parametrize("n_samples", [31, 64])
+def test_questions_are_answered_wherever_samples_are(n_samples: int) -> None:
+    """With padding and without; programs are compiled for the default device."""
+    x, mixture = np.float32(X[:n_samples]), jaxgmm.fit(X, K, init=LABELS).mixture.map(np.float32)
+    expected = jaxgmm.log_prob(mixture, jax.device_put(x))
+    mesh = jax.make_mesh((8,), ("rows",))
+    for place in (jax.devices()[5], jax.NamedSharding(mesh, jax.P("rows" if n_samples % 8 == 0 else None))):
+        own = jax.device_put(x, place)
+        np.testing.assert_array_equal(jaxgmm.log_prob(mixture, own), expected)
+        there = mixture.map(lambda leaf: jax.device_put(leaf, jax.devices()[5]))
+        np.testing.assert_array_equal(jaxgmm.log_prob(there, own), expected)
+    with jax.default_device(jax.devices()[5]):
+        found = jaxgmm.log_prob(mixture.map(lambda leaf: leaf + 0), jax.device_put(x))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_sample_stands_for_all_rows() -> None:
     rows = np.arange(80_000.0)[:, None]
     shards = shards_of(rows, None, 8)

@@ -264,7 +264,7 @@ def _sized(shared: _Shared, shape: Shape, request: Request, effort: Effort, mach
     # Slots that are read in turn share the features of all data sets; other slots make their own.
     tile, n_held = 0, shape.n_rows if machine.is_cpu else shape.n_features
     if shape.n_samples * shape.sample_bytes > machine.working_set:
-        tile = power_of_two_below(max(1, machine.working_set // shape.sample_bytes))
+        tile = power_of_two_below(machine.working_set // shape.sample_bytes)
         shape, n_held = shape._replace(n_samples=-(-shape.n_samples // tile) * tile), shape.n_features
     n_samples, n_features, n_components = shape.n_samples, shape.n_features, shape.n_components
     # A start reads samples, seeds or centres, and the distances and memberships of each component, in float64.

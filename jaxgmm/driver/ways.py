@@ -164,7 +164,7 @@ def lanes_of(shape: Shape, n_runs: int, families: Sequence[str], dtype: str) -> 
         lanes = Lanes(group=1, width=power_of_two_above(max(2, n_components)), is_wide=True)
     else:
         return None
-    within = power_of_two_below(max(1, LAUNCH_BYTES // (size * (shape.n_features + 1) * n_samples)))
+    within = power_of_two_below(LAUNCH_BYTES // (size * (shape.n_features + 1) * n_samples))
     return lanes._replace(group=max(lanes.runs, min(power_of_two_above(n_runs), within)))
 
 

@@ -142,7 +142,7 @@ def n_slots(run_bytes: int, machine: Machine) -> int:
 
 def n_starting(start_bytes: int, machine: Machine) -> int:
     """For how many data sets starts are made at the same time, a power of two: as many as fill the working set."""
-    return power_of_two_below(max(1, machine.working_set // start_bytes))
+    return power_of_two_below(machine.working_set // start_bytes)
 
 
 def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machine, *, enough: int = 0) -> int:
@@ -155,7 +155,7 @@ def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machi
     of data sets from which on the end of a chunk, a few slow runs among empty slots, is cheap: then several chunks for
     each worker balance the load.
     """
-    within_budget = power_of_two_below(max(1, machine.chunk_budget // data_set_bytes))
+    within_budget = power_of_two_below(machine.chunk_budget // data_set_bytes)
     # On a GPU, idle slots during the last runs of a chunk cost as much as busy ones. So it gets few chunks, if possible
     # one, even though it has two workers.
     n_workers = len(machine.devices) if machine.is_cpu else machine.n_devices
@@ -175,8 +175,8 @@ def chunk_size(n_data_sets: int, data_set_bytes: int, least: int, machine: Machi
 
 
 def power_of_two_below(n: int) -> int:
-    """The largest power of two that is not above n."""
-    return 1 << (n.bit_length() - 1)
+    """The largest power of two that is not above n, at least 1."""
+    return 1 << (max(n, 1).bit_length() - 1)
 
 
 def power_of_two_above(n: int) -> int:

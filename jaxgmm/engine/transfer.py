@@ -22,11 +22,14 @@ PIECE = 2**24
 _Tree = TypeVar("_Tree")
 
 
+def default_device() -> Any:
+    """The device, or the platform, that a user has named for the next computation; None if it is JAX's choice."""
+    return jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def is_for_cpu() -> bool:
     """Whether the next computation runs on a CPU."""
-    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if device is None:
-        device = jax.local_devices()[0]
+    device = default_device() or jax.local_devices()[0]
     # Users may name a platform instead.
     return (device if isinstance(device, str) else device.platform) == "cpu"
 
