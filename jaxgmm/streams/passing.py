@@ -8,6 +8,7 @@ Because the parameters are fixed during a pass, neither the order of the samples
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def fit_stream(
             one that can be iterated again, such as a list, or a function that returns an iterator. Or whatever has a
             shape `(N, D)` and is read by slices of rows: a memory map, a frame, a data set of h5py or zarr.
         n_components: K; None with `stream`.
-        passes: most passes over the samples.
+        passes: maximum number of passes over the samples.
         covariance_type: as for `jaxgmm.fit`.
         tol: stop after a pass whose step was predicted to gain less, in nats per sample.
         reg_covar: ridge, as for `jaxgmm.fit`, but of the variances of the first samples.
@@ -95,7 +96,8 @@ def fit_stream(
         exponent: of the stream, for later updates; see `start_stream`.
         checkpoint: a file of `jaxgmm.storage` in which the state is kept now and then, completely or not at all. If it
             exists, the call goes on from there: with the same batches from their beginning it gives the same answer,
-            bit for bit, as without an interruption.
+            bit for bit, as without an interruption. The request and the first samples (or the sample; with `stream`, the
+            first batch) must be those of the file; batches that follow are not compared.
         every: number of tiles of 65,536 samples, or with `stream` of batches, between two checkpoints.
         threads: maximum number of cores of a CPU, as for `jaxgmm.fit`.
         progress: called with the numbers of passes made and of samples read in this one.
@@ -106,7 +108,8 @@ def fit_stream(
         else `MAX_ITER`.
 
     Raises:
-        ValueError: wrong shapes or options, batches that cannot be read again, a checkpoint of another request.
+        ValueError: wrong shapes or options, batches that cannot be read again, a checkpoint of another request or of
+            other first samples.
 
     Example:
         >>> import numpy as np, jaxgmm
@@ -120,6 +123,10 @@ def fit_stream(
     check_integer("every", every, 1)
     check_at_least_zero("tol", tol)
     check_exponent(exponent)
+    if not callable(progress):
+        raise ValueError(f"progress must be a function of two numbers; got {progress!r}.")
+    if "sample_weight" in options:
+        raise ValueError("weights come with their samples: leave out sample_weight, and pass batches (x, weights).")
     open_pass = opener(batches, passes, TILE)
     if stream is not None:
         if not isinstance(stream, Stream) or np.shape(stream.status):
@@ -129,20 +136,19 @@ def fit_stream(
                 "with stream, new batches are read once: leave out n_components, passes, sample, threads and "
                 "options of fit."
             )
-        kept = Checkpoint(Stream, checkpoint, every, {"from": digest(stream)})
-        return _followed(open_pass(), stream, kept, progress)
+        return _followed(open_pass(), stream, checkpoint, every, progress)
     check_integer("n_components", n_components, 1)
     model = {"covariance_type": covariance_type, "reg_covar": reg_covar, "exponent": exponent}
-    described = {"n_components": n_components, "passes": passes, "tol": tol, **model, **options}
-    kept = Checkpoint(Stream, checkpoint, every, in_words(described))
-    began = kept.read()
-    if began is not None and began.passage is None:
-        return began
     first_pass = open_pass()
     if sample is None:
         first, first_pass = first_rows(first_pass, FIRST)
     else:
         first = rows_in(sample)
+    described = {"n_components": n_components, "passes": passes, "tol": tol, **model, **options}
+    kept = Checkpoint(Stream, checkpoint, every, in_words(described | {"first samples": first}))
+    began = kept.read()
+    if began is not None and began.passage is None:
+        return began
     if began is None:
         fitted = start_stream(first.x, n_components, sample_weight=first.weights, threads=threads, **model, **options)  # pyright: ignore[reportArgumentType]
         began = replace(fitted, passage=_begun(fitted))
@@ -153,13 +159,20 @@ def fit_stream(
 
 
 def _followed(
-    batches: Iterator[Any], stream: Stream, kept: Checkpoint[Stream], progress: Callable[[int, int], None]
+    batches: Iterator[Any],
+    stream: Stream,
+    checkpoint: str | Path | None,
+    every: int,
+    progress: Callable[[int, int], None],
 ) -> Stream:
     """A stream after new batches, by stepwise EM."""
+    coming = (rows_in(batch, stream.mixture.n_features) for batch in batches)
+    # An iterator may read the next batch into the same array, so the first one is described before that.
+    first = list(islice(coming, 1))
+    kept = Checkpoint(Stream, checkpoint, every, {"from": digest(stream), "first batch": digest(first)})
     began, stream = stream, kept.read() or stream
     n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)
-    for number, batch in enumerate(batches, start=1):
-        rows = rows_in(batch, stream.mixture.n_features)
+    for number, rows in enumerate(chain(first, coming), start=1):
         n_read += len(rows.x)
         if n_read <= n_done:
             continue

@@ -129,15 +129,16 @@ def tiles(batches: Iterator[Any], size: int, n_features: int, skipped: int = 0) 
 def in_order(work: Callable[[Item], Value], items: Iterable[Item], n_workers: int) -> Iterator[tuple[Item, Value]]:
     """Items with what `work` returns for each, in order; as many as there are workers are in work at a time."""
     waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="jaxgmm") as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > n_workers:
-                    first, value = waiting.popleft()
-                    yield first, value.result()
-            while waiting:
+    # Left as a context, it would wait for what is in work when the caller takes no more.
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="jaxgmm")
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > n_workers:
                 first, value = waiting.popleft()
                 yield first, value.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            first, value = waiting.popleft()
+            yield first, value.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,8 @@ def written(path: str | Path, *, aside: Path | None = None) -> Iterator[BinaryIO
         OSError: the disk refuses. Nothing is left then, as after any other exception.
     """
     path = Path(path)
-    partial = (aside or path.parent) / f".{path.name}.partial"
+    # Another process, or another thread, may be writing the same file: the last to finish replaces it.
+    partial = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex[:8]}.partial"
     with refusals(path):
         try:
             with partial.open("wb") as file:

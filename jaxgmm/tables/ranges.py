@@ -5,7 +5,6 @@ whatever the number of parts. Such a file holds an Arrow stream for each part, w
 with the P + 1 places, in bytes, where these begin and end.
 """
 
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -143,17 +142,13 @@ def _by_part(table: pa.Table, boundaries: pa.Table) -> list[pa.Table]:
 
 
 def _write(tables: Sequence[pa.Table], path: Path) -> None:
-    # Another process may be writing the same rows.
-    own = path.with_name(f"{path.stem}.{uuid.uuid4().hex}")
-    with atomic.written(own) as file:
+    with atomic.written(path) as file:
         places = [0]
         for table in tables:
             with pa.ipc.new_stream(file, table.schema) as writer:
                 writer.write_table(table)
             places.append(file.tell())
         file.write(np.array(places).tobytes())
-    with atomic.refusals(path):
-        own.replace(path)
 
 
 def _read(path: Path, part: int) -> pa.Table:

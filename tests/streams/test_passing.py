@@ -128,8 +128,11 @@ def test_the_answer_is_the_same_after_an_interruption(tmp_path, after):
     assert storage.load(path).passage is not None
     found = jaxgmm.fit_stream(BATCHES, 2, checkpoint=path, every=2, **options)
     assert_same(found, expected)
-    # What is finished is not done again.
-    assert_same(jaxgmm.fit_stream([], 2, checkpoint=path, **options), expected)
+    # What is finished is not done again, and what was read of other samples is no answer for these.
+    assert_same(jaxgmm.fit_stream(BATCHES, 2, checkpoint=path, **options), expected)
+    for others in ({"batches": [X + 1]}, {"batches": BATCHES, "sample": X[:9]}):
+        with pytest.raises(ValueError, match=r"checkpoint of another request \(first samples\)"):
+            jaxgmm.fit_stream(n_components=2, checkpoint=path, **others, **options)
 
 
 def test_new_batches_follow_by_stepwise_em(tmp_path):
@@ -149,6 +152,9 @@ def test_new_batches_follow_by_stepwise_em(tmp_path):
     found = jaxgmm.fit_stream([bad, *BATCHES[8:]], stream=begun, checkpoint=path, every=2)
     assert_same(found, expected, but=["status", "n_refused"])
     assert (found.status, found.n_refused) == (Status.NONFINITE, 3)
+    assert_same(jaxgmm.fit_stream([bad, *BATCHES[8:]], stream=begun, checkpoint=path, every=2), found)
+    with pytest.raises(ValueError, match=r"checkpoint of another request \(first batch\)"):
+        jaxgmm.fit_stream(BATCHES[8:], stream=begun, checkpoint=path, every=2)
 
 
 def test_a_step_that_loses_likelihood_by_a_ridge_has_not_converged():
@@ -203,6 +209,8 @@ def test_misuse_is_refused(tmp_path):
         "batches hold no samples of positive weight": lambda: jaxgmm.fit_stream([], 2, sample=X, **OPTIONS),
         "stream must be the jaxgmm.Stream of one data set": lambda: jaxgmm.fit_stream(BATCHES, stream=begun.mixture),
         "leave out n_components, passes": lambda: jaxgmm.fit_stream(BATCHES, 2, stream=begun),
+        "progress must be a function": lambda: jaxgmm.fit_stream(BATCHES, 2, progress=True),
+        "pass batches": lambda: jaxgmm.fit_stream(BATCHES, 2, sample_weight=np.ones(len(X))),
         "options of fit": lambda: jaxgmm.fit_stream(BATCHES, stream=begun, n_init=2),
         r"checkpoint of another request \(n_components": lambda: jaxgmm.fit_stream(
             BATCHES, 3, checkpoint=path, **OPTIONS
