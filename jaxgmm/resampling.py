@@ -4,7 +4,8 @@ A replicate is another run of the engine: the same samples with other weights, o
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -28,8 +29,8 @@ from jaxgmm.status import Status
 Kind = Literal["weighted", "parametric", "nonparametric"]
 KINDS = ("weighted", "parametric", "nonparametric")
 
-# Numbers drawn at a time for a test, which bounds the memory of its replicates.
-_MOST_DRAWN = 2**23
+# Numbers drawn from fits at a time, which bounds the memory of replicates.
+_MOST_DRAWN = 2**22
 
 
 @record
@@ -137,7 +138,7 @@ def bootstrap(
     fitted, status = _of_data_sets(mixture, data)
     n_present = np.where(np.isfinite(fitted.weights[:, 0]), np.sum(fitted.weights > 0, axis=1), -1)
     n_components, answered = int(np.max(n_present)), n_present >= 0
-    check_model(max(1, n_components), covariance_type or "full", reg_covar)
+    check_model(max(1, n_components), "full" if covariance_type is None else covariance_type, reg_covar)
     check_runs(1, None, tol, max_iter, precision, method)
     check_integer("n_replicates", n_replicates, 1)
     check_progress(progress)
@@ -154,14 +155,16 @@ def bootstrap(
     found = Bootstrap(mixtures, np.full(axes, np.nan), np.repeat(status[:, None], n_replicates, axis=1))
     with progress_bar(int(np.sum(answered)) * n_replicates, shown=progress) as report:
         for part in parts:
-            own = data.part(part.rows)
+            own, ridge = data.part(part.rows), ridge_in(precision, reg_covar)
             if kind == "parametric":
                 replicates = simulated(part.fitted, own, n_replicates, random)
             else:
-                replicates = _reweighted(kind, own, n_replicates, random)
-            start = part.fitted.map(lambda leaf: np.repeat(leaf, n_replicates, axis=0))
-            model = (part.fitted.n_components, part.family, ridge_in(precision, reg_covar))
-            _put(found, part.rows, fit_batch(replicates, start, model, request, report), start)
+                everything = slice(0, len(part.rows)), slice(0, n_replicates)
+                replicates = [Replicates(*everything, _reweighted(kind, own, n_replicates, random))]
+            for some in replicates:
+                start = some.each_of(part.fitted)
+                result = fit_batch(some.data, start, (start.n_components, part.family, ridge), request, report)
+                _put(found, (part.rows[some.data_sets], some.numbers), result, start)
     return jax.tree.map(lambda leaf: leaf[0], found) if data.is_single else found
 
 
@@ -189,32 +192,55 @@ def likelihood_ratio_p_values(
     """
     n_components, family, ridge = model
     key = jax.random.fold_in(jax_key(request.key), n_components)
-    p_values = np.empty(data.n_data_sets)
-    at_once = max(1, _MOST_DRAWN // (n_replicates * int(np.max(data.lengths)) * data.samples.shape[1]))
-    for first in range(0, data.n_data_sets, at_once):
-        rows = slice(first, first + at_once)
-        own = data.part(rows)
-        replicates = simulated(fitted.of(rows), own, n_replicates, key)
+    as_large, answered = np.zeros((2, data.n_data_sets), np.int64)
+    for some in simulated(fitted, data, n_replicates, key):
         smaller, larger = (
-            fit_batch(replicates, None, (k, family, ridge), request, lambda _: None).log_likelihood
+            fit_batch(some.data, None, (k, family, ridge), request, lambda _: None).log_likelihood
             for k in (n_components, n_components + 1)
         )
-        gains = 2 * (larger - smaller).reshape(-1, n_replicates)
-        as_large = np.sum(gains >= statistic[rows, None], axis=1)
-        p_values[rows] = (1 + as_large) / (1 + np.sum(np.isfinite(gains), axis=1))
-    return p_values
+        own = some.data_sets
+        gains = 2 * (larger - smaller).reshape(own.stop - own.start, -1)
+        as_large[own] += np.sum(gains >= statistic[own, None], axis=1)
+        answered[own] += np.sum(np.isfinite(gains), axis=1)
+    return (1 + as_large) / (1 + answered)
 
 
-def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> Batch:
-    """Samples drawn from B mixtures: R data sets from each, of the lengths of the data, all held in memory."""
-    longest = int(np.max(data.lengths))
+class Replicates(NamedTuple):
+    """Some replicates of some data sets: all of these for the first data set, then for the next.
+
+    Attributes:
+        data_sets: which data sets.
+        numbers: which of the R replicates of each.
+        data: the replicates.
+    """
+
+    data_sets: slice
+    numbers: slice
+    data: Batch
+
+    def each_of(self, fitted: Mixture) -> Mixture:
+        """The fit of B that each replicate belongs to."""
+        n_each = self.numbers.stop - self.numbers.start
+        return fitted.of(self.data_sets).map(lambda leaf: np.repeat(leaf, n_each, axis=0))
+
+
+def simulated(mixture: Mixture, data: Batch, n_replicates: int, key: Array) -> Iterator[Replicates]:
+    """Samples drawn from B mixtures: R data sets from each, of the lengths of the data. Memory holds a part of them."""
+    longest, n_features = int(np.max(data.lengths)), mixture.n_features
+    at_once = max(1, _MOST_DRAWN // max(1, longest * n_features))
+    n_sets, n_each = max(1, at_once // n_replicates), min(n_replicates, at_once)
     with jax.enable_x64(True):
         keys = jax.random.split(key, (n_replicates, 2))
-        # All mixtures draw from the same keys, so that no draw depends on a mixture's place.
-        drawn = np.asarray(_drawn(keys, mixture.map(jnp.asarray), n_samples=longest))
-    n_features = mixture.n_features
-    lengths = np.repeat(data.lengths, n_replicates)
-    return Batch(drawn.reshape(-1, n_features), np.arange(len(lengths)) * longest, lengths, is_single=False)
+    for first, begin in product(range(0, data.n_data_sets, n_sets), range(0, n_replicates, n_each)):
+        data_sets = slice(first, min(first + n_sets, data.n_data_sets))
+        numbers = slice(begin, min(begin + n_each, n_replicates))
+        with jax.enable_x64(True):
+            # All mixtures draw from the same keys, so that no draw depends on a mixture's place.
+            drawn = _drawn(keys[numbers], mixture.of(data_sets).map(jnp.asarray), n_samples=longest)
+        samples = np.asarray(drawn).reshape(-1, n_features)
+        lengths = np.repeat(data.lengths[data_sets], numbers.stop - numbers.start)
+        replicates = Batch(samples, np.arange(len(lengths)) * longest, lengths, is_single=False)
+        yield Replicates(data_sets, numbers, replicates)
 
 
 @functools.partial(jax.jit, static_argnames=("n_samples",))
@@ -295,14 +321,14 @@ def _part(fitted: Mixture, of: np.ndarray, data: Batch, covariance_type: str | N
     return _Part(rows, checked_mixture(present, data.part(rows), n_components, family), family)
 
 
-def _put(found: Bootstrap, rows: np.ndarray, result: FitResult, start: Mixture) -> None:
+def _put(found: Bootstrap, place: tuple[np.ndarray, slice], result: FitResult, start: Mixture) -> None:
     """Puts replicates of some data sets in their place, in the order of the components that they started from."""
-    mixtures = with_room(matched(result.mixture, start), found.mixture.n_components)
-    found.status[rows] = result.status.reshape(len(rows), -1)
+    mixtures, n_data_sets = with_room(matched(result.mixture, start), found.mixture.n_components), len(place[0])
+    found.status[place] = result.status.reshape(n_data_sets, -1)
     leaves = (*found.mixture.arrays, found.log_likelihood), (*mixtures.arrays, result.log_likelihood)
     for leaf, own in zip(*leaves, strict=True):
         own[result.status == Status.DEGENERATE] = np.nan
-        leaf[rows] = own.reshape(len(rows), -1, *own.shape[1:])
+        leaf[place] = own.reshape(n_data_sets, -1, *own.shape[1:])
 
 
 def _family(mixture: Mixture) -> str:

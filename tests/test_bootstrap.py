@@ -9,8 +9,9 @@ import reference
 from compilation import slow
 
 import jaxgmm
-from jaxgmm import Status
+from jaxgmm import Status, resampling
 from jaxgmm.em.covariance import FAMILIES
+from jaxgmm.engine.batch import batch
 from jaxgmm.resampling import KINDS
 
 # Replicates are weights, or samples.
@@ -79,6 +80,24 @@ def test_a_data_set_has_the_same_replicates_alone_and_in_a_batch(kind: str) -> N
     np.testing.assert_allclose(together.log_likelihood[1], alone.log_likelihood, rtol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_samples_drawn_in_parts_are_those_drawn_at_once(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one data set's replicates, and whole data sets."""
+    x = [two_clusters(0), two_clusters(1, 295)]
+    fitted, key = jax.tree.map(lambda *leaves: np.stack(leaves), *map(mixture_of, x)), jax.random.key(0)
+    (whole,) = resampling.simulated(fitted, batch(x), N_REPLICATES, key)
+    monkeypatch.setattr(resampling, "_MOST_DRAWN", N_REPLICATES * 300 * 2 // parts)
+    found = list(resampling.simulated(fitted, batch(x), N_REPLICATES, key))
+    assert len(found) == 2 * parts
+    for b in range(2):
+        own = [some for some in found if some.data_sets == slice(b, b + 1)]
+        drawn = np.concatenate([some.data.samples for some in own])
+        expected = whole.data.samples.reshape(2, -1, x[0].shape[1])[b]
+        np.testing.assert_allclose(drawn, expected, rtol=1e-12)
+        assert np.concatenate([some.data.lengths for some in own]).tolist() == [len(x[b])] * N_REPLICATES
+        assert sum(len(some.each_of(fitted).weights) for some in own) == N_REPLICATES
+
+
 def test_a_nonparametric_replicate_is_a_fit_to_samples_drawn_again() -> None:
     x = two_clusters()
     weights = np.random.default_rng(0).integers(0, 3, len(x)).astype(float)
@@ -138,6 +157,7 @@ def test_a_fit_without_an_answer_has_replicates_without_one() -> None:
         ({"n_replicates": 0}, "n_replicates must be an integer of at least 1"),
         ({"kind": "jackknife"}, "kind must be one of 'weighted', 'parametric', 'nonparametric'; got 'jackknife'"),
         ({"covariance_type": "round"}, "covariance_type must be one of"),
+        ({"covariance_type": ""}, "covariance_type must be one of"),
         ({"tol": -1.0}, "tol must be a finite number"),
     ],
 )

@@ -116,6 +116,7 @@ def sweep(
         part_of: as for `fit`. The replicates of `"lrt"` are drawn for the data sets of `x` alone.
         threads: as for `fit`.
         progress: show a progress bar (needs rich); or a function that receives the numbers of finished and of all runs.
+            Replicates of the likelihood-ratio test are not counted.
 
     Returns:
         the table of all fits, and the best fit of every data set.
@@ -172,8 +173,8 @@ def sweep(
         method=method_for(method, tol),
         threads=n_cores(threads),
     )
-    n_replicates = 1 + int(n_folds) if "cv" in names else 1
-    with progress_bar(data.n_data_sets * len(models) * starts * n_replicates, shown=progress) as report:
+    n_times = 1 + int(n_folds) if "cv" in names else 1
+    with progress_bar(data.n_data_sets * len(models) * starts * n_times, shown=progress) as report:
         left_out = None
         if "cv" in names:
             left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)

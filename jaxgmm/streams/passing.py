@@ -96,8 +96,8 @@ def fit_stream(
         exponent: of the stream, for later updates; see `start_stream`.
         checkpoint: a file of `jaxgmm.storage` in which the state is kept now and then, completely or not at all. If it
             exists, the call goes on from there: with the same batches from their beginning it gives the same answer,
-            bit for bit, as without an interruption. The request and the first samples (or the sample; with `stream`, the
-            first batch) must be those of the file; batches that follow are not compared.
+            bit for bit, as without an interruption. The request and the first samples (or the sample; with `stream`,
+            the first batch) must be those of the file; batches that follow are not compared.
         every: number of tiles of 65,536 samples, or with `stream` of batches, between two checkpoints.
         threads: maximum number of cores of a CPU, as for `jaxgmm.fit`.
         progress: called with the numbers of passes made and of samples read in this one.
