@@ -63,9 +63,14 @@ def _is_far(gap: Any) -> np.ndarray:
     return (np.asarray(gap) > _FAR) & np.isfinite(gap)
 
 
-def far_from_uniform(misfits: np.ndarray, p_values: np.ndarray) -> np.ndarray:
+def _far_from_uniform(misfits: np.ndarray, p_values: np.ndarray) -> np.ndarray:
     """`(B,)`, whether residuals are, by the distances and p-values `(B, T)` of `jaxgmm.Diagnosis`."""
     return np.any((misfits > _MISFIT) & (p_values * p_values.shape[-1] < _P_VALUE), axis=-1)
+
+
+def of_residuals(no_answer: np.ndarray, checked: Any) -> dict[str, np.ndarray]:
+    """The same for the reasons that a diagnosis shows, anything with the fields of `jaxgmm.Diagnosis`."""
+    return {"misfit": ~no_answer & _far_from_uniform(checked.misfits, checked.p_values)}
 
 
 def component_flags(fits: Any, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

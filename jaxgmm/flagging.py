@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.diagnosis import diagnose
-from jaxgmm.doubts import far_from_uniform, of_fits
+from jaxgmm.doubts import of_fits, of_residuals
 from jaxgmm.fit_result import FitResult
 from jaxgmm.selection.sweep_result import Sweep
 
@@ -45,8 +45,7 @@ def flags(result: Any, x: Any = None, sample_weight: Any = None) -> dict[str, np
     if isinstance(result, Sweep):
         found |= _of_choice(result)
     if x is not None:
-        checked = diagnose(fits, x, sample_weight)
-        found["misfit"] = ~found["no_answer"] & far_from_uniform(checked.misfits, checked.p_values)
+        found |= of_residuals(found["no_answer"], diagnose(fits, x, sample_weight))
     return found
 
 

@@ -34,12 +34,11 @@ def flagged(
         arrays `(B,)` of bool by the names of `FLAGS`, in their order.
     """
     found = doubts.of_fits(result, overlap)
-    found["misfit"] = ~found["no_answer"] & doubts.far_from_uniform(checks.misfits, checks.p_values)
+    found |= doubts.of_residuals(found["no_answer"], checks)
     if texts is not None:
         # Tables hold no starts, but the flag.
         found["few_agreeing"] = np.array(["few_agreeing" in text.split(", ") for text in texts], bool)
-    if models is not None:
-        found["at_largest_k"] = models.of_chosen(models.at_largest_k, False)
-        found["passed_over"] = models.any_of_group(models.passed_over)
     nothing = np.zeros(len(found["no_answer"]), bool)
-    return {name: found.get(name, nothing) for name, *_ in FLAGS}
+    found["at_largest_k"] = nothing if models is None else models.of_chosen(models.at_largest_k, False)
+    found["passed_over"] = nothing if models is None else models.any_of_group(models.passed_over)
+    return {name: found[name] for name, *_ in FLAGS}
