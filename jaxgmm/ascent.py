@@ -239,7 +239,9 @@ def _all_of(data: Batch) -> Iterator[Any]:
 def _drawn(data: Batch, batch_size: int, key: Any) -> Iterator[Any]:
     """Samples drawn from every data set, gathered on the host for some steps at a time."""
     rng = np.random.default_rng(_seed(key))
-    samples, rows = np.asarray(data.samples), np.arange(data.n_data_sets)
+    rows = np.arange(data.n_data_sets)
+    # Data sets without samples draw one of weight 0.
+    samples = np.asarray(data.samples) if len(data.samples) else np.zeros((1, data.samples.shape[1]))
     totals = np.cumsum(data.weights(rows, int(np.max(data.lengths))), axis=1) if data.is_weighted else None
     of_one = data.n_data_sets * batch_size * samples.shape[1]
     n_steps = max(1, min(_STEPS, _MOST_DRAWN // of_one))

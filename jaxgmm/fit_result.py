@@ -26,7 +26,7 @@ from jaxgmm.record import (
     written,
 )
 from jaxgmm.selection.criteria import Evidence, aic, aicc, bic
-from jaxgmm.soundness import SAME_OPTIMUM
+from jaxgmm.soundness import n_agreeing
 from jaxgmm.status import Status
 
 
@@ -107,8 +107,7 @@ class FitResult(Record):
     @property
     def n_agreeing(self) -> np.ndarray:
         """`(B,)`, number of starts that reached the log-likelihood of the fit, to within 1e-3 nats per sample."""
-        gaps = np.abs(self.start_log_likelihood - np.asarray(self.log_likelihood)[..., None])
-        return np.sum(gaps <= SAME_OPTIMUM * np.asarray(self.n_samples)[..., None], axis=-1)
+        return n_agreeing(self.start_log_likelihood, self.log_likelihood, self.n_samples)
 
     def bic(self) -> np.ndarray:
         """`(B,)`, -2 log L + p log n; lower is better, as in scikit-learn. The samples are those of the fit."""

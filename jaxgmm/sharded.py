@@ -206,7 +206,7 @@ def _result(
     is_running = record.status == em.RUNNING
     states = record._replace(status=np.where(is_running, int(Status.MAX_ITER), record.status).astype(np.int32))
     findings, scores, _ = judgement
-    described = (task.described, status, states, findings, scores, np.ones(1, bool), task.options.models)
+    described = (task.sets.described, status, states, findings, scores, np.ones(1, bool), task.options.models)
     best = fetched(BEST_OF[task.program.effort](*described))
     n_e_steps = int(record.n_iter[0]) + 1
     fits = whole(best, Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps), begin.rows)

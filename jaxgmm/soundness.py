@@ -27,6 +27,12 @@ def is_sound(status: Any, spurious: Any) -> Any:
     return (status != Status.DEGENERATE) & (spurious == 0)
 
 
+def n_agreeing(start_log_likelihood: Any, log_likelihood: Any, n_samples: Any) -> Any:
+    """`(…,)`, how many of the starts `(…, R)` have reached the optimum of the chosen one."""
+    gaps = np.abs(start_log_likelihood - np.asarray(log_likelihood)[..., None])
+    return np.sum(gaps <= SAME_OPTIMUM * np.asarray(n_samples)[..., None], axis=-1)
+
+
 def passed_over(status: Any, spurious: Any, gains: Any, n_samples: Any) -> Any:
     """Whether an unsound start `(…, R)` was likelier than the chosen one `(…)`.
 

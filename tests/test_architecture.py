@@ -43,8 +43,8 @@ FLOORS = [
     {"jobs"},
     {"sklearn", "frames", "storage", "plot", "report", "cli", "distributed", "__main__"},
 ]
-# A long fit keeps its state as a result, and files of results know all kinds of them. The name is looked up when a state
-# is kept.
+# A long fit keeps its state as a result, and files of results know all kinds of them. The name is looked up when a
+# state is kept.
 UP = ("jaxgmm.checkpoint", "jaxgmm.storage")
 ROOMS = {name.split(".")[0] for rooms in FLOORS for name in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

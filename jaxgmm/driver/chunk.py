@@ -55,8 +55,7 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
         x, lengths, sample_weight, start, told, layout=program.layout, init=program.init
     )
     runs = all_runs(sets, begun, wanted, options._replace(models=models), program)
-    described = sets._replace(z=None, weights=None)
     findings, scores, _ = runs.judgement
-    best = best_of(described, status, runs.states, findings, scores, runs.finished, models)
+    best = best_of(sets.described, status, runs.states, findings, scores, runs.finished, models)
     fits = whole(fetched(best), runs, x)
     return fits if exponents is None else scaled(fits, exponents)

@@ -57,6 +57,11 @@ class DataSets(NamedTuple):
     ridge_in_data_units: Float[Array, "s d"]
     units: Standardization
 
+    @property
+    def described(self) -> "DataSets":
+        """The data sets without their samples."""
+        return self._replace(z=None, weights=None)
+
 
 class Given(NamedTuple):
     """The inputs of the runs of a chunk; run `(c M + m) R + r` is start `r` of model `m` on data set `c`.

@@ -61,11 +61,6 @@ class Task(NamedTuple):
         """The type of its iterations."""
         return "float32" if self.program.precision == "float32" else "float64"
 
-    @property
-    def described(self) -> DataSets:
-        """The data set without its samples."""
-        return self.sets._replace(z=None, weights=None)
-
 
 class SpanProgram(NamedTuple):
     """The static part of a span: the run's, and the name of its E-step."""
@@ -145,7 +140,7 @@ def _standardized(
     whole, start = layout._replace(tile=0), start if init == "mixture" else own
     sets, runs, status, *_ = prepared(x, lengths, weights, start, options, layout=whole, init=init)
     samples = lax.with_sharding_constraint((sets.z, sets.weights), _along_samples(mesh))
-    others = (sets._replace(z=None, weights=None), runs.states.mixture, status)
+    others = (sets.described, runs.states.mixture, status)
     sets, starts, status = lax.with_sharding_constraint(others, NamedSharding(mesh, _SAME))
     return sets._replace(z=samples[0], weights=samples[1]), starts, status
 
@@ -226,7 +221,7 @@ def standardized(
     sets, starts, status = STANDARDIZED[program.effort](
         *rows, start, told, program=_Standardizing(shards.mesh, program.layout, init, length)
     )
-    described, starts, status = fetched((sets._replace(z=None, weights=None), starts, status))
+    described, starts, status = fetched((sets.described, starts, status))
     sets = described._replace(z=sets.z, weights=sets.weights)
     return Task(shards.mesh, sets, options, program), starts, status
 

@@ -184,4 +184,6 @@ def checked_weight(sample_weight: Any, samples: np.ndarray) -> np.ndarray:
     weight = numeric(sample_weight, "sample_weight").astype(np.float64, copy=False)
     if weight.shape != samples.shape[:1]:
         raise ValueError(f"sample_weight must have shape {samples.shape[:1]} to match x; it has shape {weight.shape}.")
+    if np.any(weight < 0):
+        raise ValueError("sample_weight must not be negative. Give samples to be left out weight 0.")
     return weight

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxgmm.report.content import Content
 from jaxgmm.settings import LRT
+from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 
 _CODES = {status.name: int(status) for status in Status}
@@ -100,7 +101,7 @@ def models(content: Content) -> Models | None:
     families = list(dict.fromkeys(names.tolist()))
     family = np.array([families.index(name) for name in names.tolist()], dtype=np.int64)
     status = np.array([_CODES[name] for name in table["status"].tolist()], dtype=np.int64)
-    hollow = (table["spurious"] > 0) | (status == Status.DEGENERATE)
+    hollow = ~is_sound(status, table["spurious"])
     value, chosen = table[content.criterion].astype(np.float64), table["chosen"].astype(bool)
     rows = _one_ridge(table["data_set"], table["n_components"], family, np.array([~chosen, hollow, value]))
     return Models(

@@ -15,7 +15,7 @@ from jaxgmm.selection.criteria import CRITERIA, Evidence
 from jaxgmm.selection.held_out import densities_of
 from jaxgmm.selection.splitting import split_widest
 from jaxgmm.selection.sweep_request import SweepRequest
-from jaxgmm.soundness import SAME_OPTIMUM
+from jaxgmm.soundness import n_agreeing
 from jaxgmm.status import Status
 
 # By name, each `(C, M)`.
@@ -117,11 +117,11 @@ def compared(asked: SweepRequest, models: np.ndarray, score: np.ndarray, columns
 def _columns(fits: ChunkFits, evidence: Evidence, criteria: list[str]) -> Columns:
     """The columns that differ between models."""
     names = ("log_likelihood", "gap", "n_iter", "spurious", "ridge_dominated", "status", "start_passed_over")
-    gaps = np.abs(fits.start_log_likelihood - fits.log_likelihood[..., None])
     columns = {name: getattr(fits, name) for name in names}
     columns |= {name: CRITERIA[name](evidence) for name in criteria if name in CRITERIA}
     columns["lead"] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
-    columns["n_agreeing"] = np.sum(gaps <= SAME_OPTIMUM * evidence.n_samples[..., None], axis=-1, dtype=np.int32)
+    agreeing = n_agreeing(fits.start_log_likelihood, fits.log_likelihood, evidence.n_samples)
+    columns["n_agreeing"] = agreeing.astype(np.int32)
     return columns
 
 

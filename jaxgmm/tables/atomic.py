@@ -92,19 +92,15 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written(path: str | Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
+def written(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file for writing. It gets its name, and replaces an existing file, when it is complete and on the disk.
-
-    Args:
-        path: the file.
-        aside: directory, on the same disk, for the incomplete file; that of the file by default.
 
     Raises:
         OSError: the disk refuses. Nothing is left then, as after any other exception.
     """
     path = Path(path)
     # Another process, or another thread, may be writing the same file: the last to finish replaces it.
-    partial = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex[:8]}.partial"
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     with refusals(path):
         try:
             with partial.open("wb") as file:

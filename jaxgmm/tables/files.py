@@ -181,9 +181,7 @@ def check_absent(directory: str | Path, names: Sequence[str], suffix: str = ".pa
 
 
 @contextmanager
-def written(
-    path: str | Path, schema: pa.Schema, *, aside: Path | None = None, separator: str = ","
-) -> Iterator[pq.ParquetWriter | csv.CSVWriter]:
+def written(path: str | Path, schema: pa.Schema, *, separator: str = ",") -> Iterator[pq.ParquetWriter | csv.CSVWriter]:
     """Opens a file for writing in pieces. It gets its name when it is complete; otherwise nothing is left.
 
     Numbers in CSV files have all their digits, null is an empty field, and texts are quoted.
@@ -191,7 +189,6 @@ def written(
     Args:
         path: the file, of a kind that can be read; an existing one is replaced.
         schema: its columns.
-        aside: directory, on the same disk, for the incomplete file; that of the file by default.
         separator: of a CSV file's fields.
 
     Raises:
@@ -199,7 +196,7 @@ def written(
         ValueError: an invalid separator.
     """
     path = Path(path)
-    with atomic.written(path, aside=aside) as file:
+    with atomic.written(path) as file:
         if is_parquet(path):
             with pq.ParquetWriter(file, schema) as writer:
                 yield writer

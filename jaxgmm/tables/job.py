@@ -146,19 +146,26 @@ class Job(NamedTuple):
         Raises:
             OSError: the disk refuses, or a part has changed since it was kept.
         """
+        self._check_parts(n_parts)
+        for name in self.names:
+            # An interrupt need not wait for this: what is not complete is made again.
+            joined, place = self._joined(name, n_parts), self.out / f"{name}.parquet"
+            with self.mutex, atomic.refusals(place):
+                joined.replace(place)
+        with self.mutex, atomic.refusals(self.directory):
+            _removed(self.directory)
+
+    def _joined(self, name: str, n_parts: int) -> Path:
+        """The tables of this name of all parts, joined in the job's directory."""
+        path = self.directory / f"{name}.parquet"
+        parts = [self._part(part) / path.name for part in range(n_parts)]
         described = {job_files.METADATA: json.dumps(self.description).encode()}
-        with self.mutex:
-            self._check_parts(n_parts)
-            for name in self.names:
-                paths = [self._part(part) / f"{name}.parquet" for part in range(n_parts)]
-                schema = pq.read_schema(paths[0])
-                schema = schema.with_metadata({**(schema.metadata or {}), **described})
-                with files.written(self.out / f"{name}.parquet", schema, aside=self.directory) as writer:
-                    for path in paths:
-                        with files.opened(path) as file:
-                            writer.write_table(file.read())
-            with atomic.refusals(self.directory):
-                _removed(self.directory)
+        schema = pq.read_schema(parts[0])
+        with files.written(path, schema.with_metadata({**(schema.metadata or {}), **described})) as writer:
+            for part in parts:
+                with files.opened(part) as file:
+                    writer.write_table(file.read())
+        return path
 
     def stop(self) -> None:
         """Waits for a change in progress, and prevents further changes by other threads."""
