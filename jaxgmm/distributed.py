@@ -102,7 +102,7 @@ def fit_table(
     Args:
         source: a Parquet file, a directory of them, a pattern such as `data/*.parquet`, or several of these, with one
             sample in each row: paths, at which all machines of the cluster find them, or URIs that `pyarrow.fs` opens,
-            such as `"s3://bucket/data"`. Options stand in the query, as in `?region=eu-west-1`. Credentials belong into
+            such as `"s3://bucket/data"`. Options stand in the query, as in `?region=eu-west-1`. Credentials belong in
             the environment of every machine; those in a URI are sent to the tasks, and recorded nowhere. Or a
             `ray.data.Dataset`, whose columns are first written, in its order, to a directory beside `out`, of the same
             name with `.rows`. They stay there, and are what a job that is resumed reads.

@@ -1,4 +1,4 @@
-"""What `fit` returns, and the one place where what chunks come to is put together."""
+"""The result of `fit`, and how it is put together from chunks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,8 @@ class FitResult(Record):
         start_spurious: `(B, R)`, number of spurious components of each start's run.
         history: `(B, T)`, log-likelihood of the chosen run at its start and after every iteration, NaN beyond its
             end; None unless requested.
-        efficiency: the share of all executed run-iterations that some run still needed.
+        efficiency: from 0 to 1, the share of useful iterations among all that were computed, over all runs. The others
+            were made by runs that had ended, while runs beside them went on.
         snapshots: parameters of the chosen run after each of the S iterations that `history` named, in its order, as
             in `mixture`: weights `(B, S, K)`, means `(B, S, K, D)`, covariances `(B, S, K, D, D)` or variances
             `(B, S, K, D)`, in data units. Iteration 0 is the start. NaN where the run had ended before that iteration

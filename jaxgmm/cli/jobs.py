@@ -56,7 +56,7 @@ def fit(
     --out fits`
 
     TABLE is a file, several files, a directory of files or a pattern in quotes, such as `'data/*.parquet'`, on this
-    machine or at a URI that Arrow opens, such as `s3://bucket/data?region=eu-west-1`; credentials belong into the
+    machine or at a URI that Arrow opens, such as `s3://bucket/data?region=eu-west-1`; credentials belong in the
     environment. In a path such as `data/plate=7/x.parquet`, plate is a column. `--where` compares columns with values
     or other columns by `=`, `<>`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is null` and `is not null`, joined by `and`,
     `or`, `not` and `( )`. Texts are in single quotes, and names with other characters than letters, digits and `_` in
@@ -84,9 +84,9 @@ def fit(
     Parquet files may be larger than memory: they are read in parts of whole groups. Without `--by`, memory must hold
     the columns that are fitted, unless `--passes` is given: then a sample of 65,536 rows is fitted with all starts, and
     the table is read batch by batch, once for the sample and once for every pass. Its flags are those of the sample. If
-    the rows are not sorted by key,
-    they are first sorted into files in DIR, which takes as much disk space again. Each finished part is kept: after an
-    interrupt, a crash or a power cut, the same command with `--resume` continues the job.
+    the rows are not sorted by key, they are first sorted into files in DIR, which takes as much disk space again. Each
+    finished part is kept: after an interrupt, a crash or a power cut, the same command with `--resume` continues the
+    job.
 
     With `--ray`, parts are tasks of a Ray cluster, all of whose machines must see the table, in Parquet files, and DIR:
     `--ray auto` means the cluster that this machine belongs to, and `--ray local` starts one here.

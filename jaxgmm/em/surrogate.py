@@ -35,8 +35,8 @@ from jaxgmm.status import Status
 
 _METHOD = METHODS["quasi-newton"]
 
-# Standard errors that are taken off a gain; as many for each of these by which counts and means of the sample differ
-# from those of all samples, if they differ by more.
+# This many standard errors are subtracted from a predicted gain; or as many as counts and means of the sample are away
+# from those of all samples, if that is more.
 STANDARD_ERRORS = 3.0
 
 # Iterations without a better bound after which the search ends: it goes astray.

@@ -83,7 +83,7 @@ def mixture_at(point: Point, reference: Reference) -> Mixture:
 
 
 def coordinates(there: Reference, reference: Reference) -> Point:
-    """The coordinates, relative to a reference, of the mixture that is another one's."""
+    """The coordinates of the mixture `there`, relative to `reference`."""
     is_present, root = reference.weights > 0, _root(reference)
     ratios = jnp.where(is_present, there.weights, 1) / jnp.where(is_present, reference.weights, 1)
     means = there.means - reference.means

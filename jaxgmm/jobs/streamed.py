@@ -16,7 +16,7 @@ def fit(
 ) -> "jaxgmm.FitResult":
     """The fit of all rows, from that of a sample; it goes on from a checkpoint.
 
-    What concerns starts, spurious components among it, is what was found of the sample.
+    Fields about starts and spurious components describe the fit of the sample.
     """
     weights = None if table.weights is None else [table.weights]
     found = jaxgmm.fit([table.sample], **options, sample_weight=weights)

@@ -8,7 +8,7 @@ from jaxgmm.tables import files
 from jaxgmm.tables.groups import plain
 from jaxgmm.tables.places import Place, each
 
-# As which columns of numbers are read from CSV files. Where files differ in these, they are of one type when joined.
+# The types that columns of numbers may be read as from CSV files. Where files differ in these, joining promotes them.
 _NUMBERS = (pa.null(), pa.int64(), pa.float64())
 
 

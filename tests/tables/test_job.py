@@ -424,26 +424,23 @@ def test_parts_are_not_joined_without_one_that_is_lost(tmp_path, lost):
 
 
 def test_an_interrupt_does_not_wait_for_tables_to_be_joined(tmp_path, monkeypatch):
-    opened, stopped = files.opened, []
+    acquired = []
 
-    def stop():
-        stopped.append(begun.mutex.acquire(timeout=10))
-        begun.mutex.release()
+    def interrupted(begun, _name, _n_parts):
+        # As the thread that handles the interrupt does, while another joins.
+        def stop():
+            acquired.append(begun.mutex.acquire(timeout=10))
+            begun.mutex.release()
 
-    def interrupted(path):
-        if not stopped:
-            # As the thread that handles the interrupt does, while another joins.
-            stopping = threading.Thread(target=stop)
-            stopping.start()
-            stopping.join()
-            raise KeyboardInterrupt
-        return opened(path)
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        stopping.join()
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), job.begun(tmp_path, NAMES, ASKED, resume=False) as begun:
-        for part in range(N_PARTS):
-            begun.keep(part, of_part(part))
-        monkeypatch.setattr(files, "opened", interrupted)
-        begun.finish(N_PARTS)
-    assert stopped == [True]
+    monkeypatch.setattr(job.Job, "_joined", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path)
+    monkeypatch.undo()
+    assert acquired == [True]
     assert do(tmp_path, resume=True) == []
     check_whole(tmp_path)

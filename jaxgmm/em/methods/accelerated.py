@@ -129,7 +129,8 @@ class Decision(NamedTuple):
         along: that step from the current parameters: its coefficients of r, s and y.
         gap: how much is left to gain, in nats per sample; infinite if this step does not show it.
         has_converged: whether so little is left that the run ends.
-        memory: with the flags and numbers for the next step; its parameters and its `is_sound` are the last ones.
+        memory: with the flags and numbers for the next step. Its parameters and its `is_sound` are still those of the
+            last one; `step_of` replaces them.
     """
 
     is_accepted: Bool[Array, "*s"]
