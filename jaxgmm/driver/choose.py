@@ -64,13 +64,13 @@ class Best(NamedTuple):
         gap: the estimated distance of its log-likelihood from the limit, per sample.
         n_iter: its iterations.
         status: how the fit ended.
-        log_likelihoods: of all starts.
-        bounded: the bounded log-likelihoods of all starts, by which models are compared.
-        statuses: of all starts.
-        spurious: numbers of spurious components of all starts.
+        start_log_likelihood: `(G, R)`, of all starts.
+        start_bounded: `(G, R)`, the bounded log-likelihoods of all starts, by which models are compared.
+        start_status: `(G, R)`, how all starts ended.
+        start_spurious: `(G, R)`, numbers of spurious components of all starts.
         ridge_dominated: number of the run's components that owe much of a variance to the ridge.
         has_narrow: whether any component is so narrow that the rounding of its mean is noticeable; see `_snapped`.
-        weight: Σ w, NaN where no fit was begun.
+        n_samples: Σ w, NaN where no fit was begun.
         ridge: `(G, D)`, added to each variance.
         history: of the run, or None.
         snapshots: of the run, or None.
@@ -81,13 +81,13 @@ class Best(NamedTuple):
     gap: Any
     n_iter: Any
     status: Any
-    log_likelihoods: Any
-    bounded: Any
-    statuses: Any
-    spurious: Any
+    start_log_likelihood: Any
+    start_bounded: Any
+    start_status: Any
+    start_spurious: Any
     ridge_dominated: Any
     has_narrow: Any
-    weight: Any
+    n_samples: Any
     ridge: Any
     history: Any
     snapshots: Mixture | None
@@ -133,13 +133,13 @@ def _best_of(
         gap=jnp.where(has_answer, chosen.gap, jnp.nan),
         n_iter=jnp.where(fitted, chosen.n_iter, 0),
         status=jnp.where(fitted, jnp.where(has_answer, chosen.status, int(Status.DEGENERATE)), status),
-        log_likelihoods=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
-        bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
-        statuses=jnp.where(fitted[:, None], states.status, status[:, None]),
-        spurious=jnp.where(fitted[:, None], findings.spurious, 0),
+        start_log_likelihood=jnp.where(fitted[:, None], log_likelihoods, jnp.nan),
+        start_bounded=jnp.where(fitted[:, None], sets.weight_scale[:, None] * (findings.bounded - offset), jnp.nan),
+        start_status=jnp.where(fitted[:, None], states.status, status[:, None]),
+        start_spurious=jnp.where(fitted[:, None], findings.spurious, 0),
         ridge_dominated=jnp.where(fitted, of_chosen.ridge_dominated, 0),
         has_narrow=jnp.any(_is_narrow(answers, jnp)),
-        weight=jnp.where(fitted, sets.weight_scale * sets.total_weight, jnp.nan),
+        n_samples=jnp.where(fitted, sets.weight_scale * sets.total_weight, jnp.nan),
         ridge=jnp.where(fitted[:, None], sets.ridge_in_data_units, jnp.nan),
         history=None
         if chosen.history is None
@@ -164,28 +164,28 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
     def of_best(rows: np.ndarray) -> np.ndarray:
         return rows[:, 0].copy() if best.start is None else rows[np.arange(n_fits), best.start]
 
-    log_likelihood = of_best(best.log_likelihoods)
+    log_likelihood = of_best(best.start_log_likelihood)
     log_likelihood[np.isnan(best.mixture.weights[:, 0])] = np.nan
     if best.start is None:
         start_passed_over = np.zeros(n_fits, bool)
     else:
-        gains = best.log_likelihoods - log_likelihood[:, None]
-        start_passed_over = passed_over(best.statuses, best.spurious, gains, best.weight)
+        gains = best.start_log_likelihood - log_likelihood[:, None]
+        start_passed_over = passed_over(best.start_status, best.start_spurious, gains, best.n_samples)
     return ChunkFits(
         mixture=_snapped(best.mixture, x) if best.has_narrow else best.mixture,
         log_likelihood=log_likelihood,
-        bounded_log_likelihood=of_best(best.bounded),
+        bounded_log_likelihood=of_best(best.start_bounded),
         gap=best.gap,
         n_iter=best.n_iter,
         status=best.status,
-        spurious=of_best(best.spurious),
+        spurious=of_best(best.start_spurious),
         ridge_dominated=best.ridge_dominated,
         start_passed_over=start_passed_over,
-        n_samples=best.weight,
+        n_samples=best.n_samples,
         ridge=best.ridge,
-        start_log_likelihood=best.log_likelihoods,
-        start_status=best.statuses,
-        start_spurious=best.spurious,
+        start_log_likelihood=best.start_log_likelihood,
+        start_status=best.start_status,
+        start_spurious=best.start_spurious,
         history=best.history,
         snapshots=best.snapshots,
         executed=runs.executed,
