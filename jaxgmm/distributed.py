@@ -283,7 +283,7 @@ def _fitted(
         found = FittedTable(out, request.outputs, 0, 0, 0.0, ())
         return found._replace(n_groups=sum(map(_n_rows, found.paths("fits"))))
     begins = job.begun(out, request.outputs, description, resume=resume)
-    with begins as begun, ENGINES[engine](address) as ready:
+    with begins as begun, ENGINES[engine].ready(address) as ready:
         work = planned(request, rows, begun, ready.plan)
         wanted = work.wanted
         with _told(work, wanted, progress) as tell:

@@ -118,7 +118,7 @@ def _as_csv(tables: list[Path], separator: str) -> list[Path]:
 
 def _fit_parts(request: Request, rows: Rows, begun: job.Job, ray: str | None, *, shown: bool) -> Done:
     """Fits the unfinished parts, and joins all parts."""
-    with ENGINES["process" if ray is None else "ray"](ray) as engine:
+    with ENGINES["process" if ray is None else "ray"].ready(ray) as engine:
         with console.reading(request.file, shown=shown):
             work = planned(request, rows, begun, engine.plan)
         wanted, waits = work.wanted, Event()

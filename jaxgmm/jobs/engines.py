@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from jaxgmm.jobs import ways
-from jaxgmm.jobs.cluster import on_ray
+from jaxgmm.jobs.cluster import check_reach, on_ray
 from jaxgmm.jobs.engine import Engine, Finished, Progress
 from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
@@ -56,5 +56,20 @@ def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:
             yield item
 
 
-# Given the address of a cluster, or None, each is ready within a context.
-ENGINES: dict[str, Callable[[str | None], AbstractContextManager[Engine]]] = {"process": in_process, "ray": on_ray}
+def _reads_any(_request: Request, _rows: Rows) -> None:
+    pass
+
+
+class Kind(NamedTuple):
+    """A kind of engine.
+
+    Attributes:
+        ready: a context in which an engine is ready, given the address of a cluster, or None.
+        check: raises ValueError for a table that it could not read.
+    """
+
+    ready: Callable[[str | None], AbstractContextManager[Engine]]
+    check: Callable[[Request, Rows], None]
+
+
+ENGINES = {"process": Kind(in_process, _reads_any), "ray": Kind(on_ray, check_reach)}

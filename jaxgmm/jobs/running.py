@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgmm.jobs.cluster import check_reach
-from jaxgmm.jobs.engines import Engine
+from jaxgmm.jobs.engines import ENGINES, Engine
 from jaxgmm.jobs.request import Request
 from jaxgmm.jobs.work import Work
 from jaxgmm.tables.groups import check_named
@@ -43,7 +42,7 @@ def opened(
     Args:
         request: the request, which has been checked.
         out: directory of the tables to write.
-        engine: what will do the job.
+        engine: the kind of engine that will do the job, a name among `ENGINES`.
         read: calls what opens the table. A CSV file with keys is read then.
         needs_key: whether a table without keys is refused.
 
@@ -55,8 +54,7 @@ def opened(
     options = {"separator": request.separator, "where": request.where}
     rows = read(lambda: open_rows(request.file, request.columns, keys=request.by, are_numbers=True, **options))
     check_named(request.columns, request.by, request.features, request.weights, needs_key=needs_key)
-    if engine == "ray":
-        check_reach(request, rows)
+    ENGINES[engine].check(request, rows)
     description = request.description
     # Otherwise the description could be that of another file.
     rows.check_unchanged()
