@@ -121,6 +121,13 @@ def _module(target: str, modules: dict[str, Path]) -> str:
     return target if target in modules else target.rpartition(".")[0]
 
 
+def test_contributors_are_told_of_all_rooms() -> None:
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("| room |")[2].partition("\n\n")[0], re.MULTILINE)
+    names = [name.rstrip("/") for row in rows for name in re.findall(r"`([\w/]+)`", row)]
+    assert sorted(names) == sorted(ROOMS - {"__main__"})
+
+
 def test_every_module_stands_on_a_floor() -> None:
     assert all(floor_of(name_of(path)) >= 0 for path in MODULES)
 
