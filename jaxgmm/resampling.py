@@ -5,6 +5,7 @@ A replicate is another run of the engine: the same samples with other weights, o
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -18,9 +19,10 @@ from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
+from jaxgmm.families import families_of, of_family
 from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit_batch, ridge_in
-from jaxgmm.mixture import Mixture, as_mixture, draw, unknown, with_room
+from jaxgmm.mixture import Mixture, as_mixture, draw, full_covariances, unknown, with_room
 from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses
 from jaxgmm.settings import TOL, Method, Precision, check_integer, check_model, check_progress, check_runs, method_for
@@ -104,12 +106,14 @@ def bootstrap(
 
     Args:
         mixture: the fit of each data set, or its result, with a batch axis if `x` has one. Components of weight 0 are
-            left out. A result may hold fits without an answer, whose replicates have none either.
+            left out, and have weight 0 in all replicates. A result may hold fits without an answer, whose replicates
+            have none either.
         x: one data set `(N, D)`, a stack `(B, N, D)`, or a sequence of `(N_i, D)`, as for `fit`.
         n_replicates: R.
         kind: `"weighted"` multiplies sample weights by independent exponential variables (Newton and Raftery, 1994);
             `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
-        covariance_type: the family that was fitted. None infers it from the covariances.
+        covariance_type: the family that was fitted to all data sets. None infers it for each: the narrowest family that
+            the covariances belong to, and that has the number of parameters that a result counts.
         sample_weight: as for `fit`; not used by `"parametric"`.
         tol: as for `fit`.
         max_iter: as for `fit`.
@@ -136,22 +140,26 @@ def bootstrap(
     """
     data = batch(x)
     fitted, status = _of_data_sets(mixture, data)
-    n_present = np.where(np.isfinite(fitted.weights[:, 0]), np.sum(fitted.weights > 0, axis=1), -1)
-    n_components, answered = int(np.max(n_present)), n_present >= 0
-    check_model(max(1, n_components), "full" if covariance_type is None else covariance_type, reg_covar)
+    answered = np.isfinite(fitted.weights[:, 0])
+    check_model(fitted.n_components, "full" if covariance_type is None else covariance_type, reg_covar)
     check_runs(1, None, tol, max_iter, precision, method)
     check_integer("n_replicates", n_replicates, 1)
     check_progress(progress)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     random, n_replicates = jax_key(key), int(n_replicates)
-    parts = [_part(fitted, n_present == k, data, covariance_type) for k in np.unique(n_present[answered])]
+    if covariance_type is None:
+        families = families_of(fitted, getattr(mixture, "n_parameters", None))
+    else:
+        families = np.full(data.n_data_sets, covariance_type)
+    parts = _parts(fitted, families, np.flatnonzero(answered), data)
     data = data if kind == "parametric" else weighted(data, sample_weight)
     settings = precision, float(tol), int(max_iter), checked_key(key)
     request = Request("mixture", 1, 1, *settings, method=method_for(method, tol))
-    is_diagonal = FAMILIES[parts[0].family].diagonal if parts else fitted.is_diagonal
+    # Variances have no room for another family that is named.
+    is_diagonal = fitted.is_diagonal and all(FAMILIES[part.family].diagonal for part in parts)
     axes = data.n_data_sets, n_replicates
-    mixtures = unknown(axes, max(1, n_components), fitted.n_features, is_diagonal=is_diagonal)
+    mixtures = unknown(axes, fitted.n_components, fitted.n_features, is_diagonal=is_diagonal)
     found = Bootstrap(mixtures, np.full(axes, np.nan), np.repeat(status[:, None], n_replicates, axis=1))
     with progress_bar(int(np.sum(answered)) * n_replicates, shown=progress) as report:
         for part in parts:
@@ -164,7 +172,7 @@ def bootstrap(
             for some in replicates:
                 start = some.each_of(part.fitted)
                 result = fit_batch(some.data, start, (start.n_components, part.family, ridge), request, report)
-                _put(found, (part.rows[some.data_sets], some.numbers), result, start)
+                _put(found, part, some, result, start)
     return jax.tree.map(lambda leaf: leaf[0], found) if data.is_single else found
 
 
@@ -283,10 +291,18 @@ def _factors(key: Array, numbers: Array, lengths: Array, *, n_samples: int, kind
 
 
 class _Part(NamedTuple):
-    """Data sets whose fits have K components: their numbers, the fits `(C, K, …)`, and the family of these."""
+    """Data sets whose fits have the same number of components, and are of one family.
+
+    Attributes:
+        rows: `(C,)`, their numbers.
+        fitted: their fits, without absent components.
+        places: `(C, K)`, for each of all K places the component that belongs there; absent ones come last.
+        family: its name.
+    """
 
     rows: np.ndarray
     fitted: Mixture
+    places: np.ndarray
     family: str
 
 
@@ -311,31 +327,38 @@ def _of_data_sets(given: Any, data: Batch) -> tuple[Mixture, np.ndarray]:
     return mixture.map(lambda leaf: np.where(is_known.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.nan)), status
 
 
-def _part(fitted: Mixture, of: np.ndarray, data: Batch, covariance_type: str | None) -> _Part:
-    """The data sets of a mask, whose fits have one number of components, without the absent ones. Checks them."""
-    rows, fitted = np.flatnonzero(of), fitted.of(of)
-    n_components = int(np.sum(fitted.weights[0] > 0))
-    order = np.argsort(fitted.weights == 0, axis=1, kind="stable")[:, :n_components]
-    present = fitted.map(lambda leaf: leaf[np.arange(len(order))[:, None], order])
-    family = _family(present) if covariance_type is None else covariance_type
-    return _Part(rows, checked_mixture(present, data.part(rows), n_components, family), family)
+def _parts(fitted: Mixture, families: np.ndarray, rows: np.ndarray, data: Batch) -> list[_Part]:
+    """The fits of some data sets by number of components and family. Checks them."""
+    n_present = np.sum(fitted.weights > 0, axis=1)
+    kinds = list(zip(n_present.tolist(), families.tolist(), strict=True))
+    parts = []
+    for kind in sorted({kinds[row] for row in rows}):
+        own = np.array([row for row in rows if kinds[row] == kind])
+        order = np.argsort(fitted.weights[own] == 0, axis=1, kind="stable")
+        present = of_family(_in_order(fitted.of(own), order).components(slice(kind[0])), kind[1])
+        fits = checked_mixture(present, data.part(own), *kind)
+        parts.append(_Part(own, fits, np.argsort(order, axis=1), kind[1]))
+    return parts
 
 
-def _put(found: Bootstrap, place: tuple[np.ndarray, slice], result: FitResult, start: Mixture) -> None:
-    """Puts replicates of some data sets in their place, in the order of the components that they started from."""
-    mixtures, n_data_sets = with_room(matched(result.mixture, start), found.mixture.n_components), len(place[0])
+def _in_order(mixture: Mixture, order: np.ndarray) -> Mixture:
+    """Mixtures `(C, K, …)` with the components in an order of their own, `(C, K)`."""
+    return mixture.map(lambda leaf: leaf[np.arange(len(order))[:, None], order])
+
+
+def _put(found: Bootstrap, part: _Part, some: Replicates, result: FitResult, start: Mixture) -> None:
+    """Puts some replicates in their place, with components where they are in the fit that they started from."""
+    mixtures = with_room(matched(result.mixture, start), found.mixture.n_components)
+    place, places = (part.rows[some.data_sets], some.numbers), part.places[some.data_sets]
+    n_data_sets = len(places)
+    mixtures = _in_order(mixtures, np.repeat(places, len(mixtures.weights) // n_data_sets, axis=0))
+    if not found.mixture.is_diagonal:
+        mixtures = replace(mixtures, covariances=full_covariances(mixtures))
     found.status[place] = result.status.reshape(n_data_sets, -1)
     leaves = (*found.mixture.arrays, found.log_likelihood), (*mixtures.arrays, result.log_likelihood)
     for leaf, own in zip(*leaves, strict=True):
         own[result.status == Status.DEGENERATE] = np.nan
         leaf[place] = own.reshape(n_data_sets, -1, *own.shape[1:])
-
-
-def _family(mixture: Mixture) -> str:
-    """The narrowest family that the covariances belong to."""
-    if mixture.is_diagonal:
-        return "spherical" if np.all(mixture.covariances == mixture.covariances[..., :1]) else "diag"
-    return "tied" if np.all(mixture.covariances == mixture.covariances[:, :1]) else "full"
 
 
 def jax_key(key: Any) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture
+from jaxgmm.families import families_of
 from jaxgmm.fit_result import FitResult
 from jaxgmm.fitting import fit_starts
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances
@@ -226,8 +227,8 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
 
     Args:
         mixture: one mixture, or the fit of one data set, without a batch axis.
-        covariance_type: the family; None infers one from the layout: `"tied"` if all matrices are equal, `"spherical"`
-            if all variances are, and otherwise `"full"` or `"diag"`.
+        covariance_type: the family; None infers the narrowest of `"spherical"`, `"diag"`, `"tied"` and `"full"` that
+            the covariances belong to, and that has the number of parameters that a fit counts.
 
     Returns:
         an estimator that predicts, scores and samples, and is a `sklearn.mixture.GaussianMixture`. With
@@ -236,7 +237,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     Raises:
         ValueError: a batch of mixtures, parameters that are not finite, or covariances that are not of the family.
     """
-    given = numeric_mixture(as_mixture(mixture))
+    given, counted = numeric_mixture(as_mixture(mixture)), getattr(mixture, "n_parameters", None)
     check_mixture(given, None)
     mixture = given.map(lambda leaf: leaf.astype(np.float64, copy=False))
     if mixture.weights.ndim != 1:
@@ -247,7 +248,8 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     if not all(np.all(np.isfinite(leaf)) for leaf in mixture.arrays):
         raise ValueError("mixture holds NaN or infinity: this fit has no answer.")
     mixture = mixture.components(mixture.weights > 0)
-    family = _inferred(mixture) if covariance_type is None else covariance_type
+    inferred = families_of(mixture.map(lambda leaf: leaf[None]), counted).item()
+    family = inferred if covariance_type is None else covariance_type
     estimator = GaussianMixture(mixture.n_components, covariance_type=family)
     estimator._validate_params()
     full = full_covariances(mixture)
@@ -260,9 +262,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
         "spherical": (variances, is_diagonal and np.all(variances == variances[:, :1])),
     }[family]
     if not belongs:
-        raise ValueError(
-            f"The mixture's covariances are not of covariance_type={family!r}; they are of {_inferred(mixture)!r}."
-        )
+        raise ValueError(f"The mixture's covariances are not of covariance_type={family!r}; they are of {inferred!r}.")
     estimator._keep(replace(mixture, covariances=spread), np.float64)
     validate_data(estimator, mixture.means)  # notes the number of features
     return estimator
@@ -289,14 +289,6 @@ def from_sklearn(estimator: sklearn.mixture.GaussianMixture) -> Mixture:
         np.array(leaf, np.float64) for leaf in (estimator.weights_, estimator.means_, estimator.covariances_)
     )
     return Mixture(weights, means, _for_each(covariances, estimator.covariance_type, means.shape))
-
-
-def _inferred(mixture: Mixture) -> str:
-    """The family that the layout of one mixture's covariances suggests."""
-    covariances = mixture.covariances
-    if mixture.is_diagonal:
-        return "spherical" if np.all(covariances == covariances[:, :1]) else "diag"
-    return "tied" if np.all(covariances == covariances[:1]) else "full"
 
 
 def _for_each(covariances: np.ndarray, covariance_type: str, shape: tuple[int, ...]) -> np.ndarray:

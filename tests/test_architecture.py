@@ -26,7 +26,7 @@ FLOORS = [
     {"driver.runs"},
     {"driver.search"},
     {"driver"},
-    {"fit_result", "pieces", "checkpoint"},
+    {"families", "fit_result", "pieces", "checkpoint"},
     {"sharded"},
     {"fitting", "differentiation", "selection.sweep_result"},
     {"ordering"},

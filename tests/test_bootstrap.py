@@ -12,6 +12,7 @@ import jaxgmm
 from jaxgmm import Status, resampling
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import batch
+from jaxgmm.ordering import matched
 from jaxgmm.resampling import KINDS
 
 # Replicates are weights, or samples.
@@ -110,13 +111,31 @@ def test_a_nonparametric_replicate_is_a_fit_to_samples_drawn_again() -> None:
     assert not np.allclose(plain.log_likelihood, weighted.log_likelihood)
 
 
-def test_absent_components_are_left_out() -> None:
-    # Room for three components, as `best` of a sweep has it.
+def test_absent_components_stay_absent_in_their_place() -> None:
+    # Room for three components, as `best` of a sweep has it, in an order that a user may have asked for.
     x = two_clusters()
     absent = jaxgmm.Mixture(0.0, np.zeros(2), np.eye(2))
     mixture = mixture_of(x).map(lambda leaf, nothing: np.insert(leaf, 1, nothing, axis=0), absent)
     found, expected = (jaxgmm.bootstrap(own, x, N_REPLICATES).mixture for own in (mixture, mixture_of(x)))
-    np.testing.assert_array_equal(found.means, expected.means)
+    np.testing.assert_array_equal(found.means[:, [0, 2]], expected.means)
+    assert np.all(found.weights[:, 1] == 0)
+    assert np.all(found.weights[:, [0, 2]] > 0)
+
+
+def test_each_data_set_has_replicates_of_the_family_that_was_chosen_for_it() -> None:
+    """A choice among families holds matrices for all of them."""
+    x = [two_clusters(0), two_clusters(0) @ np.array([[1, 0.9], [0, 0.4]]), two_clusters(2)]
+    families = ("full", "spherical")
+    swept = jaxgmm.sweep(x, 2, covariance_type=families, n_init=3)
+    assert swept.chosen["covariance_type"].tolist() == ["spherical", "full", "spherical"]
+    found = jaxgmm.bootstrap(swept.best, x, N_REPLICATES)
+    are_round = np.all(
+        found.mixture.covariances == found.mixture.covariances[..., :1, :1] * np.eye(2), axis=(1, 2, 3, 4)
+    )
+    assert are_round.tolist() == [True, False, True]
+    alone = jaxgmm.bootstrap(jaxgmm.fit(x[2], 2, covariance_type="spherical", n_init=3), x[2], N_REPLICATES)
+    own = matched(found.mixture.of(2), alone.mixture.of(np.zeros(N_REPLICATES, int)))
+    np.testing.assert_allclose(own.means, alone.mixture.means, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -148,7 +167,7 @@ def test_a_fit_without_an_answer_has_replicates_without_one() -> None:
     replicates = jaxgmm.bootstrap(failed, x, 3)
     assert replicates.status.tolist() == [Status.NONFINITE] * 3
     assert np.all(np.isnan(replicates.percentiles(50).means))
-    assert replicates.mixture.means.shape == (3, 1, 2)
+    assert replicates.mixture.means.shape == (3, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,7 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
         jaxgmm.bootstrap(None, x)
     with pytest.raises(ValueError, match="must sum to 1"):
         jaxgmm.bootstrap(replace(fitted, weights=np.array([1.5, 0.5])), x)
-    with pytest.raises(ValueError, match="covariances must have shape"):
+    with pytest.raises(ValueError, match="covariances between features, so it is not of covariance_type='diag'"):
         jaxgmm.bootstrap(fitted, x, covariance_type="diag")
     both = fitted.map(lambda leaf: np.stack([leaf, leaf]))
     both.weights[1] = [0.0, 0.0]
