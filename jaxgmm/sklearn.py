@@ -23,7 +23,7 @@ try:
     from sklearn.base import _fit_context
     from sklearn.cluster import KMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
+    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky, _estimate_log_gaussian_prob
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as missing:
@@ -38,6 +38,9 @@ _ILL_DEFINED = (
     "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
     "the input data."
 )
+
+# Share of a feature's variance that raw second moments may lose by rounding.
+_LOST = 1e-6
 
 # From 1.8 on, scikit-learn's checks take the array namespace as an argument.
 _checks = inspect.signature(sklearn.mixture.GaussianMixture._check_parameters)
@@ -57,6 +60,8 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         - The engine's arithmetic cannot represent components without samples, or narrower than about a millionth of
           the data's spread. If that happens in every start, scikit-learn's own loop makes the fit, or raises its error;
           with sample weights, that is a ValueError.
+        - Samples may be far from 0 compared with their spread, as times are. There scikit-learn's squares cancel, and
+          it finds no mixture, or a wrong one.
         - `bic` and `aic` are scikit-learn's, and ignore weights.
         - The array API is not supported.
 
@@ -155,6 +160,13 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         log_density = self.score_samples(X)
         return float(np.average(log_density, weights=_checked_weights(sample_weight, log_density)))
 
+    def _estimate_log_prob(self, X: Any, **_: Any) -> np.ndarray:
+        """Log-densities of the components. Samples and means are moved to 0, as scikit-learn squares them."""
+        shift = self.weights_ @ self.means_
+        return _estimate_log_gaussian_prob(
+            X - shift, self.means_ - shift, self.precisions_cholesky_, self.covariance_type
+        )
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = False
@@ -179,8 +191,11 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         """A start drawn as in scikit-learn, with the parameters that the user gave."""
         start = Mixture(None, None, None)
         if self.weights_init is None or self.means_init is None or self.precisions_init is None:
+            shift = _shift(x)
+            x = x - shift if np.any(shift) else x
             responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
             start = _moments(x, responsibilities, weights, self.covariance_type, self.reg_covar)
+            start = replace(start, means=start.means + shift)
         if self.weights_init is not None:
             start = replace(start, weights=np.asarray(self.weights_init, np.float64))
         if self.means_init is not None:
@@ -344,6 +359,16 @@ def _responsibilities(
     return rows
 
 
+def _shift(x: np.ndarray) -> np.ndarray:
+    """`(D,)`, the means of features whose variance would be lost in sums of squares, as that of times; else 0.
+
+    There scikit-learn draws starts at random places, and finds no mixture.
+    """
+    means, variances = np.mean(x, axis=0), np.var(x, axis=0)
+    is_lost = (variances > 0) & (np.finfo(np.float64).eps * means**2 > _LOST * variances)
+    return np.where(is_lost, means, 0.0)
+
+
 def _moments(
     x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray | None, covariance_type: str, ridge: float
 ) -> Mixture:
@@ -366,7 +391,7 @@ def _moments(
             centred = x[row > 0] - mean
             spread.append((row[row > 0] * centred.T) @ centred / count + ridge * np.eye(x.shape[1]))
         return Mixture(counts / total, means, np.array(spread))
-    # Centring would lose fewer digits, but around a single sample scikit-learn starts from these values.
+    # Centring on each mean would lose fewer digits, but around a single sample scikit-learn starts from these values.
     variances = responsibilities.T @ x**2 / counts[:, None] - means**2 + ridge
     if covariance_type == "spherical":
         variances = _for_each(np.mean(variances, axis=1), "spherical", means.shape)
