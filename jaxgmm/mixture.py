@@ -31,6 +31,8 @@ else:
 
 # Features of a component that are printed.
 _SHOWN_FEATURES = 4
+# Digits of a number in words; of a mean, more where the component is narrow.
+_DIGITS, _MOST_DIGITS = 4, 16
 # Rows of a whitening matrix that are multiplied together.
 _ROWS = 8
 # Numbers of the covariance factors that are gathered for samples at a time.
@@ -117,12 +119,18 @@ def components_of(mixture: Mixture) -> Block:
         variances = np.diagonal(np.asarray(variances), axis1=-2, axis2=-1)
     deviations = np.sqrt(np.maximum(np.asarray(variances, np.float64), 0))
 
-    def several(numbers: Any) -> str:
-        first = ", ".join(f"{number:.4g}" for number in numbers[:_SHOWN_FEATURES])
+    def several(numbers: Any, digits: Any) -> str:
+        shown = zip(numbers[:_SHOWN_FEATURES].tolist(), digits, strict=False)
+        first = ", ".join(f"{number:.{int(n)}g}" for number, n in shown)
         return first if len(numbers) <= _SHOWN_FEATURES else f"{first}, …"
 
+    means = np.asarray(mixture.means, np.float64)
+    with np.errstate(all="ignore"):
+        # So many that a tenth of a standard deviation is seen, also of times.
+        digits = 2 + np.ceil(np.log10(np.abs(means) / deviations))
+    digits = np.clip(np.nan_to_num(digits, nan=_DIGITS, posinf=_DIGITS, neginf=_DIGITS), _DIGITS, _MOST_DIGITS)
     rows = [
-        [str(k), f"{weight:.4g}", several(np.asarray(mixture.means)[k]), several(deviations[k])]
+        [str(k), f"{weight:.4g}", several(means[k], digits[k]), several(deviations[k], [_DIGITS] * _SHOWN_FEATURES)]
         for k, weight in enumerate(np.asarray(mixture.weights))
         if weight != 0
     ]

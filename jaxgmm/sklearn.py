@@ -160,12 +160,11 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         log_density = self.score_samples(X)
         return float(np.average(log_density, weights=_checked_weights(sample_weight, log_density)))
 
-    def _estimate_log_prob(self, X: Any, **_: Any) -> np.ndarray:
+    def _estimate_log_prob(self, X: Any, xp: Any = None) -> np.ndarray:
         """Log-densities of the components. Samples and means are moved to 0, as scikit-learn squares them."""
-        shift = self.weights_ @ self.means_
-        return _estimate_log_gaussian_prob(
-            X - shift, self.means_ - shift, self.precisions_cholesky_, self.covariance_type
-        )
+        means: Any = self.means_
+        shift = self.weights_ @ means
+        return _estimate_log_gaussian_prob(X - shift, means - shift, self.precisions_cholesky_, self.covariance_type)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -25,8 +25,8 @@ class Status(IntEnum):
 _SENTENCES = {
     Status.CONVERGED: "The mean log-likelihood per sample had stopped rising, to within tol, by the method's rule.",
     Status.MAX_ITER: (
-        "The log-likelihood was still rising after max_iter iterations, or all passes over a stream; allow more, or "
-        "raise tol."
+        "The mean log-likelihood per sample was not known to be within tol of its limit after max_iter iterations, or "
+        "all passes over a stream; allow more, or raise tol."
     ),
     Status.DEGENERATE: (
         "A component lost its support or its variance, and the last sound parameters, if any, are returned; use fewer "

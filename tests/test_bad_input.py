@@ -218,6 +218,7 @@ def test_negative_weight_is_refused() -> None:
         ({"key": True}, "key must be an integer"),
         ({"sample_weight": np.ma.masked_equal(np.arange(40), 3)}, "masked entries"),
         ({"init": Mixture(np.ones(2) / 2, np.zeros((2, 2)), np.array([[[1, 0.9], [0, 1]]] * 2))}, "must be symmetric"),
+        ({"init": Mixture(np.ones(2) / 2, np.zeros((2, 2)), -np.array([np.eye(2)] * 2))}, "a variance is negative"),
         ({"reg_covar": -1.0}, "reg_covar must be a finite number of at least 0"),
         ({"reg_covar": np.inf}, "reg_covar must be a finite number"),
         ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(40,\)"),

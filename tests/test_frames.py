@@ -253,6 +253,10 @@ def test_options_of_another_call_are_refused_before_any_work():
         fit_groups(pl.DataFrame({"key": [1], "x": [1.0]}), "key", "x", 1, n_starts=3)
     with pytest.raises(ValueError, match=r"'max_iters' is not an option.*did you mean 'max_iter'\?"):
         fit_groups(df, "cell", "red", 1, max_iters=1)
+    with pytest.raises(ValueError, match=r"'weight' is not an option.*did you mean 'weights'\?"):
+        fit_groups(df, "cell", "red", 1, weight="red")
+    with pytest.raises(ValueError, match=r"'drop_na' is not an option.*did you mean 'dropna'\?"):
+        fit_groups(df, "cell", "red", 1, drop_na=False)
     with pytest.raises(ValueError, match=r"'history' is not an option of jaxgmm\.sweep"):
         fit_groups(df, "cell", "red", (1, 2), history=True)
 

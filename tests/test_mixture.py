@@ -160,3 +160,11 @@ def test_rows_of_a_batch_are_mixtures(is_diagonal: bool) -> None:
     nowhere = unknown((4,), 3, 2, is_diagonal=is_diagonal)
     assert [leaf.shape for leaf in nowhere.arrays] == [leaf.shape for leaf in batch.arrays]
     assert all(np.isnan(leaf).all() for leaf in nowhere.arrays)
+
+
+def test_means_are_printed_with_the_digits_that_their_widths_tell_apart() -> None:
+    covariances = np.array([1.0, 400.0]).reshape(2, 1, 1)
+    near = jaxgmm.Mixture(np.full(2, 0.5), np.array([[12.3456], [0.0]]), covariances)
+    assert [row.split()[2] for row in str(near).splitlines()[2:]] == ["12.35", "0"]
+    times = jaxgmm.Mixture(np.full(2, 0.5), np.array([[1.7e9], [1.7e9 + 612]]), covariances)
+    assert [row.split()[2] for row in str(times).splitlines()[2:]] == ["1700000000", "1700000612"]

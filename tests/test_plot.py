@@ -888,3 +888,10 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     for name in PICTURES:
         print(save(picture(name), IMAGES / f"{name}.png"))
+
+
+def test_a_fit_without_an_answer_is_not_shown_as_rejected() -> None:
+    x = np.append(np.random.default_rng(0).normal(size=50), np.nan)[:, None]
+    axes = plot.diagnosis(jaxgmm.diagnose(jaxgmm.fit(x, 2, n_init=1), x))
+    texts = [text.get_text() for text in axes.flat[0].get_legend().get_texts()]
+    assert texts == ["feature 0: p unknown", "radius: p unknown"]

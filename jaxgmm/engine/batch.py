@@ -152,9 +152,10 @@ def batch(x: Any) -> Batch:
             raise ValueError(f"x holds no data sets; expected {_LAYOUTS}.")
         for b, item in enumerate(sets):
             if item.ndim != 2 or item.shape[1] != sets[0].shape[-1]:
+                first = f"x[0] has shape {sets[0].shape} and " if b else ""
                 raise ValueError(
-                    f"x is a sequence, so each item must be (N_i, D) with the same D; x[0] has shape {sets[0].shape} "
-                    f"and x[{b}] has shape {item.shape}.{hint(x[b], 'x') if item.ndim == 1 else ''}"
+                    f"x is a sequence, so each item must be (N_i, D) with the same D; {first}x[{b}] has shape "
+                    f"{item.shape}.{hint(x[b], f'x[{b}]') if item.ndim == 1 else ''}"
                 )
         lengths = np.array([len(item) for item in sets])
         # One data set, which may be large, is not copied.

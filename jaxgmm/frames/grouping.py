@@ -1,7 +1,7 @@
 """fit_groups(): a mixture for every group of a data frame."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -56,7 +56,7 @@ def fit_groups(
             null where it does for the frame: in pandas, but not in Polars and PyArrow.
         order_by: the order of components, the same in every group: `"mean"`, the smallest mean of the first feature
             first; a feature, whose mean counts instead; `"weight"`, the largest first; or `"start"`, as EM's start
-            happened to number them.
+            happened to number them. These three come before features of the same names.
         align_to: one mixture, or the fit of one data set, with the same features: components get the numbers of those
             they match; see `jaxgmm.align_components`. It replaces `order_by`.
         **options: of `jaxgmm.fit` or `jaxgmm.sweep`.
@@ -89,7 +89,7 @@ def fit_groups(
     if unknown:
         raise ValueError(
             f"{unknown[0]!r} is not an option of jaxgmm.{call.__name__}, which fits these groups; "
-            f"{_remedy(unknown[0], inspect.signature(call).parameters)}"
+            f"{_remedy(unknown[0], _options_of(call))}"
         )
     for criterion in criteria or [None]:
         check_output_columns(by, features, criterion)
@@ -125,6 +125,12 @@ def _tables(
     fits = fits_table(groups, fitted.best, found, chosen)
     components = components_table(numbers, fitted.best, features, found)
     return fits, components, models_table(numbers, fitted.table, found)
+
+
+def _options_of(call: Callable[..., Any]) -> list[str]:
+    """The options of `fit_groups` and of the call that fits the groups, without those that columns stand for."""
+    names = [*inspect.signature(fit_groups).parameters, *inspect.signature(call).parameters]
+    return [name for name in dict.fromkeys(names) if name not in ("df", "x", "sample_weight", "options")]
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:

@@ -181,4 +181,6 @@ def _draw_uncertainty(
 
 
 def _rounded(p_value: float) -> str:
+    if np.isnan(p_value):
+        return "unknown"
     return f"= {p_value:.2f}" if p_value >= 0.01 else "< 0.01" if p_value >= 0.001 else "< 0.001"

@@ -105,7 +105,9 @@ def fit_stream(
 
     Returns:
         the stream of one data set. Its status is `CONVERGED` if the last step was predicted to gain less than `tol`,
-        else `MAX_ITER`.
+        else `MAX_ITER`. NaN or infinity in a sample of positive weight ends the call with `NONFINITE` and without a
+        mixture: a pass needs all samples. `n_refused` is the number that had been read by then. Give such samples
+        weight 0. `DEGENERATE` and `TOO_FEW_SAMPLES` are those of `jaxgmm.fit`.
 
     Raises:
         ValueError: wrong shapes or options, batches that cannot be read again, a checkpoint of another request or of
@@ -257,7 +259,8 @@ def _after(stream: Stream, first: Rows, passes: int, tol: float) -> Stream:
     if np.isnan(mean):
         unknown = stream.mixture.map(lambda leaf: np.full_like(leaf, np.nan))
         nothing = {"mixture": unknown, "log_likelihood": np.float64(np.nan), "gap": np.float64(np.nan)}
-        return replace(stream, **nothing, status=np.int32(Status.NONFINITE), passage=None)
+        counts = {"n_rows": passage.n_rows, "n_refused": passage.n_rows}
+        return replace(stream, **nothing, **counts, status=np.int32(Status.NONFINITE), passage=None)
     sums = statistics_of(passage.counts, passage.first, passage.second)
     means, family = jax.tree.map(lambda total: total / passage.n_samples, sums), stream.covariance_type
     last = statistics_of(passage.last_counts, passage.last_first, passage.last_second)

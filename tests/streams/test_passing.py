@@ -178,6 +178,11 @@ def test_bad_samples_end_it():
     assert np.all(np.isnan(found.mixture.means))
     assert np.isnan(found.log_likelihood)
     assert np.isnan(found.gap)
+    assert found.n_refused == found.n_rows > 3000
+    bad[3, 1] = np.inf
+    found = jaxgmm.fit_stream([bad], 2, passes=2, **OPTIONS)
+    assert found.status == Status.NONFINITE
+    assert found.n_refused == found.n_rows > 3
     found = jaxgmm.fit_stream([np.zeros((900, 2))], 2, **OPTIONS)
     assert found.status == Status.DEGENERATE
 
