@@ -187,7 +187,7 @@ def _on_host(quantity: Quantity, mixture: Mixture, x: Any, dtype: np.dtype) -> A
     else:
         array = numeric(x, "x")
         shape = array.shape
-        check_mixture(mixture, shape, hint(x, "x") if array.ndim == 1 else "")
+        check_mixture(mixture, shape, hint(x, "x", mixture.n_features) if array.ndim == 1 else "")
         if array.ndim == 2:
             array = array.astype(dtype, copy=False)
             is_same = isinstance(x, jax.Array) and x.dtype == dtype

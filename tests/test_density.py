@@ -202,6 +202,7 @@ def test_result_of_a_fit_is_its_mixture() -> None:
     ("mixture", "x", "words"),
     [
         (mixtures(), samples(5, 3), "as many features as the mixture"),
+        (mixtures(), samples(2), r"it has shape \(2,\). For one sample, pass x\[None\]"),
         (mixtures(), samples(5), r"as many features as the mixture; it has shape \(5,\). For one feature"),
         (mixtures(3), samples(2, 5, 2), r"begin with the axes \(3,\) of the mixtures"),
         (mixtures(3), [samples(5, 2), samples(4, 2)], r"begin with the axes \(3,\) of the mixtures"),

@@ -66,8 +66,10 @@ def refuse_traced(values: Any, name: str) -> None:
         raise ValueError(_traced(name))
 
 
-def hint(values: Any, name: str) -> str:
-    """A hint on how to pass values that have one axis too few."""
+def hint(values: Any, name: str, n_features: int = 1) -> str:
+    """A hint on how to pass values that have one axis too few, where there should be so many features."""
+    if len(values) == n_features > 1:
+        return f" For one sample, pass {name}[None]."
     column = f"{name}.to_frame()" if hasattr(values, "to_frame") else f"{name}[:, None]"
     return f" For one feature, pass {column}."
 
