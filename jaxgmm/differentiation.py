@@ -233,6 +233,7 @@ def _fit(
     floor = (ACCURATE_IN_FLOAT64 if dtype == jnp.float64 else SOUND) * float(jnp.finfo(dtype).eps)
     settings = Settings(data.ridge, tol, max_iter, jnp.asarray(floor, dtype))
     start = to_standard(start, data.units)
+    start = replace(start, covariances=family.of_start(start.weights, start.covariances))
     is_begun = data.varies & (METHODS[method].init(unstarted(start), settings).status == RUNNING)
     is_possible = is_usable & is_begun
     start = start.map(lambda leaf, other: jnp.where(is_possible, leaf, other), _standard_normal(start))

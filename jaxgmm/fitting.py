@@ -84,8 +84,8 @@ def fit(
             `"float32"` uses at least 1e-6, which it needs; `FitResult.ridge` says what was added.
         avoid_spurious: compare starts with spurious components by the likelihood they would have if these components
             were as wide as the data, less what BIC charges for each (half the logarithm of the number of samples for
-            each free parameter), so that none is chosen for having shrunk onto a few samples. False chooses by
-            likelihood alone, degenerate ends aside.
+            each free parameter; weights count relative to the largest), so that none is chosen for having shrunk onto
+            a few samples. False chooses by likelihood alone, degenerate ends aside.
         sample_weight: not negative, with the shape of `x` without its last axis. Weight 0 removes a sample, weight 2
             counts it twice.
         key: seed or JAX random key. Every data set draws from the same key, whatever its place.

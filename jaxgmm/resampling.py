@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.driver.arguments import checked_key, checked_mixture, weighted
+from jaxgmm.driver.arguments import checked_key, checked_mixture, checked_weights
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch
@@ -114,7 +114,8 @@ def bootstrap(
             `"nonparametric"` draws samples with replacement, as weights; `"parametric"` draws samples from the fit.
         covariance_type: the family that was fitted to all data sets. None infers it for each: the narrowest family that
             the covariances belong to, and that has the number of parameters that a result counts.
-        sample_weight: as for `fit`; not used by `"parametric"`.
+        sample_weight: as for `fit`, but a sample is one observation, whatever its weight; to count it several times,
+            repeat it. Samples of weight 0 are left out. `"parametric"` draws as many samples as are left, of weight 1.
         tol: as for `fit`.
         max_iter: as for `fit`.
         reg_covar: as for `fit`.
@@ -147,13 +148,17 @@ def bootstrap(
     check_progress(progress)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+    if sample_weight is not None:
+        weights = checked_weights(sample_weight, data)
+        is_kept = weights != 0
+        data = data.kept(is_kept)
+        data = data if kind == "parametric" else data.weighted(weights[is_kept])
     random, n_replicates = jax_key(key), int(n_replicates)
     if covariance_type is None:
         families = families_of(fitted, getattr(mixture, "n_parameters", None))
     else:
         families = np.full(data.n_data_sets, covariance_type)
     parts = _parts(fitted, families, np.flatnonzero(answered), data)
-    data = data if kind == "parametric" else weighted(data, sample_weight)
     settings = precision, float(tol), int(max_iter), checked_key(key)
     request = Request("mixture", 1, 1, *settings, method=method_for(method, tol))
     # Variances have no room for another family that is named.

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxgmm.checkpoint import Checkpoint, digest, in_words
-from jaxgmm.driver.choose import BEST_OF, whole
+from jaxgmm.driver.choose import BEST_OF, Values, whole
 from jaxgmm.driver.findings import Judgement, none_yet
 from jaxgmm.driver.plan import plan_for
 from jaxgmm.driver.program import Combination, Options, Program, Request
@@ -209,7 +209,8 @@ def _result(
     described = (task.sets.described, status, states, findings, scores, np.ones(1, bool), task.options.models)
     best = fetched(BEST_OF[task.program.effort](*described))
     n_e_steps = int(record.n_iter[0]) + 1
-    fits = whole(best, Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps), begin.rows)
+    values = Values(begin.rows, np.array([begin.rows.shape[1]]), None)
+    fits = whole(best, Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps), values)
     result = collected([(np.arange(1), fits)], 1, begin.rows.shape[-1], model, request._replace(n_init=1)).of(0)
     return result if begin.fit is None else _with_starts(result, begin.fit)
 

@@ -211,3 +211,13 @@ def test_mixtures_that_do_not_fit_the_data_are_refused() -> None:
     both.weights[1] = [0.0, 0.0]
     with pytest.raises(ValueError, match="must sum to 1"):
         jaxgmm.bootstrap(both, np.stack([x, x]))
+
+
+@pytest.mark.parametrize("kind", WEIGHTS_AND_SAMPLES)
+def test_samples_without_weight_are_as_if_they_were_not_there(kind: str) -> None:
+    x = two_clusters()
+    padded = np.insert(x, [0, 7, 300], [[np.nan, 1.0]], axis=0)
+    weights = np.where(np.isnan(padded[:, 0]), 0.0, 1.0)
+    alone = jaxgmm.bootstrap(mixture_of(x), x, N_REPLICATES, kind=kind)
+    found = jaxgmm.bootstrap(mixture_of(x), padded, N_REPLICATES, kind=kind, sample_weight=weights)
+    np.testing.assert_allclose(found.log_likelihood, alone.log_likelihood, rtol=1e-6)

@@ -50,3 +50,28 @@ def test_covariances_between_features_are_no_variances() -> None:
     mixture = Mixture(np.ones((1, 1)), np.zeros((1, 1, 2)), np.array([[[[1.0, 0.1], [0.1, 1.0]]]]))
     with pytest.raises(ValueError, match="not of covariance_type='spherical'"):
         of_family(mixture, "spherical")
+
+
+@pytest.mark.parametrize("family", ["tied", "spherical"])
+@pytest.mark.parametrize("max_iter", [2, 1000])
+def test_a_fit_from_outside_its_family_is_of_it(family: str, max_iter: int) -> None:
+    """Accelerated steps go along the last step, which begins at the start."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 200, 2)) + 3 * rng.integers(0, 3, (3, 200, 1))
+    spread = rng.uniform(0.2, 3, size=(3, 3, 2))
+    start = Mixture(
+        np.full((3, 3), 1 / 3), x[:, :3], spread if family == "spherical" else spread[..., None] * np.eye(2)
+    )
+    found = jaxgmm.fit(x, 3, covariance_type=family, init=start, max_iter=max_iter, tol=1e-3).mixture
+    own = found.covariances
+    np.testing.assert_array_equal(own, np.broadcast_to(own[:, :1] if family == "tied" else own[..., :1], own.shape))
+
+
+@pytest.mark.parametrize("family", ["tied", "spherical"])
+def test_a_fit_from_a_split_component_is_of_its_family(family: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 200, 2)) * [1, 0.4] + 3 * rng.integers(0, 3, (8, 200, 1))
+    found = jaxgmm.sweep(x, [2, 3], covariance_type=family, n_init=1, split=True, tol=1e-3).best.mixture
+    own, is_present = found.covariances, found.weights > 0
+    expected = np.broadcast_to(own[:, :1] if family == "tied" else own[..., :1], own.shape)
+    np.testing.assert_array_equal(own[is_present], expected[is_present])

@@ -154,8 +154,27 @@ def _best_of(
 BEST_OF = compiled(_best_of)
 
 
-def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
-    """The fits of a chunk with samples `(C, N, D)`.
+class Values(NamedTuple):
+    """Samples of a chunk.
+
+    Attributes:
+        x: `(C, N, D)`, padded with arbitrary rows.
+        lengths: `(C,)`.
+        sample_weight: `(C, N)`, or None for 1.
+    """
+
+    x: np.ndarray | Array
+    lengths: np.ndarray
+    sample_weight: np.ndarray | None
+
+    def of(self, data_set: int, feature: int) -> np.ndarray:
+        """The values of a feature in the samples of positive weight of a data set."""
+        values = np.asarray(self.x[data_set, : self.lengths[data_set], feature], np.float64)
+        return values if self.sample_weight is None else values[self.sample_weight[data_set, : len(values)] > 0]
+
+
+def whole(best: Best, runs: Runs, values: Values) -> ChunkFits:
+    """The fits of a chunk.
 
     Values of the best start are looked up, not recomputed: that might round differently.
     """
@@ -172,7 +191,7 @@ def whole(best: Best, runs: Runs, x: np.ndarray | Array) -> ChunkFits:
         gains = best.start_log_likelihood - log_likelihood[:, None]
         start_passed_over = passed_over(best.start_status, best.start_spurious, gains, best.n_samples)
     return ChunkFits(
-        mixture=_snapped(best.mixture, x) if best.has_narrow else best.mixture,
+        mixture=_snapped(best.mixture, values) if best.has_narrow else best.mixture,
         log_likelihood=log_likelihood,
         bounded_log_likelihood=of_best(best.start_bounded),
         gap=best.gap,
@@ -240,16 +259,16 @@ def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
     )
 
 
-def _snapped(mixture: Mixture, x: np.ndarray | Array) -> Mixture:
+def _snapped(mixture: Mixture, values: Values) -> Mixture:
     """The mixture with means of equal values set exactly to these.
 
     The conversion to data units rounds a mean. Far from all other values, that rounding may be many standard deviations
     of a component whose width is only the ridge.
     """
-    rounding, means, n_models = _rounding_of(mixture), mixture.means.copy(), len(mixture.means) // len(x)
-    for g, k, d in np.argwhere(_is_narrow(mixture, np)):
-        values = np.asarray(x[g // n_models, :, d], np.float64)
-        nearest = values[np.nanargmin(np.abs(values - means[g, k, d]))]
+    rounding, means, n_models = _rounding_of(mixture), mixture.means.copy(), len(mixture.means) // len(values.lengths)
+    for g, k, d in np.argwhere(_is_narrow(mixture, np)).tolist():
+        own = values.of(g // n_models, d)
+        nearest = own[np.nanargmin(np.abs(own - means[g, k, d]))]
         if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
             means[g, k, d] = nearest
     return replace(mixture, means=means)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.driver.choose import BEST_OF, ChunkFits, scaled, whole, without_fits
+from jaxgmm.driver.choose import BEST_OF, ChunkFits, Values, scaled, whole, without_fits
 from jaxgmm.driver.prepare import PREPARED, statuses_of_too_few, within_range
 from jaxgmm.driver.program import Options, Program
 from jaxgmm.driver.search import all_runs
@@ -49,7 +49,7 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
         return without_fits(statuses, program, x.shape[-1])
     # The number of snapshots must not compile this again.
     told = options._replace(snapshots=None)
-    sample_weight, exponents = within_range(sample_weight)
+    sample_weight, exponents = within_range(sample_weight, lengths)
     prepared, best_of = PREPARED[program.effort], BEST_OF[program.effort]
     sets, begun, status, wanted, models = prepared(
         x, lengths, sample_weight, start, told, layout=program.layout, init=program.init
@@ -57,5 +57,5 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
     runs = all_runs(sets, begun, wanted, options._replace(models=models), program)
     findings, scores, _ = runs.judgement
     best = best_of(sets.described, status, runs.states, findings, scores, runs.finished, models)
-    fits = whole(fetched(best), runs, x)
+    fits = whole(fetched(best), runs, Values(x, lengths, sample_weight))
     return fits if exponents is None else scaled(fits, exponents)

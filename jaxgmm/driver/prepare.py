@@ -1,5 +1,6 @@
 """Preparation of the runs of a chunk: standardised data sets, and the starts of every fit, all in float64."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxgmm.driver.program import Layout, Models, Options
 from jaxgmm.driver.runs import Begun, begun
 from jaxgmm.driver.standardize import Standardization, scaled_features, standardize, to_standard
 from jaxgmm.em import state as em
-from jaxgmm.em.covariance import Coordinates, one_of
+from jaxgmm.em.covariance import Coordinates, Family, one_of
 from jaxgmm.em.expectation import as_data
 from jaxgmm.em.initialization import INITIALIZERS, TURN, Task, from_labels, from_responsibilities
 from jaxgmm.mixture import Mixture, with_harmless_absent
@@ -43,14 +44,16 @@ class Prepared(NamedTuple):
     models: Models
 
 
-def within_range(sample_weight: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def within_range(sample_weight: np.ndarray | None, lengths: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Weights scaled so that sums and squares can be represented, and the exponents of two removed from each data set.
 
     Devices flush the smallest numbers of float64 to zero.
     """
     if sample_weight is None:
         return None, None
-    largest = np.max(np.where(np.isfinite(sample_weight), sample_weight, 0.0), axis=1, initial=0.0)
+    # Padding may hold the weights of other data sets.
+    inside = np.arange(sample_weight.shape[1]) < lengths[:, None]
+    largest = np.max(np.where(inside & np.isfinite(sample_weight), sample_weight, 0.0), axis=1, initial=0.0)
     _, exponents = np.frexp(largest)
     exponents = np.where(np.abs(exponents) > _MODERATE, exponents, 0)
     if not np.any(exponents):
@@ -191,7 +194,8 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
 
     if init == "mixture":
         explicit = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
-        explicit = jax.vmap(with_harmless_absent)(jax.vmap(to_standard)(explicit, form(0).units))
+        family = one_of(layout.families, models.family[0])
+        explicit = jax.vmap(lambda own, units: _explicit(own, units, family))(explicit, form(0).units)
         return jax.tree.map(lambda leaf: leaf[:, None, None], explicit)
     if init in ("labels", "responsibilities"):
         explicit = jax.vmap(from_rows)(form(0), jnp.asarray(start))
@@ -217,14 +221,24 @@ def _starts(sets: DataSets, start: Any, key: Array, models: Models, init: str, l
         made = jax.tree.map(lambda leaf: leaf[np.argsort(order)], made)
     shape = (n_models, layout.n_init)
     starts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(*shape, *leaf.shape[1:]), 2, 0), made)
-    return starts if start is None else _with_last(starts, start, form(models.form).units)
+    return starts if start is None else _with_last(starts, start, form(models.form).units, models, layout)
 
 
-def _with_last(starts: Mixture, last: Mixture, units: Standardization) -> Mixture:
+def _explicit(start: Mixture, units: Standardization, family: Family) -> Mixture:
+    """A start in data units, standardised. EM would leave covariances outside the family; accelerated runs may not."""
+    start = with_harmless_absent(to_standard(start, units))
+    return replace(start, covariances=family.of_start(start.weights, start.covariances))
+
+
+def _with_last(starts: Mixture, last: Mixture, units: Standardization, models: Models, layout: Layout) -> Mixture:
     """Starts `(C, M, R, K, …)`, the last of each fit replaced by a mixture in data units unless that is NaN."""
     last = jax.tree.map(lambda leaf, own: leaf.reshape(own[:, :, 0].shape), last, starts)
     is_given = jnp.all(jnp.isfinite(last.weights), axis=-1)
-    last = jax.vmap(jax.vmap(with_harmless_absent))(jax.vmap(jax.vmap(to_standard))(last, units))
+
+    def explicit(start: Mixture, units: Standardization, family: Any) -> Mixture:
+        return _explicit(start, units, one_of(layout.families, family))
+
+    last = jax.vmap(jax.vmap(explicit), (0, 0, None))(last, units, models.family)
 
     def replaced(own: Array, new: Array) -> Array:
         given = is_given.reshape(*is_given.shape, *[1] * (own.ndim - 3))

@@ -19,6 +19,7 @@ from jaxgmm.em.statistics import SufficientStatistics
 # `(K, D, D)` or `(K, D)`, and `(D, D)` or `(D,)`; axes that follow are those of further runs.
 Covariances = Float[Array, "k d ..."]
 Ridge = Float[Array, "d ..."]
+Weights = Float[Array, "k ..."]
 
 
 class Coordinates(NamedTuple):
@@ -47,6 +48,8 @@ class Family(NamedTuple):
         least_samples: number of samples, in D dimensions, that determine the parameters a component does not share:
             fewer samples have no covariance of their own, or say nothing about it.
         isotropic: whether all features have one variance, and so one ridge.
+        of_start: covariances of the family, from the weights `(K,)` and the covariances of a start, which need not be
+            of it. Those that are stay as they are, and so do those of components of weight 0.
     """
 
     covariances: Callable[[SufficientStatistics, Ridge], Covariances]
@@ -55,6 +58,7 @@ class Family(NamedTuple):
     n_parameters: Callable[[int, int], int]
     least_samples: Callable[[int], int]
     isotropic: bool = False
+    of_start: Callable[[Weights, Covariances], Covariances] = lambda _, covariances: covariances
 
     @property
     def coordinates(self) -> Coordinates:
@@ -85,6 +89,25 @@ def _spherical(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
     return jnp.broadcast_to(variances + ridge[None], statistics.second.shape)
 
 
+def _mean_of_components(weights: Weights, covariances: Covariances) -> Covariances:
+    """The mean of all components where these differ."""
+    is_present = weights[:, None, None] > 0
+    least, most = (
+        extreme(jnp.where(is_present, covariances, start), axis=0, keepdims=True)
+        for extreme, start in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
+    )
+    differ = jnp.any(least != most, axis=(1, 2), keepdims=True)
+    share = weights / jnp.sum(weights, axis=0, keepdims=True)
+    shared = jnp.sum(jnp.where(is_present, share[:, None, None] * covariances, 0), axis=0, keepdims=True)
+    return jnp.where(is_present & differ, shared, covariances)
+
+
+def _mean_of_features(weights: Weights, covariances: Covariances) -> Covariances:
+    """The mean of all features where these differ."""
+    differ = jnp.any(covariances != covariances[:, :1], axis=1, keepdims=True)
+    return jnp.where((weights[:, None] > 0) & differ, jnp.mean(covariances, axis=1, keepdims=True), covariances)
+
+
 def _second_central_moment(statistics: SufficientStatistics) -> Covariances:
     """Σ_n r_kn (x_n - m_k)(x_n - m_k)ᵀ / Σ_n r_kn, or its diagonal; zeros for a component without samples."""
     counts = jnp.where(statistics.counts > 0, statistics.counts, 1)
@@ -110,6 +133,7 @@ FAMILIES: dict[str, Family] = {
         n_parameters=lambda _, d: d * (d + 1) // 2,
         # A component shares everything but its mean and weight.
         least_samples=lambda _: 1,
+        of_start=_mean_of_components,
     ),
     "diag": Family(
         _diag,
@@ -126,6 +150,7 @@ FAMILIES: dict[str, Family] = {
         n_parameters=lambda k, _: k,
         least_samples=lambda d: min(d + 1, 3),
         isotropic=True,
+        of_start=_mean_of_features,
     ),
 }
 
@@ -149,9 +174,14 @@ def one_of(names: Sequence[str], index: Int[Array | np.ndarray, "*s"]) -> Family
     if len(families) == 1:
         return families[0]
 
-    def covariances(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
-        choices = [family.covariances(statistics, ridge) for family in families]
+    def chosen(choices: Sequence[Covariances]) -> Covariances:
         which = lax.broadcast_in_dim(index, choices[0].shape, range(choices[0].ndim - index.ndim, choices[0].ndim))
         return lax.select_n(which, *choices)
 
-    return families[0]._replace(covariances=covariances)
+    def covariances(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
+        return chosen([family.covariances(statistics, ridge) for family in families])
+
+    def of_start(weights: Weights, covariances: Covariances) -> Covariances:
+        return chosen([family.of_start(weights, covariances) for family in families])
+
+    return families[0]._replace(covariances=covariances, of_start=of_start)

@@ -214,7 +214,9 @@ def _sums(
     """
 
     def sums(data: Data, rows: Array) -> SufficientStatistics:
-        weighted = responsibilities(rows) * data.weights[None, :]
+        # Rows of padding are those of other data sets, and samples of weight 0 may have none.
+        counts = data.weights[None, :] > 0
+        weighted = jnp.where(counts, responsibilities(rows), 0) * data.weights[None, :]
         return collect(centred(data, rows), weighted, task.x.shape[0], diagonal=task.family.diagonal)
 
     return over_tiles(task.data, rows, sums, diagonal=task.family.diagonal)

@@ -135,6 +135,12 @@ class Batch(NamedTuple):
             weights_of=None if weights_of is None else weights_of_part,
         )
 
+    def kept(self, rows: np.ndarray) -> "Batch":
+        """The data sets without weights and with only those rows of the table that a mask `(M,)` keeps."""
+        before = np.concatenate([[0], np.cumsum(rows)])
+        first, lengths = before[self.first], before[self.first + self.lengths] - before[self.first]
+        return Batch(np.asarray(self.samples)[rows], first, lengths, self.is_single)
+
     def repeated(self, n: int) -> "Batch":
         """Every data set `n` times, one after the other, as the same rows: no sample is copied."""
         return self.part(np.repeat(np.arange(self.n_data_sets), n))._replace(is_single=False)

@@ -45,6 +45,7 @@ from jaxgmm.settings import (
     is_integer,
     method_for,
 )
+from jaxgmm.status import Status
 
 # Columns of a sweep's table before and after those of criteria, in their order.
 _FIRST_COLUMNS = ("data_set", "n_components", "covariance_type", "reg_covar", "n_samples", "n_parameters")
@@ -208,7 +209,10 @@ def _swept(
     order = np.argsort(np.concatenate(numbers))
     columns = {name: np.concatenate([own[name] for own in found])[order] for name in found[0]}
     unanswered = ~np.any(columns["chosen"], axis=1)
-    best.status[unanswered] = columns["status"][unanswered, 0]
+    status = columns["status"][unanswered, 0]
+    # A model that was fitted has no criterion if it could not be fitted without one of the folds.
+    has_fit = np.isin(status, (Status.CONVERGED, Status.MAX_ITER))
+    best.status[unanswered] = np.where(has_fit, int(Status.DEGENERATE), status)
     best.start_status[unanswered] = best.status[unanswered, None]
     return columns, replace(best, efficiency=useful / max(1, executed))
 

@@ -161,7 +161,7 @@ def begun(data: Batch, model: Combination, result: FitResult, exponent: float) -
 
     def work(chunk: Chunk) -> Any:
         x, lengths, weights, start, options, program = inputs_of(chunk, chunk.model_sets[0], data, mixture)
-        weights, _ = within_range(weights)
+        weights, _ = within_range(weights, lengths)
         prepared = PREPARED[program.effort]
         layout = program.layout
         sets, runs, *_ = prepared(x, lengths, weights, start, options, layout=layout, init=program.init)

@@ -80,3 +80,24 @@ def test_covariances_have_as_many_parameters_as_can_be_chosen() -> None:
     k, d = 3, 4
     free = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}
     assert {name: family.n_parameters(k, d) for name, family in FAMILIES.items()} == free
+
+
+def test_covariances_of_a_start_become_those_of_the_family() -> None:
+    weights = jnp.array([0.25, 0.75, 0.0])
+    matrices = jnp.array([[[2.0, 0.5], [0.5, 1.0]], [[6.0, 0.1], [0.1, 3.0]], [[9.0, 0.0], [0.0, 9.0]]])
+    tied = FAMILIES["tied"].of_start(weights, matrices)
+    np.testing.assert_allclose(tied[0], 0.25 * matrices[0] + 0.75 * matrices[1])
+    np.testing.assert_array_equal(tied[1], tied[0])
+    # An absent component has no say, and keeps what it has.
+    np.testing.assert_array_equal(tied[2], matrices[2])
+    np.testing.assert_array_equal(FAMILIES["tied"].of_start(weights, tied), tied)
+    variances = jnp.array([[1.0, 3.0], [0.1, 0.1], [1.0, 1.0]])
+    spherical = FAMILIES["spherical"].of_start(weights, variances)
+    np.testing.assert_array_equal(spherical, [[2.0, 2.0], [0.1, 0.1], [1.0, 1.0]])
+    for name, values in (("full", matrices), ("diag", variances)):
+        np.testing.assert_array_equal(FAMILIES[name].of_start(weights, values), values)
+    # Of further runs, in axes that follow; and of one family among several.
+    several = one_of(("full", "tied"), jnp.array([0, 1]))
+    both = several.of_start(jnp.stack([weights] * 2, axis=-1), jnp.stack([matrices] * 2, axis=-1))
+    np.testing.assert_array_equal(both[..., 0], matrices)
+    np.testing.assert_allclose(both[..., 1], tied)

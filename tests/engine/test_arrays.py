@@ -136,7 +136,7 @@ def test_labels_and_weights_of_any_type_start_the_same_fit() -> None:
         (None, "got None"),
         (OfAGraph(), "x cannot be read as a NumPy array: Can't call"),
         (pd.Series([1.0, 2.0]), r"pass x.to_frame\(\)"),
-        ([pd.Series([1.0, 2.0])] * 2, r"pass x.to_frame\(\)"),
+        ([pd.Series([1.0, 2.0])] * 2, r"pass x\[0\].to_frame\(\)"),
         (np.zeros(2, [("a", float)]), "real numbers; its dtype is"),
     ],
 )

@@ -37,7 +37,7 @@ def test_narrow_numbers_widen(dtype: type) -> None:
         (np.zeros((0, 5, 2)), "no data sets"),
         (np.zeros((5, 0)), "no features"),
         ([np.zeros((4, 2)), np.zeros((4, 3))], r"x\[0\] has shape \(4, 2\) and x\[1\] has shape \(4, 3\)"),
-        ([np.zeros(4)], r"pass x\[:, None\]"),
+        ([np.zeros(4)], r"pass x\[0\]\[:, None\]"),
         (np.array([["a", "b"]]), "real numbers"),
         (np.zeros((3, 2), complex), "real numbers"),
         ([[1.0], [1.0, 2.0]], "list of arrays"),

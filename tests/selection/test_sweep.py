@@ -447,3 +447,14 @@ def test_no_model_gains_by_what_spurious_components_are_compared_by(seed: int) -
     lowest_sound = np.min(np.where(spurious == 0, bic, np.inf), axis=1)
     of_chosen = np.sum(np.where(chosen, bic, 0), axis=1)
     assert np.all(of_chosen <= lowest_sound + 1e-6)
+
+
+def test_a_data_set_for_which_no_model_has_a_score_is_not_called_converged() -> None:
+    """A feature that varies in one sample only is constant without its fold."""
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x[:, 1] = np.arange(20) == 0
+    sweep = jaxgmm.sweep(x, [1], criterion="cv", n_folds=3, n_init=2)
+    assert np.isnan(sweep.table["cv"]).all()
+    assert sweep.best.status == Status.DEGENERATE
+    assert not sweep.best.converged
+    assert np.isnan(sweep.best.mixture.means).all()
