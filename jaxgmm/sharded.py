@@ -15,12 +15,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxgmm.checkpoint import Checkpoint, digest, in_words
-from jaxgmm.driver.choose import BEST_OF, Values, whole
+from jaxgmm.driver.choose import BEST_OF, whole
 from jaxgmm.driver.findings import Judgement, none_yet
 from jaxgmm.driver.plan import plan_for
 from jaxgmm.driver.program import Combination, Options, Program, Request
 from jaxgmm.driver.runs import Runs, begun, recorded
-from jaxgmm.driver.shards import Task, judged, sample_of, spans, standardized
+from jaxgmm.driver.shards import Task, judged, nearest_value, sample_of, spans, standardized
 from jaxgmm.em import state as em
 from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.devices import is_out_of_memory, machine
@@ -178,7 +178,7 @@ def _results(shards: Shards, begin: _Start, model: Combination, request: Request
     for record in spans(task, before, EVERY) if is_fitted else [before]:
         has_ended = is_fitted and record.status[0] != em.RUNNING
         judgement = judged(task, record, starts) if has_ended else none_yet(1)
-        yield _result(task, record, judgement, status, begin, model, request)
+        yield _result(shards, task, record, judgement, status, begin, model, request)
 
 
 def _planned(shards: Shards, begin: _Start, model: Combination, request: Request) -> tuple[int, Program, Options]:
@@ -194,6 +194,7 @@ def _planned(shards: Shards, begin: _Start, model: Combination, request: Request
 
 
 def _result(
+    shards: Shards,
     task: Task,
     record: em.RunState,
     judgement: Judgement,
@@ -209,8 +210,8 @@ def _result(
     described = (task.sets.described, status, states, findings, scores, np.ones(1, bool), task.options.models)
     best = fetched(BEST_OF[task.program.effort](*described))
     n_e_steps = int(record.n_iter[0]) + 1
-    values = Values(begin.rows, np.array([begin.rows.shape[1]]), None)
-    fits = whole(best, Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps), values)
+    runs = Runs(states, judgement, np.ones(1, bool), n_e_steps, n_e_steps)
+    fits = whole(best, runs, lambda _, feature, mean: nearest_value(shards, feature, mean), n_models=1)
     result = collected([(np.arange(1), fits)], 1, begin.rows.shape[-1], model, request._replace(n_init=1)).of(0)
     return result if begin.fit is None else _with_starts(result, begin.fit)
 

@@ -157,6 +157,17 @@ def test_questions_are_answered_wherever_samples_are(n_samples: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_the_nearest_value_is_that_of_any_row_of_positive_weight() -> None:
+    x, weights = np.float32(X), np.ones(len(X))
+    x[2999], x[7], weights[7] = [1e6, 5.0], [1e6 + 1, 5.0], 0
+    shards = shards_of(x, weights, 8)
+    assert shards is not None
+    with jax.enable_x64(True):
+        assert programs.nearest_value(shards, 0, 1e6 + 2.0) == 1e6
+        others = np.delete(x[:, 1], 7).astype(float)
+        assert programs.nearest_value(shards, 1, 0.1) == others[np.argmin(np.abs(others - 0.1))]
+
+
 def test_a_sample_stands_for_all_rows() -> None:
     rows = np.arange(80_000.0)[:, None]
     shards = shards_of(rows, None, 8)

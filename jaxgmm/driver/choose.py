@@ -1,5 +1,6 @@
 """The fits of a chunk: the best run of each, converted to data units."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -154,6 +155,10 @@ def _best_of(
 BEST_OF = compiled(_best_of)
 
 
+# The value of a feature in the samples of a data set that is nearest to a mean: their numbers, and the mean.
+Nearest = Callable[[int, int, float], float]
+
+
 class Values(NamedTuple):
     """Samples of a chunk.
 
@@ -167,14 +172,16 @@ class Values(NamedTuple):
     lengths: np.ndarray
     sample_weight: np.ndarray | None
 
-    def of(self, data_set: int, feature: int) -> np.ndarray:
-        """The values of a feature in the samples of positive weight of a data set."""
+    def nearest(self, data_set: int, feature: int, mean: float) -> float:
+        """The value of a feature nearest to a mean, in the samples of positive weight of a data set."""
         values = np.asarray(self.x[data_set, : self.lengths[data_set], feature], np.float64)
-        return values if self.sample_weight is None else values[self.sample_weight[data_set, : len(values)] > 0]
+        if self.sample_weight is not None:
+            values = values[self.sample_weight[data_set, : len(values)] > 0]
+        return values[np.nanargmin(np.abs(values - mean))].item()
 
 
-def whole(best: Best, runs: Runs, values: Values) -> ChunkFits:
-    """The fits of a chunk.
+def whole(best: Best, runs: Runs, nearest: Nearest, n_models: int) -> ChunkFits:
+    """The fits of M models to a chunk of data sets.
 
     Values of the best start are looked up, not recomputed: that might round differently.
     """
@@ -191,7 +198,7 @@ def whole(best: Best, runs: Runs, values: Values) -> ChunkFits:
         gains = best.start_log_likelihood - log_likelihood[:, None]
         start_passed_over = passed_over(best.start_status, best.start_spurious, gains, best.n_samples)
     return ChunkFits(
-        mixture=_snapped(best.mixture, values) if best.has_narrow else best.mixture,
+        mixture=_snapped(best.mixture, nearest, n_models) if best.has_narrow else best.mixture,
         log_likelihood=log_likelihood,
         bounded_log_likelihood=of_best(best.start_bounded),
         gap=best.gap,
@@ -259,18 +266,17 @@ def without_fits(statuses: Any, program: Program, n_features: int) -> ChunkFits:
     )
 
 
-def _snapped(mixture: Mixture, values: Values) -> Mixture:
+def _snapped(mixture: Mixture, nearest: Nearest, n_models: int) -> Mixture:
     """The mixture with means of equal values set exactly to these.
 
     The conversion to data units rounds a mean. Far from all other values, that rounding may be many standard deviations
     of a component whose width is only the ridge.
     """
-    rounding, means, n_models = _rounding_of(mixture), mixture.means.copy(), len(mixture.means) // len(values.lengths)
+    rounding, means = _rounding_of(mixture), mixture.means.copy()
     for g, k, d in np.argwhere(_is_narrow(mixture, np)).tolist():
-        own = values.of(g // n_models, d)
-        nearest = own[np.nanargmin(np.abs(own - means[g, k, d]))]
-        if abs(nearest - means[g, k, d]) <= rounding[g, k, d]:
-            means[g, k, d] = nearest
+        value = nearest(g // n_models, d, means[g, k, d].item())
+        if abs(value - means[g, k, d]) <= rounding[g, k, d]:
+            means[g, k, d] = value
     return replace(mixture, means=means)
 
 

@@ -57,5 +57,5 @@ def fit_chunk(inputs: Inputs) -> ChunkFits:
     runs = all_runs(sets, begun, wanted, options._replace(models=models), program)
     findings, scores, _ = runs.judgement
     best = best_of(sets.described, status, runs.states, findings, scores, runs.finished, models)
-    fits = whole(fetched(best), runs, Values(x, lengths, sample_weight))
+    fits = whole(fetched(best), runs, Values(x, lengths, sample_weight).nearest, len(options.models.form))
     return fits if exponents is None else scaled(fits, exponents)

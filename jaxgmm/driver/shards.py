@@ -212,6 +212,25 @@ def sample_of(shards: Shards, key: Any, size: int) -> tuple[np.ndarray, np.ndarr
     return x, None if np.all(weights == weights[:1]) else weights
 
 
+def _nearest(
+    x: Array, weights: Array | None, n_samples: Int[Array, ""], feature: Int[Array, ""], mean: Float[Array, ""]
+) -> Float[Array, ""]:
+    values = jnp.take(x, feature, axis=1).astype(jnp.float64)
+    counts = jnp.arange(len(values)) < n_samples
+    if weights is not None:
+        counts &= weights > 0
+    return values[jnp.nanargmin(jnp.where(counts, jnp.abs(values - mean), jnp.nan))]
+
+
+NEAREST = compiled(_nearest)
+
+
+def nearest_value(shards: Shards, feature: int, mean: float) -> float:
+    """The value of a feature nearest to a mean, in the samples of positive weight."""
+    own = shards.x, shards.weights, np.int64(shards.n_samples), np.int64(feature), np.float64(mean)
+    return fetched(NEAREST["at once"](*own)).item()
+
+
 def standardized(
     shards: Shards, start: Any, options: Options, program: Program, init: str, length: int
 ) -> tuple[Task, Mixture, np.ndarray]:
