@@ -334,15 +334,13 @@ def _of_data_sets(given: Any, data: Batch) -> tuple[Mixture, np.ndarray]:
 
 def _parts(fitted: Mixture, families: np.ndarray, rows: np.ndarray, data: Batch) -> list[_Part]:
     """The fits of some data sets by number of components and family. Checks them."""
-    n_present = np.sum(fitted.weights > 0, axis=1)
-    kinds = list(zip(n_present.tolist(), families.tolist(), strict=True))
-    parts = []
-    for kind in sorted({kinds[row] for row in rows}):
-        own = np.array([row for row in rows if kinds[row] == kind])
+    n_present, families, parts = np.sum(fitted.weights[rows] > 0, axis=1), families[rows], []
+    for k, family in sorted(set(zip(n_present.tolist(), families.tolist(), strict=True))):
+        own = rows[(n_present == k) & (families == family)]
         order = np.argsort(fitted.weights[own] == 0, axis=1, kind="stable")
-        present = of_family(_in_order(fitted.of(own), order).components(slice(kind[0])), kind[1])
-        fits = checked_mixture(present, data.part(own), *kind)
-        parts.append(_Part(own, fits, np.argsort(order, axis=1), kind[1]))
+        present = of_family(_in_order(fitted.of(own), order).components(slice(k)), family)
+        fits = checked_mixture(present, data.part(own), k, family)
+        parts.append(_Part(own, fits, np.argsort(order, axis=1), family))
     return parts
 
 
