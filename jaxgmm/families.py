@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxgmm.em.covariance import FAMILIES, n_parameters
-from jaxgmm.mixture import Mixture
+from jaxgmm.mixture import Mixture, full_covariances
 
 # From the one with the fewest parameters on; matrices of one feature are variances, so they tell the last two only.
 _NARROWEST_FIRST = ("spherical", "diag", "tied", "full")
@@ -39,12 +39,14 @@ def families_of(mixture: Mixture, counted: Any = None) -> np.ndarray:
 
 
 def of_family(mixture: Mixture, family: str) -> Mixture:
-    """Mixtures `(B, K, …)` with variances in place of matrices if the family has variances.
+    """Mixtures `(B, K, …)` with variances or matrices, as the family has them.
 
     Raises:
-        ValueError: it has, and the matrices have entries off the diagonal.
+        ValueError: it has variances, and the matrices have entries off the diagonal.
     """
-    if not FAMILIES[family].diagonal or mixture.is_diagonal:
+    if not FAMILIES[family].diagonal:
+        return replace(mixture, covariances=full_covariances(mixture))
+    if mixture.is_diagonal:
         return mixture
     if not np.all(_has_variances_only(mixture)):
         raise ValueError(f"mixture has covariances between features, so it is not of covariance_type={family!r}.")

@@ -254,6 +254,18 @@ def test_starts_that_are_not_sound_are_degenerate_in_their_own_rows() -> None:
     assert np.isnan(result.log_likelihood).tolist() == [True, True, False, False]
 
 
+def test_leaves_of_a_start_have_a_batch_axis_or_none() -> None:
+    """Shared matrices are no variances, and a component of weight 0 may hold anything."""
+    x = np.stack([good()] * 3)
+    means, matrices = x[:, :2], np.array([[[1.0, -0.3], [-0.3, 1.0]]] * 2)
+    assert np.all(jaxgmm.fit(x, 2, init=Mixture(np.full(2, 0.5), means, matrices)).status == Status.CONVERGED)
+    absent = Mixture(np.array([1.0, 0.0]), means, matrices * np.array([1, -1])[:, None, None])
+    assert np.all(jaxgmm.fit(x, 2, init=absent).status == Status.CONVERGED)
+    negative = Mixture(np.full(2, 0.5), means[0], -np.ones((3, 2, 2)))
+    with pytest.raises(ValueError, match="a variance is negative"):
+        jaxgmm.fit(x, 2, covariance_type="diag", init=negative)
+
+
 def test_labels_that_leave_a_component_empty_are_degenerate() -> None:
     labels = np.tile(np.arange(40) % 2, (4, 1))
     labels[1] = 0

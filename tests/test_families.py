@@ -21,6 +21,7 @@ def test_a_fit_is_of_its_family(family: str, as_matrices: bool) -> None:
     assert families_of(mixture).tolist() == [family] * 2
     assert families_of(mixture, fits.n_parameters).tolist() == [family] * 2
     np.testing.assert_array_equal(of_family(mixture, family).covariances, fits.mixture.covariances)
+    np.testing.assert_array_equal(of_family(mixture, "full").covariances, full_covariances(mixture))
 
 
 def test_numbers_of_parameters_tell_families_apart_whose_covariances_are_alike() -> None:

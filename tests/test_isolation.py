@@ -75,3 +75,13 @@ def test_values_of_others_near_a_mean_of_equal_values(which: int) -> None:
     weights = np.append(np.ones(60), [0.0, 0.0])
     alone = jaxgmm.fit([without, near], 2, n_init=2, sample_weight=[weights, np.ones(33)])
     assert np.max(alone.mixture.means[0]) == value
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_weights_of_the_smallest_and_the_largest_size_beside_each_other(least: int) -> None:
+    """Their common scale is taken off each data set's own; padding is not scaled with it."""
+    weights = [np.full(40, 1e300), np.full(33, 1e300)]
+    weights[least] *= 1e-300
+    weights[least] *= 1e-300
+    found = jaxgmm.fit([OWN, OTHER], 2, init=[memberships(40), memberships(33)], sample_weight=weights)
+    assert found.status.tolist() == [Status.CONVERGED] * 2

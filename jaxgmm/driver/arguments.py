@@ -125,10 +125,12 @@ def checked_mixture(init: Mixture, data: Batch, n_components: int, covariance_ty
     # As a product, because sums over a short last axis take ten times as long.
     if np.any(init.weights < 0) or np.any(np.abs(init.weights @ np.ones(n_components) - 1) > 1e-6):
         raise ValueError("init.weights must not be negative and must sum to 1 over the components.")
-    variances = init.covariances if init.is_diagonal else np.diagonal(init.covariances, axis1=-2, axis2=-1)
-    if np.any(variances < 0):
+    # Each leaf may have a batch axis or not, so the number of axes does not tell matrices from variances.
+    are_matrices = spread != (n_features,)
+    variances = np.diagonal(init.covariances, axis1=-2, axis2=-1) if are_matrices else init.covariances
+    if np.any((variances < 0) & (init.weights[..., None] > 0)):
         raise ValueError("init.covariances must be positive definite; a variance is negative.")
-    if init.covariances.shape[-2:] == (n_features, n_features) and spread != (n_features,):
+    if are_matrices:
         flipped = np.swapaxes(init.covariances, -1, -2)
         # Most are symmetric to the bit, which is the quicker test.
         is_equal = (np.array_equal(init.covariances[..., i, :i], flipped[..., i, :i]) for i in range(1, n_features))

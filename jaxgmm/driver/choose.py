@@ -174,7 +174,8 @@ class Values(NamedTuple):
 
     def nearest(self, data_set: int, feature: int, mean: float) -> float:
         """The value of a feature nearest to a mean, in the samples of positive weight of a data set."""
-        values = np.asarray(self.x[data_set, : self.lengths[data_set], feature], np.float64)
+        # Of JAX arrays, slices of every length would be programs of their own.
+        values = np.asarray(self.x[data_set, :, feature], np.float64)[: self.lengths[data_set]]
         if self.sample_weight is not None:
             values = values[self.sample_weight[data_set, : len(values)] > 0]
         return values[np.nanargmin(np.abs(values - mean))].item()

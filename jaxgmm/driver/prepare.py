@@ -58,7 +58,7 @@ def within_range(sample_weight: np.ndarray | None, lengths: np.ndarray) -> tuple
     exponents = np.where(np.abs(exponents) > _MODERATE, exponents, 0)
     if not np.any(exponents):
         return sample_weight, None
-    return np.ldexp(sample_weight, -exponents[:, None]), exponents
+    return np.ldexp(np.where(inside, sample_weight, 0.0), -exponents[:, None]), exponents
 
 
 def statuses_of_too_few(

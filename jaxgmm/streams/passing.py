@@ -97,7 +97,8 @@ def fit_stream(
         checkpoint: a file of `jaxgmm.storage` in which the state is kept now and then, completely or not at all. If it
             exists, the call goes on from there: with the same batches from their beginning it gives the same answer,
             bit for bit, as without an interruption. The request and the first samples (or the sample; with `stream`,
-            the first batch) must be those of the file; batches that follow are not compared.
+            the first batch) must be those of the file, and are read even if it is finished; batches that follow are not
+            compared.
         every: number of tiles of 65,536 samples, or with `stream` of batches, between two checkpoints.
         threads: maximum number of cores of a CPU, as for `jaxgmm.fit`.
         progress: called with the numbers of passes made and of samples read in this one.
@@ -147,7 +148,8 @@ def fit_stream(
     else:
         first = rows_in(sample)
     described = {"n_components": n_components, "passes": passes, "tol": tol, **model, **options}
-    kept = Checkpoint(Stream, checkpoint, every, in_words(described | {"first samples": first}))
+    described = {} if checkpoint is None else in_words(described | {"first samples": first})
+    kept = Checkpoint(Stream, checkpoint, every, described)
     began = kept.read()
     if began is not None and began.passage is None:
         return began
@@ -171,7 +173,8 @@ def _followed(
     coming = (rows_in(batch, stream.mixture.n_features) for batch in batches)
     # An iterator may read the next batch into the same array, so the first one is described before that.
     first = list(islice(coming, 1))
-    kept = Checkpoint(Stream, checkpoint, every, {"from": digest(stream), "first batch": digest(first)})
+    described = {} if checkpoint is None else {"from": digest(stream), "first batch": digest(first)}
+    kept = Checkpoint(Stream, checkpoint, every, described)
     began, stream = stream, kept.read() or stream
     n_read, n_done = 0, int(stream.n_rows + stream.n_refused - began.n_rows - began.n_refused)
     for number, rows in enumerate(chain(first, coming), start=1):

@@ -95,6 +95,8 @@ def refusals(path: Path) -> Iterator[None]:
 def written(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file for writing. It gets its name, and replaces an existing file, when it is complete and on the disk.
 
+    A process that is killed leaves a hidden file beside it, whose name ends in `.partial`.
+
     Raises:
         OSError: the disk refuses. Nothing is left then, as after any other exception.
     """
