@@ -103,7 +103,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         resumes = self.warm_start and hasattr(self, "converged_")
         random_state = check_random_state(self.random_state)
         before = random_state.get_state()
-        starts = self._last(x) if resumes else [self._drawn(x, weights, random_state) for _ in range(self.n_init)]
+        starts = self._last(x) if resumes else self._drawn(x, weights, random_state)
         if self.max_iter == 0:
             self._keep(starts[-1], x.dtype)
             return self
@@ -186,12 +186,18 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             raise ValueError(f"X has {x.shape[1]} features, and the last fit, to start from, {last.n_features}.")
         return [last]
 
-    def _drawn(self, x: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState) -> Mixture:
-        """A start drawn as in scikit-learn, with the parameters that the user gave."""
+    def _drawn(self, x: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState) -> list[Mixture]:
+        """All starts, drawn as in scikit-learn."""
+        shift = _shift(x)
+        near = x - shift if np.any(shift) else x
+        return [self._start(near, shift, weights, random_state) for _ in range(self.n_init)]
+
+    def _start(
+        self, x: np.ndarray, shift: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState
+    ) -> Mixture:
+        """A start from samples that have been moved to 0 by a shift, with the parameters that the user gave."""
         start = Mixture(None, None, None)
         if self.weights_init is None or self.means_init is None or self.precisions_init is None:
-            shift = _shift(x)
-            x = x - shift if np.any(shift) else x
             responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
             start = _moments(x, responsibilities, weights, self.covariance_type, self.reg_covar)
             start = replace(start, means=start.means + shift)

@@ -92,10 +92,8 @@ def _spherical(statistics: SufficientStatistics, ridge: Ridge) -> Covariances:
 def _mean_of_components(weights: Weights, covariances: Covariances) -> Covariances:
     """The mean of all components where these differ."""
     is_present = weights[:, None, None] > 0
-    least, most = (
-        extreme(jnp.where(is_present, covariances, start), axis=0, keepdims=True)
-        for extreme, start in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
-    )
+    least = jnp.min(jnp.where(is_present, covariances, jnp.inf), axis=0, keepdims=True)
+    most = jnp.max(jnp.where(is_present, covariances, -jnp.inf), axis=0, keepdims=True)
     differ = jnp.any(least != most, axis=(1, 2), keepdims=True)
     share = weights / jnp.sum(weights, axis=0, keepdims=True)
     shared = jnp.sum(jnp.where(is_present, share[:, None, None] * covariances, 0), axis=0, keepdims=True)
