@@ -668,6 +668,15 @@ def test_finalists_are_sound_where_any_start_is() -> None:
     assert np.mean(result.spurious[sound] == 0) > 0.9
 
 
+def test_components_of_two_samples_end_as_converged() -> None:
+    # Two samples lie on a line: only the ridge holds it open, and rounding of the covariance is worth more than tol.
+    x = np.random.default_rng(4).standard_t(1, size=(60, 77, 2))
+    result = jaxgmm.fit(x, 3, n_init=6, n_finalists=2, precision="float64")
+    assert np.all(result.status == Status.CONVERGED)
+    assert np.max(result.gap) > 1e-9
+    assert np.all(result.spurious[result.gap > 1e-9] > 0)
+
+
 def test_as_many_finalists_as_starts_are_all_of_them() -> None:
     x = stack()
     expected, found = (jaxgmm.fit(x, 3, n_init=3, n_finalists=n) for n in (None, 3))

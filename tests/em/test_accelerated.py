@@ -82,6 +82,34 @@ def test_no_gap_is_less_than_what_ems_own_step_promises() -> None:
     assert accelerated.gap_of(direction, products.rr, jnp.asarray(True)) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_rounding_is_that_of_variances_times_their_inflation(family: str) -> None:
+    rng, k, d = np.random.default_rng(3), 2, 3
+    factors = rng.normal(size=(k, d, d))
+    covariances = factors @ np.swapaxes(factors, 1, 2)
+    means, weights = rng.normal(size=(k, d)), np.array([0.3, 0.7])
+    precisions, variances = np.linalg.inv(covariances), np.einsum("kii->ki", covariances)
+    # The share of a feature's variance that regression on the others leaves.
+    inflation = variances * np.einsum("kii->ki", precisions)
+    if FAMILIES[family].diagonal:
+        covariances, precisions, inflation = variances, 1 / variances, np.ones((k, d))
+    eps = np.finfo(float).eps
+    for about_means, extra in ((True, 0.0), (False, inflation * means**2 / variances)):
+        error = metric.ROUNDINGS * eps * np.sum(inflation + extra, axis=1)
+        found = metric.rounding(
+            *jax.tree.map(jnp.asarray, (Mixture(weights, means, covariances), precisions)), about_means=about_means
+        )
+        assert float(found) == pytest.approx(float(weights @ error**2) / 2)
+
+
+def test_a_step_that_is_rounding_says_nothing_of_the_curvature() -> None:
+    gap, rounding = jnp.asarray([1.0, 1.0, 1e-12, 1e-12]), jnp.asarray([0.0, 4e-6, 0.0, 4e-6])
+    found, is_small = accelerated.judged(gap, jnp.full(4, 2e-6), rounding, jnp.full(4, 1e-9))
+    np.testing.assert_allclose(found, [1.0, 2e-6, 1e-12, 1e-12])
+    assert is_small.tolist() == [False, True, True, True]
+    assert not np.any(accelerated.judged(gap, jnp.full(4, 2e-6), rounding, jnp.zeros(4))[1])
+
+
 def test_squared_extrapolation_is_exact_where_steps_shrink_by_one_factor() -> None:
     # Steps of 1, 0.9, 0.81, … lead to 10; the last step was 1, the next is 0.9, and 9 are left.
     along = SQUAREM.direction(products_of(r=0.9, s=1.0, y=0.1), jnp.sqrt).along

@@ -16,8 +16,10 @@ from jaxgmm.em.centred import centred_e_step
 from jaxgmm.em.covariance import FAMILIES, one_of
 from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
-from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Shape, fixed_rows, mixtures_of, moving_rows
-from jaxgmm.em.methods import METHODS, plain
+from jaxgmm.em.fused import methods
+from jaxgmm.em.fused.parameters import checked
+from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Shape, fixed_rows, mixtures_of, moving_rows, of_rows
+from jaxgmm.em.methods import METHODS, metric, plain
 from jaxgmm.em.state import RUNNING, RunState, Settings, unstarted
 from jaxgmm.em.statistics import features
 from jaxgmm.mixture import Mixture
@@ -237,6 +239,25 @@ def test_accelerated_runs_are_those_of_em_run(method: str, family: str, *, is_wi
     reached = [both(usual._replace(tol=0.0, max_iter=n)).log_likelihood for n in range(4, 28)]
     # Where a step is taken back, the run ends where it was before.
     assert np.any(np.diff(reached, axis=0) == 0)
+
+
+@pytest.mark.parametrize("family", ["full", "diag"])
+def test_rounding_of_a_step_is_that_of_centred_steps(family: str) -> None:
+    """Features of the first component are nearly equal, those of the others hardly related."""
+    diagonal = FAMILIES[family].diagonal
+    z, weights, start = problem(3, 3, diagonal=diagonal)
+    if not diagonal:
+        start.covariances[:, 0] = 1 + 1e-9 * np.eye(3)
+        start.covariances[:, 1] += 0.2
+    settings = settings_of(3, 3, diagonal=diagonal)
+    given, _, shape = in_lanes(z, weights, start, family, settings, is_wide=False, method="quasi-newton")
+    state, asked = of_rows(*map(list, given[:2]), shape)
+    machine = Machine(narrow(N_RUNS, WIDTH), ELEMENTARY["float64"], shape)
+    found = methods.rounding(state._replace(natural=checked(state.components, asked, machine)[0]), machine)
+    last = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(leaf, 0, -1)), start)
+    precisions = start.covariances if diagonal else np.linalg.inv(start.covariances)
+    expected = metric.rounding(last, jnp.asarray(np.moveaxis(precisions, 0, -1)), about_means=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_run_goes_on_from_unsound_parameters_that_a_method_has_tried() -> None:

@@ -16,7 +16,13 @@ from jaxgmm.em.fused.parameters import SCALE, checked, m_step, whitened
 from jaxgmm.em.fused.rows import Asked, Component, Machine, Natural, Shape, State
 from jaxgmm.em.methods import accelerated, common, plain
 from jaxgmm.em.methods.accelerated import Acceleration, Products
-from jaxgmm.em.methods.metric import LONGEST_OF_COVARIANCE, LONGEST_OF_MEAN, LONGEST_OF_WEIGHT, difference
+from jaxgmm.em.methods.metric import (
+    LONGEST_OF_COVARIANCE,
+    LONGEST_OF_MEAN,
+    LONGEST_OF_WEIGHT,
+    difference,
+    rounding_of,
+)
 from jaxgmm.em.methods.quasi_newton import QUASI_NEWTON
 from jaxgmm.em.methods.squarem import SQUAREM
 from jaxgmm.em.state import RUNNING
@@ -106,6 +112,7 @@ def _advance_accelerated(
         _with_flags(before),
         (log_likelihood - state.log_likelihood) / asked.total_weight,
         products,
+        rounding(state, machine),
         share_within,
         asked.tol,
         acceleration,
@@ -135,6 +142,17 @@ def _products(steps: Sequence[list[Component]], state: State, machine: Machine) 
         turned = [_turned(step, component, parameters, machine) for step in own]
         rows.append([component.weight * _inner(turned[i], turned[j], machine.shape) for i, j in pairs(len(own))])
     return Products(*(machine.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
+
+
+def rounding(state: State, machine: Machine) -> OfRuns:
+    """See `jaxgmm.em.methods.metric.rounding`. Sums are about the means."""
+    shape, rows = machine.shape, []
+    for component, parameters in zip(state.components, state.natural, strict=True):
+        variances = [c for (i, j), c in zip(shape.entries, component.covariance, strict=True) if i == j]
+        # Of V, the squares of column d add up to the precision of feature d.
+        parts = [v * v * variances[j] for (_, j), v in zip(shape.entries, parameters.whitener, strict=True)]
+        rows.append(rounding_of(component.weight, total(parts) * SCALE**-2))
+    return machine.arrays.sum_of_runs(rows)
 
 
 def _inner(a: Component, b: Component, shape: Shape) -> OfRuns:

@@ -8,7 +8,7 @@ acceleration that reads any step tries a second one from there. If that loses to
 the latter follows. It is known already, and always accepted.
 
 ½ <r, d> estimates how much of the mean log-likelihood is left to gain. A run has converged if that is below the
-tolerance twice in succession.
+tolerance, or r no more than rounding, twice in succession.
 
 With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
 also kept if r has not turned against it, and a run ends at the same fixed points as EM.
@@ -25,7 +25,7 @@ from jaxgmm.em.covariance import Family
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
-from jaxgmm.em.methods.metric import difference, inner_products, moved, share_within_limits
+from jaxgmm.em.methods.metric import difference, inner_products, moved, rounding, share_within_limits
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
 
@@ -178,11 +178,13 @@ def advance(
     origins = here.means if e_step.about_means else None
     by_em = m_step(statistics, family, settings.ridge, settings.present, origins)
     steps = steps_from(here, by_em, memory)
-    parts = inner_products(steps, here.weights, e_step.precisions(state.natural, here))
+    precisions = e_step.precisions(state.natural, here)
+    parts = inner_products(steps, here.weights, precisions)
     decision = decided(
         memory,
         (log_likelihood - state.log_likelihood) / total_weight,
         Products(*parts.products(here.weights)),
+        rounding(here, precisions, about_means=e_step.about_means),
         lambda along: share_within_limits(along, parts),
         settings.tol,
         acceleration,
@@ -207,6 +209,7 @@ def decided(
     memory: Memory,
     gain: Float[Array, "*s"],
     products: Products,
+    rounding: Float[Array, "*s"],
     share_within: Callable[[Sequence[Float[Array, "*s"]]], Float[Array, "*s"]],
     tol: Float[Array, "*s"],
     acceleration: Acceleration,
@@ -218,6 +221,7 @@ def decided(
         memory: what the run has kept.
         gain: of the mean log-likelihood, by the last step.
         products: at the current parameters.
+        rounding: <r, r> where r is nothing but rounding.
         share_within: the share of a step, given its coefficients of r, s and y, within the limits of a step's length.
         tol: what may be left to gain.
         acceleration: how it goes on.
@@ -232,8 +236,7 @@ def decided(
     products = common.select(is_accepted, products, products.at_beginning())
     direction = acceleration.direction(products, sqrt)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
-    gap = gap_of(direction, products.rr, memory.has_moved)
-    is_small = (gap < jnp.maximum(tol, LEAST_GAP)) & (tol > 0)
+    gap, is_small = judged(gap_of(direction, products.rr, memory.has_moved), products.rr, rounding, tol)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 
     # Parameters that are not accepted are left for here - s, where EM's step is r + y.
@@ -301,3 +304,19 @@ def step_of(
 def gap_of(direction: Direction, rr: Float[Array, "*s"], has_pair: Bool[Array, "*s"]) -> Float[Array, "*s"]:
     """How much is left to gain, in nats per sample: no less than to EM's next step."""
     return jnp.where(direction.is_known & has_pair, jnp.maximum(direction.promise, 0.5 * rr), 0.5 * FAR * rr)
+
+
+def judged(
+    gap: Float[Array, "*s"], rr: Float[Array, "*s"], rounding: Float[Array, "*s"], tol: Float[Array, "*s"]
+) -> tuple[Float[Array, "*s"], Bool[Array, "*s"]]:
+    """What is left to gain as far as rounding lets it be known, and whether that is small enough to end a run.
+
+    Args:
+        gap: its estimate.
+        rr: <r, r>.
+        rounding: the same if r were nothing but rounding. Then so is all that r says of the curvature.
+        tol: what may be left to gain; 0 if runs do not end.
+    """
+    is_rounding = rr <= rounding
+    gap = jnp.where(is_rounding, jnp.minimum(gap, 0.5 * rounding), gap)
+    return gap, ((gap < jnp.maximum(tol, LEAST_GAP)) | is_rounding) & (tol > 0)

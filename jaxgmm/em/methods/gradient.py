@@ -37,7 +37,8 @@ from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
-from jaxgmm.em.methods.accelerated import FAR, IN_SUCCESSION, LEAST_CURVATURE, LEAST_GAP
+from jaxgmm.em.methods.accelerated import FAR, IN_SUCCESSION, LEAST_CURVATURE, judged
+from jaxgmm.em.methods.metric import rounding
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
 from jaxgmm.em.unconstrained import Point, Reference, coordinates, gradient, in_family, mixture_at, reference
@@ -203,7 +204,8 @@ def advance(
     step = coordinates(own, last.reference)
     slope = _scaled(gradient(own, _with_ridge(statistics, settings.ridge), origins), 1 / total_weight)
     slope, support = in_family(slope, own, family), statistics.counts / total_weight[None]
-    pressure = _pressure(e_step.precisions(state.natural, here), settings.ridge, state.status.ndim)
+    precisions = e_step.precisions(state.natural, here)
+    pressure = _pressure(precisions, settings.ridge, state.status.ndim)
 
     # What the ridge adds to the gain is not the difference of anything.
     by_ridge = jnp.sum(0.5 * (support + last.support) * (last.pressure - pressure), axis=0)
@@ -213,8 +215,9 @@ def advance(
         is_better &= gain >= ARMIJO * promised - SLACK[log_likelihood.dtype.name]
     is_accepted = last.is_em | (last.is_sound & is_better)
     way = _way(rule, last, step, slope, own, family)
-    is_small = (way.gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
-    n_small = jnp.where(is_accepted & is_small, last.n_small + 1, 0)
+    noise = rounding(here, precisions, about_means=e_step.about_means)
+    gap, is_small = judged(way.gap, _inner(slope, slope), noise, settings.tol)
+    n_small = jnp.where(is_accepted, jnp.where(is_small, last.n_small + 1, 0), last.n_small)
 
     n_first, n_trials = jnp.maximum(last.n_first - 1, 0), jnp.where(is_accepted, 0, last.n_trials + 1)
     has_failed = (n_trials >= MOST_TRIALS) | (is_accepted & ~way.is_up)
@@ -246,7 +249,7 @@ def advance(
         following=following,
         natural=natural,
         log_likelihood=log_likelihood,
-        gap=jnp.where(is_accepted & (way.gap < jnp.inf), way.gap, state.gap),
+        gap=jnp.where(is_accepted & (gap < jnp.inf), gap, state.gap),
         status=status,
         memory=memory._replace(
             optimizer=optimizer, is_em=is_em, is_sound=is_sound, n_first=n_first, n_trials=n_trials, n_small=n_small

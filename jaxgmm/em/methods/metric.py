@@ -27,6 +27,9 @@ _Tree = TypeVar("_Tree")
 # of its mean, in standard deviations.
 LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
 
+# Roundings in a variance, relative to the sum of squares that it comes from.
+ROUNDINGS = 2
+
 
 class Parts(NamedTuple):
     """The parts of the inner products of steps; one row for each pair of steps, (0, 0), (0, 1), …, (1, 1), ….
@@ -70,6 +73,25 @@ def inner_products(
         jnp.stack(of_means),
         jnp.stack(traces),
     )
+
+
+def rounding(here: Mixture, precisions: Float[Array, "k d ..."], *, about_means: bool) -> Float[Array, "*s"]:
+    """<r, r> of a step r of EM that is nothing but rounding, at a mixture of these precisions.
+
+    A variance is known to some roundings of the sum of squares that it comes from, about the mean or about the origin.
+    If the other features nearly determine a feature, little of its variance is left, 1 / P_dd, and that is known no
+    better. The ratio of the two is the variance inflation factor, where sums are about the mean.
+    """
+    variances, inverse = here.covariances, precisions
+    if not here.is_diagonal:
+        variances, inverse = (jnp.stack([a[:, d, d] for d in range(a.shape[1])], axis=1) for a in (variances, inverse))
+    squares = variances if about_means else variances + here.means**2
+    return jnp.sum(rounding_of(here.weights, jnp.sum(squares * inverse, axis=1)), axis=0)
+
+
+def rounding_of(weight: Array, inflation: Array) -> Array:
+    """What a component adds to `rounding`, where its variances are inflated so many times, added up."""
+    return 0.5 * weight * (ROUNDINGS * float(jnp.finfo(weight.dtype).eps) * inflation) ** 2
 
 
 def share_within_limits(along: Sequence[Float[Array, "*s"]], parts: Parts) -> Float[Array, "*s"]:
