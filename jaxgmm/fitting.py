@@ -1,34 +1,34 @@
 """fit(): mixtures of thousands of data sets, with one number of components and one covariance family."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_history, checked_key, checked_start, finalists, sizes_of_job, weighted
-from jaxgmm.driver.chunk import ChunkFits, Inputs, fit_chunk
-from jaxgmm.driver.plan import Chunk, ModelSet, plan_for
+from jaxgmm.driver.arguments import (
+    checked_history,
+    checked_key,
+    checked_start,
+    finalists,
+    ridge_in,
+    sizes_of_job,
+    weighted,
+)
+from jaxgmm.driver.chunk import ChunkFits, fit_chunk
+from jaxgmm.driver.dispatch import inputs_of, on_chunks
+from jaxgmm.driver.plan import Chunk
 from jaxgmm.driver.program import Combination, Request
-from jaxgmm.driver.search import RIDGE_OF_FLOAT32, has_search
-from jaxgmm.engine.batch import Batch, Sizes, batch, of_each, padded, placed, successive
+from jaxgmm.engine.batch import Batch, Sizes, batch
 from jaxgmm.engine.cores import n_cores
-from jaxgmm.engine.devices import machine, map_chunks, power_of_two_above
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.engine.shards import shards_of
 from jaxgmm.fit_result import FitResult, collected
 from jaxgmm.mixture import Mixture
 from jaxgmm.settings import TOL, Method, Precision, check_flag, check_model, check_progress, check_runs, method_for
 from jaxgmm.sharded import check_alone, fit_shards
-from jaxgmm.status import Status
-
-Value = TypeVar("Value")
-
-# A history is carried through every iteration, so it is no longer than all but a few runs.
-_SHORTEST_HISTORY, _LONGEST_HISTORY = 128, 1024
 
 
 def fit(
@@ -174,79 +174,6 @@ def fit(
     return replace(result, seconds=time.perf_counter() - began)
 
 
-def ridge_in(precision: str, reg_covar: Any) -> float:
-    """The ridge of the answer. In float32 alone it must be at least large enough to exceed rounding."""
-    return max(float(reg_covar), RIDGE_OF_FLOAT32) if precision == "float32" else float(reg_covar)
-
-
-def fit_starts(
-    x: np.ndarray,
-    starts: Mixture,
-    covariance_type: str,
-    tol: float,
-    max_iter: int,
-    reg_covar: float,
-    sample_weight: np.ndarray | None = None,
-) -> FitResult:
-    """EM as in scikit-learn, from each of R starts on one data set; `jaxgmm.sklearn` calls this.
-
-    Unlike in `fit`, the ridge is absolute, and a run makes the M-step of its last E-step before it ends. There is no
-    choice among the starts.
-
-    Args:
-        x: `(N, D)`, float64.
-        starts: `(R, K, …)`, in data units; their weights need not sum to 1.
-        covariance_type: as for `fit`.
-        tol: as for the method `"em"` of `fit`.
-        max_iter: at least 1.
-        reg_covar: ridge added to every component variance, in squared data units.
-        sample_weight: `(N,)`, float64, not negative; None for 1.
-
-    Returns:
-        one row for each start. `n_iter` counts the last M-step; `log_likelihood`, and the last entry of `history`, are
-        those of the parameters before it.
-    """
-    # Repeated, the data set is still a single one: it shares programs with others of its length.
-    data = batch(x).weighted(sample_weight).repeated(len(starts.weights))._replace(is_single=True)
-    model = (starts.n_components, covariance_type, float(reg_covar))
-
-    def fitted(starts: Mixture, tol: float, max_iter: int, longest: int) -> FitResult:
-        # Programs are compiled for the length of the history, so few lengths are used.
-        n_history = power_of_two_above(max(_SHORTEST_HISTORY, longest))
-        request = Request(
-            *("mixture", 1, 1, "float64", tol, max_iter, checked_key(0)),
-            n_history=n_history,
-            absolute_ridge=True,
-            method="em",
-        )
-        return fit_batch(data, starts, model, request, lambda _: None)
-
-    most, length = int(max_iter) - 1, min(int(max_iter), _LONGEST_HISTORY)
-    result = fitted(starts, float(tol), most, length)
-    longest = int(np.max(result.n_iter)) + 1
-    if longest > _LONGEST_HISTORY:
-        result = fitted(starts, float(tol), most, longest)
-    return _with_m_step_of(fitted(result.mixture, 0.0, 1, length), result)
-
-
-def _with_m_step_of(one_more: FitResult, result: FitResult) -> FitResult:
-    """Runs after the M-step that follows the E-step they ended with; `DEGENERATE` where that is not sound."""
-    has_ended = np.isin(result.status, (Status.CONVERGED, Status.MAX_ITER))
-    is_made = has_ended & (one_more.n_iter == 1)
-    status = np.where(has_ended & ~is_made, Status.DEGENERATE, result.status).astype(np.int32)
-
-    def after(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        return np.where(is_made.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    return replace(
-        result,
-        mixture=jax.tree.map(after, one_more.mixture, result.mixture),
-        n_iter=result.n_iter + is_made,
-        status=status,
-        start_status=status[:, None],
-    )
-
-
 def fit_batch(
     data: Batch,
     start: Any,
@@ -265,63 +192,3 @@ def fit_batch(
     fitted = on_chunks(fits_of, data, [model], request, report, sizes=sizes)
     parts = ((chunk.data_sets, fits) for chunk, fits in fitted)
     return collected(parts, data.n_data_sets, data.samples.shape[1], model, request)
-
-
-def on_chunks(
-    work: Callable[[Chunk], Value],
-    data: Batch,
-    models: Sequence[Combination],
-    request: Request,
-    report: Callable[[int], None],
-    *,
-    sizes: Sizes | None = None,
-    by_components: bool = False,
-) -> Iterator[tuple[Chunk, Value]]:
-    """Cuts data sets into chunks and calls `work` on each, on all devices; yields each chunk and the value returned.
-
-    `sizes` are those of all data sets of the job of which these are a part, if there are more.
-    """
-    hardware = machine(request.threads)
-    planned = plan_for(sizes or data.sizes, models, request, hardware, by_components=by_components)
-
-    def program_of(chunk: Chunk) -> tuple:
-        shapes = [
-            (
-                *(model_set.program, has_search(model_set.options, model_set.program)),
-                *(model_set.n_samples, len(model_set.options.models.form), len(model_set.options.reg_covar)),
-            )
-            for model_set in chunk.model_sets
-        ]
-        return (chunk.size, data.samples.shape[1], data.samples.dtype.str, *shapes)
-
-    for chunk, value in map_chunks(work, planned.chunks(data.lengths), program_of, Chunk.halves, hardware):
-        report(chunk.n_runs)
-        yield chunk, value
-
-
-def inputs_of(
-    chunk: Chunk,
-    model_set: ModelSet,
-    data: Batch,
-    start: Any = None,
-    active: np.ndarray | None = None,
-    last_start: Mixture | None = None,
-) -> Inputs:
-    """The inputs from which a set of models is fitted to a chunk, padded with empty data sets.
-
-    Data sets that are not `active` are not fitted. `last_start` replaces the last start of every fit.
-    """
-    # The padding is empty, so it is not fitted.
-    lengths = np.zeros(chunk.size, data.lengths.dtype)
-    lengths[: len(chunk.data_sets)] = data.lengths[successive(chunk.data_sets)]
-    if active is not None:
-        lengths[: len(active)][~active] = 0
-    if start is None:
-        chunk_start = last_start
-    elif isinstance(start, Mixture):
-        chunk_start = of_each(start, chunk.data_sets, chunk.size)
-    else:
-        chunk_start = padded(start, data, chunk.data_sets, model_set.n_samples, chunk.size)
-    chunk_weights = None if data.weights_of is None else data.weights_of(chunk.filled_up, model_set.n_samples)
-    x = placed(data.samples, data, chunk.data_sets, model_set.n_samples, chunk.size)
-    return Inputs(x, lengths, chunk_weights, chunk_start, model_set.options, model_set.program)

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxgmm.driver.arguments import checked_key, checked_mixture, checked_weights
+from jaxgmm.driver.arguments import checked_key, checked_mixture, checked_weights, ridge_in
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.families import families_of, of_family
 from jaxgmm.fit_result import FitResult
-from jaxgmm.fitting import fit_batch, ridge_in
+from jaxgmm.fitting import fit_batch
 from jaxgmm.mixture import Mixture, as_mixture, draw, full_covariances, unknown, with_room
 from jaxgmm.ordering import matched
 from jaxgmm.record import Block, Record, counted, record, span, statuses

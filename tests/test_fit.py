@@ -640,7 +640,7 @@ def test_tiles_of_samples_change_nothing(family: str, init: str, monkeypatch: py
     options = {"covariance_type": family, "init": start.get(init, init), "n_init": 3}
     whole = jaxgmm.fit(x, 3, **options, **TIGHT)
     small = machine()._replace(working_set=1024)
-    monkeypatch.setattr(sys.modules["jaxgmm.fitting"], "machine", lambda _threads: small)
+    monkeypatch.setattr(sys.modules["jaxgmm.driver.dispatch"], "machine", lambda _threads: small)
     tiled = jaxgmm.fit(x, 3, **options, **TIGHT)
     assert tiled.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-11)
     np.testing.assert_allclose(sorted_means(tiled.mixture), sorted_means(whole.mixture), atol=1e-6)

@@ -23,8 +23,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import jaxgmm
 import jaxgmm.sklearn
 from jaxgmm.em.covariance import FAMILIES
-from jaxgmm.fitting import fit_starts
 from jaxgmm.sklearn import GaussianMixture, from_sklearn, to_sklearn
+from jaxgmm.sklearn.runs import fit_starts
+from jaxgmm.sklearn.starts import moments_of
 from jaxgmm.status import Status
 
 Theirs = sklearn.mixture.GaussianMixture
@@ -121,7 +122,7 @@ def test_same_parameters_where_max_iter_ends_the_fit(max_iter: int) -> None:
 
 def test_runs_longer_than_the_history_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_SHORTEST_HISTORY", "_LONGEST_HISTORY"):
-        monkeypatch.setattr(importlib.import_module("jaxgmm.fitting"), name, 16)
+        monkeypatch.setattr(importlib.import_module("jaxgmm.sklearn.runs"), name, 16)
     settings = {"covariance_type": "diag", "max_iter": 70, "tol": 0.0}
     ours, theirs = both(samples(), n_components=3, **settings, random_state=0)
     assert len(ours.lower_bounds_) == 70
@@ -272,13 +273,13 @@ def test_verbose_prints_what_scikit_learn_prints(verbose: int, capsys: pytest.Ca
 
 
 def test_one_sound_start_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn, original = [], jaxgmm.sklearn._moments
+    drawn, original = [], moments_of
 
     def collapsed_at_first(*args: object) -> jaxgmm.Mixture:
         drawn.append(original(*args))
         return replace(drawn[-1], covariances=0 * drawn[-1].covariances) if len(drawn) == 1 else drawn[-1]
 
-    monkeypatch.setattr(jaxgmm.sklearn, "_moments", collapsed_at_first)
+    monkeypatch.setattr("jaxgmm.sklearn.estimator.moments_of", collapsed_at_first)
     estimator = GaussianMixture(3, n_init=3, random_state=0).fit(samples())
     assert len(drawn) == 3
     monkeypatch.undo()
@@ -357,10 +358,8 @@ def test_weights_count_in_the_starts(covariance_type: str) -> None:
     x = samples()
     weights = np.random.default_rng(0).integers(1, 4, size=len(x))
     r = np.random.default_rng(1).uniform(size=(len(x), 3))
-    weighted = jaxgmm.sklearn._moments(x, r * weights[:, None], weights, covariance_type, 1e-3)
-    repeated = jaxgmm.sklearn._moments(
-        np.repeat(x, weights, axis=0), np.repeat(r, weights, axis=0), None, covariance_type, 1e-3
-    )
+    weighted = moments_of(x, r * weights[:, None], weights, covariance_type, 1e-3)
+    repeated = moments_of(np.repeat(x, weights, axis=0), np.repeat(r, weights, axis=0), None, covariance_type, 1e-3)
     for leaf, expected in zip(weighted.arrays, repeated.arrays, strict=True):
         np.testing.assert_allclose(leaf, expected, rtol=1e-9)
 

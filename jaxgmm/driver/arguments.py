@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgmm.driver.search import RIDGE_OF_FLOAT32
 from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.em.initialization import INITIALIZERS
 from jaxgmm.engine.arrays import holds_integers, numeric, refuse_traced
@@ -36,6 +37,11 @@ def checked_history(history: Any, max_iter: int) -> tuple[int, np.ndarray | None
 def finalists(n_finalists: int | None, n_init: int) -> int:
     """How many of R starts run to their ends: all, unless fewer are requested."""
     return n_init if n_finalists is None else min(int(n_finalists), n_init)
+
+
+def ridge_in(precision: str, reg_covar: Any) -> float:
+    """The ridge of the answer. In float32 alone it must be at least large enough to exceed rounding."""
+    return max(float(reg_covar), RIDGE_OF_FLOAT32) if precision == "float32" else float(reg_covar)
 
 
 def weighted(data: Batch, sample_weight: Any) -> Batch:

@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
+from jaxgmm.driver.dispatch import inputs_of, on_chunks
 from jaxgmm.driver.plan import Chunk, ModelSet
 from jaxgmm.driver.program import Combination, Request
 from jaxgmm.engine.batch import Batch, Sizes, padded
-from jaxgmm.fitting import inputs_of, on_chunks
 from jaxgmm.mixture import Mixture, log_joint
 
 # Samples whose densities are computed at a time.

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jaxgmm.driver.chunk import ChunkFits, fit_chunk
+from jaxgmm.driver.dispatch import inputs_of
 from jaxgmm.driver.plan import Chunk, ModelSet
-from jaxgmm.fitting import inputs_of
 from jaxgmm.mixture import Mixture, unknown, with_room
 from jaxgmm.selection.choice import at_smallest_ridge, fair_score
 from jaxgmm.selection.criteria import CRITERIA, Evidence

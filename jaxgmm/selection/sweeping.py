@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_key, finalists, sizes_of_job, weighted
+from jaxgmm.driver.arguments import checked_key, finalists, ridge_in, sizes_of_job, weighted
+from jaxgmm.driver.dispatch import on_chunks
 from jaxgmm.driver.plan import Chunk
 from jaxgmm.driver.program import Request
 from jaxgmm.em.initialization import INITIALIZERS
@@ -21,7 +22,6 @@ from jaxgmm.engine.batch import batch
 from jaxgmm.engine.cores import n_cores
 from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
-from jaxgmm.fitting import on_chunks, ridge_in
 from jaxgmm.record import status_names
 from jaxgmm.selection.choice import choice
 from jaxgmm.selection.held_out import held_out

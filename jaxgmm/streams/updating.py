@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgmm.driver.arguments import checked_key, weighted
+from jaxgmm.driver.arguments import checked_key, ridge_in, weighted
+from jaxgmm.driver.dispatch import inputs_of, on_chunks
 from jaxgmm.driver.plan import Chunk
 from jaxgmm.driver.prepare import PREPARED, within_range
 from jaxgmm.driver.program import Combination, Request
@@ -16,7 +17,7 @@ from jaxgmm.em.covariance import FAMILIES
 from jaxgmm.engine.batch import Batch, batch
 from jaxgmm.engine.transfer import fetched
 from jaxgmm.fit_result import FitResult
-from jaxgmm.fitting import fit, inputs_of, on_chunks, ridge_in
+from jaxgmm.fitting import fit
 from jaxgmm.settings import FAMILIES as FAMILY_NAMES
 from jaxgmm.status import Status
 from jaxgmm.streams.state import Stream, held_by, with_axis, without_axis

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jaxgmm.driver.chunk import fit_chunk
+from jaxgmm.driver.dispatch import inputs_of
 from jaxgmm.driver.plan import plan_for
 from jaxgmm.driver.program import Request
 from jaxgmm.engine.batch import batch
 from jaxgmm.engine.devices import machine
-from jaxgmm.fitting import inputs_of
 
 ELSEWHERE = """
 import pickle, sys

@@ -1,7 +1,6 @@
-"""The scikit-learn estimator: scikit-learn's parameters, starts and stopping rule, fitted by jaxgmm's engine.
+"""The estimator. Only its fitting is jaxgmm's: all starts are drawn as in scikit-learn, and fitted in one call.
 
-Parameters, validation, prediction and criteria are inherited from `sklearn.mixture.GaussianMixture`; only the fitting
-is replaced. All `n_init` starts are drawn as in scikit-learn, and fitted in one call.
+Parameters, validation, prediction and criteria are inherited from `sklearn.mixture.GaussianMixture`.
 """
 
 import inspect
@@ -10,24 +9,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import sklearn.mixture
+from sklearn.base import _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky, _estimate_log_gaussian_prob
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from jaxgmm.driver.arguments import check_mixture, numeric_mixture
 from jaxgmm.families import families_of
 from jaxgmm.fit_result import FitResult
-from jaxgmm.fitting import fit_starts
 from jaxgmm.mixture import Mixture, as_mixture, full_covariances
+from jaxgmm.sklearn.parameters import for_each, from_sklearn
+from jaxgmm.sklearn.runs import fit_starts
+from jaxgmm.sklearn.starts import moments_of, responsibilities_of, shift_of
 from jaxgmm.status import Status
-
-try:
-    import sklearn.mixture
-    from sklearn.base import _fit_context
-    from sklearn.cluster import KMeans, kmeans_plusplus
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky, _estimate_log_gaussian_prob
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as missing:
-    raise ImportError(f"jaxgmm.sklearn needs scikit-learn ({missing}): pip install 'jaxgmm[sklearn]'.") from None
 
 _NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
@@ -38,9 +34,6 @@ _ILL_DEFINED = (
     "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale "
     "the input data."
 )
-
-# Share of a feature's variance that raw second moments may lose by rounding.
-_LOST = 1e-6
 
 # From 1.8 on, scikit-learn's checks take the array namespace as an argument.
 _checks = inspect.signature(sklearn.mixture.GaussianMixture._check_parameters)
@@ -188,7 +181,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
 
     def _drawn(self, x: np.ndarray, weights: np.ndarray | None, random_state: np.random.RandomState) -> list[Mixture]:
         """All starts, drawn as in scikit-learn."""
-        shift = _shift(x)
+        shift = shift_of(x)
         near = x - shift if np.any(shift) else x
         return [self._start(near, shift, weights, random_state) for _ in range(self.n_init)]
 
@@ -198,8 +191,8 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
         """A start from samples that have been moved to 0 by a shift, with the parameters that the user gave."""
         start = Mixture(None, None, None)
         if self.weights_init is None or self.means_init is None or self.precisions_init is None:
-            responsibilities = _responsibilities(x, weights, self.n_components, self.init_params, random_state)
-            start = _moments(x, responsibilities, weights, self.covariance_type, self.reg_covar)
+            responsibilities = responsibilities_of(x, weights, self.n_components, self.init_params, random_state)
+            start = moments_of(x, responsibilities, weights, self.covariance_type, self.reg_covar)
             start = replace(start, means=start.means + shift)
         if self.weights_init is not None:
             start = replace(start, weights=np.asarray(self.weights_init, np.float64))
@@ -209,7 +202,7 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
             precisions = np.asarray(self.precisions_init, np.float64)
             is_diagonal = self.covariance_type in ("diag", "spherical")
             covariances = 1 / precisions if is_diagonal else np.linalg.inv(precisions)
-            start = replace(start, covariances=_for_each(covariances, self.covariance_type, start.means.shape))
+            start = replace(start, covariances=for_each(covariances, self.covariance_type, start.means.shape))
         return start
 
     def _run(self, x: np.ndarray, weights: np.ndarray | None, starts: list[Mixture], max_iter: int) -> FitResult:
@@ -288,38 +281,6 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     return estimator
 
 
-def from_sklearn(estimator: sklearn.mixture.GaussianMixture) -> Mixture:
-    """Converts a fitted estimator to a `jaxgmm.Mixture`.
-
-    Args:
-        estimator: a fitted `sklearn.mixture.GaussianMixture`, jaxgmm's or scikit-learn's.
-
-    Returns:
-        weights `(K,)`, means `(K, D)` and covariances `(K, D, D)`, or variances `(K, D)` for `"diag"` and
-        `"spherical"`; float64.
-
-    Raises:
-        ValueError: not such an estimator.
-        sklearn.exceptions.NotFittedError: not fitted.
-    """
-    if not isinstance(estimator, sklearn.mixture.GaussianMixture):
-        raise ValueError(f"estimator must be a sklearn.mixture.GaussianMixture; it is a {type(estimator).__name__}.")
-    check_is_fitted(estimator)
-    weights, means, covariances = (
-        np.array(leaf, np.float64) for leaf in (estimator.weights_, estimator.means_, estimator.covariances_)
-    )
-    return Mixture(weights, means, _for_each(covariances, estimator.covariance_type, means.shape))
-
-
-def _for_each(covariances: np.ndarray, covariance_type: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Expands covariances that scikit-learn stores once to `(K, D, D)`, or variances `(K, D)`; `shape` is `(K, D)`."""
-    if covariance_type == "tied":
-        return np.broadcast_to(covariances, (shape[0], *covariances.shape)).copy()
-    if covariance_type == "spherical":
-        return np.broadcast_to(covariances[:, None], shape).copy()
-    return covariances
-
-
 def _checked_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray:
     weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
     if not np.any(weights):
@@ -334,70 +295,3 @@ def _weighted(x: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray
     weights = _checked_weights(sample_weight, x)
     x, weights = x[weights > 0], weights[weights > 0]
     return x, None if np.all(weights == weights[0]) else weights
-
-
-def _responsibilities(
-    x: np.ndarray,
-    weights: np.ndarray | None,
-    n_components: int,
-    init_params: str,
-    random_state: np.random.RandomState,
-) -> np.ndarray:
-    """Initial responsibilities `(N, K)` drawn as in scikit-learn, multiplied by the samples' weights."""
-    n_samples = len(x)
-    if init_params == "random":
-        rows = random_state.uniform(size=(n_samples, n_components)).astype(x.dtype)
-        rows /= np.sum(rows, axis=1, keepdims=True)
-        return rows if weights is None else rows * weights[:, None]
-    rows = np.zeros((n_samples, n_components), x.dtype)
-    if init_params == "kmeans":
-        clusters = KMeans(n_components, random_state=random_state).fit(x, sample_weight=weights)
-        rows[np.arange(n_samples), clusters.labels_] = 1 if weights is None else weights
-        return rows
-    if init_params == "random_from_data":
-        share = None if weights is None else weights / np.sum(weights)
-        seeds = random_state.choice(n_samples, size=n_components, replace=False, p=share)
-    else:
-        _, seeds = kmeans_plusplus(x, n_components, sample_weight=weights, random_state=random_state)
-    # A seed begins as a component of one sample, even if other samples are equal to it.
-    rows[seeds, np.arange(n_components)] = 1
-    return rows
-
-
-def _shift(x: np.ndarray) -> np.ndarray:
-    """`(D,)`, the means of features whose variance would be lost in sums of squares, as that of times; else 0.
-
-    There scikit-learn draws starts at random places, and finds no mixture.
-    """
-    means, variances = np.mean(x, axis=0), np.var(x, axis=0)
-    is_lost = (variances > 0) & (np.finfo(np.float64).eps * means**2 > _LOST * variances)
-    return np.where(is_lost, means, 0.0)
-
-
-def _moments(
-    x: np.ndarray, responsibilities: np.ndarray, weights: np.ndarray | None, covariance_type: str, ridge: float
-) -> Mixture:
-    """Weights, means and covariances from responsibilities, as in scikit-learn.
-
-    Weights need not sum to 1. The tied covariance is the scatter of all samples about the means, even if only seeds
-    have responsibilities.
-    """
-    x, responsibilities = x.astype(np.float64, copy=False), responsibilities.astype(np.float64, copy=False)
-    counts = np.sum(responsibilities, axis=0) + 10 * np.finfo(np.float64).eps
-    means = responsibilities.T @ x / counts[:, None]
-    total = len(x) if weights is None else np.sum(weights)
-    if covariance_type == "tied":
-        scatter = (x if weights is None else x * weights[:, None]).T @ x - (counts * means.T) @ means
-        covariances = _for_each(scatter / np.sum(counts) + ridge * np.eye(x.shape[1]), "tied", means.shape)
-        return Mixture(counts / total, means, covariances)
-    if covariance_type == "full":
-        spread = []
-        for row, count, mean in zip(responsibilities.T, counts, means, strict=True):
-            centred = x[row > 0] - mean
-            spread.append((row[row > 0] * centred.T) @ centred / count + ridge * np.eye(x.shape[1]))
-        return Mixture(counts / total, means, np.array(spread))
-    # Centring on each mean would lose fewer digits, but around a single sample scikit-learn starts from these values.
-    variances = responsibilities.T @ x**2 / counts[:, None] - means**2 + ridge
-    if covariance_type == "spherical":
-        variances = _for_each(np.mean(variances, axis=1), "spherical", means.shape)
-    return Mixture(counts / total, means, variances)
