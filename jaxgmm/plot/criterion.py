@@ -24,7 +24,7 @@ from jaxgmm.plot.palette import (
 )
 from jaxgmm.record import check_some, counted
 from jaxgmm.selection.criteria import CRITERIA
-from jaxgmm.settings import LEVEL, LRT, is_integer
+from jaxgmm.settings import LEVEL, is_integer
 from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 
@@ -58,7 +58,7 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
             "plot.criterion draws a jaxgmm.Sweep, or its table, a dict of columns; got "
             f"{type(sweep_or_table).__name__}."
         )
-    known = [name for name in (*CRITERIA, LRT) if name in whole]
+    known = [name for name in CRITERIA if name in whole]
     if criterion not in known:
         raise ValueError(f"criterion must be one that the sweep has, {', '.join(map(repr, known))}; got {criterion!r}.")
     if not is_integer(data_set):
@@ -72,7 +72,8 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
     statuses = np.array([Status[name] for name in table["status"].tolist()], int)
     hollow = ~is_sound(statuses, table["spurious"])
     far = np.zeros(len(hollow), bool)
-    if criterion != LRT:
+    is_test = CRITERIA[criterion].is_test
+    if not is_test:
         far = hollow & (table["chosen"] == 0) & is_far(np.asarray(table[criterion], float)[:, None])
         table[criterion] = _above_minimum(table[criterion], ~far)
     ax = axes_for_one(ax, (5.0, 3.6))
@@ -93,10 +94,10 @@ def criterion(sweep_or_table: Any, criterion: str = "bic", *, data_set: int = 0,
         handles.append(
             _key("o", "chosen", markersize=11, markerfacecolor="none", markeredgecolor=EMPHASIS, markeredgewidth=2)
         )
-    if criterion == LRT:
+    if is_test:
         ax.axhline(LEVEL, color=GREY, linewidth=1, linestyle=":")
-    ylabel = f"{_written(criterion)} above its minimum (lower is better)"
-    ylabel = "p-value of K against K + 1" if criterion == LRT else ylabel
+    above = f"{CRITERIA[criterion].title} above its minimum (lower is better)"
+    ylabel = "p-value of K against K + 1" if is_test else above
     ax.set(xlabel="components K", ylabel=ylabel, xticks=np.unique(table["n_components"]))
     ax.set_title(_title(sweep_or_table, data_set))
     ax.margins(x=0.08, y=0.1)
@@ -146,7 +147,3 @@ def _leave_out(ax: Axes, values: np.ndarray, far: np.ndarray) -> None:
 
 def _key(shape: str, label: str, **style: Any) -> Line2D:
     return Line2D([], [], linestyle="none", marker=shape, label=label, **style)
-
-
-def _written(criterion: str) -> str:
-    return {"aicc": "AICc", "cv": "cross-validation"}.get(criterion, criterion.upper())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgmm.report.content import Content
-from jaxgmm.settings import LRT
+from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.soundness import is_sound
 from jaxgmm.status import Status
 
@@ -49,7 +49,7 @@ class Models(NamedTuple):
     @property
     def is_test(self) -> bool:
         """Whether values are p-values of K against K + 1."""
-        return self.criterion == LRT
+        return CRITERIA[self.criterion].is_test
 
     @property
     def above(self) -> np.ndarray:

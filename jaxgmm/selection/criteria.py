@@ -1,6 +1,7 @@
-"""Criteria for the choice among models. Lower is better, as in scikit-learn; mclust's BIC and ICL have the other sign.
+"""Criteria for the choice among models, one row of `CRITERIA` each.
 
-Each criterion is a function of the `Evidence` of a fit, and one row of `CRITERIA`.
+Lower is better, as in scikit-learn; mclust's BIC and ICL have the other sign. A criterion is a function of the
+`Evidence` of a fit. The likelihood-ratio test is none: it compares two fits (`jaxgmm.selection.likelihood_ratio`).
 """
 
 from collections.abc import Callable
@@ -55,7 +56,33 @@ def cv(evidence: Evidence) -> Any:
     return -2 * np.asarray(evidence.held_out)
 
 
-CRITERIA: dict[str, Callable[[Evidence], Any]] = {"bic": bic, "aic": aic, "aicc": aicc, "icl": icl, "cv": cv}
+class Criterion(NamedTuple):
+    """What distinguishes a criterion.
 
-# Criteria that penalise a likelihood. The likelihood of a larger ridge is never higher, so they cannot compare ridges.
-INFORMATION = ("bic", "aic", "aicc", "icl")
+    Attributes:
+        title: its name in a text.
+        of_evidence: the criterion of a fit; None for a test of each K against the next, whose p-values are no scores.
+        is_information: whether it penalises a likelihood. The likelihood of a larger ridge is never higher, so such
+            criteria cannot compare ridges.
+        reads: the field of `Evidence` that it alone needs, beside those that every fit has.
+    """
+
+    title: str
+    of_evidence: Callable[[Evidence], Any] | None
+    is_information: bool = False
+    reads: str | None = None
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test of each K against the next."""
+        return self.of_evidence is None
+
+
+CRITERIA = {
+    "bic": Criterion("BIC", bic, is_information=True),
+    "aic": Criterion("AIC", aic, is_information=True),
+    "aicc": Criterion("AICc", aicc, is_information=True),
+    "icl": Criterion("ICL", icl, is_information=True, reads="log_assignment"),
+    "cv": Criterion("cross-validation", cv, reads="held_out"),
+    "lrt": Criterion("likelihood-ratio test", None),
+}

@@ -70,7 +70,7 @@ def fitted_models(chunk: Chunk, asked: SweepRequest, left_out: np.ndarray | None
             # Held-out scores of models that are not fitted to all samples are not used.
             scores = np.where(np.isnan(log_likelihood), np.nan, left_out[:, model_set.models])
             evidence = evidence._replace(held_out=scores)
-        if "icl" in asked.criteria:
+        if "log_assignment" in asked.reads:
             own = asked.data.weights(chunk.data_sets, model_set.n_samples)
             densities = densities_of(raw, chunk, model_set, asked.data, own)
             evidence = evidence._replace(log_assignment=densities.log_assignment)
@@ -118,7 +118,8 @@ def _columns(fits: ChunkFits, evidence: Evidence, criteria: list[str]) -> Column
     """The columns that differ between models."""
     names = ("log_likelihood", "gap", "n_iter", "spurious", "ridge_dominated", "status", "start_passed_over")
     columns = {name: getattr(fits, name) for name in names}
-    columns |= {name: CRITERIA[name](evidence) for name in criteria if name in CRITERIA}
+    functions = {name: CRITERIA[name].of_evidence for name in criteria}
+    columns |= {name: of_evidence(evidence) for name, of_evidence in functions.items() if of_evidence}
     columns["lead"] = 2 * (fits.log_likelihood - fits.bounded_log_likelihood)
     agreeing = n_agreeing(fits.start_log_likelihood, fits.log_likelihood, evidence.n_samples)
     columns["n_agreeing"] = agreeing.astype(np.int32)

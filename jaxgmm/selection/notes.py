@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxgmm.selection.criteria import INFORMATION
+from jaxgmm.selection.criteria import CRITERIA
 
 # Weights that sum to less than this share of the number of samples with positive weight are not counts of samples.
 _FEW_FOR_WEIGHTS = 0.1
@@ -40,7 +40,7 @@ def notes_on(
     """Notes on the choice among M models of B data sets, by the columns `(B, M)` of all."""
     n_samples, n_weighted = columns["n_samples"][:, 0], columns["n_weighted"][:, 0]
     ks, _, ridges = zip(*models, strict=True)
-    is_information, score = criterion in INFORMATION, columns[criterion]
+    is_information, score = CRITERIA[criterion].is_information, columns[criterion]
     light = is_information & (n_weighted > 1) & (n_samples < _FEW_FOR_WEIGHTS * n_weighted)
     heavy = is_information & (n_samples > n_weighted / _FEW_FOR_WEIGHTS)
     hopeless = ~np.any(np.isfinite(np.where(columns["fitted"], score, np.inf)), axis=1)

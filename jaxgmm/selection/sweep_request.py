@@ -7,7 +7,7 @@ import numpy as np
 from jaxgmm.driver.program import Combination
 from jaxgmm.em.covariance import n_parameters
 from jaxgmm.engine.batch import Batch, Sizes
-from jaxgmm.selection.criteria import INFORMATION
+from jaxgmm.selection.criteria import CRITERIA, Criterion
 
 
 class SweepRequest(NamedTuple):
@@ -32,9 +32,19 @@ class SweepRequest(NamedTuple):
     n_replicates: int
 
     @property
+    def criterion(self) -> Criterion:
+        """The one that chooses."""
+        return CRITERIA[self.criteria[0]]
+
+    @property
+    def reads(self) -> set[str | None]:
+        """What criteria need of a fit, beside what every fit has: fields of `Evidence`."""
+        return {CRITERIA[name].reads for name in self.criteria}
+
+    @property
     def compares_ridges(self) -> bool:
         """Whether ridges are compared with each other."""
-        return self.criteria[0] not in INFORMATION
+        return not self.criterion.is_information
 
     @property
     def n_components(self) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 from jaxgmm.fit_result import FitResult, lasted, numbers_of, remarks
 from jaxgmm.record import Block, Record, counted, record, rows_within, shown, statuses, written
 from jaxgmm.selection.criteria import CRITERIA
-from jaxgmm.settings import LRT
 
 
 @record
@@ -92,10 +91,10 @@ def chosen_models(chosen: Mapping[str, np.ndarray], noun: str = "data set") -> B
 
 def _described_models(table: Mapping[str, np.ndarray]) -> Block:
     """The models of one data set, those that the criterion prefers first."""
-    criteria = [name for name in table if name in (*CRITERIA, LRT)]
+    criteria = [name for name in table if name in CRITERIA]
     preferred = np.lexsort((table[criteria[0]], ~table["chosen"]))
     # Successive K are tested, so the order of p-values means nothing.
-    if criteria[0] == LRT:
+    if CRITERIA[criteria[0]].is_test:
         preferred = np.lexsort((table["n_components"], ~table["chosen"]))
     ridges = ("ridge",) if len(np.unique(table["reg_covar"])) > 1 else ()
     names = ("K", "family", *ridges, *criteria, "status", "spurious", "")

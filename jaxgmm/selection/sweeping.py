@@ -24,6 +24,7 @@ from jaxgmm.engine.progress import progress_bar
 from jaxgmm.fit_result import FitResult, empty_result, store_chosen
 from jaxgmm.record import status_names
 from jaxgmm.selection.choice import choice
+from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.selection.held_out import held_out
 from jaxgmm.selection.likelihood_ratio import distance, p_values
 from jaxgmm.selection.models import Columns, Fitted, compared, fitted_models, joined
@@ -31,7 +32,6 @@ from jaxgmm.selection.notes import notes_on
 from jaxgmm.selection.sweep_request import SweepRequest
 from jaxgmm.selection.sweep_result import Sweep
 from jaxgmm.settings import (
-    LRT,
     TOL,
     Method,
     Precision,
@@ -156,7 +156,7 @@ def sweep(
     check_progress(progress)
     check_choice(names, n_folds, patience, split)
     _check_drawn(init, n_replicates)
-    if LRT in names:
+    if any(CRITERIA[name].is_test for name in names):
         check_test(names, models, sample_weight, patience, split)
     data = weighted(batch(x), sample_weight)
     models = list(dict.fromkeys((int(k), family, ridge_in(precision, ridge)) for k, family, ridge in models))
@@ -174,10 +174,11 @@ def sweep(
         method=method_for(method, tol),
         threads=n_cores(threads),
     )
-    n_times = 1 + int(n_folds) if "cv" in names else 1
+    is_cross_validated = "held_out" in asked.reads
+    n_times = 1 + int(n_folds) if is_cross_validated else 1
     with progress_bar(data.n_data_sets * len(models) * starts * n_times, shown=progress) as report:
         left_out = None
-        if "cv" in names:
+        if is_cross_validated:
             left_out = held_out(data, models, int(n_folds), request, report, asked.sizes)
         columns, best = _swept(asked, request, left_out, report)
     notes = notes_on(names[0], models, columns)
@@ -223,10 +224,11 @@ def _fit_and_choose(
     """Fits all models to the data sets of a chunk and chooses for each."""
     fitted = fitted_models(chunk, asked, None if left_out is None else left_out[chunk.data_sets])
     models, columns = joined(fitted)
-    if LRT in asked.criteria:
-        columns[LRT] = p_values(asked, fitted, chunk.data_sets, request)
+    columns |= {
+        name: p_values(asked, fitted, chunk.data_sets, request) for name in asked.criteria if CRITERIA[name].is_test
+    }
     score, lead, ks = columns[asked.criteria[0]], columns["lead"], asked.n_components
-    if asked.criteria[0] == LRT:
+    if asked.criterion.is_test:
         score = distance(score, columns["log_likelihood"])
         # The score is a distance between numbers of components, which no likelihood may outweigh.
         lead = len(models) * np.sign(lead)
