@@ -15,7 +15,7 @@ import numpy as np
 try:
     from jaxgmm.jobs.cluster import by_absolute_paths
     from jaxgmm.jobs.engines import ENGINES
-    from jaxgmm.jobs.request import Request, check
+    from jaxgmm.jobs.request import TableRequest, check
     from jaxgmm.jobs.running import fit_parts, opened
     from jaxgmm.jobs.staged import RayDataset, staged
     from jaxgmm.jobs.work import Work, planned
@@ -259,7 +259,7 @@ def join(out: str | Path) -> None:
 
 def _fitted(
     source: str | Path | Sequence[str | Path] | RayDataset,
-    request: Request,
+    request: TableRequest,
     out: Path,
     engine: str,
     address: str | None,
@@ -293,7 +293,7 @@ def _fitted(
 
 
 def _files_of(
-    source: str | Path | Sequence[str | Path] | RayDataset, request: Request, out: Path, *, resume: bool
+    source: str | Path | Sequence[str | Path] | RayDataset, request: TableRequest, out: Path, *, resume: bool
 ) -> Dataset:
     if not isinstance(source, RayDataset):
         # The items of a frame would be the names of its columns.
@@ -335,12 +335,12 @@ def _requested(
     call: str,
     models: dict[str, Any],
     options: dict[str, Any],
-) -> Request:
+) -> TableRequest:
     condition = None if where is None else parsed(where).text
     check_name("weights", weights)
     columns = names_in("by", by), names_in("features", features), weights
     models, options = _plain(models), _plain(options)
-    return Request(_UNKNOWN, ",", *columns, order_by, call, models, options, condition)
+    return TableRequest(_UNKNOWN, ",", *columns, order_by, call, models, options, condition)
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -622,7 +622,9 @@ def test_another_job_is_refused_by_the_options_that_differ(here, capsys, changed
     (here / "out" / ".unfinished").mkdir(parents=True)
     given = {"n_init": 2, "n_finalists": None, "key": 0, "tol": 1e-9, "max_iter": 1000, "precision": "float64"}
     models = {"n_components": 2, "covariance_type": "full", "reg_covar": 1e-12}
-    asked = request.Request(find("cells.parquet"), ",", ["well"], ["red", "green"], None, "mean", "fit", models, given)
+    asked = request.TableRequest(
+        find("cells.parquet"), ",", ["well"], ["red", "green"], None, "mean", "fit", models, given
+    )
     (here / "out" / ".unfinished" / "job.json").write_text(json.dumps(asked.description))
     assert run(flags=["--resume", *flags], **changed) == 2
     assert f"out/.unfinished was begun {words}; ask for the same again, or remove it" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from jaxgmm.cli.inputs import found
 from jaxgmm.engine.progress import bar
 from jaxgmm.jobs.cluster import by_absolute_paths
 from jaxgmm.jobs.engines import ENGINES
-from jaxgmm.jobs.request import Request, check
+from jaxgmm.jobs.request import TableRequest, check
 from jaxgmm.jobs.running import Done, fit_parts, opened
 from jaxgmm.jobs.work import Work, planned
 from jaxgmm.tables import files, job, job_files
@@ -24,7 +24,7 @@ from jaxgmm.tables.wording import counted, counted_are
 _ALL_WRITTEN = "all tables were written."
 
 
-def run(request: Request, out: Path, ray: str | None, *, resume: bool, as_csv: bool, as_json: bool) -> bool:
+def run(request: TableRequest, out: Path, ray: str | None, *, resume: bool, as_csv: bool, as_json: bool) -> bool:
     """Does the job, or the rest of it, and prints a summary; returns whether any group ended CONVERGED or MAX_ITER.
 
     `ray` is the address of a cluster, or None.
@@ -71,7 +71,7 @@ class Table(NamedTuple):
     where: list[str] | None
 
 
-def requested(table: Table, call: str, models: dict[str, Any], options: dict[str, Any], order_by: str) -> Request:
+def requested(table: Table, call: str, models: dict[str, Any], options: dict[str, Any], order_by: str) -> TableRequest:
     """What one call of the command requests, whether or not the table has these columns."""
     file, names = found(*table.files, separator=table.separator)
     condition = of.condition(table.where)
@@ -79,11 +79,11 @@ def requested(table: Table, call: str, models: dict[str, Any], options: dict[str
     # A tab may be written in two ways, which describe the same job.
     separator = "tab" if table.separator in ("\t", "\\t") else table.separator
     columns = of.keys(table.by, names), of.columns(table.features, names), table.weights
-    return Request(file, separator, *columns, order_by, call, models, options, condition)
+    return TableRequest(file, separator, *columns, order_by, call, models, options, condition)
 
 
 def _done(
-    request: Request,
+    request: TableRequest,
     rows: Rows,
     out: Path,
     ray: str | None,
@@ -116,7 +116,7 @@ def _as_csv(tables: list[Path], separator: str) -> list[Path]:
     return [path.with_suffix(".csv") for path in tables]
 
 
-def _fit_parts(request: Request, rows: Rows, begun: job.Job, ray: str | None, *, shown: bool) -> Done:
+def _fit_parts(request: TableRequest, rows: Rows, begun: job.Job, ray: str | None, *, shown: bool) -> Done:
     """Fits the unfinished parts, and joins all parts."""
     with ENGINES["process" if ray is None else "ray"].ready(ray) as engine:
         with console.reading(request.file, shown=shown):

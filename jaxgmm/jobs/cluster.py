@@ -26,7 +26,7 @@ import jaxgmm
 from jaxgmm.engine import caches, cores
 from jaxgmm.jobs import ways
 from jaxgmm.jobs.engine import Engine, Finished, Progress
-from jaxgmm.jobs.request import Request
+from jaxgmm.jobs.request import TableRequest
 from jaxgmm.jobs.work import Work
 from jaxgmm.tables import parts, shuffle
 from jaxgmm.tables.counting import check_features
@@ -100,12 +100,12 @@ def check_answers(address: str) -> None:
         raise OSError(_NO_CLUSTER.format(address)) from error
 
 
-def by_absolute_paths(request: Request, out: Path) -> tuple[Request, Path]:
+def by_absolute_paths(request: TableRequest, out: Path) -> tuple[TableRequest, Path]:
     """The same job for processes that have another working directory."""
     return request._replace(file=request.file.absolute()), out.absolute()
 
 
-def check_reach(request: Request, rows: Rows) -> None:
+def check_reach(request: TableRequest, rows: Rows) -> None:
     """Raises ValueError for a table that tasks could not read in parts."""
     if not request.by:
         raise ValueError("a cluster fits groups, and no column makes a key; name one, or fit the table here.")
@@ -118,7 +118,7 @@ def on_ray(address: str | None) -> Iterator[Engine]:
     """All is done by tasks of a cluster, to which this process connects as soon as there is anything to do."""
     with ExitStack() as stack:
 
-        def count(request: Request, rows: Rows, directory: Path) -> Plan:
+        def count(request: TableRequest, rows: Rows, directory: Path) -> Plan:
             stack.enter_context(connected(address))
             return _counted(request, rows, directory / "counted")
 
@@ -131,7 +131,7 @@ def on_ray(address: str | None) -> Iterator[Engine]:
         yield Engine(count, fit)
 
 
-def _counted(request: Request, rows: Rows, aside: Path) -> Plan:
+def _counted(request: TableRequest, rows: Rows, aside: Path) -> Plan:
     """The plan of a table; of its keys, the driver holds those of samples, and of the ends of ranges and parts."""
     ray = _imported()
     check_features(rows, request.by, request.features)

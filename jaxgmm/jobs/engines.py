@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from jaxgmm.jobs import ways
 from jaxgmm.jobs.cluster import check_reach, on_ray
 from jaxgmm.jobs.engine import Engine, Finished, Progress
-from jaxgmm.jobs.request import Request
+from jaxgmm.jobs.request import TableRequest
 from jaxgmm.jobs.work import Work
 from jaxgmm.tables import parts
 from jaxgmm.tables.rows import Rows
@@ -24,7 +24,7 @@ def in_process(_: str | None) -> AbstractContextManager[Engine]:
     return nullcontext(Engine(_counted, _fitted))
 
 
-def _counted(request: Request, rows: Rows, _: Path) -> parts.Plan:
+def _counted(request: TableRequest, rows: Rows, _: Path) -> parts.Plan:
     return parts.plan(rows, request.by, request.features, request.weights, request.rows_per_part)
 
 
@@ -56,7 +56,7 @@ def _ahead(items: Iterator[Item], waits: Event) -> Iterator[Item]:
             yield item
 
 
-def _reads_any(_request: Request, _rows: Rows) -> None:
+def _reads_any(_request: TableRequest, _rows: Rows) -> None:
     pass
 
 
@@ -69,7 +69,7 @@ class Kind(NamedTuple):
     """
 
     ready: Callable[[str | None], AbstractContextManager[Engine]]
-    check: Callable[[Request, Rows], None]
+    check: Callable[[TableRequest, Rows], None]
 
 
 ENGINES = {"process": Kind(in_process, _reads_any), "ray": Kind(on_ray, check_reach)}

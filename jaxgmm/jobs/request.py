@@ -23,7 +23,7 @@ _PARTS = 64
 _ROWS, _NUMBERS = 2**20, 2**24
 
 
-class Request(NamedTuple):
+class TableRequest(NamedTuple):
     """What a job fits to the groups of a table.
 
     Attributes:
@@ -113,7 +113,7 @@ class Request(NamedTuple):
         return described | self.models | self.options
 
 
-def check(request: Request, worded: Callable[[str], str] = str) -> None:
+def check(request: TableRequest, worded: Callable[[str], str] = str) -> None:
     """Checks what can be checked before any row is read.
 
     Args:
@@ -130,7 +130,7 @@ def check(request: Request, worded: Callable[[str], str] = str) -> None:
     tabular.check_output_columns(request.by, request.features, request.criterion)
 
 
-def _check_options(request: Request) -> None:
+def _check_options(request: TableRequest) -> None:
     check_order(request.order_by, request.features)
     given, models = request.options, request.models
     for name in ("n_components", "covariance_type", "reg_covar"):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgmm.jobs.engines import ENGINES, Engine
-from jaxgmm.jobs.request import Request
+from jaxgmm.jobs.request import TableRequest
 from jaxgmm.jobs.work import Work
 from jaxgmm.tables.groups import check_named
 from jaxgmm.tables.rows import Rows, open_rows
@@ -30,7 +30,7 @@ class Done(NamedTuple):
 
 
 def opened(
-    request: Request,
+    request: TableRequest,
     out: Path,
     engine: str,
     read: Callable[[Callable[[], Rows]], Rows] = lambda rows: rows(),

@@ -14,7 +14,7 @@ import pyarrow as pa
 # Whatever computes is reached through the package: importing this module does not import JAX.
 import jaxgmm
 from jaxgmm.jobs import streamed
-from jaxgmm.jobs.request import Request
+from jaxgmm.jobs.request import TableRequest
 from jaxgmm.jobs.work import Work
 from jaxgmm.selection.notes import Note
 from jaxgmm.settings import named_order
@@ -112,7 +112,7 @@ def swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep",
     return sweep, [note.sentence.format("some groups") for note in notes if note.is_warning or not note.has_count]
 
 
-def _tables(request: Request, groups: Groups | Survey, fitted: Any) -> dict[str, pa.Table]:
+def _tables(request: TableRequest, groups: Groups | Survey, fitted: Any) -> dict[str, pa.Table]:
     """The output tables of one part, from its fits or its sweep."""
     if request.order_by != "start":
         fitted = jaxgmm.order_components(fitted, named_order(request.order_by, request.features))

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxgmm.jobs.request import Request
+from jaxgmm.jobs.request import TableRequest
 from jaxgmm.tables import plans
 from jaxgmm.tables.job import Job
 from jaxgmm.tables.parts import Plan
 from jaxgmm.tables.rows import Rows
 
 # Counts the groups of a table and distributes them to parts; the directory is for files on the way.
-Count = Callable[[Request, Rows, Path], Plan]
+Count = Callable[[TableRequest, Rows, Path], Plan]
 
 
 class Work(NamedTuple):
@@ -24,7 +24,7 @@ class Work(NamedTuple):
         job: where parts are kept.
     """
 
-    request: Request
+    request: TableRequest
     rows: Rows
     plan: Plan
     job: Job
@@ -40,7 +40,7 @@ class Work(NamedTuple):
         return self.job.directory / "sorted"
 
 
-def planned(request: Request, rows: Rows, job: Job, count: Count) -> Work:
+def planned(request: TableRequest, rows: Rows, job: Job, count: Count) -> Work:
     """The work of a job, whose groups are counted unless that has been done before.
 
     Raises:

@@ -18,7 +18,7 @@ from jaxgmm.em.e_steps import E_STEPS
 from jaxgmm.em.expectation import Data
 from jaxgmm.em.fused import methods
 from jaxgmm.em.fused.parameters import checked
-from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Shape, fixed_rows, mixtures_of, moving_rows, of_rows
+from jaxgmm.em.fused.rows import ELEMENTARY, Kernel, Shape, fixed_rows, mixtures_of, moving_rows, of_rows
 from jaxgmm.em.methods import METHODS, metric, plain
 from jaxgmm.em.state import RUNNING, RunState, Settings, unstarted
 from jaxgmm.em.statistics import features
@@ -60,14 +60,14 @@ def of_one_form(family: str) -> tuple[str, ...]:
 @functools.cache
 def in_plain_jax(shape: Shape, n_blocks: int, method: str, *, centred: bool) -> Callable[..., Any]:
     """`jaxgmm.em.fused.life` of all runs: from rows and blocks of samples to rows."""
-    machine = Machine(
+    kernel = Kernel(
         wide(WIDTH, shape.n_components) if shape.is_wide else narrow(N_RUNS, WIDTH),
         ELEMENTARY["float64"],
         shape,
         centred,
         method,
     )
-    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, machine=machine)
+    one = functools.partial(fused.life, n_blocks=n_blocks, n_steps=10_000, kernel=kernel)
 
     def of_run(fixed: Any, moving: Any, kept: Any, blocks: Any) -> Any:
         def read(i: Any) -> Any:
@@ -252,8 +252,8 @@ def test_rounding_of_a_step_is_that_of_centred_steps(family: str) -> None:
     settings = settings_of(3, 3, diagonal=diagonal)
     given, _, shape = in_lanes(z, weights, start, family, settings, is_wide=False, method="quasi-newton")
     state, asked = of_rows(*map(list, given[:2]), shape)
-    machine = Machine(narrow(N_RUNS, WIDTH), ELEMENTARY["float64"], shape)
-    found = methods.rounding(state._replace(natural=checked(state.components, asked, machine)[0]), machine)
+    kernel = Kernel(narrow(N_RUNS, WIDTH), ELEMENTARY["float64"], shape)
+    found = methods.rounding(state._replace(natural=checked(state.components, asked, kernel)[0]), kernel)
     last = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(leaf, 0, -1)), start)
     precisions = start.covariances if diagonal else np.linalg.inv(start.covariances)
     expected = metric.rounding(last, jnp.asarray(np.moveaxis(precisions, 0, -1)), about_means=True)

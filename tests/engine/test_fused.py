@@ -13,7 +13,7 @@ from lanes_in_jax import narrow, stored, wide
 
 import jaxgmm
 from jaxgmm import Status, fitting
-from jaxgmm.driver import passes, runs
+from jaxgmm.driver import dispatch, passes, runs
 from jaxgmm.driver.choose import ChunkFits, without_fits
 from jaxgmm.driver.chunk import Inputs
 from jaxgmm.driver.prepare import PREPARED
@@ -60,7 +60,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return TAKE_ON(*args, program=program)
 
     monkeypatch.setattr(fused, "_kernel", plain_kernel)
-    monkeypatch.setattr(fitting, "machine", lambda _threads: machine()._replace(has_kernels=True))
+    monkeypatch.setattr(dispatch, "machine", lambda _threads: machine()._replace(has_kernels=True))
     for effort in EFFORTS:
         monkeypatch.setitem(runs.TAKE_ON, effort, counted)
     return made
@@ -113,7 +113,7 @@ def test_fits_are_those_of_slots(
     given = case.options | further
     found = jaxgmm.fit(case.x, case.n_components, **given)
     assert set(kernels) == {"float64"}
-    monkeypatch.setattr(fitting, "machine", machine)
+    monkeypatch.setattr(dispatch, "machine", machine)
     same(found, jaxgmm.fit(case.x, case.n_components, **given))
 
 
@@ -124,7 +124,7 @@ def test_sweeps_are_those_of_slots(kernels: list[str], monkeypatch: pytest.Monke
     given: dict[str, Any] = {"covariance_type": ("full", "tied"), "reg_covar": (1e-6, 0.01), "n_init": 2}
     found = jaxgmm.sweep(x, (1, 2), **given, precision="float64")
     assert kernels
-    monkeypatch.setattr(fitting, "machine", machine)
+    monkeypatch.setattr(dispatch, "machine", machine)
     expected = jaxgmm.sweep(x, (1, 2), **given, precision="float64")
     for name in ("status", "n_iter", "spurious"):
         np.testing.assert_array_equal(found.table[name], expected.table[name])
@@ -140,7 +140,7 @@ def test_searches_and_explicit_starts_reach_the_optima_of_slots(
     found = jaxgmm.fit(x, 3, n_init=4, tol=1e-9)
     again = jaxgmm.fit(x, 3, init=found.mixture, tol=1e-9)
     assert set(kernels) == {"float32", "float64"}
-    monkeypatch.setattr(fitting, "machine", machine)
+    monkeypatch.setattr(dispatch, "machine", machine)
     expected = jaxgmm.fit(x, 3, n_init=4, tol=1e-9)
     for own in (found, again):
         np.testing.assert_array_equal(own.status, expected.status)
@@ -300,7 +300,7 @@ def test_kernels_of_a_card(
     x[5, 3] = np.nan
     options: dict[str, Any] = {"covariance_type": family, "n_init": 3, "precision": precision}
     found = jaxgmm.fit(x, n_components, **options)
-    monkeypatch.setattr(fitting, "machine", lambda _threads: machine()._replace(has_kernels=False))
+    monkeypatch.setattr(dispatch, "machine", lambda _threads: machine()._replace(has_kernels=False))
     expected = jaxgmm.fit(x, n_components, **options)
     if precision == "float64":
         same(found, expected)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from jaxgmm.em.fused.expectation import e_step
 from jaxgmm.em.fused.methods import METHODS
 from jaxgmm.em.fused.parameters import KNOWN_FAMILIES, checked
-from jaxgmm.em.fused.rows import ELEMENTARY, Machine, Read, Shape, State, of_rows, to_rows
+from jaxgmm.em.fused.rows import ELEMENTARY, Kernel, Read, Shape, State, of_rows, to_rows
 from jaxgmm.em.state import RUNNING
 from jaxgmm.numerics.lanes import OfRuns, Store
 from jaxgmm.status import Status
@@ -35,7 +35,7 @@ def life(
     read: Read,
     n_blocks: Any,
     n_steps: Any,
-    machine: Machine,
+    kernel: Kernel,
 ) -> tuple[list[OfRuns], Any, Array]:
     """Advances runs to their ends, or by `n_steps` steps; see `jaxgmm.em.run.step`.
 
@@ -46,13 +46,13 @@ def life(
         read: loads a block of samples.
         n_blocks: number of blocks.
         n_steps: maximum number of steps.
-        machine: the static part.
+        kernel: the static part.
 
     Returns:
         where they are then, the state of the store, and how many steps the longest of them made.
     """
-    state, asked = of_rows(fixed, moving, machine.shape)
-    natural, unsound = checked(state.components, asked, machine)
+    state, asked = of_rows(fixed, moving, kernel.shape)
+    natural, unsound = checked(state.components, asked, kernel)
     # A run whose start is not sound ends at once. Later parameters may be unsound: a method may take them back.
     is_lost = (unsound > 0) & (state.n_iter == 0) & (state.status == RUNNING)
     state = state._replace(
@@ -60,14 +60,14 @@ def life(
         log_likelihood=jnp.where(is_lost, jnp.nan, state.log_likelihood),
         status=jnp.where(is_lost, float(Status.DEGENERATE), state.status),
     )
-    method = METHODS[machine.method]
-    form = jax.tree.structure(method.memory(machine.shape))
+    method = METHODS[kernel.method]
+    form = jax.tree.structure(method.memory(kernel.shape))
 
     def body(carry: tuple[State, Any, Array, Array]) -> tuple[State, Any, Array, Array]:
         state, stored, count, _ = carry
-        sums = e_step(state, read, n_blocks, machine)
+        sums = e_step(state, read, n_blocks, kernel)
         state, memory = method.advance(
-            state, lambda: jax.tree.unflatten(form, store.load(stored)), *sums, asked, machine
+            state, lambda: jax.tree.unflatten(form, store.load(stored)), *sums, asked, kernel
         )
         return state, store.save(stored, jax.tree.leaves(memory)), count + 1, _any_running(state)
 
@@ -85,7 +85,7 @@ def life_of(shape: Shape, dtype: str, method: str, *, centred: bool) -> Callable
 
     def of_arrays(*rows_and_limits: Any) -> tuple[list[OfRuns], Any, Array]:
         *given, arrays = rows_and_limits
-        return life(*given, machine=Machine(arrays, ELEMENTARY[dtype], shape, centred, method))
+        return life(*given, kernel=Kernel(arrays, ELEMENTARY[dtype], shape, centred, method))
 
     return of_arrays
 

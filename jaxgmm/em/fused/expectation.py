@@ -7,7 +7,7 @@ from typing import Any
 from jax import lax
 
 from jaxgmm.em.fused.parameters import less, whitened
-from jaxgmm.em.fused.rows import Component, Machine, Read, Shape, State
+from jaxgmm.em.fused.rows import Component, Kernel, Read, Shape, State
 from jaxgmm.numerics.lanes import OfRuns, OfSamples
 
 # Blocks of samples read in one turn of a loop, so that loads overlap with arithmetic.
@@ -16,9 +16,9 @@ UNROLLED = 4
 _LN_2 = math.log(2.0)
 
 
-def e_step(state: State, read: Read, n_blocks: Any, machine: Machine) -> tuple[list[Component], OfRuns]:
+def e_step(state: State, read: Read, n_blocks: Any, kernel: Kernel) -> tuple[list[Component], OfRuns]:
     """Sums about the current means, laid out as components are, and log-likelihoods in nats."""
-    (arrays, elementary, shape, *_), components = machine, state.components
+    (arrays, elementary, shape, *_), components = kernel, state.components
     means = [[arrays.spread(m) for m in component.mean] for component in components]
     constants = [arrays.spread(natural.constant) for natural in state.natural]
     whiteners = [[arrays.spread(v) for v in natural.whitener] for natural in state.natural]

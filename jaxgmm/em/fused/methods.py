@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxgmm.em.fused.parameters import SCALE, checked, m_step, whitened
-from jaxgmm.em.fused.rows import Asked, Component, Machine, Natural, Shape, State
+from jaxgmm.em.fused.rows import Asked, Component, Kernel, Natural, Shape, State
 from jaxgmm.em.methods import accelerated, common, plain
 from jaxgmm.em.methods.accelerated import Acceleration, Products
 from jaxgmm.em.methods.metric import (
@@ -45,7 +45,7 @@ class Method(NamedTuple):
     """
 
     memory: Callable[[Shape], Any]
-    advance: Callable[[State, Callable[[], Any], list[Component], OfRuns, Asked, Machine], tuple[State, Any]]
+    advance: Callable[[State, Callable[[], Any], list[Component], OfRuns, Asked, Kernel], tuple[State, Any]]
     round: int
 
 
@@ -60,12 +60,12 @@ def _advance_plainly(
     sums: list[Component],
     log_likelihood: OfRuns,
     asked: Asked,
-    machine: Machine,
+    kernel: Kernel,
 ) -> tuple[State, OfRuns]:
     """See `jaxgmm.em.methods.plain.advance`."""
     before = load()
-    proposal = m_step(state.components, sums, asked, machine)
-    natural, unsound = checked(proposal, asked, machine)
+    proposal = m_step(state.components, sums, asked, kernel)
+    natural, unsound = checked(proposal, asked, kernel)
     change = jnp.abs(log_likelihood - state.log_likelihood) / asked.total_weight
     has_converged = (change < asked.tol) & (asked.tol > 0)
     status = common.status_of(log_likelihood, has_converged, unsound == 0, state.n_iter, asked.max_iter)
@@ -94,36 +94,36 @@ def _advance_accelerated(
     sums: list[Component],
     log_likelihood: OfRuns,
     asked: Asked,
-    machine: Machine,
+    kernel: Kernel,
     *,
     acceleration: Acceleration,
 ) -> tuple[State, accelerated.Memory]:
     """See `jaxgmm.em.methods.accelerated.advance`. The memory is loaded for each use, and not held in between."""
     here = state.components
-    by_em = m_step(here, sums, asked, machine)
+    by_em = m_step(here, sums, asked, kernel)
     before = load()
-    products = _products(accelerated.steps_from(here, by_em, before), state, machine)
+    products = _products(accelerated.steps_from(here, by_em, before), state, kernel)
 
     def share_within(along: Sequence[OfRuns]) -> OfRuns:
         step = _combined(along, accelerated.steps_from(here, by_em, load()))
-        return _share_within_limits(step, state, machine)
+        return _share_within_limits(step, state, kernel)
 
     decision = accelerated.decided(
         _with_flags(before),
         (log_likelihood - state.log_likelihood) / asked.total_weight,
         products,
-        rounding(state, machine),
+        rounding(state, kernel),
         share_within,
         asked.tol,
         acceleration,
-        machine.elementary.sqrt,
+        kernel.elementary.sqrt,
     )
     is_accepted = decision.is_accepted
     before = load()
     following = common.select(is_accepted, by_em, jax.tree.map(jnp.add, before.mixture, before.em_step))
     leap = _combined(decision.along, accelerated.steps_from(here, by_em, before))
-    following = common.select(decision.leaps, _moved(here, leap, machine), following)
-    natural, unsound = checked(following, asked, machine)
+    following = common.select(decision.leaps, _moved(here, leap, kernel), following)
+    natural, unsound = checked(following, asked, kernel)
     before = load()
     accepted = common.select(is_accepted, (here, difference(by_em, here)), (before.mixture, before.em_step))
     checks = natural, unsound == 0
@@ -135,24 +135,24 @@ def _combined(coefficients: Sequence[OfRuns], steps: Sequence[list[Component]]) 
     return jax.tree.map(lambda *own: total(map(jnp.multiply, coefficients, own)), *steps)
 
 
-def _products(steps: Sequence[list[Component]], state: State, machine: Machine) -> Products:
+def _products(steps: Sequence[list[Component]], state: State, kernel: Kernel) -> Products:
     """See `jaxgmm.em.methods.metric.inner_products`."""
     rows = []
     for *own, component, parameters in zip(*steps, state.components, state.natural, strict=True):
-        turned = [_turned(step, component, parameters, machine) for step in own]
-        rows.append([component.weight * _inner(turned[i], turned[j], machine.shape) for i, j in pairs(len(own))])
-    return Products(*(machine.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
+        turned = [_turned(step, component, parameters, kernel) for step in own]
+        rows.append([component.weight * _inner(turned[i], turned[j], kernel.shape) for i, j in pairs(len(own))])
+    return Products(*(kernel.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
 
 
-def rounding(state: State, machine: Machine) -> OfRuns:
+def rounding(state: State, kernel: Kernel) -> OfRuns:
     """See `jaxgmm.em.methods.metric.rounding`. Sums are about the means."""
-    shape, rows = machine.shape, []
+    shape, rows = kernel.shape, []
     for component, parameters in zip(state.components, state.natural, strict=True):
         variances = [c for (i, j), c in zip(shape.entries, component.covariance, strict=True) if i == j]
         # Of V, the squares of column d add up to the precision of feature d.
         parts = [v * v * variances[j] for (_, j), v in zip(shape.entries, parameters.whitener, strict=True)]
         rows.append(rounding_of(component.weight, total(parts) * SCALE**-2))
-    return machine.arrays.sum_of_runs(rows)
+    return kernel.arrays.sum_of_runs(rows)
 
 
 def _inner(a: Component, b: Component, shape: Shape) -> OfRuns:
@@ -165,11 +165,11 @@ def _trace(a: Component, b: Component, shape: Shape) -> OfRuns:
     return total((1 if i == j else 2) * x * y for (i, j), x, y in entries)
 
 
-def _turned(step: Component, component: Component, natural: Natural, machine: Machine) -> Component:
+def _turned(step: Component, component: Component, natural: Natural, kernel: Kernel) -> Component:
     """A step in coordinates in which the metric is a sum of squares: w⁻¹ a_w, L⁻¹ a_μ and L⁻¹ a_Σ L⁻ᵀ."""
-    inverse = machine.elementary.reciprocal(jnp.where(component.weight > 0, component.weight, 1.0))
-    mean = whitened(natural.whitener, step.mean, machine.shape)
-    covariance = _whitened_twice(natural.whitener, step.covariance, machine.shape)
+    inverse = kernel.elementary.reciprocal(jnp.where(component.weight > 0, component.weight, 1.0))
+    mean = whitened(natural.whitener, step.mean, kernel.shape)
+    covariance = _whitened_twice(natural.whitener, step.covariance, kernel.shape)
     return Component(step.weight * inverse, [m / SCALE for m in mean], [c / SCALE**2 for c in covariance])
 
 
@@ -183,24 +183,24 @@ def _whitened_twice(whitener: list[OfRuns], covariance: list[OfRuns], shape: Sha
     return [total(half[i, q] * v[j, q] for q in range(j + 1)) for i, j in shape.entries]
 
 
-def _share_within_limits(step: list[Component], state: State, machine: Machine) -> OfRuns:
+def _share_within_limits(step: list[Component], state: State, kernel: Kernel) -> OfRuns:
     """See `jaxgmm.em.methods.metric.share_within_limits`."""
     squares = []
     for own, component, parameters in zip(step, state.components, state.natural, strict=True):
-        turned = _turned(own, component, parameters, machine)
+        turned = _turned(own, component, parameters, kernel)
         parts = (
             turned.weight * turned.weight * LONGEST_OF_WEIGHT**-2,
             total(m * m for m in turned.mean) * LONGEST_OF_MEAN**-2,
-            _trace(turned, turned, machine.shape) * LONGEST_OF_COVARIANCE**-2,
+            _trace(turned, turned, kernel.shape) * LONGEST_OF_COVARIANCE**-2,
         )
         squares.append(functools.reduce(jnp.maximum, parts))
-    return 1 / jnp.maximum(machine.elementary.sqrt(machine.arrays.most_of_runs(squares)), 1)
+    return 1 / jnp.maximum(kernel.elementary.sqrt(kernel.arrays.most_of_runs(squares)), 1)
 
 
-def _moved(here: list[Component], step: list[Component], machine: Machine) -> list[Component]:
+def _moved(here: list[Component], step: list[Component], kernel: Kernel) -> list[Component]:
     """See `jaxgmm.em.methods.metric.moved`."""
     there = jax.tree.map(jnp.add, here, step)
-    inverse_total = machine.elementary.reciprocal(machine.arrays.sum_of_runs([own.weight for own in there]))
+    inverse_total = kernel.elementary.reciprocal(kernel.arrays.sum_of_runs([own.weight for own in there]))
     return [own._replace(weight=own.weight * inverse_total) for own in there]
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxgmm.em.centred import MEAN_ROUNDINGS
 from jaxgmm.em.expectation import ABSENT
-from jaxgmm.em.fused.rows import Asked, Component, Elementary, Machine, Natural, Shape
+from jaxgmm.em.fused.rows import Asked, Component, Elementary, Kernel, Natural, Shape
 from jaxgmm.em.maximization import ROUNDINGS
 from jaxgmm.numerics.lanes import Arrays, OfRuns
 from jaxgmm.numerics.traces import total
@@ -25,9 +25,9 @@ _FACTORS = 2
 SCALE = math.sqrt(0.5 * math.log2(math.e))
 
 
-def m_step(components: list[Component], sums: list[Component], asked: Asked, machine: Machine) -> list[Component]:
+def m_step(components: list[Component], sums: list[Component], asked: Asked, kernel: Kernel) -> list[Component]:
     """See `jaxgmm.em.maximization.m_step`."""
-    arrays, elementary, shape, *_ = machine
+    arrays, elementary, shape, *_ = kernel
     counts = [own.weight for own in sums]
     inverse_total = elementary.reciprocal(arrays.sum_of_runs(counts))
     weights = [count * inverse_total for count in counts]
@@ -91,9 +91,9 @@ def _round(_weights: list[OfRuns], spread: list[list[OfRuns]], _arrays: Arrays) 
 KNOWN_FAMILIES = {"full": _own, "tied": _shared, "diag": _own, "spherical": _round}
 
 
-def checked(components: list[Component], asked: Asked, machine: Machine) -> tuple[list[Natural], OfRuns]:
+def checked(components: list[Component], asked: Asked, kernel: Kernel) -> tuple[list[Natural], OfRuns]:
     """The parameters that the E-step reads, and the number of components without support or variance."""
-    arrays, elementary, shape, centred, _ = machine
+    arrays, elementary, shape, centred, _ = kernel
     ridges = [r for (i, j), r in zip(shape.entries, asked.ridge, strict=True) if i == j]
     naturals, unsound = [], []
     for (weight, mean, covariance), present in zip(components, asked.present, strict=True):

@@ -139,8 +139,8 @@ class Asked(NamedTuple):
 Read = Callable[[Any], Sequence[OfSamples]]
 
 
-class Machine(NamedTuple):
-    """The static part of the arithmetic.
+class Kernel(NamedTuple):
+    """The static part of the arithmetic of a kernel.
 
     Attributes:
         arrays: how they relate.
