@@ -11,7 +11,7 @@ VENV_NEXT := .venv-next
 READY_NEXT := $(VENV_NEXT)/.ready
 VENV_DIST := .venv-dist
 
-.PHONY: setup demo test test-slow test-all test-next test-cluster test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-cluster bench-sharded bench-gpu bench-peers lint structure docs dist clean
+.PHONY: setup demo test test-slow test-all test-next test-cluster test-gpu bench bench-full bench-targets bench-compilation bench-serving bench-sweep bench-spurious bench-optima bench-honesty bench-acceleration bench-ridges bench-reports bench-cluster bench-sharded bench-gpu bench-kernels bench-peers lint structure docs dist clean
 
 setup: $(READY)
 
@@ -102,6 +102,9 @@ bench-sharded: $(READY)
 # For a machine with a GPU, whose own Python has JAX for it.
 bench-gpu:
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu
+
+bench-kernels:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.kernels
 
 # Peers have an environment of their own, since some pin an old NumPy.
 bench-peers: .venv-peers/.ready

@@ -21,6 +21,7 @@ from benchmarks import (
     compilation,
     gpu,
     honesty,
+    kernels,
     limits,
     optima,
     outcome,
@@ -38,7 +39,9 @@ from benchmarks.measure import Plan, measure
 from benchmarks.rows import Results
 from benchmarks.scenarios import NOT_QUICK, REG_COVAR, SCENARIOS, Model, padded, problem, starts
 from benchmarks.systems import systems
+from jaxgmm.engine import fused
 from jaxgmm.settings import TOL
+from tests.engine.test_fused import plain_kernel
 
 pytestmark = pytest.mark.slow
 
@@ -438,6 +441,36 @@ def test_gpu_command_passes_in_small(tmp_path):
     assert card["products"]["F32_F32_F32"]["largest_error"] < 1e-6
     assert [row["scenario"] for row in results["rows"]] == ["steps-1d", "converge-2d"]
     assert card["checks"][0]["max_difference"] < 1e-3
+
+
+@pytest.fixture
+def kernel_rows(monkeypatch):
+    # What a kernel computes, by arrays of JAX.
+    monkeypatch.setattr(fused, "_kernel", plain_kernel)
+    case = kernels.Case("steps-2d-many", 32, 60, 2, 3, (16,), is_wide=False)
+    monkeypatch.setattr(kernels, "ROUNDS", (12,))
+    return [*kernels.measured(case, "em", "float64", time.monotonic() + 100, repeats=1)]
+
+
+def test_kernels_are_timed_alone(kernel_rows):
+    (row,) = kernel_rows
+    assert (row["n_runs"], row["converged"]) == (7, 1.0)
+    assert row["mean_iterations"] > 10
+    assert 0 < row["rounds"][12]["useful"] <= 1
+    assert row["fixed"] > 0
+    late = list(kernels.measured(kernels.CASES[2], "em", "float32", time.monotonic() - 1))
+    assert [own["width"] for own in late] == [8, 16, 32, 4]
+    assert [own["is_choice"] for own in late].count(True) == 1
+    assert all("no time was left" in own["error"] for own in late)
+    assert [line.count("|") for line in kernels.table({"rows": [row]})] == [7, 7, 7]
+
+
+def test_where_there_are_no_kernels_none_is_timed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["kernels", "--out", str(tmp_path / "kernels.json")])
+    monkeypatch.setattr(fused, "why_not", lambda device: f"{device.device_kind} is no card")
+    kernels.main()
+    assert "is no card. Nothing was measured." in capsys.readouterr().out
+    assert not (tmp_path / "kernels.json").exists()
 
 
 def test_first_fit_is_timed():
