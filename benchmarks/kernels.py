@@ -108,14 +108,17 @@ def main() -> None:
 
 
 def measured(case: Case, method: str, dtype: str, until: float, repeats: int = REPEATS) -> Iterator[dict]:
-    """A row for each layout of a case; with an error in place of figures where it fails, or no time was left."""
+    """A row for each layout of a case, none where `fit` has no kernel for it.
+
+    Where a layout fails, or no time was left, the row has an error in place of figures.
+    """
     n_runs = case.n_runs if dtype == "float32" else -(-case.n_runs // 5)
     choice, x = _choice(case, n_runs, dtype), None
-    for layout in case.layouts:
-        lanes = layout._replace(group=max(layout.runs, choice.group if choice else layout.runs))
+    for layout in case.layouts if choice else ():
+        lanes = layout._replace(group=max(layout.runs, choice.group))
         row = {"scenario": case.name, "n_runs": n_runs, "method": method, "dtype": dtype}
         row |= {"width": lanes.width, "is_wide": lanes.is_wide}
-        row |= {"is_choice": choice is not None and lanes[1:] == choice[1:]}
+        row |= {"is_choice": lanes == choice}
         try:
             if time.monotonic() > until:
                 raise TimeoutError("no time was left")
