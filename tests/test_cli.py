@@ -331,6 +331,7 @@ def test_bad_groups_leave_the_others_alone(here):
     assert fits["well"].to_pylist() == ["b", "b0", "d", None]
     assert fits["status"].to_pylist() == ["CONVERGED", "TOO_FEW_SAMPLES", "DEGENERATE", "NONFINITE"]
     assert fits["log_likelihood"].is_null().to_pylist() == [False, True, True, True]
+    assert fits["explanation"][2].as_py().endswith("drop constant features (red, green).")
     for name, rows, own in (("fits", [0], [1]), ("components", [0, 1], [2, 3])):
         assert output(name).take(rows).equals(pq.read_table(f"alone/{name}.parquet").take(own))
 

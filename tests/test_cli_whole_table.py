@@ -182,12 +182,17 @@ def test_passes_go_on_where_they_were_interrupted(here, capsys, monkeypatch):
         assert output(name).equals(output(name, "expected"))
 
 
-def test_passes_without_an_answer_say_how_many_rows_are_bad(here):
+def test_passes_without_an_answer_say_what_is_bad(here):
     red = np.asarray(TABLE["red"], float).copy()
     red[[5, 7]] = np.nan
-    pq.write_table(TABLE.set_column(TABLE.column_names.index("red"), "red", pa.array(red)), "nan.parquet")
+    place = TABLE.column_names.index("red")
+    pq.write_table(TABLE.set_column(place, "red", pa.array(red)), "nan.parquet")
     assert run(by=None, file="nan.parquet", passes=1) == 1
     assert "(2 of 122 samples)" in output("fits")["explanation"][0].as_py()
+    pq.write_table(TABLE.set_column(place, "red", pa.array(np.full(122, 4.0))), "flat.parquet")
+    assert run(by=None, file="flat.parquet", passes=1, out="flat") == 1
+    explanation = pq.read_table("flat/fits.parquet")["explanation"][0].as_py()
+    assert explanation.endswith("drop constant features (red).")
 
 
 def test_passes_are_made_over_a_whole_table(here, capsys):

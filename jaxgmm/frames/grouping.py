@@ -120,9 +120,9 @@ def _tables(
     numbers = pa.table({"group": np.arange(n_groups)})
     groups = groups._replace(keys=numbers)
     if not isinstance(fitted, Sweep):
-        return fits_table(groups, fitted, found), components_table(numbers, fitted, features, found), None
+        return fits_table(groups, fitted, features, found), components_table(numbers, fitted, features, found), None
     chosen = chosen_columns(fitted.table, n_groups, criteria[0])
-    fits = fits_table(groups, fitted.best, found, chosen)
+    fits = fits_table(groups, fitted.best, features, found, chosen)
     components = components_table(numbers, fitted.best, features, found)
     return fits, components, models_table(numbers, fitted.table, found)
 

@@ -122,4 +122,8 @@ def _tables(request: TableRequest, groups: Groups | Survey, fitted: Any) -> dict
         result, chosen = fitted.best, tabular.chosen_columns(fitted.table, keys.num_rows, request.criterion)
         models = {"models": tabular.models_table(keys, fitted.table, flags)}
     components = tabular.components_table(keys, result, request.features, flags)
-    return {**models, "components": components, "fits": tabular.fits_table(groups, result, flags, chosen)}
+    return {
+        **models,
+        "components": components,
+        "fits": tabular.fits_table(groups, result, request.features, flags, chosen),
+    }

@@ -47,6 +47,12 @@ class Groups(NamedTuple):
         before = np.concatenate([[0], np.cumsum(unusable(self.samples, self.weights))])
         return np.diff(before[self.offsets])
 
+    def constant(self, b: int) -> Bool[np.ndarray, " d"]:
+        """Which features have one value in a group; see `extremes`."""
+        own = slice(*self.offsets[b : b + 2])
+        least, most = extremes(self.samples[own], None if self.weights is None else self.weights[own])
+        return least == most
+
     @property
     def x(self) -> list[np.ndarray]:
         """The groups' samples, `(N_b, D)` each, as `jaxgmm.fit` takes them: views, not copies."""
@@ -106,6 +112,14 @@ def unusable(samples: Float[np.ndarray, "m d"], weights: Float[np.ndarray, " m"]
     if weights is None:
         return ~is_finite
     return ~np.isfinite(weights) | (~is_finite & (weights != 0))
+
+
+def extremes(
+    samples: Float[np.ndarray, "m d"], weights: Float[np.ndarray, " m"] | None
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """The least and the largest value of each feature, of samples with positive weight; NaN has no say."""
+    counted = samples if weights is None else samples[weights > 0]
+    return np.fmin.reduce(counted, axis=0, initial=np.inf), np.fmax.reduce(counted, axis=0, initial=-np.inf)
 
 
 def _by_group(values: np.ndarray, offsets: Int[np.ndarray, " boundaries"]) -> list[np.ndarray]:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxgmm.tables.groups import checked_weights, numbers, unusable, without_columns
+from jaxgmm.tables.groups import checked_weights, extremes, numbers, unusable, without_columns
 from jaxgmm.tables.rows import Rows
 
 # Rows of the sample: they take a few MiB, and what they leave open of an optimum falls with their number.
@@ -21,6 +21,8 @@ class Survey(NamedTuple):
         keys: one row without columns, as for other groups.
         n_samples: `(1,)`, the number of rows.
         n_unusable: `(1,)`, how many hold NaN or infinity; see `jaxgmm.tables.groups.unusable`.
+        least: `(D,)`, the least value of each feature.
+        most: `(D,)`, the largest.
         sample: `(n, D)`, rows drawn at random, in their order; with one that is unusable, if there is one.
         weights: `(n,)`, their weights, or None.
         rows: all rows.
@@ -31,11 +33,17 @@ class Survey(NamedTuple):
     keys: pa.Table
     n_samples: Int[np.ndarray, " b"]
     n_unusable: Int[np.ndarray, " b"]
+    least: Float[np.ndarray, " d"]
+    most: Float[np.ndarray, " d"]
     sample: Float[np.ndarray, "n d"]
     weights: Float[np.ndarray, " n"] | None
     rows: Rows
     features: list[str]
     weighted_by: str | None
+
+    def constant(self, _b: int) -> Bool[np.ndarray, " d"]:
+        """Which features have one value."""
+        return self.least == self.most
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows, block by block, with their weights."""
@@ -56,7 +64,7 @@ def survey(rows: Rows, n_rows: int, features: list[str], weights: str | None, se
     Raises:
         ValueError: the file cannot be read, has changed, or has other values than numbers.
     """
-    first, n_unusable = 0, 0
+    first, n_unusable, least, most = 0, 0, np.full(len(features), np.inf), np.full(len(features), -np.inf)
     drawn = np.sort(np.random.default_rng(seed).choice(n_rows, min(n_rows, SAMPLED), replace=False, shuffle=False))
     kept: list[tuple[np.ndarray, np.ndarray | None]] = []
     for x, own in _blocks(rows, features, weights):
@@ -65,11 +73,13 @@ def survey(rows: Rows, n_rows: int, features: list[str], weights: str | None, se
         if len(bad) and not n_unusable:
             wanted = np.union1d(wanted, bad[:1])
         kept.append((x[wanted], None if own is None else own[wanted]))
+        low, high = extremes(x, own)
+        least, most = np.minimum(least, low), np.maximum(most, high)
         first, n_unusable = first + len(x), n_unusable + len(bad)
     sample_weight = None if weights is None else np.concatenate([own for _, own in kept if own is not None])
     sample = np.concatenate([x for x, _ in kept])
     counts = np.array([n_rows]), np.array([n_unusable])
-    return Survey(without_columns(1), *counts, sample, sample_weight, rows, features, weights)
+    return Survey(without_columns(1), *counts, least, most, sample, sample_weight, rows, features, weights)
 
 
 def _blocks(

@@ -5,6 +5,7 @@ The tables have one row for every group, for every component, or for every model
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _MODELS += ("passed_over", "chosen", "flags")
 def fits_table(
     groups: Groups | Survey,
     result: "jaxgmm.FitResult",
+    features: Sequence[str],
     flags: Mapping[str, np.ndarray],
     chosen: dict[str, pa.Array] | None = None,
 ) -> pa.Table:
@@ -36,6 +38,7 @@ def fits_table(
     Args:
         groups: B groups, with their samples; or a table that is read in passes.
         result: fits of the same groups, in the same order.
+        features: names of the D features.
         flags: `(B,)` for each reason to distrust them, as `jaxgmm.flags` returns them.
         chosen: columns with the choice for each group.
 
@@ -43,7 +46,8 @@ def fits_table(
         the key columns, then `n_samples`, the columns `chosen`, `log_likelihood` (null where there is no answer),
         `gap` (nats per sample that were left to gain), `n_iter`, `spurious` and `ridge_dominated` (numbers of such
         components; see `jaxgmm.FitResult`), `start_passed_over`, `flags` (names of the reasons), `status` (a name) and
-        `explanation` (its sentence, and how many samples hold NaN or infinity where that is the reason).
+        `explanation` (its sentence, and how many samples hold NaN or infinity, or which features are constant, where
+        that is the reason).
     """
     status = result.status.astype(np.int32)
     columns = {
@@ -57,7 +61,7 @@ def fits_table(
         "start_passed_over": pa.array(result.start_passed_over),
         "flags": _flags(flags),
         "status": _named(status, [code.name for code in Status]),
-        "explanation": _explained(status, groups),
+        "explanation": _explained(status, groups, features),
     }
     return _beside(groups.keys, columns)
 
@@ -201,17 +205,22 @@ def _flags(flags: Mapping[str, np.ndarray]) -> pa.Array:
     return _named(*combined(flags))
 
 
-def _explained(status: Int[np.ndarray, " b"], groups: Groups | Survey) -> pa.Array:
-    """A sentence for each group's status. Where samples cannot be used, it says how many."""
+def _explained(status: Int[np.ndarray, " b"], groups: Groups | Survey, features: Sequence[str]) -> pa.Array:
+    """A sentence for each group's status, and what of its samples is the reason: NaN, or features that are constant."""
+
+    def unusable(rows: np.ndarray) -> list[str]:
+        pairs = zip(groups.n_unusable[rows].tolist(), groups.n_samples[rows].tolist(), strict=True)
+        return [f"{n:,} of {n_samples:,} samples" for n, n_samples in pairs]
+
+    def constant(rows: np.ndarray) -> list[str]:
+        return [", ".join(compress(features, groups.constant(b))) for b in rows.tolist()]
+
     sentences, number = [code.sentence for code in Status], status.copy()
-    rows = np.flatnonzero(status == Status.NONFINITE)
-    if len(rows):
-        counts = np.stack([groups.n_unusable[rows], groups.n_samples[rows]], axis=1)
-        # Few pairs occur.
-        pairs, of_pair = np.unique(counts, axis=0, return_inverse=True)
-        number[rows] = len(sentences) + of_pair.ravel()
-        said = Status.NONFINITE.sentence.rstrip(".")
-        sentences += [f"{said} ({n:,} of {n_samples:,} samples)." for n, n_samples in pairs.tolist()]
+    for code, details in ((Status.NONFINITE, unusable), (Status.DEGENERATE, constant)):
+        rows = np.flatnonzero(status == code)
+        found, of_found = np.unique(np.array(details(rows), object), return_inverse=True)
+        number[rows] = len(sentences) + of_found
+        sentences += [code.sentence[:-1] + (f" ({detail})." if detail else ".") for detail in found.tolist()]
     return _named(number, sentences)
 
 

@@ -1,6 +1,7 @@
 """Fits as tables, and back."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def test_fits_table_says_how_every_group_ended():
     samples = np.zeros((11, 2))
     samples[[6, 9], [0, 1]] = math.inf, NAN
     groups = Groups(KEYS, samples, None, np.array([0, 5, 11]), np.arange(11))
-    rows = tabular.fits_table(groups, hand_made_result(diagonal=False), FLAGGED).to_pylist()
+    rows = tabular.fits_table(groups, hand_made_result(diagonal=False), ["f", "g"], FLAGGED).to_pylist()
     maximum, nonfinite = jaxgmm.Status.MAX_ITER, jaxgmm.Status.NONFINITE
     assert rows == [
         {
@@ -63,6 +64,20 @@ def test_fits_table_says_how_every_group_ended():
             "explanation": f"{nonfinite.sentence[:-1]} (2 of 6 samples).",
         },
     ]  # fmt: skip
+
+
+def test_fits_table_names_features_that_are_constant():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(12, 2))
+    samples[:5, 1] = 3.0
+    samples[4, 1] = NAN  # has weight 0
+    samples[3, 0] = NAN
+    weights = np.where(np.arange(12) == 4, 0.0, 1.0)
+    groups = Groups(KEYS, samples, weights, np.array([0, 5, 12]), np.arange(12))
+    lost = replace(hand_made_result(diagonal=False), status=np.full(2, jaxgmm.Status.DEGENERATE, np.int32))
+    found = tabular.fits_table(groups, lost, ["f", "g"], FLAGGED)["explanation"].to_pylist()
+    sentence = jaxgmm.Status.DEGENERATE.sentence
+    assert found == [f"{sentence[:-1]} (g).", sentence]
 
 
 def test_components_table_names_every_covariance_entry():
