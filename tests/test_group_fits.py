@@ -219,6 +219,9 @@ def test_the_way_on_has_the_weights_and_models(swept):
     assert column(swept.components, "flags") == ["at_largest_k"] * 4 + ["no_answer"] * 2
     assert column(swept.models, "flags") == ["", "at_largest_k"] * 2 + ["no_answer"] * 2
     assert one.doubts == ["P04, 67 has the largest K that was tried, and a larger one may be better."]
+    # In pandas they stay integers and flags where a group has no answer.
+    assert [str(swept.fits[name].dtype) for name in ("n_components", "at_largest_k")] == ["Int64", "boolean"]
+    assert len(swept.fits[swept.fits["at_largest_k"]]) == 2
     # Labels need no weights.
     labelled = swept.predict(pd.DataFrame(COLUMNS).drop(columns="w"))
     assert column(labelled, "component") == [*HIGH.astype(int), None]

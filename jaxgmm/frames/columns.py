@@ -11,7 +11,22 @@ def native(keys: nw.DataFrame[Any], table: pa.Table) -> Any:
     """A table as the kind of frame of the keys, with its first column, row numbers of keys, replaced by the keys."""
     rows, columns = table.column(0).to_numpy(), table.remove_column(0)
     values = nw.from_arrow(columns, backend=keys.implementation)
-    return nw.concat([nw.maybe_reset_index(keys[rows, :]), values], how="horizontal").to_native()
+    frame = nw.concat([nw.maybe_reset_index(keys[rows, :]), values], how="horizontal").to_native()
+    if nw.dependencies.is_pandas_like_dataframe(frame):
+        frame = frame.assign(**_of_nullable_kinds(columns))
+    return frame
+
+
+def _of_nullable_kinds(table: pa.Table) -> dict[str, Any]:
+    """Arrays of pandas for integers and flags with nulls, which would become floats and objects."""
+    # pandas itself makes the columns of frames that behave like its own.
+    import pandas as pd  # noqa: PLC0415 (optional)
+
+    kinds = {pa.bool_(): pd.BooleanDtype(), pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+    columns = zip(table.column_names, table.columns, strict=True)
+    with_nulls = [name for name, column in columns if column.null_count and column.type in kinds]
+    made = table.select(with_nulls).to_pandas(types_mapper=kinds.get)
+    return {name: made[name].array for name in with_nulls}
 
 
 def with_columns(df: Any, columns: dict[str, np.ndarray]) -> Any:
