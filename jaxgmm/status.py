@@ -23,9 +23,7 @@ class Status(IntEnum):
 
 
 _SENTENCES = {
-    Status.CONVERGED: (
-        "The mean log-likelihood per sample had stopped rising, to within tol or rounding, by the method's rule."
-    ),
+    Status.CONVERGED: "The mean log-likelihood per sample had stopped rising, to within tol, by the method's rule.",
     Status.MAX_ITER: (
         "The mean log-likelihood per sample was not known to be within tol of its limit after max_iter iterations, or "
         "all passes over a stream; allow more, or raise tol."

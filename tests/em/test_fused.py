@@ -253,11 +253,11 @@ def test_rounding_of_a_step_is_that_of_centred_steps(family: str) -> None:
     given, _, shape = in_lanes(z, weights, start, family, settings, is_wide=False, method="quasi-newton")
     state, asked = of_rows(*map(list, given[:2]), shape)
     kernel = Kernel(narrow(N_RUNS, WIDTH), ELEMENTARY["float64"], shape)
-    found = methods.rounding(state._replace(natural=checked(state.components, asked, kernel)[0]), kernel)
+    found = methods.roundings(state._replace(natural=checked(state.components, asked, kernel)[0]), shape)
     last = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(leaf, 0, -1)), start)
     precisions = start.covariances if diagonal else np.linalg.inv(start.covariances)
     expected = metric.rounding(last, jnp.asarray(np.moveaxis(precisions, 0, -1)), about_means=True)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(jnp.stack(found), expected, rtol=1e-6)
 
 
 def test_a_run_goes_on_from_unsound_parameters_that_a_method_has_tried() -> None:

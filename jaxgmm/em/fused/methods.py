@@ -101,6 +101,13 @@ def _advance_accelerated(
     """See `jaxgmm.em.methods.accelerated.advance`. The memory is loaded for each use, and not held in between."""
     here = state.components
     by_em = m_step(here, sums, asked, kernel)
+    sqrt, known_gap = kernel.elementary.sqrt, None
+    if kernel.centred:
+        # Others are not so narrow that rounding is worth more than `tol`, and with 13 registers more, fewer runs fit on
+        # a core.
+        before = load()
+        known = _products(accelerated.steps_from(here, by_em, before), state, kernel, roundings(state, kernel.shape))
+        known_gap = accelerated.gap_of(known, before.has_moved > 0, acceleration, sqrt)
     before = load()
     products = _products(accelerated.steps_from(here, by_em, before), state, kernel)
 
@@ -112,11 +119,11 @@ def _advance_accelerated(
         _with_flags(before),
         (log_likelihood - state.log_likelihood) / asked.total_weight,
         products,
-        rounding(state, kernel),
+        known_gap,
         share_within,
         asked.tol,
         acceleration,
-        kernel.elementary.sqrt,
+        sqrt,
     )
     is_accepted = decision.is_accepted
     before = load()
@@ -135,28 +142,35 @@ def _combined(coefficients: Sequence[OfRuns], steps: Sequence[list[Component]]) 
     return jax.tree.map(lambda *own: total(map(jnp.multiply, coefficients, own)), *steps)
 
 
-def _products(steps: Sequence[list[Component]], state: State, kernel: Kernel) -> Products:
-    """See `jaxgmm.em.methods.metric.inner_products`."""
-    rows = []
-    for *own, component, parameters in zip(*steps, state.components, state.natural, strict=True):
+def _products(
+    steps: Sequence[list[Component]], state: State, kernel: Kernel, rounding: list[OfRuns] | None = None
+) -> Products:
+    """See `jaxgmm.em.methods.metric.inner_products`; with `rounding`, of what is known beyond it."""
+    rows, shape = [], kernel.shape
+    for k, (*own, component, parameters) in enumerate(zip(*steps, state.components, state.natural, strict=True)):
         turned = [_turned(step, component, parameters, kernel) for step in own]
-        rows.append([component.weight * _inner(turned[i], turned[j], kernel.shape) for i, j in pairs(len(own))])
+        half = 0.5 * component.weight
+        if rounding is not None:
+            half = jnp.where(half * _trace(turned[0], turned[0], shape) > rounding[k], half, 0.0)
+        places = [(turned[i], turned[j]) for i, j in pairs(len(own))]
+        rows.append([component.weight * _inner(a, b) + half * _trace(a, b, shape) for a, b in places])
     return Products(*(kernel.arrays.sum_of_runs(list(row)) for row in zip(*rows, strict=True)))
 
 
-def rounding(state: State, kernel: Kernel) -> OfRuns:
+def roundings(state: State, shape: Shape) -> list[OfRuns]:
     """See `jaxgmm.em.methods.metric.rounding`. Sums are about the means."""
-    shape, rows = kernel.shape, []
+    rows = []
     for component, parameters in zip(state.components, state.natural, strict=True):
         variances = [c for (i, j), c in zip(shape.entries, component.covariance, strict=True) if i == j]
         # Of V, the squares of column d add up to the precision of feature d.
         parts = [v * v * variances[j] for (_, j), v in zip(shape.entries, parameters.whitener, strict=True)]
         rows.append(rounding_of(component.weight, total(parts) * SCALE**-2))
-    return kernel.arrays.sum_of_runs(rows)
+    return rows
 
 
-def _inner(a: Component, b: Component, shape: Shape) -> OfRuns:
-    return a.weight * b.weight + total(map(jnp.multiply, a.mean, b.mean)) + 0.5 * _trace(a, b, shape)
+def _inner(a: Component, b: Component) -> OfRuns:
+    """The part of weights and means."""
+    return a.weight * b.weight + total(map(jnp.multiply, a.mean, b.mean))
 
 
 def _trace(a: Component, b: Component, shape: Shape) -> OfRuns:

@@ -8,7 +8,8 @@ acceleration that reads any step tries a second one from there. If that loses to
 the latter follows. It is known already, and always accepted.
 
 ½ <r, d> estimates how much of the mean log-likelihood is left to gain. A run has converged if that is below the
-tolerance, or r no more than rounding, twice in succession.
+tolerance twice in succession. The estimate is made twice, the second time without covariances whose steps are no more
+than rounding, and the smaller one counts.
 
 With a ridge, EM's steps may lose likelihood, which is then not what they raise. From the first such step on, a step is
 also kept if r has not turned against it, and a run ends at the same fixed points as EM.
@@ -180,11 +181,12 @@ def advance(
     steps = steps_from(here, by_em, memory)
     precisions = e_step.precisions(state.natural, here)
     parts = inner_products(steps, here.weights, precisions)
+    known = parts.known(here.weights, rounding(here, precisions, about_means=e_step.about_means))
     decision = decided(
         memory,
         (log_likelihood - state.log_likelihood) / total_weight,
         Products(*parts.products(here.weights)),
-        rounding(here, precisions, about_means=e_step.about_means),
+        gap_of(Products(*known.products(here.weights)), memory.has_moved, acceleration),
         lambda along: share_within_limits(along, parts),
         settings.tol,
         acceleration,
@@ -209,7 +211,7 @@ def decided(
     memory: Memory,
     gain: Float[Array, "*s"],
     products: Products,
-    rounding: Float[Array, "*s"],
+    known_gap: Float[Array, "*s"] | None,
     share_within: Callable[[Sequence[Float[Array, "*s"]]], Float[Array, "*s"]],
     tol: Float[Array, "*s"],
     acceleration: Acceleration,
@@ -221,7 +223,8 @@ def decided(
         memory: what the run has kept.
         gain: of the mean log-likelihood, by the last step.
         products: at the current parameters.
-        rounding: <r, r> where r is nothing but rounding.
+        known_gap: what is left to gain by products without covariances whose part of r is no more than rounding; None
+            where none is so narrow.
         share_within: the share of a step, given its coefficients of r, s and y, within the limits of a step's length.
         tol: what may be left to gain.
         acceleration: how it goes on.
@@ -236,7 +239,9 @@ def decided(
     products = common.select(is_accepted, products, products.at_beginning())
     direction = acceleration.direction(products, sqrt)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
-    gap, is_small = judged(gap_of(direction, products.rr, memory.has_moved), products.rr, rounding, tol)
+    gap = _gap_of(direction, products.rr, memory.has_moved)
+    gap = gap if known_gap is None else jnp.minimum(gap, known_gap)
+    is_small = (gap < jnp.maximum(tol, LEAST_GAP)) & (tol > 0)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 
     # Parameters that are not accepted are left for here - s, where EM's step is r + y.
@@ -301,22 +306,12 @@ def step_of(
     )
 
 
-def gap_of(direction: Direction, rr: Float[Array, "*s"], has_pair: Bool[Array, "*s"]) -> Float[Array, "*s"]:
+def gap_of(
+    products: Products, has_pair: Bool[Array, "*s"], acceleration: Acceleration, sqrt: Root = jnp.sqrt
+) -> Float[Array, "*s"]:
     """How much is left to gain, in nats per sample: no less than to EM's next step."""
+    return _gap_of(acceleration.direction(products, sqrt), products.rr, has_pair)
+
+
+def _gap_of(direction: Direction, rr: Float[Array, "*s"], has_pair: Bool[Array, "*s"]) -> Float[Array, "*s"]:
     return jnp.where(direction.is_known & has_pair, jnp.maximum(direction.promise, 0.5 * rr), 0.5 * FAR * rr)
-
-
-def judged(
-    gap: Float[Array, "*s"], rr: Float[Array, "*s"], rounding: Float[Array, "*s"], tol: Float[Array, "*s"]
-) -> tuple[Float[Array, "*s"], Bool[Array, "*s"]]:
-    """What is left to gain as far as rounding lets it be known, and whether that is small enough to end a run.
-
-    Args:
-        gap: its estimate.
-        rr: <r, r>.
-        rounding: the same if r were nothing but rounding. Then so is all that r says of the curvature.
-        tol: what may be left to gain; 0 if runs do not end.
-    """
-    is_rounding = rr <= rounding
-    gap = jnp.where(is_rounding, jnp.minimum(gap, 0.5 * rounding), gap)
-    return gap, ((gap < jnp.maximum(tol, LEAST_GAP)) | is_rounding) & (tol > 0)

@@ -37,7 +37,7 @@ from jaxgmm.em.covariance import Family, Ridge
 from jaxgmm.em.e_steps import E_STEPS, EStep
 from jaxgmm.em.maximization import m_step
 from jaxgmm.em.methods import common
-from jaxgmm.em.methods.accelerated import FAR, IN_SUCCESSION, LEAST_CURVATURE, judged
+from jaxgmm.em.methods.accelerated import FAR, IN_SUCCESSION, LEAST_CURVATURE, LEAST_GAP
 from jaxgmm.em.methods.metric import rounding
 from jaxgmm.em.state import RunState, Settings
 from jaxgmm.em.statistics import SufficientStatistics
@@ -215,8 +215,10 @@ def advance(
         is_better &= gain >= ARMIJO * promised - SLACK[log_likelihood.dtype.name]
     is_accepted = last.is_em | (last.is_sound & is_better)
     way = _way(rule, last, step, slope, own, family)
-    noise = rounding(here, precisions, about_means=e_step.about_means)
-    gap, is_small = judged(way.gap, _inner(slope, slope), noise, settings.tol)
+    # What of the slope is not rounding bounds what is left to gain.
+    known = _known(slope, rounding(here, precisions, about_means=e_step.about_means))
+    gap = jnp.minimum(way.gap, 0.5 * FAR * _inner(known, known))
+    is_small = (gap < jnp.maximum(settings.tol, LEAST_GAP)) & (settings.tol > 0)
     n_small = jnp.where(is_accepted, jnp.where(is_small, last.n_small + 1, 0), last.n_small)
 
     n_first, n_trials = jnp.maximum(last.n_first - 1, 0), jnp.where(is_accepted, 0, last.n_trials + 1)
@@ -301,6 +303,14 @@ def _shortened(gain: Float[Array, "*s"], promised: Float[Array, "*s"]) -> Float[
 
 def _scaled(step: Point, factor: Float[Array, "*s"]) -> Point:
     return Point(*(leaf * factor.reshape(*[1] * (leaf.ndim - factor.ndim), *factor.shape) for leaf in step))
+
+
+def _known(slope: Point, rounding: Float[Array, "k *s"]) -> Point:
+    """The slope without covariances whose part is no more than rounding."""
+    factors = slope.factors
+    axes = tuple(range(1, 1 + factors.ndim - rounding.ndim))
+    is_known = jnp.sum(factors**2, axis=axes) > rounding
+    return slope._replace(factors=jnp.where(jnp.expand_dims(is_known, axes), factors, 0))
 
 
 def _inner(a: Point, b: Point) -> Float[Array, "*s"]:

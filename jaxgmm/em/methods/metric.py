@@ -28,7 +28,7 @@ _Tree = TypeVar("_Tree")
 LONGEST_OF_WEIGHT, LONGEST_OF_MEAN, LONGEST_OF_COVARIANCE = 0.5, 1.0, 0.5
 
 # Roundings in a variance, relative to the sum of squares that it comes from.
-ROUNDINGS = 2
+ROUNDINGS = 4
 
 
 class Parts(NamedTuple):
@@ -47,6 +47,11 @@ class Parts(NamedTuple):
     def products(self, weights: Float[Array, "k *s"]) -> Float[Array, "q *s"]:
         """The inner products of all pairs."""
         return jnp.sum(weights[None] * (self.of_weights + self.of_means + 0.5 * self.of_covariances), axis=1)
+
+    def known(self, weights: Float[Array, "k *s"], rounding: Float[Array, "k *s"]) -> "Parts":
+        """Without those of covariances whose first step, r, is no more than rounding; see `rounding`."""
+        is_known = 0.5 * weights * self.of_covariances[0] > rounding
+        return self._replace(of_covariances=jnp.where(is_known[None], self.of_covariances, 0))
 
 
 def inner_products(
@@ -75,8 +80,8 @@ def inner_products(
     )
 
 
-def rounding(here: Mixture, precisions: Float[Array, "k d ..."], *, about_means: bool) -> Float[Array, "*s"]:
-    """<r, r> of a step r of EM that is nothing but rounding, at a mixture of these precisions.
+def rounding(here: Mixture, precisions: Float[Array, "k d ..."], *, about_means: bool) -> Float[Array, "k *s"]:
+    """The part of each covariance in <r, r> of a step r of EM that is nothing but rounding, given the precisions.
 
     A variance is known to some roundings of the sum of squares that it comes from, about the mean or about the origin.
     If the other features nearly determine a feature, little of its variance is left, 1 / P_dd, and that is known no
@@ -86,11 +91,11 @@ def rounding(here: Mixture, precisions: Float[Array, "k d ..."], *, about_means:
     if not here.is_diagonal:
         variances, inverse = (jnp.stack([a[:, d, d] for d in range(a.shape[1])], axis=1) for a in (variances, inverse))
     squares = variances if about_means else variances + here.means**2
-    return jnp.sum(rounding_of(here.weights, jnp.sum(squares * inverse, axis=1)), axis=0)
+    return rounding_of(here.weights, jnp.sum(squares * inverse, axis=1))
 
 
 def rounding_of(weight: Array, inflation: Array) -> Array:
-    """What a component adds to `rounding`, where its variances are inflated so many times, added up."""
+    """`rounding` of a component whose variances, added up, are inflated so many times."""
     return 0.5 * weight * (ROUNDINGS * float(jnp.finfo(weight.dtype).eps) * inflation) ** 2
 
 
