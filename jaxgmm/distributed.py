@@ -171,6 +171,7 @@ def sweep_table(
     n_init: int = 10,
     n_finalists: int | None = None,
     n_folds: int = 5,
+    n_replicates: int = 199,
     patience: int | None = None,
     split: bool = False,
     avoid_spurious: bool = True,
@@ -203,6 +204,7 @@ def sweep_table(
         n_init: as for `jaxgmm.sweep`.
         n_finalists: see there.
         n_folds: see there.
+        n_replicates: see there.
         patience: see there.
         split: see there.
         avoid_spurious: see there.
@@ -231,6 +233,7 @@ def sweep_table(
         "patience": patience,
         "split": split,
         "n_folds": n_folds,
+        "n_replicates": n_replicates,
     }
     options = options_of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "sweep", models, options)

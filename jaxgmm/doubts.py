@@ -17,12 +17,12 @@ FLAGS = {
     "far_from_converged": "had more than 1e-4 nats per sample left to gain when it ended, by its own estimate",
     "degenerate": "is degenerate: a component lost its support or its variance",
     "spurious": "has components that fit a few samples, or equal ones, instead of a cluster",
-    "ridge_dominated": "has components that owe much of a variance to the ridge, so that their widths are not known",
+    "ridge_dominated": "has components whose variance comes largely from the ridge, so that their widths are not known",
     "start_passed_over": "was chosen over a likelier start, which has spurious components or is degenerate",
     "few_agreeing": "is the end of a single start: none of the others reached it, so a better one may be missing",
     "at_largest_k": "has the largest K that was tried, and a larger one may be better",
     "passed_over": "was chosen over a model with a lower criterion, which has spurious components or is degenerate",
-    "overlapping": "has components that overlap almost entirely, so that their parameters are not to be told apart",
+    "overlapping": "has components that overlap almost entirely, so that their parameters cannot be told apart",
     "misfit": "does not describe its data: residuals are far from uniform",
 }
 

@@ -69,8 +69,13 @@ class Bootstrap(Record):
         Returns:
             a mixture with the fit's shapes, or a tuple of one for each percentage. It holds percentiles of single
             parameters: its weights need not sum to 1, nor need its covariances be positive definite.
+
+        Raises:
+            ValueError: several percentages up to 1, which look like quantiles.
         """
         if isinstance(q, Sequence | np.ndarray):
+            if len(q) > 1 and max(q) <= 1:
+                raise ValueError(f"percentiles are percentages, such as 2.5 and 97.5; got {tuple(q)}.")
             return tuple(map(self.percentiles, q))
         answered = np.any(np.isfinite(self.log_likelihood), axis=-1)
 

@@ -5,7 +5,7 @@ The command's help and its messages about misuse come from here, so that they ne
 
 import math
 import numbers
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -65,7 +65,8 @@ def check_progress(value: Any) -> None:
 
 def check_model(n_components: Any, covariance_type: Any, reg_covar: Any) -> None:
     """Raises ValueError unless K, family and ridge describe a model."""
-    _check_number("n_components", n_components, 1)
+    several = " Several are for jaxgmm.sweep."
+    _check_number("n_components", n_components, 1, several if isinstance(n_components, Iterable) else "")
     _check_known("covariance_type", covariance_type, FAMILIES)
     check_at_least_zero("reg_covar", reg_covar)
 
@@ -84,9 +85,9 @@ def check_runs(n_init: Any, n_finalists: Any, tol: Any, max_iter: Any, precision
         check_optax(f"method={method!r}")
 
 
-def _check_number(name: str, value: Any, least: int) -> None:
+def _check_number(name: str, value: Any, least: int, remedy: str = "") -> None:
     if not is_integer(value) or not least <= int(value) < 2**31:
-        raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.")
+        raise ValueError(f"{name} must be an integer of at least {least}, and less than 2**31; got {value!r}.{remedy}")
 
 
 def _check_known(name: str, value: Any, known: Collection[str]) -> None:
@@ -158,7 +159,7 @@ def check_test(
     if any(after - before != 1 for before, after in pairwise(k for k, _, _ in models)):
         given = (", ".join(map(str, dict.fromkeys(own))) for own in zip(*models, strict=True))
         raise ValueError(
-            "criterion 'lrt' needs successive n_components, one covariance_type and one reg_covar; "
+            "criterion 'lrt' needs consecutive n_components, one covariance_type and one reg_covar; "
             "got n_components {}, covariance_type {} and reg_covar {}.".format(*given)
         )
     if sample_weight is not None or split:

@@ -202,6 +202,7 @@ def test_negative_weight_is_refused() -> None:
     [
         ({"n_components": 0}, "n_components must be an integer of at least 1, and less than 2.*; got 0"),
         ({"n_components": 2.0}, "n_components must be an integer"),
+        ({"n_components": [2, 3]}, r"got \[2, 3\]\. Several are for jaxgmm\.sweep\."),
         ({"n_components": True}, "n_components must be an integer"),
         ({"covariance_type": "round"}, "must be one of 'full', 'tied', 'diag', 'spherical'; got 'round'"),
         ({"covariance_type": ["full"]}, "covariance_type must be one of"),

@@ -167,6 +167,8 @@ def test_a_fit_without_an_answer_has_replicates_without_one() -> None:
     replicates = jaxgmm.bootstrap(failed, x, 3)
     assert replicates.status.tolist() == [Status.NONFINITE] * 3
     assert np.all(np.isnan(replicates.percentiles(50).means))
+    with pytest.raises(ValueError, match=r"such as 2\.5 and 97\.5; got \(0\.025, 0\.975\)"):
+        replicates.percentiles((0.025, 0.975))
     assert replicates.mixture.means.shape == (3, 2, 2)
 
 

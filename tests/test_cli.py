@@ -585,7 +585,7 @@ def test_a_killed_job_goes_on_and_equals_an_uninterrupted_one(here, capsys, smal
 
     capsys.readouterr()
     assert cli.main([*arguments, "--out", "out"]) == 2
-    assert "holds an unfinished job; resume it, or remove it" in capsys.readouterr().err
+    assert "holds an unfinished job; continue it with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--out", "out", "--resume", "--tol", "0.1"]) == 2
     assert "was begun with --tol 1e-09, not 0.1" in capsys.readouterr().err
 
@@ -643,7 +643,7 @@ def test_flags_lists_and_commands_that_differ_are_named_as_they_are_typed():
 
 def test_the_library_s_options_are_called_as_they_are_typed(here, capsys):
     assert run(command="sweep", components="1,3", criterion="lrt") == 2
-    assert "needs successive --components" in capsys.readouterr().err
+    assert "needs consecutive --components" in capsys.readouterr().err
     assert run(command="sweep", components="1-3", criterion="lrt", flags=["--split"]) == 2
     assert "leave out --weights and --split" in capsys.readouterr().err
 
@@ -1153,17 +1153,18 @@ def test_a_warning_of_light_weights_is_one_line_for_all_parts(here, capsys, smal
     assert json.loads(said.out)["notes"] == [lines[0].removeprefix("jaxgmm: ")]
 
 
-def test_notes_of_a_sweep_are_passed_on_unless_they_count_data_sets(monkeypatch):
-    """Counts are of one part, and the summary has those of all."""
+def test_notes_of_a_sweep_are_passed_on_unless_flags_say_the_same(monkeypatch):
+    """Without counts, which are of one part."""
     weights = note("Weights of {}.", "1 of 4 data sets", is_warning=True)
-    notes = (note("The smallest ridge is chosen."), note("K = 2 is chosen for {}.", "3 of 4 data sets"), weights)
+    largest = note("K = 2 is chosen for {}.", "3 of 4 data sets", is_flagged=True)
+    notes = (note("The smallest ridge is chosen."), largest, weights, note("{} are heavy.", "2 of 4 data sets"))
 
     def noting(*_args, **_options):
         warnings.warn(weights, UserWarning, stacklevel=2)
         return jaxgmm.Sweep({}, None, notes)
 
     monkeypatch.setattr(jaxgmm, "sweep", noting)
-    assert ways.swept([], {})[1] == [notes[0], "Weights of some groups."]
+    assert ways.swept([], {})[1] == [notes[0], "Weights of some groups.", "some groups are heavy."]
 
 
 def test_other_warnings_than_a_sweep_s_own_are_left_to_python(here, monkeypatch):

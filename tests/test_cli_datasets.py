@@ -176,11 +176,14 @@ def test_another_condition_is_another_job(here, capsys):
     ("options", "words"),
     [
         ({"where": "well = a"}, "cells.parquet has no column 'a', which the condition names"),
-        ({"where": "well ="}, "is no condition: it does not consist of comparisons"),
-        ({"flags": ["--where", "red > 0", "--where", "well ="]}, "'well =' is no condition: it does not consist"),
+        ({"where": "well ="}, "is not a valid condition: it does not consist of comparisons"),
+        (
+            {"flags": ["--where", "red > 0", "--where", "well ="]},
+            "'well =' is not a valid condition: it does not consist",
+        ),
         (
             {"flags": ["--where", "red > 0) or (red < 1", "--where", "red > 2"]},
-            "'red > 0) or (red < 1' is no condition",
+            "'red > 0) or (red < 1' is not a valid condition",
         ),
         ({"where": "well = 7"}, "'well' holds string, and is compared with 7; compare it with a text, such as 'A01'"),
         ({"where": "well = 'z'"}, "no row of cells.parquet satisfies \"well = 'z'\"; change the condition"),

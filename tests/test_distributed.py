@@ -251,7 +251,7 @@ def test_misuse_is_refused_before_a_cluster_is_sought(tmp_path, monkeypatch):
         "output is named by a path; got 3": {"out": 3},
         "features must be the name of a column, or a sequence of names; got 3": {"features": 3},
         r"weights must be the name of a column; got \['red'\]": {"weights": ["red"]},
-        "3 is no condition: it is not a text": {"where": 3},
+        "3 is not a valid condition: it is not a text": {"where": 3},
         "resume must be True or False; got 'no'": {"resume": "no"},
         "join must be True or False; got 'no'": {"join": "no"},
         "progress must be True, False or a function; got 3": {"progress": 3},

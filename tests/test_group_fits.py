@@ -459,5 +459,5 @@ def test_a_diagnosis_of_a_group_has_the_names_of_its_features():
         panels = plot.diagnosis(diagnosis)
         panels[0].figure.canvas.draw()
         labels = [text.get_text().partition(":")[0] for text in panels[0].get_legend().get_texts()]
-        assert labels == ["b, given those before", r"\$\no\$", "b", "radius"]
+        assert labels == ["b, given the features before it", r"\$\no\$", "b", "radius"]
         plt.close(panels[0].figure)

@@ -746,7 +746,7 @@ def test_residuals_depart_from_zero_by_the_misfit() -> None:
     residuals, *_ = plot.diagnosis(diagnosis, names=["a", "b"])
     farthest = {drawn.get_label().split(":")[0]: np.abs(drawn.get_ydata()).max() for drawn in residuals.lines}
     for label, misfit in zip(
-        ["a", "b, given those before", "b", "radius"], diagnosis.misfits[[0, 1, 3, 4]], strict=True
+        ["a", "b, given the features before it", "b", "radius"], diagnosis.misfits[[0, 1, 3, 4]], strict=True
     ):
         assert farthest[label] == pytest.approx(misfit)
 

@@ -439,6 +439,13 @@ def test_there_and_back(covariance_type: str) -> None:
         np.testing.assert_array_equal(leaf, expected)
 
 
+def test_a_converted_fit_knows_how_it_ended() -> None:
+    fit = jaxgmm.fit(samples(), 3, n_init=2, sample_weight=np.full(110, 2.0))
+    estimator = to_sklearn(fit)
+    assert (estimator.converged_, estimator.n_iter_) == (True, fit.n_iter)
+    assert estimator.lower_bound_ == pytest.approx(estimator.score(samples()))
+
+
 def test_a_converted_mixture_can_be_fitted_further() -> None:
     _, begun = both(samples(), n_components=3, max_iter=2, random_state=0)
     estimator = to_sklearn(from_sklearn(begun)).set_params(warm_start=True, tol=1e-6, max_iter=1000)

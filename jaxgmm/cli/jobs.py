@@ -129,6 +129,14 @@ def sweep(
         bool, typer.Option("--split", help="Add a start that splits a component of the fit with the previous K.")
     ] = False,
     folds: Annotated[int, typer.Option(help="Folds of the criterion cv.", min=2, metavar="N")] = 5,
+    replicates: Annotated[
+        int,
+        typer.Option(
+            help=f"Samples drawn for each test of the criterion lrt, which tests at a level of {settings.LEVEL}.",
+            min=1,
+            metavar="N",
+        ),
+    ] = 199,
     seed: of.Seed = 0,
     tol: of.Tol = settings.TOL,
     max_iter: of.MaxIter = 1000,
@@ -183,6 +191,7 @@ def sweep(
         "patience": patience,
         "split": split,
         "n_folds": folds,
+        "n_replicates": replicates,
     }
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)

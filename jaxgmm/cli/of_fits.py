@@ -130,7 +130,7 @@ def report(
     overwrite: of.Overwrite = False,
     as_json: of.Json = False,
 ) -> None:
-    """Write a page to walk through all fits of a directory.
+    """Write a page for browsing all fits of a directory.
 
     Example: `jaxgmm report fits --data cells.parquet --out report.html`
 

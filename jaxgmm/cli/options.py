@@ -42,7 +42,11 @@ By = Annotated[
 ]
 Features = Annotated[list[str], typer.Option(help="Numeric columns to fit.", metavar="COLUMNS", show_default=False)]
 AllowSpurious = Annotated[
-    bool, typer.Option("--allow-spurious", help="Choose by likelihood alone, even fits with spurious components.")
+    bool,
+    typer.Option(
+        "--allow-spurious",
+        help="Compare starts by likelihood, and models by criterion, whether or not they have spurious components.",
+    ),
 ]
 Separator = Annotated[
     str,
@@ -135,6 +139,7 @@ _TYPED = {
     "n_finalists": "--finalists",
     "key": "--seed",
     "n_folds": "--folds",
+    "n_replicates": "--replicates",
     "avoid_spurious": "--allow-spurious",
     "sample_weight": "--weights",
 }

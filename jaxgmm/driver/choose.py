@@ -69,7 +69,7 @@ class Best(NamedTuple):
         start_bounded: `(G, R)`, the bounded log-likelihoods of all starts, by which models are compared.
         start_status: `(G, R)`, how all starts ended.
         start_spurious: `(G, R)`, numbers of spurious components of all starts.
-        ridge_dominated: number of the run's components that owe much of a variance to the ridge.
+        ridge_dominated: number of the run's components whose variance comes largely from the ridge.
         has_narrow: whether any component is so narrow that the rounding of its mean is noticeable; see `_snapped`.
         n_samples: Σ w, NaN where no fit was begun.
         ridge: `(G, D)`, added to each variance.

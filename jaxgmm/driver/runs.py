@@ -31,7 +31,7 @@ class Known(NamedTuple):
     Attributes:
         status: how they ended, or `RUNNING`.
         spurious: number of their spurious components.
-        ridge_dominated: number that owe much of a variance to the ridge; after a search, to the ridge that it added.
+        ridge_dominated: number whose variance comes largely from the ridge; after a search, to the ridge that it added.
         mean_scores: the scores by which they are compared, per sample of weight 1; -inf where there is none.
     """
 

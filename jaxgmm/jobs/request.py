@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import jaxgmm
-from jaxgmm.settings import LRT, check_choice, check_model, check_order, check_runs, check_test
+from jaxgmm.settings import LRT, check_choice, check_integer, check_model, check_order, check_runs, check_test
 from jaxgmm.tables import tabular
 from jaxgmm.tables.dataset import Dataset
 
@@ -141,5 +141,6 @@ def _check_options(request: TableRequest) -> None:
     check_runs(*(given[name] for name in ("n_init", "n_finalists", "tol", "max_iter", "precision", "method")))
     if request.call == "sweep":
         check_choice([request.criterion], models["n_folds"], models["patience"], models["split"])
+        check_integer("n_replicates", models["n_replicates"], 1)
     if request.criterion == LRT:
         check_test([LRT], request.combinations, request.weights, models["patience"], models["split"])

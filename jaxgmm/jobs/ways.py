@@ -98,9 +98,9 @@ WAYS = {
 
 
 def swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep", list[str]]:
-    """A sweep and its notes. Notes that count data sets are kept only as warnings, without their numbers.
+    """A sweep and its notes. Numbers of data sets, which are those of one part, are left out.
 
-    These numbers are those of one part.
+    So are notes that flags repeat for each group.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -109,7 +109,7 @@ def swept(x: list[np.ndarray], options: dict[str, Any]) -> tuple["jaxgmm.Sweep",
         if str(warning.message) not in sweep.notes:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     notes = [note for note in sweep.notes if isinstance(note, Note)]
-    return sweep, [note.sentence.format("some groups") for note in notes if note.is_warning or not note.has_count]
+    return sweep, [note.sentence.format("some groups") for note in notes if not note.is_flagged]
 
 
 def _tables(request: TableRequest, groups: Groups | Survey, fitted: Any) -> dict[str, pa.Table]:

@@ -70,7 +70,7 @@ def diagnosis(diagnosis: Diagnosis, *, ax: Any = None, names: Sequence[str] | No
     weight, present = weight[counted], np.flatnonzero(diagnosis.weights > 0)
     # The first feature has none before it, so both kinds of its residuals are the same.
     residuals = np.concatenate([diagnosis.pit[:, 1:], diagnosis.marginal, diagnosis.radius[:, None]], axis=1)[counted]
-    labels = [*(f"{name}, given those before" for name in names[1:]), *names, "radius"]
+    labels = [*(f"{name}, given the features before it" for name in names[1:]), *names, "radius"]
     _draw_residuals(axes[0], residuals, weight, diagnosis, labels)
     _draw_counts(axes[1], diagnosis, present)
     _draw_overlap(axes[2], np.exp(-diagnosis.separation[np.ix_(present, present)]), present)
@@ -105,8 +105,8 @@ def _draw_residuals(
     half = 1.1 * max(1.6 * band, *misfits)
     ax.set(
         xlabel="residual u",
-        ylabel="share of residuals below u, less u",
-        title="residuals of a right mixture are uniform",
+        ylabel="empirical CDF of residuals − u",
+        title="residuals of a correct mixture are uniform",
     )
     ax.set(xlim=(0, 1), ylim=(-half, 2 * half))
     ax.legend(frameon=False, fontsize="small", borderpad=0, loc="upper left")

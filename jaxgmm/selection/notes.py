@@ -16,21 +16,18 @@ class Note(str):
     Attributes:
         sentence: the same, with `{}` in place of the data sets that are counted.
         is_warning: whether the user should act on it.
+        is_flagged: whether a flag of each data set says it too; see `jaxgmm.flags`.
     """
 
     sentence: str = ""
     is_warning: bool = False
-
-    @property
-    def has_count(self) -> bool:
-        """Whether data sets are counted."""
-        return self != self.sentence
+    is_flagged: bool = False
 
 
-def note(sentence: str, of: str = "", *, is_warning: bool = False) -> Note:
+def note(sentence: str, of: str = "", *, is_warning: bool = False, is_flagged: bool = False) -> Note:
     """A note from its sentence, and from what stands in place of `{}` there."""
     made = Note(sentence.format(of))
-    made.sentence, made.is_warning = sentence, is_warning
+    made.sentence, made.is_warning, made.is_flagged = sentence, is_warning, is_flagged
     return made
 
 
@@ -45,6 +42,7 @@ def notes_on(
     heavy = is_information & (n_samples > n_weighted / _FEW_FOR_WEIGHTS)
     hopeless = ~np.any(np.isfinite(np.where(columns["fitted"], score, np.inf)), axis=1)
     hopeless &= np.any(np.isposinf(score), axis=1)
+    at_largest_k = np.any(columns["at_largest_k"], axis=1)
     notes = []
     if is_information and len(set(ridges)) > 1:
         notes.append(
@@ -62,12 +60,10 @@ def notes_on(
         " so that they sum to the number of samples.": heavy,
         f"{criterion} is infinite for every model of {{}}, which have too few samples for it; the first model is"
         " chosen.": hopeless,
-        f"K = {max(ks)}, the largest that was tried, is chosen for {{}}; a larger K may be better.": np.any(
-            columns["at_largest_k"], axis=1
-        ),
+        f"K = {max(ks)}, the largest that was tried, is chosen for {{}}; a larger K may be better.": at_largest_k,
     }
     for sentence, holds in of_data_sets.items():
         if np.any(holds):
             of = f"{np.count_nonzero(holds)} of {len(holds)} data sets"
-            notes.append(note(sentence, of, is_warning=holds is light))
+            notes.append(note(sentence, of, is_warning=holds is light, is_flagged=holds is at_largest_k))
     return tuple(notes)

@@ -236,7 +236,9 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
 
 
 def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> GaussianMixture:
-    """Converts a mixture to a fitted estimator, as after `max_iter=0`. Components of weight 0 are left out.
+    """Converts a mixture to a fitted estimator. Components of weight 0 are left out.
+
+    That of a fit has its `converged_`, `n_iter_` and `lower_bound_`; that of a mixture alone is as after `max_iter=0`.
 
     Args:
         mixture: one mixture, or the fit of one data set, without a batch axis.
@@ -250,7 +252,7 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     Raises:
         ValueError: a batch of mixtures, parameters that are not finite, or covariances that are not of the family.
     """
-    given, counted = numeric_mixture(as_mixture(mixture)), getattr(mixture, "n_parameters", None)
+    fit, given, counted = mixture, numeric_mixture(as_mixture(mixture)), getattr(mixture, "n_parameters", None)
     check_mixture(given, None)
     mixture = given.map(lambda leaf: leaf.astype(np.float64, copy=False))
     if mixture.weights.ndim != 1:
@@ -277,6 +279,9 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     if not belongs:
         raise ValueError(f"The mixture's covariances are not of covariance_type={family!r}; they are of {inferred!r}.")
     estimator._keep(replace(mixture, covariances=spread), np.float64)
+    if isinstance(fit, FitResult):
+        estimator.converged_, estimator.n_iter_ = bool(fit.status == Status.CONVERGED), int(fit.n_iter)
+        estimator.lower_bound_ = float(fit.log_likelihood / fit.n_samples)
     validate_data(estimator, mixture.means)  # notes the number of features
     return estimator
 

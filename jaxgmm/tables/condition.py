@@ -118,7 +118,7 @@ def parsed(text: str) -> Condition:
         the condition, which may be on columns that a table does not have.
 
     Raises:
-        ValueError: it is no condition.
+        ValueError: it is not a valid condition.
 
     Example:
         >>> from jaxgmm.tables.condition import parsed
@@ -131,7 +131,9 @@ def parsed(text: str) -> Condition:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            _refuse(text, f"{quoted(text[position:].strip())} is neither a name, a value nor a comparison")
+            rest = quoted(text[position:].strip())
+            hint = 'a name with other characters than letters, digits and _ is in double quotes, such as "FITC-A"'
+            _refuse(text, f"{rest} is neither a name, a value nor a comparison; {hint}")
         position, kind = token.end(), str(token.lastgroup)
         said = token[kind]
         if kind in ("word", "mark") and said.lower() in _PYTHON:
@@ -179,7 +181,7 @@ class _Reader(NamedTuple):
                 pairs = zip([left, *others[:-1]], signs, others, strict=True)
                 found: list[Comparison | Joined] = [self.compared(*pair, is_negated=is_negated) for pair in pairs]
                 return Joined(not is_negated, found) if len(found) > 1 else found[0]
-        _refuse(self.text, "it has something else than comparisons of columns")
+        _refuse(self.text, "it contains something other than comparisons of columns")
 
     def compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr, *, is_negated: bool) -> Comparison:
         is_list = isinstance(sign, ast.In | ast.NotIn)
@@ -210,4 +212,4 @@ def _names(comparisons: Iterator[Comparison]) -> list[str]:
 
 
 def _refuse(text: Any, reason: str) -> NoReturn:
-    raise ValueError(f'{quoted(text)} is no condition: {reason}; write one such as "{_EXAMPLE}".')
+    raise ValueError(f'{quoted(text)} is not a valid condition: {reason}; write one such as "{_EXAMPLE}".')

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
+from pyarrow import csv
 
 from jaxgmm.tables.wording import listed, quoted
 
@@ -229,16 +230,18 @@ def check_numbers(column: pa.ChunkedArray, name: str) -> None:
 
 
 def _such_as(column: pa.ChunkedArray) -> str:
-    """The first text that is not a number, if a column holds texts."""
+    """The first text that is neither a number nor read as missing from CSV files, if a column holds texts."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return ""
-    for chunk in column.chunks:
-        for row in chunk:
-            try:
-                float(row.as_py() or 0)
-            except ValueError:
-                return f", such as {quoted(row.as_py())}"
-    return ""
+    first, missing = "", csv.ConvertOptions().null_values
+    for text in filter(None, (row.as_py() for chunk in column.chunks for row in chunk)):
+        try:
+            float(text)
+        except ValueError:
+            first = first or text
+            if text not in missing:
+                return f", such as {quoted(text)}"
+    return f", such as {quoted(first)}" if first else ""
 
 
 def checked_weights(column: pa.ChunkedArray, name: str) -> Float[np.ndarray, " m"]:

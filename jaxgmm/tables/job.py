@@ -250,7 +250,10 @@ def _is_begun(job: Job, differing: Differing, *, resume: bool) -> bool:
     if not file.is_file():
         return False
     if not resume:
-        raise FileExistsError(f"{job.directory} holds an unfinished job; resume it, or remove it to begin anew.")
+        raise FileExistsError(
+            f"{job.directory} holds an unfinished job; continue it with --resume (resume=True), or remove it to begin "
+            "anew."
+        )
     before = seals.json_of(file)
     if before is None:
         raise ValueError(f"{file} cannot be read; remove {job.directory} to begin anew.")

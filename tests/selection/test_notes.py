@@ -23,16 +23,11 @@ def test_notes_count_data_sets_and_know_what_they_say_without() -> None:
     assert largest.startswith("K = 2, the largest that was tried, is chosen for 2 of 2 data sets;")
     assert [own.sentence.count("{}") for own in (light, largest)] == [1, 1]
     assert [own.is_warning for own in (light, largest)] == [True, False]
+    assert [own.is_flagged for own in (light, largest)] == [False, True]
 
 
 def test_copies_of_a_note_are_notes() -> None:
     known = note("Weights of {}.", "1 of 4 data sets", is_warning=True)
     for again in (pickle.loads(pickle.dumps(known)), copy.deepcopy(known)):
         assert isinstance(again, Note)
-        assert (again, again.sentence, again.is_warning, again.has_count) == (
-            known,
-            "Weights of {}.",
-            True,
-            True,
-        )
-    assert not note("Ridges are not compared.").has_count
+        assert (again, again.sentence, again.is_warning, again.is_flagged) == (known, "Weights of {}.", True, False)

@@ -398,10 +398,10 @@ def test_one_heavy_sample_makes_no_others_spurious() -> None:
         ({"init": np.zeros(120, int)}, "init must be one of"),
         (
             {"criterion": "lrt", "n_components": (1, 3), "reg_covar": (0.1, 0)},
-            "needs successive n_components, one covariance_type and one reg_covar; got n_components 1, 3, "
+            "needs consecutive n_components, one covariance_type and one reg_covar; got n_components 1, 3, "
             r"covariance_type full and reg_covar 0\.1, 0\.$",
         ),
-        ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs successive n_components"),
+        ({"criterion": "lrt", "covariance_type": ("full", "diag")}, "criterion 'lrt' needs consecutive n_components"),
         ({"criterion": "lrt", "sample_weight": np.ones(120)}, "leave out sample_weight and split"),
         ({"split": "x"}, "split must be True or False"),
         ({"criterion": "lrt", "split": True}, "leave out sample_weight and split"),

@@ -63,10 +63,10 @@ def test_columns_are_named_once_and_those_compared_with_texts_are_known():
         ("plate = 7 well = 'A01'", "it does not consist of comparisons"),
         ("(plate = 7", "it does not consist of comparisons"),
         ("plate 7", "it does not consist of comparisons"),
-        ("plate = 7, well = 'A01'", "it has something else than comparisons"),
-        ("plate", "it has something else than comparisons"),
-        ("not plate", "it has something else than comparisons"),
-        ("plate(7)", "it has something else than comparisons"),
+        ("plate = 7, well = 'A01'", "it contains something other than comparisons"),
+        ("plate", "it contains something other than comparisons"),
+        ("not plate", "it contains something other than comparisons"),
+        ("plate(7)", "it contains something other than comparisons"),
         ("plate = f(7)", "a column is compared with a value"),
         ("plate = (1, 2)", "a column is compared with a value"),
         ("plate in ()", "a column is compared with a value"),
@@ -88,7 +88,7 @@ def test_columns_are_named_once_and_those_compared_with_texts_are_known():
     ],
 )
 def test_texts_that_are_no_conditions_are_refused_with_an_example(text, reason):
-    with pytest.raises(ValueError, match="is no condition: ") as caught:
+    with pytest.raises(ValueError, match="is not a valid condition: ") as caught:
         parsed(text)
     assert reason in str(caught.value)
     assert str(caught.value).endswith("""; write one such as "plate = 7 and well in ('A01', 'A02')".""")

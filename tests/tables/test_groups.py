@@ -140,6 +140,8 @@ def test_keys_are_needed_where_they_are_asked_for():
     ("arguments", "words"),
     [
         ((["key"], ["text"]), "column 'text' holds string, not numbers; convert it"),
+        ((["key"], ["limits"]), "column 'limits' holds string, not numbers, such as '<0.01'; convert it"),
+        ((["key"], ["gaps"]), "column 'gaps' holds string, not numbers, such as 'NA'; convert it"),
         ((["key"], ["truth"]), "column 'truth' holds bool, not numbers"),
         ((["list"], ["x"]), "column 'list' holds list.*cannot be a key"),
         ((["absent"], ["x"]), "no column 'absent'; its columns are key, x"),
@@ -152,6 +154,7 @@ def test_keys_are_needed_where_they_are_asked_for():
 )
 def test_misuse_is_refused(arguments, words):
     columns = {"key": ["a", "b"], "x": [1, 2], "text": ["1", "2"], "truth": [True, False], "list": [[1], [2]]}
+    columns |= {"limits": ["NA", "<0.01"], "gaps": ["NA", "2"]}
     table = pa.table(columns | {"negative": [1, -1]})
     with pytest.raises(ValueError, match=words):
         group(table, *arguments)

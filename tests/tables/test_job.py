@@ -125,7 +125,7 @@ def test_another_job_is_refused_by_what_differs(tmp_path):
         do(tmp_path, resume=True, asked=ASKED | {"tol": 0.1})
     with pytest.raises(ValueError, match="was begun with new left out, not 1"):
         do(tmp_path, resume=True, asked=ASKED | {"new": 1})
-    with pytest.raises(FileExistsError, match="unfinished job; resume it, or remove it"):
+    with pytest.raises(FileExistsError, match="unfinished job; continue it with --resume"):
         do(tmp_path)
     assert do(tmp_path, resume=True) == [1, 2]
     with pytest.raises(ValueError, match=r"was begun with tol 1e-05, not 0\.1; ask for the same again, or remove it"):

@@ -102,7 +102,8 @@ function residualPlot(g) {
 function residualKinds(g) {
   const all = residuals(g);
   const alone = META.features.map((name, d) => ({ name, u: all[D + d], p: g.p[D + d] }));
-  const after = META.features.map((name, d) => ({ name: `${name}, given those before`, u: all[d], p: g.p[d] }));
+  const given = META.features.map((name) => `${name}, given the features before it`);
+  const after = given.map((name, d) => ({ name, u: all[d], p: g.p[d] }));
   return [...alone, ...after.slice(1)];
 }
 

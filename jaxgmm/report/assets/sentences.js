@@ -120,6 +120,6 @@ function pTable(g) {
   };
   // Nothing stands before the only feature.
   const own = D > 1 ? (p, q) => [cell(p), cell(q)] : (_, q) => [cell(q)];
-  const heads = ["residual of", ...(D > 1 ? ["given those before"] : []), "by itself"];
+  const heads = ["residual of", ...(D > 1 ? ["given the features before it"] : []), "by itself"];
   return tableOf(heads, rows.map(([name, p, q]) => el("tr", {}, el("td", {}, name), ...own(p, q))));
 }
