@@ -95,7 +95,7 @@ OF_FILES = {
     "fit cells.parquet --by well --features red --components 1 --out o --covariance x": "must be one of",
     "fit cells.parquet --by well --features red --components 1 --out o --reg-covar inf": "finite number",
     "fit cells.parquet --by well --features red --components 1-2 --out o": "jaxgmm sweep chooses",
-    "sweep cells.parquet --by well --features red --components 1,3 --criterion lrt --out o": "successive",
+    "sweep cells.parquet --by well --features red --components 1,3 --criterion lrt --out o": "consecutive",
     "predict cells.parquet --fits nowhere --out p.parquet": "does not exist",
     "predict absent.parquet --fits fits --out p.parquet": "does not exist",
     "predict cells.parquet --fits fits --out cells.parquet": "exists already",
