@@ -71,10 +71,10 @@ class Bootstrap(Record):
             parameters: its weights need not sum to 1, nor need its covariances be positive definite.
 
         Raises:
-            ValueError: several percentages up to 1, which look like quantiles.
+            ValueError: q looks like quantiles: all are below 1, and 1 - q are the same ones.
         """
         if isinstance(q, Sequence | np.ndarray):
-            if len(q) > 1 and max(q) <= 1:
+            if len(q) > 1 and max(q) < 1 and np.allclose(np.sort(q), np.sort(1 - np.asarray(q))):
                 raise ValueError(f"percentiles are percentages, such as 2.5 and 97.5; got {tuple(q)}.")
             return tuple(map(self.percentiles, q))
         answered = np.any(np.isfinite(self.log_likelihood), axis=-1)

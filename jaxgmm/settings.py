@@ -5,7 +5,7 @@ The command's help and its messages about misuse come from here, so that they ne
 
 import math
 import numbers
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -66,7 +66,7 @@ def check_progress(value: Any) -> None:
 def check_model(n_components: Any, covariance_type: Any, reg_covar: Any) -> None:
     """Raises ValueError unless K, family and ridge describe a model."""
     several = " Several are for jaxgmm.sweep."
-    _check_number("n_components", n_components, 1, several if isinstance(n_components, Iterable) else "")
+    _check_number("n_components", n_components, 1, several if isinstance(n_components, list | tuple | range) else "")
     _check_known("covariance_type", covariance_type, FAMILIES)
     check_at_least_zero("reg_covar", reg_covar)
 

@@ -458,6 +458,9 @@ def test_kernels_are_timed_alone(kernel_rows):
     assert row["mean_iterations"] > 10
     assert 0 < row["rounds"][12]["useful"] <= 1
     assert row["fixed"] > 0
+    assert row["compile_seconds"] > 0
+    assert row["rounds"][12]["spread"] >= 0
+    assert row["degenerate"] == 0
     late = list(kernels.measured(kernels.CASES[2], "em", "float32", time.monotonic() - 1))
     assert [own["width"] for own in late] == [8, 16, 32, 4]
     assert [own["is_choice"] for own in late].count(True) == 1

@@ -641,9 +641,19 @@ def test_flags_lists_and_commands_that_differ_are_named_as_they_are_typed():
     assert options.differing("call", {"call": "fit"}, {"call": "sweep"}) == "by jaxgmm fit, not by jaxgmm sweep"
 
 
+@pytest.mark.slow
+def test_tests_draw_as_many_replicates_as_are_asked_for(here):
+    assert run(command="sweep", components="1-2", criterion="lrt", flags=["--replicates", "9", "--starts", "2"]) == 0
+    p_values = output("models")["lrt"].drop_null().to_numpy()
+    assert len(p_values) > 0
+    np.testing.assert_allclose(10 * p_values, np.round(10 * p_values))
+
+
 def test_the_library_s_options_are_called_as_they_are_typed(here, capsys):
     assert run(command="sweep", components="1,3", criterion="lrt") == 2
     assert "needs consecutive --components" in capsys.readouterr().err
+    assert run(command="sweep", components="1-2", criterion="lrt", flags=["--replicates", "0"]) == 2
+    assert "--replicates" in capsys.readouterr().err
     assert run(command="sweep", components="1-3", criterion="lrt", flags=["--split"]) == 2
     assert "leave out --weights and --split" in capsys.readouterr().err
 

@@ -688,7 +688,8 @@ def test_what_is_not_known_of_a_narrow_component_does_not_end_the_others() -> No
     further = jaxgmm.fit(x, 3, init=result.mixture, method="em", tol=1e-12, precision="float64")
     left = (further.log_likelihood - result.log_likelihood) / 300
     # EM's likelihoods are known to 1e-6 here.
-    assert np.quantile(left[sound], 0.8) < 5e-6
+    assert np.max(left[sound]) < 1e-5
+    assert np.all(result.gap >= 0)
 
 
 def test_as_many_finalists_as_starts_are_all_of_them() -> None:

@@ -444,6 +444,9 @@ def test_a_converted_fit_knows_how_it_ended() -> None:
     estimator = to_sklearn(fit)
     assert (estimator.converged_, estimator.n_iter_) == (True, fit.n_iter)
     assert estimator.lower_bound_ == pytest.approx(estimator.score(samples()))
+    begun = to_sklearn(jaxgmm.fit(samples(), 3, n_init=2, max_iter=1)).set_params(warm_start=True, tol=1e-9)
+    assert (begun.converged_, begun.n_iter_) == (False, 1)
+    assert begun.fit(samples()).n_iter_ > 2
 
 
 def test_a_converted_mixture_can_be_fitted_further() -> None:

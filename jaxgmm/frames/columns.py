@@ -12,9 +12,8 @@ def native(keys: nw.DataFrame[Any], table: pa.Table) -> Any:
     rows, columns = table.column(0).to_numpy(), table.remove_column(0)
     values = nw.from_arrow(columns, backend=keys.implementation)
     frame = nw.concat([nw.maybe_reset_index(keys[rows, :]), values], how="horizontal").to_native()
-    if nw.dependencies.is_pandas_like_dataframe(frame):
-        frame = frame.assign(**_of_nullable_kinds(columns))
-    return frame
+    nullable = _of_nullable_kinds(columns) if nw.dependencies.is_pandas_like_dataframe(frame) else {}
+    return frame.assign(**nullable) if nullable else frame
 
 
 def _of_nullable_kinds(table: pa.Table) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class GroupFits(Record):
             `log_likelihood` (nats), `gap`, `n_iter`, `spurious` and `ridge_dominated` (numbers of such components;
             see `jaxgmm.FitResult`), `start_passed_over`, `flags`, the reasons to distrust the fit (see `jaxgmm.flags`),
             `status`, and `explanation`, a sentence that says what the status means, and how many samples hold NaN or
-            infinity, or which features are constant, where that is the reason.
+            infinity, or which features are constant, where that is the reason. In pandas, integers and flags are of the
+            nullable kinds if a group has none.
         components: a row for each component of each group: the key columns, `component` (from 0), `weight`, `mean_F`
             for every feature F, and `variance_F` (families `"diag"` and `"spherical"` only) or the lower triangle of
             the covariance matrix: `covariance_F_F`, and `covariance_G_F` where F is named before G; and `flags`, those

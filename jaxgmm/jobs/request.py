@@ -13,9 +13,6 @@ from jaxgmm.tables.dataset import Dataset
 # measured, starts and copies included. That is what a killed process may lose, and what an engine moves as a whole.
 _WORK = (1e7, 1e8)
 
-# Data sets that are fitted for each tested model of a group, at most, with the default number of replicates.
-_TESTED = 200
-
 # The number of parts of a job between these bounds.
 _PARTS = 64
 
@@ -97,7 +94,7 @@ class TableRequest(NamedTuple):
     @property
     def _work_per_row(self) -> float:
         """The work for each row: runs times components, and what these cost beside those of few features."""
-        fitted_again = {"cv": 1 + self.models.get("n_folds", 0), LRT: _TESTED}
+        fitted_again = {"cv": 1 + self.models.get("n_folds", 0), LRT: 1 + self.models.get("n_replicates", 0)}
         n_runs = self.options["n_init"] * fitted_again.get(self.criterion or "", 1)
         # Of 1, 2, 4, 8 and 16 features, one iteration took 15, 16, 29, 43 and 137 ns for a row and a component.
         return n_runs * sum(k for k, _, _ in self.combinations) * (1 + len(self.features) ** 2 / 32)
@@ -141,6 +138,6 @@ def _check_options(request: TableRequest) -> None:
     check_runs(*(given[name] for name in ("n_init", "n_finalists", "tol", "max_iter", "precision", "method")))
     if request.call == "sweep":
         check_choice([request.criterion], models["n_folds"], models["patience"], models["split"])
-        check_integer("n_replicates", models["n_replicates"], 1)
     if request.criterion == LRT:
+        check_integer("n_replicates", models["n_replicates"], 1)
         check_test([LRT], request.combinations, request.weights, models["patience"], models["split"])

@@ -23,6 +23,7 @@ from jaxgmm.report.drawn import LEVELS, WEIGHT_LEVELS, drawn, shared_axes
 from jaxgmm.report.flags import CLOSE, FLAGS, MISFIT, OVERLAP
 from jaxgmm.report.models import Models, models
 from jaxgmm.report.packing import packed
+from jaxgmm.selection.criteria import CRITERIA
 from jaxgmm.settings import LEVEL
 from jaxgmm.status import Status
 from jaxgmm.tables import atomic
@@ -108,7 +109,7 @@ def _meta(content: Content, tried: Models | None, texts: list[list[str | None]],
     }
     if tried is not None:
         meta |= {"criterion": tried.criterion, "k": sorted(set(tried.k.tolist())), "families": tried.families}
-        meta["level"] = LEVEL if tried.is_test else None
+        meta |= {"criterionTitle": CRITERIA[tried.criterion].title, "level": LEVEL if tried.is_test else None}
     return meta
 
 

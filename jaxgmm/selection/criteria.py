@@ -1,7 +1,8 @@
 """Criteria for the choice among models, one row of `CRITERIA` each.
 
 Lower is better, as in scikit-learn; mclust's BIC and ICL have the other sign. A criterion is a function of the
-`Evidence` of a fit. The likelihood-ratio test is none: it compares two fits (`jaxgmm.selection.likelihood_ratio`).
+`Evidence` of a fit. The likelihood-ratio test has no such function: it compares two fits
+(`jaxgmm.selection.likelihood_ratio`).
 """
 
 from collections.abc import Callable

@@ -37,9 +37,9 @@ class SweepRequest(NamedTuple):
         return CRITERIA[self.criteria[0]]
 
     @property
-    def reads(self) -> set[str | None]:
+    def reads(self) -> set[str]:
         """What criteria need of a fit, beside what every fit has: fields of `Evidence`."""
-        return {CRITERIA[name].reads for name in self.criteria}
+        return {field for name in self.criteria if (field := CRITERIA[name].reads)}
 
     @property
     def compares_ridges(self) -> bool:

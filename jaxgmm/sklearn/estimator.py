@@ -238,7 +238,8 @@ class GaussianMixture(sklearn.mixture.GaussianMixture):
 def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> GaussianMixture:
     """Converts a mixture to a fitted estimator. Components of weight 0 are left out.
 
-    That of a fit has its `converged_`, `n_iter_` and `lower_bound_`; that of a mixture alone is as after `max_iter=0`.
+    That of a fit has its `converged_` and `n_iter_` and, if it has converged, its `lower_bound_`; that of a mixture
+    alone is as after `max_iter=0`.
 
     Args:
         mixture: one mixture, or the fit of one data set, without a batch axis.
@@ -281,7 +282,9 @@ def to_sklearn(mixture: Mixture, covariance_type: str | None = None) -> Gaussian
     estimator._keep(replace(mixture, covariances=spread), np.float64)
     if isinstance(fit, FitResult):
         estimator.converged_, estimator.n_iter_ = bool(fit.status == Status.CONVERGED), int(fit.n_iter)
-        estimator.lower_bound_ = float(fit.log_likelihood / fit.n_samples)
+        # A fit that goes on from here ends at once if it gains nothing on this bound.
+        if estimator.converged_:
+            estimator.lower_bound_ = float(fit.log_likelihood / fit.n_samples)
     validate_data(estimator, mixture.means)  # notes the number of features
     return estimator
 

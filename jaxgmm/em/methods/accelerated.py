@@ -240,7 +240,9 @@ def decided(
     direction = acceleration.direction(products, sqrt)
     is_due = is_accepted & (memory.n_em_steps >= acceleration.n_em_steps)
     gap = _gap_of(direction, products.rr, memory.has_moved)
-    gap = gap if known_gap is None else jnp.minimum(gap, known_gap)
+    if known_gap is not None:
+        # Where <r, r> is not positive, it is nothing but rounding.
+        gap = jnp.minimum(jnp.where(products.rr > 0, gap, jnp.inf), known_gap)
     is_small = (gap < jnp.maximum(tol, LEAST_GAP)) & (tol > 0)
     n_small = jnp.where(is_due & is_small, memory.n_small + 1, jnp.where(is_accepted & ~is_due, memory.n_small, 0))
 

@@ -16,8 +16,9 @@ E-step each time; after `MOST_TRIALS` of them EM's own step follows, which is al
 of the curvature is forgotten. Pairs along which the likelihood is not concave are left out. Half the slope along the
 whole direction, the Newton decrement, estimates how much of the mean log-likelihood is left to gain. A run has
 converged if that is below the tolerance twice in succession; where the likelihood was not concave along the last step,
-the estimate supposes the smallest curvature. Adam's steps (Kingma and Ba, 2015) are accepted whatever
-they gain, and its estimate always supposes that.
+the estimate supposes the smallest curvature. So does a second one, of what of the gradient is more than rounding; the
+smaller one counts. Adam's steps (Kingma and Ba, 2015) are accepted whatever they gain, and its estimate always supposes
+that.
 
 With a ridge R, EM's fixed points are those at which the gradient vanishes if n_k R is added to the second moments. What
 that adds to the gradient is not quite the gradient of anything, as n_k depends on the parameters; what it adds to the

@@ -2,9 +2,9 @@
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
 const NULL = "(null)";
-const CRITERIA = { bic: "BIC", aic: "AIC", aicc: "AICc", icl: "ICL", cv: "cross-validation", lrt: "p of the next K" };
-const CRITERION = CRITERIA[META.criterion] || "";
-const IS_TEST = META.criterion === "lrt";
+const CRITERION = META.criterionTitle || "";
+// Only p-values have a level.
+const IS_TEST = typeof META.level === "number";
 
 const $ = (id) => document.getElementById(id);
 const narrow = () => innerWidth <= 760;
