@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -22,12 +21,10 @@ from jaxgmm.em.statistics import SufficientStatistics, features, from_sums, unve
 from jaxgmm.mixture import Mixture
 from jaxgmm.numerics.elimination import inverse_and_pivots
 from jaxgmm.numerics.reductions import max_over, sum_over
+from jaxgmm.numerics.traces import FEW, diagonals
 
 # exp(ABSENT) is exactly 0, and unlike -inf it survives a matrix product in split precision.
 ABSENT = -1e30
-
-# Unroll the sums up to this many features; with more, that takes too long to compile.
-_FEW = 16
 
 _Rows = TypeVar("_Rows")
 _Sums = TypeVar("_Sums")
@@ -142,13 +139,12 @@ def natural_parameters(
         quadratic = precisions
     else:
         precisions, pivots = inverse_and_pivots(covariances, as_one_kernel=as_one_kernel)
-        if n_features <= _FEW:
+        variances = diagonals(covariances)
+        if n_features <= FEW:
             # A product of such small matrices would be one library call for each, and a sum along an axis would be a
             # loop that is not vectorised.
-            variances = jnp.stack([covariances[:, i, i] for i in range(n_features)], axis=1)
             linear = sum(precisions[:, :, i] * means[:, i : i + 1] for i in range(n_features))
         else:
-            variances = covariances[:, np.arange(n_features), np.arange(n_features)]
             linear = jnp.sum(precisions * means[:, None], axis=2)
         quadratic = vech(precisions)
     log_weights = jnp.where(mixture.weights > 0, jnp.log(mixture.weights), ABSENT)

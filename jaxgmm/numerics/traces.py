@@ -1,16 +1,20 @@
-"""Traces of products of many small symmetric matrices."""
+"""Diagonals of many small symmetric matrices, and traces of their products."""
 
 import functools
 import operator
 from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from jaxgmm.numerics.elimination import UNROLLED_SIZE
 
 Matrices = Float[Array, "d d *s"]
+
+# Unroll loops over up to this many features; with more, that takes too long to compile.
+FEW = 16
 
 
 def trace_products(p: Matrices, matrices: Sequence[Matrices]) -> list[Float[Array, "*s"]]:
@@ -25,6 +29,15 @@ def trace_products(p: Matrices, matrices: Sequence[Matrices]) -> list[Float[Arra
     flat = jnp.stack([a.reshape(*a.shape[:2], -1) for a in matrices])
     traces = lax.platform_dependent(p.reshape(*p.shape[:2], -1), flat, cpu=_by_features, default=_by_products)
     return [trace.reshape(shape) for trace in traces]
+
+
+def diagonals(matrices: Float[Array, "k d d *s"]) -> Float[Array, "k d *s"]:
+    """The diagonals of K matrices."""
+    size = matrices.shape[1]
+    if size <= FEW:
+        # A gather would not be vectorised with what reads it.
+        return jnp.stack([matrices[:, i, i] for i in range(size)], axis=1)
+    return matrices[:, np.arange(size), np.arange(size)]
 
 
 def pairs(n: int) -> list[tuple[int, int]]:

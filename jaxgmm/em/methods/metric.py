@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgmm.mixture import Mixture
-from jaxgmm.numerics.traces import pairs, total, trace_products
+from jaxgmm.numerics.traces import diagonals, pairs, total, trace_products
 
 _Tree = TypeVar("_Tree")
 
@@ -89,7 +89,7 @@ def rounding(here: Mixture, precisions: Float[Array, "k d ..."], *, about_means:
     """
     variances, inverse = here.covariances, precisions
     if not here.is_diagonal:
-        variances, inverse = (jnp.stack([a[:, d, d] for d in range(a.shape[1])], axis=1) for a in (variances, inverse))
+        variances, inverse = diagonals(variances), diagonals(inverse)
     squares = variances if about_means else variances + here.means**2
     return rounding_of(here.weights, jnp.sum(squares * inverse, axis=1))
 
