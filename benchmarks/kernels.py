@@ -186,11 +186,8 @@ def _timed(case: Case, lanes: fused.Lanes, x: jax.Array, method: str, repeats: i
     dtype = x.dtype.name
     life = em.life_of(_shape(case, lanes), dtype, method, centred=False)
 
-    def row_of(moving: jax.Array, number: int) -> jax.Array:
-        return moving[number, :, 0] if lanes.is_wide else moving[number]
-
     def is_running(moving: jax.Array) -> jax.Array:
-        return row_of(moving, rows.STATUS) == RUNNING
+        return rows.row_of(moving, rows.STATUS) == RUNNING
 
     run = jax.jit(functools.partial(fused.run_in_rounds, life=life, is_running=is_running, lanes=lanes))
     waiting = jnp.ones(len(x), bool)
@@ -206,7 +203,7 @@ def _timed(case: Case, lanes: fused.Lanes, x: jax.Array, method: str, repeats: i
             jax.block_until_ready(call())
             seconds.append(time.perf_counter() - began)
         # Every run also makes an E-step after its last M-step.
-        useful = int(jnp.sum(row_of(moving, rows.N_ITER).astype(int) + 1))
+        useful = int(jnp.sum(rows.row_of(moving, rows.N_ITER).astype(int) + 1))
         rates = {"run_iterations_per_second": useful / median(seconds), "useful": useful / int(executed)}
         return rates | {"spread": max(seconds) / min(seconds) - 1, "first_seconds": first}, moving
 
@@ -216,11 +213,11 @@ def _timed(case: Case, lanes: fused.Lanes, x: jax.Array, method: str, repeats: i
     row["rounds"] = {}
     for n_steps in ROUNDS:
         row["rounds"][n_steps], moving = told(TOL[dtype], MOST, n_steps)
-    status, reached = np.asarray(row_of(moving, rows.STATUS)), np.asarray(row_of(moving, rows.LOG_LIKELIHOOD))
+    status, reached = np.asarray(rows.row_of(moving, rows.STATUS)), np.asarray(rows.row_of(moving, rows.LOG_LIKELIHOOD))
     has_converged = status == Status.CONVERGED
     return row | {
         "round_of_choice": em.METHODS[method].round,
-        "mean_iterations": float(jnp.mean(row_of(moving, rows.N_ITER))),
+        "mean_iterations": float(jnp.mean(rows.row_of(moving, rows.N_ITER))),
         "converged": float(np.mean(has_converged)),
         "degenerate": float(np.mean(status == Status.DEGENERATE)),
         "log_likelihood": float(np.sum(reached, where=has_converged, dtype=np.float64))

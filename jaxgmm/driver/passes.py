@@ -218,9 +218,6 @@ def in_kernels(
     present = jnp.pad(present, ((0, 0), (0, missing)))
     settings = em.Settings(ridge, tol, left, floor, present)
 
-    def row_of(moving: Array, number: int) -> Array:
-        return moving[number, :, 0] if way.is_wide else moving[number]
-
     # If all runs make the same number of steps, one round suffices.
     n_steps = jnp.where(tol > 0, fused.METHODS[method].round, _MOST_ITERATIONS)
     n_used = jnp.max(jnp.where(sets.weights > 0, jnp.arange(1, sets.weights.shape[1] + 1), 0), axis=1)
@@ -231,19 +228,19 @@ def in_kernels(
         Problem(fixed, moving, stored, samples, row, n_used),
         wanted,
         fused.life_of(shape, dtype, method, centred=way.centred),
-        lambda moving: row_of(moving, rows.STATUS) == em.RUNNING,
+        lambda moving: rows.row_of(moving, rows.STATUS) == em.RUNNING,
         way,
         n_steps,
     )
     ended = em.RunState(
         mixture=rows.mixtures_of(moving, shape).components(slice(n_components)),
         natural=None,
-        log_likelihood=row_of(moving, rows.LOG_LIKELIHOOD),
-        n_iter=before.n_iter + row_of(moving, rows.N_ITER).astype(jnp.int32),
-        status=row_of(moving, rows.STATUS).astype(jnp.int32),
+        log_likelihood=rows.row_of(moving, rows.LOG_LIKELIHOOD),
+        n_iter=before.n_iter + rows.row_of(moving, rows.N_ITER).astype(jnp.int32),
+        status=rows.row_of(moving, rows.STATUS).astype(jnp.int32),
         history=None,
         snapshots=None,
-        gap=row_of(moving, rows.GAP),
+        gap=rows.row_of(moving, rows.GAP),
     )
     return *_ended(ended, before, wanted), executed
 

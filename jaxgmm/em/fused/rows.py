@@ -199,6 +199,11 @@ def fixed_rows(settings: Settings, family: Int[Array, " q"], total_weight: Float
     return _rows([present.astype(dtype)], of_run, shape)
 
 
+def row_of(moving: Float[Array, "m q *k"], number: int) -> Float[Array, " q"]:
+    """A moving row that all components of a run share, such as `STATUS`."""
+    return moving[number] if moving.ndim == 2 else moving[number, :, 0]
+
+
 def mixtures_of(rows: Float[Array, "m q *k"], shape: Shape) -> Mixture:
     """The parameters in moving rows, `(Q, K, …)`."""
     own = rows[: shape.n_listed * shape.n_own]
