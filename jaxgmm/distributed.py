@@ -28,7 +28,7 @@ except ImportError as missing:
     raise ImportError(f"jaxgmm.distributed needs more packages ({missing}): pip install 'jaxgmm[ray]'.") from None
 
 from jaxgmm.engine.progress import bar
-from jaxgmm.settings import LRT, TOL, Method, Precision, check_flag, check_progress, is_integer, options_of_runs
+from jaxgmm.settings import TOL, Method, Precision, check_flag, check_progress, is_integer, options_of_runs
 
 __all__ = ["FittedTable", "fit_table", "join", "sweep_table"]
 
@@ -233,7 +233,7 @@ def sweep_table(
         "patience": patience,
         "split": split,
         "n_folds": n_folds,
-        **({"n_replicates": n_replicates} if criterion == LRT else {}),
+        "n_replicates": n_replicates,
     }
     options = options_of_runs(n_init, n_finalists, key, tol, max_iter, precision, method, avoid_spurious=avoid_spurious)
     request = _requested(by, features, weights, where, order_by, "sweep", models, options)

@@ -191,7 +191,7 @@ def sweep(
         "patience": patience,
         "split": split,
         "n_folds": folds,
-        **({"n_replicates": replicates} if criterion == settings.LRT else {}),
+        "n_replicates": replicates,
     }
     cores.keep_to(threads)
     options = of.of_runs(starts, finalists, seed, tol, max_iter, precision, method, allow_spurious=allow_spurious)

@@ -107,7 +107,9 @@ class TableRequest(NamedTuple):
         described["order_by"] = self.order_by
         described |= {} if self.where is None else {"where": self.where}
         described |= {} if self.separator == "," else {"separator": self.separator}
-        return described | self.models | self.options
+        # Other criteria draw no replicates, so that their number makes no other job.
+        models = {name: value for name, value in self.models.items() if name != "n_replicates" or self.criterion == LRT}
+        return described | models | self.options
 
 
 def check(request: TableRequest, worded: Callable[[str], str] = str) -> None:

@@ -234,7 +234,7 @@ def _such_as(column: pa.ChunkedArray) -> str:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return ""
     first, missing = "", csv.ConvertOptions().null_values
-    for text in filter(None, (row.as_py() for chunk in column.chunks for row in chunk)):
+    for text in filter(None, column.unique().to_pylist()):
         try:
             float(text)
         except ValueError:

@@ -218,6 +218,8 @@ def _explained(status: Int[np.ndarray, " b"], groups: Groups | Survey, features:
     sentences, number = [code.sentence for code in Status], status.copy()
     for code, details in ((Status.NONFINITE, unusable), (Status.DEGENERATE, constant)):
         rows = np.flatnonzero(status == code)
+        if not len(rows):
+            continue
         found, of_found = np.unique(np.array(details(rows), object), return_inverse=True)
         number[rows] = len(sentences) + of_found
         sentences += [code.sentence[:-1] + (f" ({detail})." if detail else ".") for detail in found.tolist()]
